@@ -1,0 +1,1 @@
+"""CLARID: from labelled images to canonical latent representations."""

@@ -1,0 +1,64 @@
+"""`clarep card`: measure a trained teacher of garments and complete its model card."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from clarep.engine.artefacts import write_json
+from clarep.errors import UserError
+from clarep.teachers.card import garment_quality, training_card
+from clarep.teachers.zoo import CARD_NAME, load_teacher
+
+
+@dataclass(frozen=True)
+class Card:
+    """Write a teacher's model card: recipe, training, held-out losses, quality of samples.
+
+    The bundled judge measures class-conditional samples, so the teacher must draw garments.
+    """
+
+    run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
+    """Folder that clarep train-teacher wrote."""
+    out: Path | None = None
+    """The card, a JSON file; without it, card.json in the folder."""
+    name: str | None = None
+    """Name on the card; without it, the folder's."""
+    guidances: tuple[float, ...] = (1.0, 3.0)
+    """Guidance strengths to measure samples at."""
+    images_per_class: int = 100
+    """Samples of each class."""
+    steps: int = 25
+    """Heun steps a sample."""
+    seed: int = 0
+    """Seed of the noise, and of the choice of real images."""
+
+    def run(self) -> None:
+        """Measure, write, print what was measured."""
+        if self.images_per_class < 1:
+            raise UserError(f"--images-per-class {self.images_per_class} is below 1: give 100")
+        started = time.perf_counter()
+        card = training_card(self.run_folder)
+        quality = garment_quality(
+            load_teacher(str(self.run_folder)),
+            self.guidances,
+            self.images_per_class,
+            self.steps,
+            self.seed,
+        )
+        card["quality"] = quality | {"seconds": round(time.perf_counter() - started, 1)}
+        card["name"] = self.name or card["name"]
+        out = self.out or self.run_folder / CARD_NAME
+        write_json(out, card)
+        floor = quality["frechet_distance_of_train_images"]
+        print(f"real training images: Fréchet distance {floor:.3f} in the judge's features")
+        for sample in quality["samples"]:
+            print(
+                f"guidance {sample['guidance']:g}: class accuracy {sample['class_accuracy']:.3f}, "
+                f"Fréchet distance {sample['frechet_distance']:.3f}"
+            )
+        print(f"held-out loss: {json.dumps(card['held_out_loss'])}")
+        print(f"card in {out}")

@@ -1,0 +1,98 @@
+"""`clarep data`: look at a data set."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from clarep.data.labelled import LabelledImages, readable_indices
+from clarep.data.load import DataConfig, DataOptions, load_data
+from clarep.data.sheet import choose_by_class, class_sheet
+from clarep.engine.artefacts import atomic_path
+from clarep.errors import UserError
+
+
+@dataclass(frozen=True)
+class Show:
+    """Write a labelled contact sheet of a data set: one row a class."""
+
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
+    """Garments, backdrops, or a path: class folders, an .npz, or CIFAR-10's batches."""
+    options: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
+    """How the data set is read."""
+    columns: int = 10
+    """Images a class."""
+    seed: int | None = None
+    """Choose the images at random with this seed; without it, the first of each class."""
+    skip_bad: bool = False
+    """Go on without unreadable images, and list them."""
+    out: Path = Path("sheet.png")
+    """The sheet, a PNG."""
+    json: bool = False
+    """Print one JSON object instead of lines."""
+
+    def run(self) -> None:
+        """Write the sheet, then print where it is and what the data set holds."""
+        if self.columns < 1:
+            raise UserError(f"--columns {self.columns} shows nothing: give at least 1")
+        if self.out.suffix.lower() != ".png":
+            raise UserError(f"--out {self.out} is no PNG: give a name that ends in .png")
+        data = load_data(DataConfig(data=self.name, **vars(self.options)))
+        chosen = choose_by_class(data.labels, len(data.class_names), self.columns, self.seed)
+        readable, bad = readable_indices(data, np.concatenate(chosen), self.skip_bad)
+        sheet = class_sheet(data, [indices[np.isin(indices, readable)] for indices in chosen])
+        try:
+            with atomic_path(self.out) as temporary:
+                sheet.save(temporary, format="PNG")
+        except OSError as error:
+            raise UserError(f"cannot write {self.out}: {error.strerror or error}") from error
+        summary = _Summary.of(data, int(readable[0]), self.out, bad)
+        print(json.dumps(asdict(summary), indent=2) if self.json else summary.lines())
+
+
+@dataclass(frozen=True)
+class Data:
+    """Look at a data set."""
+
+    # The suppressed None makes this a union, from which tyro builds subcommands.
+    action: Annotated[Show, tyro.conf.subcommand("show")] | Annotated[None, tyro.conf.Suppress]
+
+    def run(self) -> None:
+        """Do what the subcommand says."""
+        if self.action is not None:
+            self.action.run()
+
+
+@dataclass(frozen=True)
+class _Summary:
+    out: str
+    name: str
+    images: int
+    classes: int
+    image_size: list[int]  # height, width
+    images_per_class: dict[str, int]
+    skipped: list[str]
+
+    @classmethod
+    def of(cls, data: LabelledImages, readable: int, out: Path, bad: list[str]) -> "_Summary":
+        counts = np.bincount(data.labels, minlength=len(data.class_names))
+        return cls(
+            out=str(out),
+            name=data.name,
+            images=len(data),
+            classes=len(data.class_names),
+            image_size=list(data.read(readable).shape[:2]),
+            images_per_class=dict(zip(data.class_names, counts.tolist(), strict=True)),
+            skipped=bad,
+        )
+
+    def lines(self) -> str:
+        height, width = self.image_size
+        size = f"{width}x{height}"
+        lines = [f"{self.name}: {self.images} images of {size}, {self.classes} classes"]
+        lines += [f"  {count:7d}  {name}" for name, count in self.images_per_class.items()]
+        lines += [f"skipped {reason}" for reason in self.skipped]
+        return "\n".join([*lines, f"wrote {self.out}"])

@@ -1,0 +1,80 @@
+"""The `clarep` command: parse, call, print, and turn a user's mistake into one sentence."""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Protocol, Union, runtime_checkable
+
+import tyro
+
+from clarep.cli.card import Card
+from clarep.cli.data import Data
+from clarep.cli.train_judge import TrainJudge
+from clarep.cli.train_teacher import TrainTeacher
+from clarep.errors import UserError
+
+_COMMANDS: dict[str, type] = {
+    "data": Data,
+    "train-teacher": TrainTeacher,
+    "train-judge": TrainJudge,
+    "card": Card,
+}
+
+
+@runtime_checkable
+class Command(Protocol):
+    """What every file of this package offers: a frozen dataclass that can be run."""
+
+    def run(self) -> None:
+        """Do what the command says."""
+
+
+def _parse(arguments: Sequence[str]) -> Command:
+    # The suppressed None makes a table of one command a union too.
+    kinds: Any = Union[
+        (
+            *(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in _COMMANDS.items()),
+            Annotated[None, tyro.conf.Suppress],
+        )
+    ]
+    command: Command = tyro.cli(
+        kinds,
+        prog="clarep",
+        description="Canonical latent representations of class-conditional diffusion models.",
+        args=arguments,
+        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+    return command
+
+
+def _one_sentence(boxed: str) -> str:
+    """Flatten the parser's boxed message, without frame, title and pointer to the help."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", boxed)
+    lines = [re.sub(r"[╭╮╰╯│─]+", " ", line).strip() for line in plain.splitlines()[1:]]
+    text = " ".join(line for line in lines if line)
+    return re.sub(r"\s+", " ", text.split("For full helptext")[0]).strip()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return 0 when done, 2 after a user's mistake, 130 after Ctrl-C."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    caught = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(caught):
+            command = _parse(given or ["--help"])
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            return 0
+        print(f"clarep: {_one_sentence(caught.getvalue())}", file=sys.stderr)
+        return 2
+    try:
+        command.run()
+    except UserError as mistake:
+        print(f"clarep: {mistake}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("clarep: stopped; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,219 @@
+"""Garments on crops of real photographs, composed when read, with exact foreground masks.
+
+The photographs come with scikit-learn and scikit-image: ten scenes, one for each class. The
+test variants follow the Backgrounds Challenge (Xiao et al. 2020, arXiv 2006.09994).
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from clarep.data.garments import CLASS_NAMES, SIZE, garment_arrays, garment_mask
+from clarep.data.labelled import LabelledImages
+from clarep.errors import UserError, unknown_name
+
+SCENES = (
+    ("sklearn.datasets", "images/china.jpg"),
+    ("sklearn.datasets", "images/flower.jpg"),
+    ("skimage", "data/astronaut.png"),
+    ("skimage", "data/chelsea.png"),
+    ("skimage", "data/coffee.png"),
+    ("skimage", "data/hubble_deep_field.jpg"),
+    ("skimage", "data/motorcycle_left.png"),
+    ("skimage", "data/grass.png"),
+    ("skimage", "data/gravel.png"),
+    ("skimage", "data/brick.png"),
+)
+VARIANTS = (
+    "original",
+    "only_fg",
+    "only_bg",
+    "no_fg",
+    "mixed_same",
+    "mixed_rand",
+    "mixed_next",
+)
+_SPLIT_CODES = {"train": 0, "test": 1}
+_PHOTO_SIDE = 128  # shorter side that photographs are reduced to, so that crops are quick
+_CROP_SHARE = (0.25, 0.75)  # side of a crop, as a share of the photograph's shorter side
+_TINT = (0.5, 1.0)  # gain of each colour channel
+
+
+@dataclass(frozen=True)
+class Composition:
+    """One composed image and what it was made of."""
+
+    image: NDArray[np.uint8]
+    """What a model sees, (32, 32, 3)."""
+    mask: NDArray[np.bool_]
+    """True where the garment covers the backdrop, (32, 32)."""
+    backdrop: NDArray[np.uint8]
+    """The whole backdrop, also behind the garment, (32, 32, 3)."""
+    scene: int
+    """Which photograph the backdrop was cut from, an index into SCENES."""
+
+
+@cache
+def _photograph(scene: int) -> Image.Image:
+    package, name = SCENES[scene]
+    photo = Image.open(Path(str(files(package) / name))).convert("RGB")
+    scale = _PHOTO_SIDE / min(photo.size)
+    size = (round(photo.width * scale), round(photo.height * scale))
+    return photo.resize(size, Image.Resampling.BOX)
+
+
+@cache
+def _garments_and_masks(
+    split: str, path: str | None
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.int64]]:
+    garments, labels = garment_arrays(split, path)
+    masks = np.stack([garment_mask(garment) for garment in garments])
+    return garments, masks, labels
+
+
+def _draw_backdrop(scene: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    photo = _photograph(scene)
+    side = rng.uniform(*_CROP_SHARE) * min(photo.size)
+    left = rng.uniform(0, photo.width - side)
+    top = rng.uniform(0, photo.height - side)
+    box = (left, top, left + side, top + side)
+    crop = np.asarray(photo.resize((SIZE, SIZE), Image.Resampling.BOX, box=box))
+    if rng.random() < 0.5:
+        crop = crop[:, ::-1]
+    return np.rint(crop * rng.uniform(*_TINT, size=3)).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Backdrops(LabelledImages):
+    """Garments on backdrops. The same split, seed, correlation and variant: the same bytes."""
+
+    split: str = "train"
+    """Garments' split, train or test."""
+    seed: int = 0
+    """Seed of placement, scene, crop and tint."""
+    correlation: float = 0.0
+    """Share of images whose scene is their class's own; the others draw any scene."""
+    variant: str = "original"
+    """One of VARIANTS."""
+    garments_path: str | None = None
+    """Another Fashion-MNIST archive than the embedded subset."""
+
+    def composition(self, i: int) -> Composition:
+        """Return image i with its mask, backdrop and scene."""
+        return self._compose(i, np.random.default_rng(self._key(i)))
+
+    def masks(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return the foreground masks at `indices`, bool (B, 32, 32)."""
+        return torch.from_numpy(np.stack([self.composition(int(i)).mask for i in indices]))
+
+    def backdrops(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return the uncovered backdrops at `indices`, uint8 (B, 3, 32, 32)."""
+        stack = np.stack([self.composition(int(i)).backdrop for i in indices])
+        return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
+
+    def draw(self, indices: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+        """Return the garments at `indices` freshly composed, uint8 (B, 3, 32, 32)."""
+        stack = np.stack([self._compose(int(i), rng).image for i in indices])
+        return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
+
+    def with_variant(self, variant: str) -> "Backdrops":
+        """Return the same garments in another variant of VARIANTS."""
+        return load_backdrops(self.split, self.seed, self.correlation, variant, self.garments_path)
+
+    def _key(self, i: int) -> list[int]:
+        return [self.seed, _SPLIT_CODES[self.split], i]
+
+    def _scene(self, label: int, rng: np.random.Generator) -> int:
+        own = rng.random() < self.correlation
+        anywhere = int(rng.integers(len(SCENES)))
+        return label if own else anywhere
+
+    def _compose(self, i: int, rng: np.random.Generator) -> Composition:
+        garments, masks, labels = _garments_and_masks(self.split, self.garments_path)
+        scene = self._scene(int(labels[i]), rng)
+        backdrop = _draw_backdrop(scene, rng)
+        top, left = rng.integers(0, SIZE - garments.shape[1] + 1, size=2)
+        mirrored = rng.random() < 0.5
+        if self.variant.startswith("mixed_"):
+            scene, backdrop = self._other_backdrop(i, rng)
+        garment = np.zeros((SIZE, SIZE), np.uint8)
+        mask = np.zeros((SIZE, SIZE), np.bool_)
+        rows = slice(top, top + garments.shape[1])
+        columns = slice(left, left + garments.shape[2])
+        garment[rows, columns] = garments[i][:, ::-1] if mirrored else garments[i]
+        mask[rows, columns] = masks[i][:, ::-1] if mirrored else masks[i]
+        image = self._assemble(garment[:, :, None], mask[:, :, None], backdrop)
+        return Composition(image, mask, backdrop, scene)
+
+    def _other_backdrop(self, i: int, rng: np.random.Generator) -> tuple[int, NDArray[np.uint8]]:
+        """Take the backdrop that another image of this set has in its original."""
+        wanted = {
+            "mixed_same": int(self.labels[i]),
+            "mixed_rand": int(rng.integers(len(CLASS_NAMES))),
+            "mixed_next": (int(self.labels[i]) + 1) % len(CLASS_NAMES),
+        }[self.variant]
+        members = np.flatnonzero(self.labels == wanted)
+        other = int(rng.choice(members[members != i]))
+        original = np.random.default_rng(self._key(other))
+        scene = self._scene(wanted, original)
+        return scene, _draw_backdrop(scene, original)
+
+    def _assemble(
+        self, garment: NDArray[np.uint8], mask: NDArray[np.bool_], backdrop: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        if self.variant == "only_fg":
+            return np.where(mask, garment, np.uint8(0)).repeat(3, axis=2)
+        if self.variant == "only_bg":
+            return backdrop
+        if self.variant == "no_fg":
+            return np.where(mask, np.uint8(0), backdrop)
+        return np.where(mask, garment, backdrop)
+
+
+def load_backdrops(
+    split: str = "train",
+    seed: int = 0,
+    correlation: float = 0.0,
+    variant: str = "original",
+    garments_path: str | None = None,
+) -> Backdrops:
+    """Load garments on backdrops as 32x32 RGB.
+
+    Args:
+        split: train (5,000 garments) or test (1,000).
+        seed: of placement, scene, crop and tint.
+        correlation: rho in [0, 1], the share of images whose scene is their class's own.
+        variant: original; only_fg (garment on black); only_bg (backdrop alone); no_fg (the
+            garment's silhouette in black); mixed_same, mixed_rand, mixed_next (the backdrop
+            of another image of the same, a random, the next class).
+        garments_path: an .npz in Fashion-MNIST's layout instead of the embedded subset.
+
+    Raises:
+        UserError: for an unknown split or variant, or a correlation outside [0, 1].
+    """
+    if variant not in VARIANTS:
+        raise unknown_name("variant", variant, VARIANTS)
+    if not 0 <= correlation <= 1:
+        raise UserError(f"correlation {correlation} is outside [0, 1]: give a share such as 0.9")
+    _, labels = garment_arrays(split, garments_path)
+    name = f"backdrops/{split}/seed={seed}/correlation={correlation:g}/{variant}"
+    data = Backdrops(
+        name=name,
+        labels=labels,
+        class_names=CLASS_NAMES,
+        sources=[f"backdrops/{split}/{i}" for i in range(len(labels))],
+        read=lambda i: data.composition(i).image,
+        split=split,
+        seed=seed,
+        correlation=correlation,
+        variant=variant,
+        garments_path=garments_path,
+    )
+    return data

@@ -1,0 +1,121 @@
+"""`LabelledImages`: what every data set is to the rest of clarep."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clarep.errors import UserError
+
+
+class UnreadableImage(UserError):
+    """An image that cannot be decoded: `source` names it, `reason` says why."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"cannot read {source}: {reason}")
+        self.source = source
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Labelled RGB images that are decoded or composed when they are asked for.
+
+    All images of a set have the same size; `read` applies the resize rule if one is needed.
+    """
+
+    name: str
+    """Name of the data set, with what tells it from its siblings (split, correlation ...)."""
+    labels: NDArray[np.int64]
+    """Class of each image, (N,), in [0, len(class_names))."""
+    class_names: tuple[str, ...]
+    """Names of the classes, in the order of the labels."""
+    sources: Sequence[str]
+    """Where each image comes from (a file name, or set/index), N of them."""
+    read: Callable[[int], NDArray[np.uint8]]
+    """Image i as uint8 RGB, (H, W, 3). Raises UnreadableImage if it cannot be decoded."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, indices: Sequence[int] | NDArray[np.int64]) -> Tensor:
+        """Return the images at `indices` as uint8, (B, 3, H, W)."""
+        if len(indices) == 0:
+            raise UserError(f"no images were asked of {self.name}: give at least one index")
+        stack = np.stack([self.read(int(i)) for i in indices])
+        return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
+
+    def draw(self, indices: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+        """Return a training view of the images at `indices`, uint8 (B, 3, H, W).
+
+        Here: each image is mirrored with probability one half.
+        """
+        images = self.images(indices)
+        mirrored = torch.from_numpy(rng.random(len(indices)) < 0.5)
+        return torch.where(mirrored[:, None, None, None], images.flip(3), images)
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """Map uint8 in [0, 255] to float32 in [-1, 1], the range that teachers take."""
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Map float in [-1, 1] to uint8 in [0, 255], rounded; what lies outside saturates."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def class_balanced_choice(
+    labels: NDArray[np.int64], fraction: float, seed: int
+) -> NDArray[np.int64]:
+    """Choose at random the same share of every class; at least one image a class.
+
+    Returns sorted indices into `labels`. The same seed gives the same choice.
+    Raises UserError if `fraction` is not in (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise UserError(f"fraction {fraction} is outside (0, 1]: give a share such as 0.1")
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = max(1, round(fraction * len(members)))
+        chosen.append(rng.choice(members, size=count, replace=False))
+    return np.sort(np.concatenate(chosen))
+
+
+def readable_indices(
+    data: LabelledImages, indices: NDArray[np.int64], skip_bad: bool
+) -> tuple[NDArray[np.int64], list[str]]:
+    """Decode each chosen image once, so that a bad one is found before anything expensive.
+
+    Args:
+        data: the set that is read.
+        indices: the chosen images.
+        skip_bad: go on without unreadable images instead of raising.
+
+    Returns:
+        The indices that can be read, in their order, and for each other image
+        "source: reason".
+
+    Raises:
+        UserError: for an unreadable image unless `skip_bad`, or if no image is left.
+    """
+    readable: list[int] = []
+    bad: list[str] = []
+    for i in indices:
+        try:
+            data.read(int(i))
+        except UnreadableImage as error:
+            if not skip_bad:
+                raise UserError(f"{error}; --skip-bad goes on without it") from error
+            bad.append(f"{error.source}: {error.reason}")
+        else:
+            readable.append(int(i))
+    if not readable:
+        reason = f"all {len(bad)} are unreadable, first {bad[0]}" if bad else "none was chosen"
+        raise UserError(f"no image of {data.name} is left: {reason}")
+    return np.array(readable, np.int64), bad

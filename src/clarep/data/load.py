@@ -1,0 +1,112 @@
+"""One border for all data sets: a name or a path becomes `LabelledImages`."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from clarep.data.backdrops import load_backdrops
+from clarep.data.cifar import find_cifar10, load_cifar10
+from clarep.data.files import load_class_folders
+from clarep.data.garments import SIZE, load_garments
+from clarep.data.labelled import LabelledImages
+from clarep.data.npz import load_npz
+from clarep.errors import UserError, unknown_name
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How a data set is read, whichever it is."""
+
+    split: str = "train"
+    """Train or test; val where the data have it."""
+    image_size: int | None = None
+    """Crop images to their central square and resize it to this side, in pixels."""
+    correlation: float = 0.0
+    """Backdrops only: share of images, in [0, 1], whose scene is their class's own."""
+    variant: str = "original"
+    """Backdrops only: original, only_fg, only_bg, no_fg, mixed_same, mixed_rand, mixed_next."""
+    data_seed: int = 0
+    """Backdrops only: seed of placement, scene, crop and tint."""
+    classes_file: Path | None = None
+    """Class folders only: text file with one folder (and class name) a line, to load no others."""
+    alpha_colour: str = "white"
+    """Class folders only: colour behind transparent pixels, a name or #rrggbb."""
+
+
+@dataclass(frozen=True)
+class DataConfig(DataOptions):
+    """Which data set, and how it is read."""
+
+    data: str = "backdrops"
+    """Garments, backdrops, or a path: class folders, an .npz, or CIFAR-10's batches."""
+
+
+def load_data(config: DataConfig) -> LabelledImages:
+    """Load the data set that `config` describes.
+
+    Images of garments and backdrops are 32x32 and are not resized.
+
+    Raises:
+        UserError: for an unknown name or path, an option that does not apply to the set, and
+            whatever the set's own reader refuses.
+    """
+    if config.image_size is not None and config.image_size < 1:
+        raise UserError(f"image size {config.image_size} is below 1: give a side in pixels")
+    if config.data in _NAMED:
+        return _NAMED[config.data](config)
+    if not os.path.exists(Path(config.data).expanduser()) or not config.data:
+        unknown = unknown_name("data set", config.data, _NAMED)
+        raise UserError(f"{unknown}, or a path, but there is no such file or folder")
+    return _load_path(Path(config.data).expanduser(), config)
+
+
+def _load_garments(config: DataConfig) -> LabelledImages:
+    _require_native_size(config)
+    _refuse(config, "correlation", "variant", "data_seed", "classes_file", "alpha_colour")
+    return load_garments(config.split)
+
+
+def _load_backdrops(config: DataConfig) -> LabelledImages:
+    _require_native_size(config)
+    _refuse(config, "classes_file", "alpha_colour")
+    return load_backdrops(config.split, config.data_seed, config.correlation, config.variant)
+
+
+_NAMED: dict[str, Callable[[DataConfig], LabelledImages]] = {
+    "garments": _load_garments,
+    "backdrops": _load_backdrops,
+}
+
+
+def _load_path(path: Path, config: DataConfig) -> LabelledImages:
+    _refuse(config, "correlation", "variant", "data_seed")
+    cifar10 = find_cifar10(path)
+    if path.is_dir() and cifar10 is None:
+        return load_class_folders(
+            path, config.split, config.image_size, config.classes_file, config.alpha_colour
+        )
+    _refuse(config, "classes_file", "alpha_colour")
+    if cifar10 is not None:
+        return load_cifar10(cifar10, config.split, config.image_size)
+    if path.suffix != ".npz":
+        raise UserError(f"{path} is neither a folder nor an .npz: give one of these")
+    return load_npz(path, config.split, config.image_size)
+
+
+def _require_native_size(config: DataConfig) -> None:
+    if config.image_size not in (None, SIZE):
+        raise UserError(
+            f"{config.data} are {SIZE}x{SIZE} and are not resized: "
+            f"leave out --image-size {config.image_size}"
+        )
+
+
+def _refuse(config: DataConfig, *names: str) -> None:
+    """Raise UserError if one of these fields was given: the data set would ignore it."""
+    defaults = {field.name: field.default for field in fields(config)}
+    for name in names:
+        value = getattr(config, name)
+        if value != defaults[name]:
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(f"{option} {value} does not apply to {config.data}: leave it out")

@@ -1,0 +1,221 @@
+"""NumPy archives of pixels, or of JPEG bytes, as `LabelledImages`. Nothing is unpickled."""
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from clarep.data.decode import decode_image, require_one_size, square_resize
+from clarep.data.files import SPLIT_FOLDERS, require_undivided
+from clarep.data.labelled import LabelledImages
+from clarep.errors import UserError, unknown_name
+
+_MAX_CLASSES = 100_000  # a label beyond it, without a list of names, is a mistake
+
+
+def load_npz(path: Path, split: str = "train", image_size: int | None = None) -> LabelledImages:
+    """Load an .npz of images.
+
+    It holds one of
+    - `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test`: uint8 pixels (N, H, W),
+      (N, H, W, 1) or (N, H, W, 3), and whole-number labels (N,);
+    - `jpeg` (all files after one another, uint8), `offset` (N + 1) and `label` (N,): decoded
+      when read, and lossy, which the set's name says;
+    and maybe `classes`, the names of the classes.
+
+    Args:
+        path: the archive.
+        split: which of x_train, x_test (or x_val); an archive without counts as train.
+        image_size: side that `square_resize` brings images to; None keeps their size.
+
+    Raises:
+        UserError: for a damaged archive, another layout, labels outside the classes, an
+            unknown split, or JPEGs of several sizes without `image_size`.
+    """
+    with _archive(path) as archive:
+        keys = set(archive)
+        names = archive["classes"] if "classes" in keys else None
+        if {"jpeg", "offset", "label"} <= keys:
+            require_undivided(str(path), split)
+            return _jpeg_images(
+                path=path,
+                jpeg=archive["jpeg"],
+                offset=archive["offset"],
+                label=archive["label"],
+                names=names,
+                image_size=image_size,
+            )
+        ending = _ending(path, keys, split)
+        x, y = archive["x" + ending], archive["y" + ending]
+        all_y = [archive["y" + e] for e in _endings(keys)] if names is None else []
+    classes = _class_names(path, names, all_y)
+    labels = checked_labels(str(path), y, len(classes))
+    return array_images(
+        name=f"{path}/{split}",
+        source=path.name,
+        x=x,
+        labels=labels,
+        classes=classes,
+        image_size=image_size,
+    )
+
+
+def array_images(
+    *,
+    name: str,
+    source: str,
+    x: NDArray[Any],
+    labels: NDArray[np.int64],
+    classes: tuple[str, ...],
+    image_size: int | None,
+) -> LabelledImages:
+    """Wrap pixels uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3) that are in memory.
+
+    Raises UserError for another type or shape, or another number of images than labels.
+    """
+    is_grey = x.ndim == 3 or (x.ndim == 4 and x.shape[3] == 1)
+    if not is_grey and not (x.ndim == 4 and x.shape[3] == 3):
+        raise UserError(
+            f"the images of {name} have shape {x.shape}: "
+            "give (N, H, W), (N, H, W, 1) or (N, H, W, 3), channels last"
+        )
+    if x.dtype != np.uint8:
+        raise UserError(f"the images of {name} are {x.dtype}: give uint8 in [0, 255]")
+    if len(x) != len(labels):
+        raise UserError(f"{name} holds {len(x)} images but {len(labels)} labels")
+    if x.size == 0:
+        raise UserError(f"{name} holds no images: its array has shape {x.shape}")
+
+    def read(i: int) -> NDArray[np.uint8]:
+        pixels = x[i].reshape(x.shape[1], x.shape[2], -1)  # (H, W, 1 or 3)
+        rgb = np.repeat(pixels, 3, axis=2) if is_grey else pixels
+        if image_size is None:
+            return rgb
+        return np.array(square_resize(Image.fromarray(rgb), image_size))
+
+    return LabelledImages(
+        name=name,
+        labels=labels,
+        class_names=classes,
+        sources=[f"{source}/{i}" for i in range(len(labels))],
+        read=read,
+    )
+
+
+def checked_labels(name: str, y: NDArray[Any], num_classes: int) -> NDArray[np.int64]:
+    """Return labels as int64 (N,).
+
+    Raises UserError unless they are whole numbers in [0, num_classes).
+    """
+    if y.ndim != 1 or y.dtype.kind not in "iu":
+        raise UserError(f"the labels of {name} are {y.dtype} {y.shape}: give whole numbers (N,)")
+    wrong = np.flatnonzero((y < 0) | (y >= num_classes))
+    if len(wrong):
+        raise UserError(
+            f"label {y[wrong[0]]} of image {wrong[0]} in {name} is outside its "
+            f"{num_classes} classes: give labels in [0, {num_classes - 1}]"
+        )
+    return y.astype(np.int64)
+
+
+def _jpeg_images(
+    *,
+    path: Path,
+    jpeg: NDArray[Any],
+    offset: NDArray[Any],
+    label: NDArray[Any],
+    names: NDArray[Any] | None,
+    image_size: int | None,
+) -> LabelledImages:
+    classes = _class_names(path, names, [label])
+    labels = checked_labels(str(path), label, len(classes))
+    is_sound = (
+        jpeg.ndim == 1
+        and jpeg.dtype == np.uint8
+        and offset.dtype.kind in "iu"
+        and offset.shape == (len(labels) + 1,)
+        and offset[0] == 0
+        and offset[-1] == len(jpeg)
+        and bool((offset[:-1] <= offset[1:]).all())
+    )
+    if not is_sound:
+        raise UserError(
+            f"'offset' of {path} does not cut 'jpeg' into {len(labels)} files: "
+            "give N + 1 rising whole numbers from 0 to len(jpeg), and jpeg as uint8"
+        )
+    if not len(labels):
+        raise UserError(f"{path} holds no images")
+    sources = [f"{path.name}/{i}" for i in range(len(labels))]
+
+    def encoded(i: int) -> bytes:
+        return jpeg[offset[i] : offset[i + 1]].tobytes()
+
+    if image_size is None:
+        require_one_size(str(path), ((encoded(i), source) for i, source in enumerate(sources)))
+    return LabelledImages(
+        name=f"{path}/lossy JPEG",
+        labels=labels,
+        class_names=classes,
+        sources=sources,
+        read=lambda i: decode_image(encoded(i), sources[i], image_size),
+    )
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """Open an archive; what NumPy raises on a damaged one becomes a UserError."""
+    try:
+        with open(path, "rb") as stream:  # NumPy leaves a damaged file open
+            archive = np.load(stream, allow_pickle=False)
+            if not isinstance(archive, Mapping):
+                raise UserError(f"{path} is a single array: give an .npz with x and y")
+            yield archive
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"cannot read {path} as an .npz without pickles: {reason}") from error
+
+
+def _endings(keys: set[str]) -> list[str]:
+    """The endings of the pairs x..., y... that an archive holds; those of splits first."""
+    endings = [f"_{split}" for split in SPLIT_FOLDERS]
+    divided = [e for e in endings if {f"x{e}", f"y{e}"} <= keys]
+    return divided or ([""] if {"x", "y"} <= keys else [])
+
+
+def _ending(path: Path, keys: set[str], split: str) -> str:
+    endings = _endings(keys)
+    if not endings:
+        raise UserError(
+            f"{path} holds the arrays {', '.join(sorted(keys)) or '(none)'}: give x and y, or "
+            "x_train, y_train, x_test and y_test, or jpeg, offset and label"
+        )
+    if endings == [""]:
+        require_undivided(str(path), split)
+        return ""
+    if f"_{split}" not in endings:
+        raise unknown_name(f"split of {path}", split, [ending[1:] for ending in endings])
+    return f"_{split}"
+
+
+def _class_names(
+    path: Path, names: NDArray[Any] | None, all_labels: list[NDArray[Any]]
+) -> tuple[str, ...]:
+    """Return the archive's names, or the numbers up to the largest label of all splits."""
+    if names is None:
+        largest = max(
+            (int(y.max()) for y in all_labels if y.size and y.dtype.kind in "iu"), default=0
+        )
+        if largest >= _MAX_CLASSES:
+            raise UserError(f"label {largest} in {path} needs a list of names: add 'classes'")
+        return tuple(str(i) for i in range(largest + 1))
+    if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) != len(names):
+        raise UserError(f"'classes' of {path} is no list of different names: give strings (K,)")
+    return tuple(str(name) for name in names)

@@ -1,0 +1,1 @@
+"""Artefacts, cost and progress: what every room uses."""

@@ -1,0 +1,19 @@
+"""The one exception for a mistake that the user can mend."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake of the caller: its message names the value, the rule and the mend.
+
+    The command line prints it as one sentence on stderr and exits with 2.
+    """
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:
+    """Build the error for a name that is not one of `valid`, nearest names first."""
+    names = list(valid)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return UserError(f"unknown {kind} '{name}': {hint}valid are {', '.join(names)}")

@@ -1,0 +1,188 @@
+"""The Jacobian of a feature map, as products with blocks of vectors, for a batch of images.
+
+J is never formed (but by `dense`). A forward product J V runs forward-mode AD over all
+directions at once; a backward product J^T U shares one graph between all of them.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from clarep.errors import UserError
+
+Engine = Literal["forward", "double_backward", "finite_difference"]
+ENGINES: tuple[Engine, ...] = ("forward", "double_backward", "finite_difference")
+_ADJOINT_TOLERANCE = {"forward": 1e-4, "double_backward": 1e-4, "finite_difference": 1e-2}
+_LIVE_COPIES = 64  # activations alive during a product, in multiples of the input's size
+
+
+class Jacobian:
+    """J = df/dx at x, of a function whose output b depends on its input b alone.
+
+    Args:
+        function: maps (B, *in) to (B, *out). Its parameters should not require gradients.
+        x: where J is taken, (B, *in).
+        engine: how J V is computed: `forward` (forward-mode AD), `double_backward` (two
+            reverse passes), `finite_difference` (central; for a function without either).
+        memory_mb: bound on the memory that one chunk of directions may take, by estimate.
+
+    Attributes:
+        n, m: sizes of one image's input and output.
+        products: directions multiplied so far, J and J^T counted alike, for each image.
+
+    Raises:
+        UserError: if the function's output is not finite at x.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        x: Float[Tensor, "batch ..."],
+        engine: Engine = "forward",
+        memory_mb: float = 1024.0,
+    ) -> None:
+        self.engine = engine
+        self._function = function
+        self._x = x.detach().contiguous()
+        self._graph: tuple[Tensor, Tensor] | None = None
+        with torch.no_grad(), _traceable():
+            y = function(self._x)
+        if not torch.isfinite(y).all():
+            raise UserError(
+                "the features are not finite (NaN or infinity) at x: check the teacher's weights "
+                "and the noise level"
+            )
+        self._out_shape = y.shape[1:]
+        self.batch, self.n, self.m = len(x), x[0].numel(), y[0].numel()
+        self.products = 0
+        bytes_each = self.batch * max(self.n, self.m) * x.element_size() * _LIVE_COPIES
+        self._chunk = max(1, int(memory_mb * 2**20 / bytes_each))
+
+    def matmat(self, V: Float[Tensor, "batch n r"]) -> Float[Tensor, "batch m r"]:
+        """Return J V."""
+        product = {
+            "forward": self._forward,
+            "double_backward": self._double_backward,
+            "finite_difference": self._finite_difference,
+        }[self.engine]
+        return self._by_chunks(product, V, self._x.shape[1:])
+
+    def rmatmat(self, U: Float[Tensor, "batch m r"]) -> Float[Tensor, "batch n r"]:
+        """Return J^T U, by reverse mode."""
+        return self._by_chunks(self._backward, U, self._out_shape)
+
+    def dense(self) -> Float[Tensor, "batch m n"]:
+        """Return J itself, by min(m, n) products."""
+        if self.m < self.n:
+            eye = torch.eye(self.m, dtype=self._x.dtype, device=self._x.device)
+            return self.rmatmat(eye.expand(self.batch, -1, -1)).mT
+        eye = torch.eye(self.n, dtype=self._x.dtype, device=self._x.device)
+        return self.matmat(eye.expand(self.batch, -1, -1))
+
+    def adjoint_error(self, seed: int = 0) -> float:
+        """Return the worst |<JV, U> - <V, J^T U>| / (|JV| |U|) over the batch, one random pair.
+
+        Rounding leaves about 1e-6 in float32; a wrong derivative leaves about 1. Zero
+        Jacobians give 0.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        v = torch.randn(self.batch, self.n, 1, generator=generator).to(self._x)
+        u = torch.randn(self.batch, self.m, 1, generator=generator).to(self._x)
+        jv, jtu = self.matmat(v).double(), self.rmatmat(u).double()
+        gap = ((jv * u).sum(1) - (v * jtu).sum(1)).abs().flatten()
+        scale = jv.flatten(1).norm(dim=1) * u.double().flatten(1).norm(dim=1)
+        return float((gap / scale.clamp_min(1e-300)).max())
+
+    def _by_chunks(
+        self, product: Callable[[Tensor], Tensor], block: Tensor, shape: torch.Size
+    ) -> Tensor:
+        self.products += block.shape[2]
+        directions = block.permute(2, 0, 1).unflatten(2, shape)  # (r, B, *shape)
+        with _traceable():
+            parts = [product(part.contiguous()) for part in directions.split(self._chunk)]
+        return torch.cat(parts).flatten(2).permute(1, 2, 0)
+
+    def _forward(self, tangents: Tensor) -> Tensor:
+        def one(tangent: Tensor) -> Tensor:
+            jv: Tensor = torch.func.jvp(self._function, (self._x,), (tangent,))[1]
+            return jv
+
+        with torch.no_grad():
+            return torch.func.vmap(one)(tangents)
+
+    def _backward(self, cotangents: Tensor) -> Tensor:
+        x, y = self._shared_graph()
+        if not y.requires_grad:  # the output does not depend on x at all
+            return cotangents.new_zeros(len(cotangents), *x.shape)
+        (products,) = torch.autograd.grad(
+            y, x, cotangents, retain_graph=True, is_grads_batched=True, materialize_grads=True
+        )
+        return products
+
+    def _shared_graph(self) -> tuple[Tensor, Tensor]:
+        if self._graph is None:
+            with torch.enable_grad():
+                x = self._x.clone().requires_grad_()
+                self._graph = x, self._function(x)
+        return self._graph
+
+    def _double_backward(self, tangents: Tensor) -> Tensor:
+        """J v as the derivative by u of <J^T u, v>, which is linear in u."""
+        with torch.enable_grad():
+            x = self._x.clone().requires_grad_()
+            y = self._function(x)
+            u = torch.zeros_like(y, requires_grad=True)
+            if not y.requires_grad:
+                return tangents.new_zeros(len(tangents), *y.shape)
+            (jtu,) = torch.autograd.grad(y, x, u, create_graph=True, materialize_grads=True)
+            return torch.stack(
+                [torch.autograd.grad(jtu, u, v, retain_graph=True)[0] for v in tangents]
+            )
+
+    def _finite_difference(self, tangents: Tensor) -> Tensor:
+        dims = tuple(range(1, self._x.ndim))
+        scale = self._x.norm(p=2, dim=dims, keepdim=True) * torch.finfo(self._x.dtype).eps ** (1 / 3)
+        columns = []
+        with torch.no_grad():
+            for v in tangents:
+                step = scale / v.norm(p=2, dim=dims, keepdim=True).clamp_min(1e-30)
+                rise = self._function(self._x + step * v) - self._function(self._x - step * v)
+                columns.append(rise / (2 * step.reshape(-1, *(1,) * (rise.ndim - 1))))
+        return torch.stack(columns)
+
+
+@contextlib.contextmanager
+def _traceable() -> Iterator[None]:
+    """Fused attention has no forward-mode AD: use the plain kernels."""
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+def probe_engine(
+    function: Callable[[Tensor], Tensor], x: Float[Tensor, "batch ..."]
+) -> tuple[Engine, dict[str, str]]:
+    """Return the first engine of ENGINES that passes the adjoint test at x, and what each gave.
+
+    A model without forward-mode AD raises or drops tangents; both fail the test.
+    Raises UserError if none passes.
+    """
+    findings: dict[str, str] = {}
+    for engine in ENGINES:
+        try:
+            error = Jacobian(function, x, engine).adjoint_error()
+        except (RuntimeError, NotImplementedError) as failure:
+            findings[engine] = str(failure).strip().splitlines()[0]
+            continue
+        findings[engine] = f"adjoint error {error:.1e}"
+        if error < _ADJOINT_TOLERANCE[engine]:
+            return engine, findings
+    raise UserError(
+        "no way of differentiating this teacher passes the adjoint test "
+        f"({'; '.join(f'{name}: {what}' for name, what in findings.items())}): "
+        "check that its features depend smoothly on x and are deterministic"
+    )

@@ -1,0 +1,17 @@
+"""Lists of noise levels, and the sampling ODE walked down (decode) and up (invert)."""
+
+from clarep.sampling.decode import decode, invert, psnr
+from clarep.sampling.ode import Denoiser, Solver, integrate, trajectory
+from clarep.sampling.sigmas import ddim_sigmas, karras_sigmas
+
+__all__ = [
+    "Denoiser",
+    "Solver",
+    "ddim_sigmas",
+    "decode",
+    "integrate",
+    "invert",
+    "karras_sigmas",
+    "psnr",
+    "trajectory",
+]

@@ -1,0 +1,121 @@
+"""The model card of a teacher: how it was trained, how good it is, in JSON.
+
+Layout: name, weights, images, recipe, training, held_out_loss, quality, versions. A bundled
+teacher NAME has its card in NAME.json and its whole log in NAME_history.jsonl.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clarep.data.backdrops import load_backdrops
+from clarep.data.garments import CLASS_NAMES
+from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.engine.artefacts import sha256_file, versions
+from clarep.errors import UserError
+from clarep.teachers.judge import judge_card, load_judge
+from clarep.teachers.quality import frechet_distance, judge_features, teacher_quality
+from clarep.teachers.teacher import Teacher
+from clarep.teachers.train import HISTORY_NAME
+from clarep.teachers.unet_teacher import load_unet
+from clarep.teachers.zoo import WEIGHTS_NAME
+
+_CURVE_POINTS = 20
+
+
+def training_card(folder: Path) -> dict[str, Any]:
+    """Return the card of a finished run, quality not yet measured.
+
+    Raises UserError if the folder lacks the run's config, log or weights.
+    """
+    try:
+        recipe = json.loads((folder / "config.json").read_text())
+        lines = (folder / HISTORY_NAME).read_text().splitlines()
+    except OSError as error:
+        raise UserError(
+            f"{folder} holds no finished training run ({error}): give clarep train-teacher's --out"
+        ) from error
+    history = [json.loads(line) for line in lines]
+    teacher = load_unet(folder / WEIGHTS_NAME)
+    return {
+        "name": folder.name,
+        "what": "class-conditional U-Net with EDM preconditioning",
+        "weights": {
+            "sha256": sha256_file(folder / WEIGHTS_NAME),
+            "bytes": (folder / WEIGHTS_NAME).stat().st_size,
+            "parameters": sum(p.numel() for p in teacher.net.parameters()),
+            "stored_as": "fp16, moving average",
+        },
+        "images": {"shape": list(teacher.image_shape), "class_names": list(teacher.class_names)},
+        "sigma_range": [teacher.sigma_min, teacher.sigma_max],
+        "recipe": recipe,
+        "training": _summary(history, recipe["train"]["batch_size"]),
+        "held_out_loss": history[-1]["held_out"],
+        "quality": None,
+        "versions": versions(),
+    }
+
+
+def _summary(history: list[dict[str, Any]], batch_size: int) -> dict[str, Any]:
+    steps = [record["step"] for record in history]
+    images = np.diff([0, *steps]) * batch_size
+    seconds = float(sum(images / np.array([record["images_per_s"] for record in history])))
+    stride = max(1, -(-len(history) // _CURVE_POINTS))
+    return {
+        "steps": steps[-1],
+        "images": steps[-1] * batch_size,
+        "seconds": round(seconds, 1),
+        "images_per_s": round(steps[-1] * batch_size / seconds, 1),
+        "loss_curve": {str(r["step"]): r["loss"] for r in history[stride - 1 :: stride]},
+        "held_out_curve": {str(r["step"]): r["held_out"] for r in history if "held_out" in r},
+        "log": HISTORY_NAME,
+    }
+
+
+def garment_quality(
+    teacher: Teacher,
+    guidances: tuple[float, ...] = (1.0, 3.0),
+    images_per_class: int = 100,
+    steps: int = 25,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measure a teacher of backdrops by the bundled judge.
+
+    The reference is the 1,000 test images. The Fréchet distance of as many training images to
+    them stands beside that of the samples: no sampler can be asked for less.
+    Raises UserError if the teacher's classes or image size are not the judge's.
+    """
+    if teacher.class_names != CLASS_NAMES or teacher.image_shape != (3, 32, 32):
+        raise UserError(
+            f"the bundled judge knows 32x32 garments only, and the teacher draws "
+            f"{teacher.image_shape[1]}x{teacher.image_shape[2]} images of "
+            f"{len(teacher.class_names)} other classes: measure it by a classifier of its own data"
+        )
+    judge = load_judge()
+    test = _real_images(load_backdrops("test"), 1_000, seed)
+    train = _real_images(load_backdrops("train"), 1_000, seed)
+    floor = frechet_distance(judge_features(judge, train), judge_features(judge, test))
+    return {
+        "judge": {key: judge_card()[key] for key in ("sha256", "test_accuracy")},
+        "reference": "1,000 test images",
+        "frechet_distance_of_train_images": round(floor, 4),
+        "sampler": {"solver": "heun", "steps": steps, "seed": seed},
+        "images_per_class": images_per_class,
+        "samples": teacher_quality(
+            teacher,
+            judge,
+            test,
+            guidances,
+            images_per_class=images_per_class,
+            steps=steps,
+            seed=seed,
+        ),
+    }
+
+
+def _real_images(data: LabelledImages, count: int, seed: int) -> torch.Tensor:
+    chosen = np.random.default_rng(seed).permutation(len(data))[:count]
+    return to_unit_range(data.images(chosen))

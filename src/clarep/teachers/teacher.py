@@ -1,0 +1,133 @@
+"""The one interface that clarep has to a class-conditional diffusion model."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from clarep.errors import UserError, unknown_name
+from clarep.sampling.ode import Denoiser
+
+
+class Teacher(ABC):
+    """A class-conditional diffusion model, seen as a denoiser at noise level sigma.
+
+    Inside clarep x_sigma = x_0 + sigma * eps, whatever the model itself calls its time. Images
+    and latents are float (B, C, H, W); images lie in [-1, 1]. An adapter of a foreign model
+    implements the abstract methods and sets the attributes; nothing else is asked of it.
+    """
+
+    latent_shape: tuple[int, int, int]
+    """(C, H, W) of x."""
+    image_shape: tuple[int, int, int]
+    """(C, H, W) of the images that `encode` takes."""
+    class_names: tuple[str, ...]
+    """Names of the classes, in the order of the labels."""
+    null_label: int
+    """The label that stands for no class."""
+    sigma_min: float
+    """Lowest noise level of the model."""
+    sigma_max: float
+    """Highest noise level of the model."""
+    default_tap: str
+    """The tap that `mid` of a U-Net or the middle block of a transformer stands for."""
+    fingerprint: str
+    """SHA-256 of the weights: tells one teacher from another in every artefact."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, the null label not counted."""
+        return len(self.class_names)
+
+    @abstractmethod
+    def taps(self) -> dict[str, tuple[int, int]]:
+        """Return name -> (channels, stride in pixels of x) of every layer that can be tapped."""
+
+    @abstractmethod
+    def condition(self, labels: Int64[Tensor, " batch"]) -> Tensor:
+        """Return what `denoise` and `features` take as `cond`: one entry a label, batch first."""
+
+    @abstractmethod
+    def denoise(
+        self, x: Float[Tensor, "batch c h w"], sigma: Float[Tensor, " batch"], cond: Tensor
+    ) -> Float[Tensor, "batch c h w"]:
+        """Return the estimate of x_0 from x at noise level sigma."""
+
+    @abstractmethod
+    def features(
+        self,
+        x: Float[Tensor, "batch c h w"],
+        sigma: Float[Tensor, " batch"],
+        cond: Tensor,
+        tap: str,
+    ) -> Float[Tensor, "batch *feature"]:
+        """Return the activations at `tap`; the forward pass stops there."""
+
+    @abstractmethod
+    def sigma_from_t(self, t: float) -> float:
+        """Return the noise level at share t in [0, 1] of the model's own time axis."""
+
+    def encode(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
+        """Map images in [-1, 1] to clean latents; the identity for a pixel model."""
+        return images
+
+    def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
+        """Map clean latents to images, about [-1, 1]; the identity for a pixel model."""
+        return latents
+
+    def denoiser(self, labels: Int64[Tensor, " batch"], guidance: float = 1.0) -> Denoiser:
+        """Return the denoiser under labels (B,) and classifier-free guidance.
+
+        D = D_null + guidance * (D_label - D_null), Ho & Salimans 2022 (arXiv 2207.12598); a
+        guidance of 1 costs one evaluation, any other two.
+        """
+        cond = self.condition(labels)
+        if guidance == 1.0:
+            return lambda x, sigma: self.denoise(x, sigma, cond)
+        both = torch.cat([self.condition(torch.full_like(labels, self.null_label)), cond])
+
+        def guided(x: Tensor, sigma: Tensor) -> Tensor:
+            null, given = self.denoise(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
+            return null + guidance * (given - null)
+
+        return guided
+
+    def check_tap(self, tap: str) -> None:
+        """Raise UserError if there is no such tap."""
+        if tap not in self.taps():
+            raise unknown_name("tap", tap, self.taps())
+
+    def check_sigma(self, sigma: float) -> None:
+        """Raise UserError if sigma is outside the range the model was trained on."""
+        if not self.sigma_min < sigma <= self.sigma_max:
+            raise UserError(
+                f"sigma {sigma:g} is outside the teacher's range "
+                f"({self.sigma_min:g}, {self.sigma_max:g}]: choose one inside"
+            )
+
+    def check_t(self, t: float) -> None:
+        """Raise UserError if t is outside (0, 1)."""
+        if not 0 < t < 1:
+            raise UserError(
+                f"t {t:g} is outside (0, 1): give a share of the teacher's time axis, such as 0.85"
+            )
+
+    def check_labels(self, labels: Int64[Tensor, " batch"]) -> None:
+        """Raise UserError if a label is not one of the teacher's classes."""
+        outside = labels[(labels < 0) | (labels >= self.num_classes)]
+        if len(outside):
+            raise UserError(
+                f"label {int(outside[0])} is outside the teacher's classes "
+                f"0 to {self.num_classes - 1}: relabel the data or choose another teacher"
+            )
+
+    def check_images(self, images: Tensor) -> None:
+        """Raise UserError if images (B, C, H, W) are not of the teacher's shape."""
+        if tuple(images.shape[1:]) != self.image_shape:
+            want, got = self.image_shape, tuple(images.shape[1:])
+            raise UserError(
+                f"images are {got[0]}x{got[1]}x{got[2]} (channels x height x width) and the "
+                f"teacher takes {want[0]}x{want[1]}x{want[2]}: load the data with "
+                f"image_size={want[1]} (--image-size {want[1]}), which makes it RGB and resizes it"
+            )

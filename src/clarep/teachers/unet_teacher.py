@@ -1,0 +1,107 @@
+"""Our U-Net behind the `Teacher` interface, saved and loaded as safetensors."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int64
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from clarep.engine.artefacts import atomic_path, sha256_file
+from clarep.errors import UserError
+from clarep.teachers.teacher import Teacher
+from clarep.teachers.unet import UNet, UNetConfig, sigma_from_t
+
+
+class UNetTeacher(Teacher):
+    """A trained U-Net; its time axis is the cosine schedule's, sigma = tan(pi t / 2)."""
+
+    default_tap = "mid"
+
+    def __init__(
+        self,
+        net: UNet,
+        class_names: tuple[str, ...],
+        sigma_min: float,
+        sigma_max: float,
+        fingerprint: str = "unsaved",
+    ) -> None:
+        config = net.config
+        self.net = net.eval().requires_grad_(False)
+        self.image_shape = (config.image_channels, config.image_size, config.image_size)
+        self.latent_shape = self.image_shape
+        self.class_names = class_names
+        self.null_label = config.num_classes
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        self.fingerprint = fingerprint
+
+    def taps(self) -> dict[str, tuple[int, int]]:
+        return self.net.taps()
+
+    def condition(self, labels: Int64[Tensor, " batch"]) -> Tensor:
+        return labels
+
+    def denoise(
+        self, x: Float[Tensor, "batch c h w"], sigma: Float[Tensor, " batch"], cond: Tensor
+    ) -> Float[Tensor, "batch c h w"]:
+        denoised: Tensor = self.net(x, sigma, cond)
+        return denoised
+
+    def features(
+        self,
+        x: Float[Tensor, "batch c h w"],
+        sigma: Float[Tensor, " batch"],
+        cond: Tensor,
+        tap: str,
+    ) -> Float[Tensor, "batch *feature"]:
+        self.check_tap(tap)
+        return self.net.features(x, sigma, cond, tap)
+
+    def sigma_from_t(self, t: float) -> float:
+        self.check_t(t)
+        sigma = float(sigma_from_t(torch.tensor(t, dtype=torch.float64)))
+        self.check_sigma(sigma)
+        return sigma
+
+
+def save_unet(
+    net: UNet, path: Path, class_names: tuple[str, ...], sigma_min: float, sigma_max: float
+) -> None:
+    """Write weights as fp16 safetensors, with all that `load_unet` needs in the metadata."""
+    weights = {name: value.half().contiguous() for name, value in net.state_dict().items()}
+    metadata = {
+        "unet": json.dumps(asdict(net.config)),
+        "class_names": json.dumps(class_names),
+        "sigma_range": json.dumps([sigma_min, sigma_max]),
+    }
+    with atomic_path(path) as temporary:
+        save_file(weights, temporary, metadata)
+
+
+def load_unet(path: Path) -> UNetTeacher:
+    """Load what `save_unet` wrote; computing in fp32.
+
+    Raises UserError if the file is missing, truncated, or no clarep U-Net.
+    """
+    try:
+        with safe_open(path, framework="pt") as archive:
+            metadata = archive.metadata() or {}
+            weights = {name: archive.get_tensor(name).float() for name in archive.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"cannot read a teacher from {path} ({error}): give a whole file"
+        ) from error
+    if "unet" not in metadata:
+        raise UserError(
+            f"{path} holds no clarep teacher (no 'unet' in its metadata): "
+            "give a teacher.safetensors that clarep train-teacher wrote"
+        )
+    fields = json.loads(metadata["unet"])
+    net = UNet(UNetConfig(**fields | {"widths": tuple(fields["widths"])}))
+    net.load_state_dict(weights)
+    sigma_min, sigma_max = json.loads(metadata["sigma_range"])
+    names = tuple(json.loads(metadata["class_names"]))
+    return UNetTeacher(net, names, sigma_min, sigma_max, sha256_file(path))

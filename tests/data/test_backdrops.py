@@ -1,0 +1,184 @@
+"""The composed set: determinism, exact masks, and each variant by its definition."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from clarep.data import SCENES, VARIANTS, Backdrops, garment_arrays, load_backdrops, load_garments
+from clarep.errors import UserError
+
+INDICES = np.array([0, 17, 123, 500, 998])
+# Pinned: a change of the recipe would part the bundled teacher from its data.
+PINNED = "9f7cc1a9e585edd34c704d8dc7ed6d2ccce3907207ef9753a6d6928a086abb1c"
+
+
+def digest(data: Backdrops) -> str:
+    return hashlib.sha256(data.images(INDICES).numpy().tobytes()).hexdigest()
+
+
+def test_same_seed_gives_same_bytes_and_another_gives_others():
+    assert digest(load_backdrops("test", seed=3)) == digest(load_backdrops("test", seed=3))
+    assert digest(load_backdrops("test", seed=3)) != digest(load_backdrops("test", seed=4))
+
+
+def test_bytes_are_the_ones_the_bundled_teacher_was_trained_on():
+    assert digest(load_backdrops("test", seed=0, correlation=0.5)) == PINNED
+
+
+def test_an_image_does_not_depend_on_those_read_before():
+    data = load_backdrops("test")
+    alone = data.images([123])
+    assert_array_equal(alone[0], data.images(INDICES)[2])
+
+
+def test_splits_differ():
+    assert len(load_backdrops("train")) == 5000
+    assert len(load_backdrops("test")) == 1000
+    assert digest(load_backdrops("train")) != digest(load_backdrops("test"))
+
+
+def garment_on_black(i: int) -> tuple[np.ndarray, np.ndarray]:
+    only_fg = load_backdrops("test", variant="only_fg").composition(i)
+    return only_fg.image, only_fg.mask
+
+
+@pytest.mark.parametrize("i", INDICES)
+def test_image_is_backdrop_outside_the_mask_and_garment_inside(i: int):
+    made = load_backdrops("test").composition(int(i))
+    garment, mask = garment_on_black(int(i))
+    assert_array_equal(made.mask, mask)
+    assert 0.05 < made.mask.mean() < 0.9
+    assert_array_equal(made.image[~mask], made.backdrop[~mask])
+    assert_array_equal(made.image[mask], garment[mask])
+    assert (made.image[mask] != made.backdrop[mask]).any()
+
+
+@pytest.mark.parametrize("i", INDICES)
+def test_the_garment_is_the_source_garment_moved_and_maybe_mirrored(i: int):
+    garment, mask = garment_on_black(int(i))
+    source = garment_arrays("test")[0][i]
+    found = [
+        (top, left)
+        for candidate in (source, source[:, ::-1])
+        for top in range(5)
+        for left in range(5)
+        if (garment[:, :, 0] == np.where(mask, place(candidate, top, left), 0)).all()
+    ]
+    assert found
+    assert_array_equal(garment, garment[:, :, :1].repeat(3, axis=2))
+
+
+def place(garment: np.ndarray, top: int, left: int) -> np.ndarray:
+    canvas = np.zeros((32, 32), np.uint8)
+    canvas[top : top + 28, left : left + 28] = garment
+    return canvas
+
+
+def test_masks_and_backdrops_agree_with_compositions():
+    data = load_backdrops("test")
+    masks, backdrops = data.masks(INDICES), data.backdrops(INDICES)
+    assert masks.shape == (5, 32, 32)
+    assert backdrops.shape == (5, 3, 32, 32)
+    for row, i in enumerate(INDICES):
+        made = data.composition(int(i))
+        assert_array_equal(masks[row], made.mask)
+        assert_array_equal(backdrops[row].permute(1, 2, 0), made.backdrop)
+
+
+@pytest.mark.parametrize("i", INDICES)
+def test_only_fg_only_bg_and_no_fg(i: int):
+    original = load_backdrops("test").composition(int(i))
+    variants = {v: load_backdrops("test", variant=v).composition(int(i)) for v in VARIANTS}
+    mask = original.mask
+    assert (variants["only_fg"].image[~mask] == 0).all()
+    assert_array_equal(variants["only_fg"].image[mask], original.image[mask])
+    assert_array_equal(variants["only_bg"].image, original.backdrop)
+    assert (variants["no_fg"].image[mask] == 0).all()
+    assert_array_equal(variants["no_fg"].image[~mask], original.image[~mask])
+
+
+@pytest.mark.parametrize("variant", ["mixed_same", "mixed_rand", "mixed_next"])
+@pytest.mark.parametrize("i", INDICES)
+def test_mixed_variants_keep_the_garment_and_take_anothers_backdrop(variant: str, i: int):
+    original = load_backdrops("test").composition(int(i))
+    mixed = load_backdrops("test", variant=variant).composition(int(i))
+    assert_array_equal(mixed.mask, original.mask)
+    assert_array_equal(mixed.image[mixed.mask], original.image[original.mask])
+    assert_array_equal(mixed.image[~mixed.mask], mixed.backdrop[~mixed.mask])
+    assert (mixed.backdrop != original.backdrop).any()
+
+
+@pytest.mark.parametrize(("variant", "shift"), [("mixed_same", 0), ("mixed_next", 1)])
+def test_at_full_correlation_mixed_scenes_follow_the_class(variant: str, shift: int):
+    data = load_backdrops("test", correlation=1.0, variant=variant)
+    for i in INDICES:
+        assert data.composition(int(i)).scene == (data.labels[i] + shift) % 10
+
+
+def test_a_mixed_backdrop_is_the_original_one_of_an_image_of_the_wanted_class():
+    original = load_backdrops("test")
+    next_class = (original.labels[0] + 1) % 10
+    wanted = load_backdrops("test", variant="mixed_next").composition(0).backdrop
+    members = np.flatnonzero(original.labels == next_class)
+    assert any((original.composition(int(j)).backdrop == wanted).all() for j in members)
+
+
+def scene_counts(correlation: float, count: int = 400) -> tuple[np.ndarray, float]:
+    data = load_backdrops("train", correlation=correlation)
+    indices = np.random.default_rng(0).choice(len(data), count, replace=False)
+    scenes = np.array([data.composition(int(i)).scene for i in indices])
+    return np.bincount(scenes, minlength=10), float((scenes == data.labels[indices]).mean())
+
+
+def test_correlation_ties_a_class_to_its_scene():
+    assert len(SCENES) == 10
+    assert scene_counts(1.0)[1] == 1.0
+    counts, own = scene_counts(0.0)
+    assert own == pytest.approx(0.1, abs=0.06)  # four standard deviations of 400 draws
+    assert counts.min() > 400 * 0.1 - 4 * np.sqrt(400 * 0.09)
+    assert scene_counts(0.5)[1] == pytest.approx(0.55, abs=0.1)
+
+
+def test_training_draws_follow_their_generator():
+    data = load_backdrops("train")
+    first = data.draw(INDICES, np.random.default_rng(0))
+    assert_array_equal(first, data.draw(INDICES, np.random.default_rng(0)))
+    assert (first != data.draw(INDICES, np.random.default_rng(1))).any()
+    assert (first != data.images(INDICES)).any()
+
+
+def test_with_variant_keeps_the_rest():
+    data = load_backdrops("test", seed=5, correlation=0.7).with_variant("only_bg")
+    assert (data.split, data.seed, data.correlation, data.variant) == ("test", 5, 0.7, "only_bg")
+
+
+def test_garments_are_the_padded_source_in_grey():
+    data = load_garments("test")
+    image = data.images([7])[0].numpy()
+    assert_array_equal(image, np.pad(garment_arrays("test")[0][7], 2)[None].repeat(3, axis=0))
+    assert np.bincount(data.labels).tolist() == [100] * 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"variant": "mixed_nxt"}, "mixed_next"),
+        ({"split": "tset"}, "test"),
+        ({"correlation": 1.5}, r"outside \[0, 1\]"),
+        ({"correlation": float("nan")}, "outside"),
+    ],
+)
+def test_wrong_arguments_are_the_users(arguments: dict, words: str):
+    with pytest.raises(UserError, match=words):
+        load_backdrops(**arguments)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"text"])
+def test_a_damaged_garments_archive_is_named(tmp_path: Path, content: bytes):
+    path = tmp_path / "garments.npz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot read garments from .*garments\.npz"):
+        garment_arrays("test", str(path))

@@ -1,0 +1,112 @@
+"""What all sets share: batches, draws, ranges, the balanced choice, the check before work."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from clarep.data import (
+    LabelledImages,
+    UnreadableImage,
+    class_balanced_choice,
+    readable_indices,
+    to_uint8,
+    to_unit_range,
+)
+from clarep.errors import UserError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
+
+
+def labelled(bad: tuple[int, ...] = ()) -> LabelledImages:
+    def read(i: int) -> np.ndarray:
+        if i in bad:
+            raise UnreadableImage(f"image {i}", "it is empty")
+        return PIXELS[i]
+
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    return LabelledImages("toy", labels, ("a", "b"), [f"image {i}" for i in range(6)], read)
+
+
+def test_images_are_stacked_channels_first_in_the_order_asked():
+    batch = labelled().images([4, 1])
+    assert batch.shape == (2, 3, 4, 5)
+    assert batch.dtype == torch.uint8
+    assert_array_equal(batch[0], PIXELS[4].transpose(2, 0, 1))
+    assert_array_equal(batch[1], PIXELS[1].transpose(2, 0, 1))
+
+
+def test_no_images_is_a_users_mistake():
+    with pytest.raises(UserError, match="at least one index"):
+        labelled().images([])
+
+
+def test_a_draw_mirrors_about_half():
+    indices = np.zeros(200, np.int64)
+    draw = labelled().draw(indices, np.random.default_rng(0)).numpy()
+    image = PIXELS[0].transpose(2, 0, 1)
+    kept = (draw == image).all(axis=(1, 2, 3))
+    mirrored = (draw == image[:, :, ::-1]).all(axis=(1, 2, 3))
+    assert (kept ^ mirrored).all()
+    assert 60 < kept.sum() < 140
+
+
+def test_the_ranges_are_inverse_and_saturate():
+    levels = torch.arange(256, dtype=torch.uint8)
+    unit = to_unit_range(levels)
+    assert (unit.min(), unit.max()) == (-1, 1)
+    assert_array_equal(to_uint8(unit), levels)
+    assert_array_equal(to_uint8(torch.tensor([-3.0, 3.0])), [0, 255])
+
+
+@given(
+    labels=st.lists(st.integers(0, 5), min_size=1, max_size=80),
+    fraction=st.floats(0.01, 1.0),
+    seed=st.integers(0, 2**32),
+)
+def test_balanced_choice(labels: list[int], fraction: float, seed: int):
+    array = np.array(labels)
+    chosen = class_balanced_choice(array, fraction, seed)
+    assert_array_equal(chosen, np.unique(chosen))  # sorted, none twice
+    assert_array_equal(chosen, class_balanced_choice(array, fraction, seed))
+    for label, size in zip(*np.unique(array, return_counts=True), strict=True):
+        assert (array[chosen] == label).sum() == max(1, round(fraction * size))
+
+
+def test_balanced_choice_depends_on_the_seed():
+    labels = np.arange(100) % 2
+    first = class_balanced_choice(labels, 0.2, 0)
+    assert (first != class_balanced_choice(labels, 0.2, 1)).any()
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.1, float("nan")])
+def test_balanced_choice_refuses_no_share(fraction: float):
+    with pytest.raises(UserError, match="outside"):
+        class_balanced_choice(np.zeros(3, np.int64), fraction, 0)
+
+
+def test_readable_indices_passes_good_ones_in_order():
+    indices, bad = readable_indices(labelled(), np.array([5, 2, 0]), skip_bad=False)
+    assert indices.tolist() == [5, 2, 0]
+    assert indices.dtype == np.int64
+    assert bad == []
+
+
+def test_readable_indices_names_the_bad_one_and_the_way_on():
+    with pytest.raises(UserError, match="image 2: it is empty; --skip-bad goes on without it"):
+        readable_indices(labelled(bad=(2,)), np.array([5, 2, 0]), skip_bad=False)
+
+
+def test_readable_indices_skips_and_lists():
+    indices, bad = readable_indices(labelled(bad=(2, 3)), np.array([5, 2, 0, 3]), skip_bad=True)
+    assert indices.tolist() == [5, 0]
+    assert bad == ["image 2: it is empty", "image 3: it is empty"]
+
+
+def test_readable_indices_needs_one_that_is_left():
+    with pytest.raises(UserError, match=r"all 1 are unreadable, first image 2: it is empty"):
+        readable_indices(labelled(bad=(2,)), np.array([2]), skip_bad=True)
+    with pytest.raises(UserError, match="none was chosen"):
+        readable_indices(labelled(), np.array([], np.int64), skip_bad=True)

@@ -1,0 +1,150 @@
+"""Archives of pixels and of JPEG bytes."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from clarep.data import decode_image, load_npz
+from clarep.errors import UserError
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (4, 6, 8, 3), dtype=np.uint8)
+Y = np.array([0, 2, 1, 2], np.uint8)
+
+
+def save(folder: Path, **arrays: np.ndarray) -> Path:
+    path = folder / "set.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def test_rgb_pixels_are_kept(tmp_path: Path):
+    data = load_npz(save(tmp_path, x=RGB, y=Y))
+    assert_array_equal(data.images(range(4)), RGB.transpose(0, 3, 1, 2))
+    assert data.labels.tolist() == [0, 2, 1, 2]
+    assert data.labels.dtype == np.int64
+    assert data.class_names == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("x", [RGB[..., 0], RGB[..., :1]], ids=["NHW", "NHW1"])
+def test_grey_becomes_rgb(tmp_path: Path, x: np.ndarray):
+    data = load_npz(save(tmp_path, x=x, y=Y))
+    assert_array_equal(data.read(3), RGB[3, :, :, :1].repeat(3, axis=2))
+
+
+def test_splits_and_class_names(tmp_path: Path):
+    names = np.array(["a", "b", "c"])
+    path = save(
+        tmp_path, x_train=RGB[:3], y_train=Y[:3], x_test=RGB[3:], y_test=Y[3:], classes=names
+    )
+    train, test = load_npz(path, "train"), load_npz(path, "test")
+    assert (len(train), len(test)) == (3, 1)
+    assert_array_equal(test.read(0), RGB[3])
+    assert train.class_names == test.class_names == ("a", "b", "c")
+    assert train.name != test.name
+    with pytest.raises(UserError, match=r"unknown split .* 'tst': did you mean test"):
+        load_npz(path, "tst")
+
+
+def test_splits_have_the_same_classes_without_names(tmp_path: Path):
+    path = save(tmp_path, x_train=RGB[:1], y_train=Y[:1], x_test=RGB[3:], y_test=Y[3:])
+    assert load_npz(path, "train").class_names == ("0", "1", "2")
+
+
+def test_an_undivided_archive_is_no_test_set(tmp_path: Path):
+    with pytest.raises(UserError, match="counts as 'train'"):
+        load_npz(save(tmp_path, x=RGB, y=Y), "test")
+
+
+def test_image_size_resizes(tmp_path: Path):
+    data = load_npz(save(tmp_path, x=RGB, y=Y), image_size=6)
+    assert_array_equal(data.read(0), RGB[0, :, 1:7])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"x": RGB.astype(np.float32), "y": Y}, "float32: give uint8"),
+        ({"x": RGB.transpose(0, 3, 1, 2), "y": Y}, "channels last"),
+        ({"x": RGB[:2], "y": Y}, "2 images but 4 labels"),
+        ({"x": RGB[:0], "y": Y[:0]}, "no images"),
+        ({"x": RGB, "y": Y.astype(np.float64)}, "whole numbers"),
+        ({"x": RGB, "y": Y[:, None]}, "whole numbers"),
+        ({"x": RGB, "y": np.array([0, -1, 1, 2])}, r"label -1 of image 1 .* outside"),
+        ({"x": RGB, "y": Y, "classes": np.array(["a", "b"])}, r"label 2 of image 1 .* outside"),
+        ({"x": RGB, "y": np.array([0, 1, 2, 10**9])}, "add 'classes'"),
+        ({"x": RGB, "y": Y, "classes": np.array(["a", "b", "a"])}, "different names"),
+        ({"images": RGB, "labels": Y}, "holds the arrays images, labels"),
+        ({"x": np.array([object()] * 4), "y": Y}, "without pickles"),
+    ],
+)
+def test_wrong_content_is_named(tmp_path: Path, arrays: dict, words: str):
+    with pytest.raises(UserError, match=words):
+        load_npz(save(tmp_path, **arrays))
+
+
+@pytest.mark.parametrize("keep", [0, 10, 500])
+def test_a_damaged_archive_is_named(tmp_path: Path, keep: int):
+    path = save(tmp_path, x=RGB, y=Y)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError, match=r"cannot read .*set\.npz"):
+        load_npz(path)
+
+
+def test_a_single_array_is_no_archive(tmp_path: Path):
+    np.save(tmp_path / "x.npy", RGB)
+    with pytest.raises(UserError, match="single array"):
+        load_npz(tmp_path / "x.npy")
+
+
+def jpeg_bytes(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=95)
+    return stream.getvalue()
+
+
+def jpeg_arrays(parts: list[bytes]) -> dict[str, np.ndarray]:
+    return {
+        "jpeg": np.frombuffer(b"".join(parts), np.uint8),
+        "offset": np.cumsum([0, *map(len, parts)]),
+        "label": Y[: len(parts)],
+        "classes": np.array(["a", "b", "c"]),
+    }
+
+
+def test_jpeg_bytes_are_decoded_and_called_lossy(tmp_path: Path):
+    parts = [jpeg_bytes(pixels) for pixels in RGB]
+    data = load_npz(save(tmp_path, **jpeg_arrays(parts)))
+    assert "lossy" in data.name
+    assert data.labels.tolist() == [0, 2, 1, 2]
+    for i, part in enumerate(parts):
+        assert_array_equal(data.read(i), decode_image(part, "it"))
+
+
+def test_jpegs_of_several_sizes_need_an_image_size(tmp_path: Path):
+    path = save(tmp_path, **jpeg_arrays([jpeg_bytes(RGB[0]), jpeg_bytes(RGB[1, :4])]))
+    with pytest.raises(UserError, match="--image-size"):
+        load_npz(path)
+    assert load_npz(path, image_size=4).images([0, 1]).shape == (2, 3, 4, 4)
+
+
+def test_a_damaged_jpeg_is_named_when_it_is_read(tmp_path: Path):
+    whole = jpeg_bytes(RGB[0])
+    data = load_npz(save(tmp_path, **jpeg_arrays([whole, whole[: len(whole) // 2], b""])))
+    assert data.read(0).shape == (6, 8, 3)
+    for i in (1, 2):
+        with pytest.raises(UserError, match=rf"set\.npz/{i}"):
+            data.read(i)
+
+
+@pytest.mark.parametrize(
+    "offset", [[0, 5, 3, 10], [0, 5, 10], [1, 5, 6, 10], [0, 3, 5, 9], [0.0, 3.0, 5.0, 10.0]]
+)
+def test_wrong_offsets_are_named(tmp_path: Path, offset: list):
+    arrays = jpeg_arrays([b"abc", b"de", b"fghij"]) | {"offset": np.array(offset)}
+    with pytest.raises(UserError, match="'offset'"):
+        load_npz(save(tmp_path, **arrays))
