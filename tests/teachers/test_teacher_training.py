@@ -243,3 +243,10 @@ def test_a_full_disk_leaves_the_last_checkpoint_valid(whole, data, archive, tmp_
     assert resumed.step == 40
     list(resumed.records())
     assert_same_state(tmp_path, whole[0])
+
+
+def test_data_without_a_test_split(tmp_path, capsys):
+    path = tmp_path / "undivided.npz"
+    np.savez(path, x=np.zeros((6, 16, 16, 3), np.uint8), y=np.arange(6) % 3)
+    assert main(command(path, tmp_path / "run")) == 2
+    assert "the held-out loss needs a test split" in capsys.readouterr().err

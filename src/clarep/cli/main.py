@@ -11,6 +11,7 @@ import tyro
 
 from clarep.cli.card import Card
 from clarep.cli.data import Data
+from clarep.cli.identify import Identify
 from clarep.cli.train_judge import TrainJudge
 from clarep.cli.train_teacher import TrainTeacher
 from clarep.errors import UserError
@@ -20,6 +21,7 @@ _COMMANDS: dict[str, type] = {
     "train-teacher": TrainTeacher,
     "train-judge": TrainJudge,
     "card": Card,
+    "identify": Identify,
 }
 
 

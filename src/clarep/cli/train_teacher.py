@@ -52,7 +52,7 @@ class TrainTeacher:
         if self.sample_every < 1:
             raise UserError(f"--sample-every {self.sample_every} is below 1: give a step count")
         data = load_data(self.data)
-        held_out = load_data(replace(self.data, split="test"))
+        held_out = _held_out(self.data)
         try:
             record = self._train(data, held_out)
         except OSError as error:
@@ -93,6 +93,13 @@ class TrainTeacher:
             "card": str(card),
             "samples": str(grid),
         }
+
+
+def _held_out(config: DataConfig) -> LabelledImages:
+    try:
+        return load_data(replace(config, split="test"))
+    except UserError as error:
+        raise UserError(f"the held-out loss needs a test split, but {error}") from error
 
 
 def _is_due(step: int, every: int) -> bool:

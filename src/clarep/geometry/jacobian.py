@@ -5,6 +5,7 @@ directions at once; a backward product J^T U shares one graph between all of the
 """
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -17,7 +18,7 @@ from clarep.errors import UserError
 
 Engine = Literal["forward", "double_backward", "finite_difference"]
 ENGINES: tuple[Engine, ...] = ("forward", "double_backward", "finite_difference")
-_ADJOINT_TOLERANCE = {"forward": 1e-4, "double_backward": 1e-4, "finite_difference": 1e-2}
+_ADJOINT_TOLERANCE = {"forward": 1e-4, "double_backward": 1e-2, "finite_difference": 1e-2}
 _LIVE_COPIES = 64  # activations alive during a product, in multiples of the input's size
 
 
@@ -33,6 +34,7 @@ class Jacobian:
 
     Attributes:
         n, m: sizes of one image's input and output.
+        batch, dtype, device: of x.
         products: directions multiplied so far, J and J^T counted alike, for each image.
 
     Raises:
@@ -50,7 +52,7 @@ class Jacobian:
         self._function = function
         self._x = x.detach().contiguous()
         self._graph: tuple[Tensor, Tensor] | None = None
-        with torch.no_grad(), _traceable():
+        with torch.no_grad(), differentiable():
             y = function(self._x)
         if not torch.isfinite(y).all():
             raise UserError(
@@ -59,6 +61,7 @@ class Jacobian:
             )
         self._out_shape = y.shape[1:]
         self.batch, self.n, self.m = len(x), x[0].numel(), y[0].numel()
+        self.dtype, self.device = x.dtype, x.device
         self.products = 0
         bytes_each = self.batch * max(self.n, self.m) * x.element_size() * _LIVE_COPIES
         self._chunk = max(1, int(memory_mb * 2**20 / bytes_each))
@@ -102,9 +105,9 @@ class Jacobian:
         self, product: Callable[[Tensor], Tensor], block: Tensor, shape: torch.Size
     ) -> Tensor:
         self.products += block.shape[2]
-        directions = block.permute(2, 0, 1).unflatten(2, shape)  # (r, B, *shape)
-        with _traceable():
-            parts = [product(part.contiguous()) for part in directions.split(self._chunk)]
+        directions = block.permute(2, 0, 1).reshape(-1, self.batch, *shape)  # (r, B, *shape)
+        with differentiable():
+            parts = [product(part.contiguous()) for part in torch.split(directions, self._chunk)]
         return torch.cat(parts).flatten(2).permute(1, 2, 0)
 
     def _forward(self, tangents: Tensor) -> Tensor:
@@ -146,7 +149,8 @@ class Jacobian:
 
     def _finite_difference(self, tangents: Tensor) -> Tensor:
         dims = tuple(range(1, self._x.ndim))
-        scale = self._x.norm(p=2, dim=dims, keepdim=True) * torch.finfo(self._x.dtype).eps ** (1 / 3)
+        share = torch.finfo(self._x.dtype).eps ** (1 / 3)
+        scale = share * self._x.norm(p=2, dim=dims, keepdim=True)
         columns = []
         with torch.no_grad():
             for v in tangents:
@@ -157,9 +161,11 @@ class Jacobian:
 
 
 @contextlib.contextmanager
-def _traceable() -> Iterator[None]:
-    """Fused attention has no forward-mode AD: use the plain kernels."""
-    with sdpa_kernel(SDPBackend.MATH):
+def differentiable() -> Iterator[None]:
+    """Use attention's plain kernels: the fused ones have no forward-mode AD."""
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
+        # From torch's own rules for forward mode, when they are first used.
+        warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")
         yield
 
 
@@ -175,6 +181,9 @@ def probe_engine(
     for engine in ENGINES:
         try:
             error = Jacobian(function, x, engine).adjoint_error()
+            # Two reverse passes are one's transpose, right or wrong; 0 may be a cut graph.
+            if engine == "double_backward" or error == 0:
+                error = max(error, Jacobian(function, x, "finite_difference").adjoint_error())
         except (RuntimeError, NotImplementedError) as failure:
             findings[engine] = str(failure).strip().splitlines()[0]
             continue

@@ -66,9 +66,10 @@ def top_right_singular_subspace(
             subspace, radians; only meaningful where sigma_k > sigma_(k+1).
         tolerance: bound on every image's error, which the solver estimates from its own
             progress; all images go on until the last one meets it.
-        start: a guess of the subspace (from a neighbouring noise level, say), any width.
+        start: a guess of the subspace (from a neighbouring noise level, say), any width; where
+            it is wider than a block, the directions added later still come by the block.
         block_size: directions added at a time; by default a quarter of k, at least 8.
-        max_products: stop there whatever the error; at least what k directions need.
+        max_products: stop once they are used, whatever the error; k directions need about 4 k.
         dtype, device: of the products.
 
     Raises:
@@ -78,9 +79,10 @@ def top_right_singular_subspace(
     if not 1 <= k <= n:
         raise UserError(f"k = {k} is outside 1 to {n}, the dimension of the latent: choose fewer")
     width = min(block_size or max(8, math.ceil(k / 4)), n, m)
-    if start is None:
-        start = torch.randn(batch, n, width, generator=generator, dtype=dtype).to(device)
-    first = _finite(matmat(start))
+    given = 0 if start is None else start.shape[2]
+    random = torch.randn(batch, n, max(0, width - given), generator=generator, dtype=dtype)
+    random = random.to(device)
+    first = _finite(matmat(random if start is None else torch.cat([start, random], dim=2)))
     scale = first.norm(dim=1).amax(dim=1) / math.sqrt(n)  # about the root mean square of J
     if bool((scale == 0).any()):
         raise UserError(
@@ -89,12 +91,13 @@ def top_right_singular_subspace(
         )
     floor = 100 * torch.finfo(dtype).eps * scale  # below it a direction is rounding
     left, _, _ = _extend(first.new_zeros(batch, m, 0), first, floor, generator)
-    back = _finite(rmatmat(left))
+    back = backs = _finite(rmatmat(left))  # backs = J^T left
     used = first.shape[2] + left.shape[2]
     right, _, kept_right = _extend(first.new_zeros(batch, n, 0), back, floor, generator)
     small = first.new_zeros(batch, left.shape[2], 0, dtype=torch.float64)  # J right = left small
     progress = _Progress(measure)
     newest = right
+    narrowed = False  # right lacks a part of backs, so that nothing tells a closed space
     while True:
         image = _finite(matmat(newest))
         nothing_left = _closed(kept_right) & _vanishes(image, floor)
@@ -103,9 +106,11 @@ def top_right_singular_subspace(
         small = torch.cat([grown, coefficients.double()], dim=2)
         left = torch.cat([left, left_new], dim=2)
         back = _finite(rmatmat(left_new)) if left_new.shape[2] else image.new_zeros(batch, n, 0)
+        backs = torch.cat([backs, back], dim=2)
         nothing_left |= _closed(kept_left) & _vanishes(back, floor)
         used += image.shape[2] + left_new.shape[2]
-        right_new, into, kept_right = _extend(right, back, floor, generator, width)
+        right_new, _, kept_right = _extend(right, back, floor, generator, width)
+        narrowed = narrowed or back.shape[2] > right_new.shape[2]
 
         # A Krylov space that closes before it is complete was started from fewer directions than
         # share a singular value, and holds only some of those; from k it holds the top k.
@@ -121,7 +126,7 @@ def top_right_singular_subspace(
                 measure=measure,
                 tolerance=tolerance,
                 block_size=k,
-                max_products=max_products,
+                max_products=None if max_products is None else max(1, max_products - used),
                 dtype=dtype,
                 device=device,
             )
@@ -130,15 +135,18 @@ def top_right_singular_subspace(
         if right.shape[2] >= k:
             values, vectors = _ritz(small, k)
             exact = nothing_left | _closed(kept_left) | _closed(kept_right)
+            if narrowed:
+                exact = torch.full_like(exact, right_new.shape[2] == 0)
             error = torch.where(exact, 0, progress.update(values, vectors))
             spent = max_products is not None and used >= max_products
             if spent or bool((error <= tolerance).all()):
-                tail = small[:, small.shape[1] - left_new.shape[2] :] @ vectors
-                beyond = into[:, right.shape[2] :].double() @ tail
+                V = right @ vectors.to(right.dtype)
+                squares = values[:, None].to(V.dtype) ** 2
+                beyond = backs @ (small @ vectors).to(V.dtype) - V * squares
                 return Subspace(
-                    V=right @ vectors.to(right.dtype),
-                    singular_values=values.to(right.dtype),
-                    residuals=beyond.norm(dim=1).to(right.dtype),
+                    V=V,
+                    singular_values=values.to(V.dtype),
+                    residuals=beyond.norm(dim=1),
                     error=error,
                     products=used,
                 )
@@ -153,7 +161,8 @@ def _closed(kept: Tensor) -> Tensor:
 
 def _vanishes(image: Tensor, floor: Tensor) -> Tensor:
     """Tell for which images (B,) a product of random directions is zero but for rounding."""
-    return (image.norm(dim=1) <= floor[:, None] * math.sqrt(image.shape[1])).all(dim=1)
+    small: Tensor = image.norm(dim=1) <= floor[:, None] * math.sqrt(image.shape[1])
+    return small.all(dim=1)
 
 
 def exact_right_singular_subspace(
@@ -217,7 +226,7 @@ def _extend(
     rest = rest - basis @ correction
     onto = onto + correction
     q, r = torch.linalg.qr(rest)
-    u, s, vh = torch.linalg.svd(r, full_matrices=False)
+    u, s, _ = torch.linalg.svd(r, full_matrices=False)
     kept = (s > floor[:, None])[:, None, :wide]
     new = torch.zeros(batch, n, wide, dtype=block.dtype, device=block.device)
     count = min(wide, s.shape[1])
@@ -239,16 +248,20 @@ def _orthonormal(new: Tensor, basis: Tensor, kept: Tensor, generator: torch.Gene
             filler = filler - basis @ (basis.mT @ filler)
             filler = filler - new @ (new.mT @ filler)
             filler, _ = torch.linalg.qr(filler)
-        new = torch.where(kept, new, filler)
+        # Kept columns come first; the last of `filler` are rounding where the space ends.
+        new = torch.where(kept, new, filler.flip(2))
     q, r = torch.linalg.qr(new)
-    return q * torch.sign(torch.diagonal(r, dim1=1, dim2=2))[:, None, :]
+    signs: Tensor = torch.sign(torch.diagonal(r, dim1=1, dim2=2))
+    return q * signs[:, None, :]
 
 
 def _ritz(small: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Top k singular values (B, k) and right singular vectors (B, d, k) of the projected J."""
-    squares, vectors = torch.linalg.eigh(small.mT @ small)
-    top = slice(squares.shape[1] - k, None)
-    return squares[:, top].flip(1).clamp_min(0).sqrt(), vectors[:, :, top].flip(2)
+    _, vectors = torch.linalg.eigh(small.mT @ small)
+    vectors = vectors[:, :, vectors.shape[2] - k :]
+    # From the vectors, as the eigenvalues' roots lose half the digits; hence sorted here.
+    values, order = (small @ vectors).norm(dim=1).sort(dim=1, descending=True)
+    return values, vectors.take_along_dim(order[:, None], dim=2)
 
 
 class _Progress:
@@ -283,4 +296,5 @@ class _Progress:
             return (energy - before.square().sum(1)).clamp_min(0) / energy
         cosines = torch.linalg.svdvals(vectors[:, : vectors_before.shape[1]].mT @ vectors_before)
         # The sine, not the arc cosine: accurate for small angles.
-        return (1 - cosines[:, -1].clamp(0, 1) ** 2).clamp_min(0).sqrt()
+        sine: Tensor = (1 - cosines[:, -1].clamp(0, 1) ** 2).clamp_min(0).sqrt()
+        return sine

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -68,7 +68,7 @@ def save_judge(judge: Judge, path: Path) -> None:
         if value.is_floating_point()
     }
     with atomic_path(path) as temporary:
-        save_file(weights, temporary, {"kind": "clarep judge"})
+        temporary.write_bytes(save(weights, {"kind": "clarep judge"}))
 
 
 def load_judge(path: Path | None = None) -> Judge:

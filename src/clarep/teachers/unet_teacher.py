@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int64
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from clarep.engine.artefacts import atomic_path, sha256_file
@@ -78,7 +78,7 @@ def save_unet(
         "sigma_range": json.dumps([sigma_min, sigma_max]),
     }
     with atomic_path(path) as temporary:
-        save_file(weights, temporary, metadata)
+        temporary.write_bytes(save(weights, metadata))
 
 
 def load_unet(path: Path) -> UNetTeacher:

@@ -1,0 +1,282 @@
+"""CLARID: invert, find the extraneous directions, project them out, decode with guidance.
+
+"Canonical Latent Representations in Conditional Diffusion Models", arXiv 2506.09955. What the
+paper leaves open, and what was chosen, stands in docs/method.md.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from clarep.clarid.directions import (
+    Kind,
+    energy_share,
+    find_directions,
+    k_for_energy,
+    parse_k,
+    project_out,
+)
+from clarep.engine.cost import Ledger
+from clarep.errors import UserError
+from clarep.geometry.jacobian import Engine, Jacobian, probe_engine
+from clarep.geometry.subspace import Measure, Subspace
+from clarep.sampling.decode import decode, invert, psnr
+from clarep.sampling.ode import Denoiser
+from clarep.teachers.teacher import Teacher
+
+_DEFAULT_T = 0.85
+
+
+@dataclass(frozen=True)
+class ClaridConfig:
+    """How canonical latent representations are found."""
+
+    t: float | None = None
+    """Where to invert to, as a share of the teacher's time axis; 0.85 unless --sigma is given."""
+    sigma: float | None = None
+    """Where to invert to, as a noise level; instead of --t."""
+    tap: str = "mid"
+    """Layer whose Jacobian is taken; mid is the family's default."""
+    k: int | float | str = 0.04
+    """Directions to project out: a number, a share of the latent's dimension, or energy:SHARE."""
+    guidance: float = 3.0
+    """Classifier-free guidance of the decoding after the projection; 1 is none."""
+    steps: int = 16
+    """Steps of the inversion and of each decoding."""
+    solver: Literal["euler", "heun"] = "heun"
+    """How the ODE is walked down: euler is DDIM, heun is of second order at twice the cost."""
+    inversion: Literal["euler", "heun", "fixed_point"] = "heun"
+    """How the ODE is walked up; fixed_point undoes euler exactly at six times its cost."""
+    kind: Kind = "top"
+    """Directions: top is CLARID; bottom, middle, random and none are controls."""
+    branch: Literal["conditional", "null"] = "conditional"
+    """Label under which the Jacobian is taken."""
+    measure: Measure = "energy"
+    """What the solver's tolerance bounds: missing captured energy, or worst principal angle."""
+    tolerance: float = 0.01
+    """Missing share of the optimal captured energy (or angle in radians) at which it stops."""
+    memory_mb: float = 1024.0
+    """Bound on the memory of one chunk of Jacobian products, in MiB."""
+
+
+@dataclass(frozen=True)
+class CLARep:
+    """The canonical latent representation of one image, and what was made from it."""
+
+    index: int
+    """The image's index in its data set."""
+    label: int
+    """Its class."""
+    sigma_te: float
+    """Noise level of the latents."""
+    tap: str
+    """Layer of the Jacobian and the features."""
+    x_te: Float[Tensor, "c h w"]
+    """The inverted latent."""
+    latent: Float[Tensor, "c h w"]
+    """The CLARep: x_te without its extraneous directions."""
+    singular_values: Float[Tensor, " k"]
+    """Of the directions projected out; NaN for random ones, empty for none."""
+    features: Float[Tensor, "*feature"]
+    """Canonical features: the teacher's activations at the tap, given the CLARep and its class."""
+    sample: Float[Tensor, "ci hi wi"]
+    """Canonical sample: the CLARep decoded with guidance, about [-1, 1]."""
+    round_trip_psnr: float
+    """PSNR in dB of the image against itself inverted and decoded, guidance 1."""
+
+
+class Clarid:
+    """Finds CLAReps with one teacher and one setting.
+
+    Args:
+        teacher: any `Teacher`.
+        config: the setting; single fields may be given as keywords instead.
+
+    Attributes:
+        sigma_te, tap: resolved from the setting.
+        num_dirs: how many directions are projected out. Where k is a share of energy: None
+            until the first call, whose first images then settle it for all.
+        ledger: what all calls so far cost.
+
+    Raises:
+        UserError: for a setting that does not fit the teacher.
+    """
+
+    def __init__(
+        self, teacher: Teacher, config: ClaridConfig | None = None, **settings: Any
+    ) -> None:
+        self.teacher = teacher
+        self.config = config = replace(config or ClaridConfig(), **settings)
+        self.sigma_te = _resolve_sigma(teacher, config)
+        self.tap = _resolve_tap(teacher, config.tap)
+        if config.guidance < 0:
+            raise UserError(f"guidance {config.guidance:g} is negative: give 1 (none) or more")
+        if not 0 < config.tolerance < 1:
+            raise UserError(f"tolerance {config.tolerance:g} is outside (0, 1): give 0.01, say")
+        channels, height, width = teacher.latent_shape
+        self.num_dirs = parse_k(config.k, channels * height * width)
+        self.ledger = Ledger()
+        self._engine: Engine | None = None
+
+    def __call__(
+        self,
+        images: Float[Tensor, "batch c h w"],
+        labels: Int64[Tensor, " batch"],
+        indices: list[int] | None = None,
+        seed: int = 0,
+    ) -> list[CLARep]:
+        """Return the CLARep of each image.
+
+        Args:
+            images: of the teacher's shape, in [-1, 1].
+            labels: their classes.
+            indices: what to record as `CLARep.index`; 0, 1, ... by default.
+            seed: of the solver's start and of random directions.
+
+        Raises:
+            UserError: for images of another shape, or labels outside the teacher's classes.
+        """
+        x_te, round_trip = self.invert(images, labels)
+        subspace = self.directions(x_te, labels, seed)
+        latents = x_te if subspace is None else project_out(x_te, subspace.V)
+        features = self.features(latents, labels)
+        samples = self.sample(latents, labels)
+        self.ledger.images += len(images)
+        values = x_te.new_zeros(len(images), 0) if subspace is None else subspace.singular_values
+        return [
+            CLARep(
+                index=i if indices is None else indices[i],
+                label=int(labels[i]),
+                sigma_te=self.sigma_te,
+                tap=self.tap,
+                x_te=x_te[i],
+                latent=latents[i],
+                singular_values=values[i],
+                features=features[i],
+                sample=samples[i],
+                round_trip_psnr=float(round_trip[i]),
+            )
+            for i in range(len(images))
+        ]
+
+    @torch.no_grad()
+    def invert(
+        self, images: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch c2 h2 w2"], Float[Tensor, " batch"]]:
+        """Return x_te and the round trip's PSNR in dB, under the class and guidance 1."""
+        self.teacher.check_images(images)
+        self.teacher.check_labels(labels)
+        config, denoise = self.config, self._denoiser(labels, 1.0)
+        span = (self.sigma_te, self.teacher.sigma_min, config.steps)
+        with self.ledger.stage("invert"):
+            x0 = self.teacher.encode(images)
+            x_te = invert(denoise, x0, *span, solver=config.inversion)
+        with self.ledger.stage("round trip"):
+            back = decode(denoise, x_te, *span, solver=config.solver, to_sigma_min=True)
+            quality = psnr(self.teacher.decode(back), images)
+        return x_te, quality
+
+    def jacobian(
+        self, x: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"]
+    ) -> Jacobian:
+        """Return the Jacobian of the features at x, under the class or the null label."""
+        if self.config.branch == "null":
+            labels = torch.full_like(labels, self.teacher.null_label)
+        cond = self.teacher.condition(labels)
+        sigma = x.new_full((len(x),), self.sigma_te)
+
+        def features(y: Tensor) -> Tensor:
+            return self.teacher.features(y, sigma, cond, self.tap)
+
+        if self._engine is None:
+            self._engine, _ = probe_engine(features, x)
+        return Jacobian(features, x, self._engine, self.config.memory_mb)
+
+    def resolve_k(
+        self, x: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"]
+    ) -> int:
+        """Return the number of directions; where k is a share of energy, settle it at latents x.
+
+        Forms the dense Jacobian of up to 4 of them and takes their median.
+        """
+        if self.num_dirs is None:
+            few = slice(4)
+            with self.ledger.stage("resolve k"):
+                jacobian = self.jacobian(x[few], labels[few])
+                self.num_dirs = k_for_energy(jacobian, energy_share(str(self.config.k)))
+            self.ledger.jacobian_products += jacobian.products * jacobian.batch
+        return self.num_dirs
+
+    def directions(
+        self, x: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"], seed: int = 0
+    ) -> Subspace | None:
+        """Return the directions to project out at x, or None for kind `none`."""
+        if self.config.kind == "none":
+            return None
+        num_dirs = self.resolve_k(x, labels)
+        with self.ledger.stage("directions"):
+            jacobian = self.jacobian(x, labels)
+            subspace = find_directions(
+                jacobian,
+                self.config.kind,
+                num_dirs,
+                torch.Generator().manual_seed(seed),
+                self.config.measure,
+                self.config.tolerance,
+            )
+        self.ledger.jacobian_products += jacobian.products * len(x)
+        return subspace
+
+    @torch.no_grad()
+    def features(
+        self,
+        x: Float[Tensor, "batch c h w"],
+        labels: Int64[Tensor, " batch"],
+        branch: Literal["conditional", "null"] = "conditional",
+    ) -> Float[Tensor, "batch *feature"]:
+        """Return the teacher's activations at the tap, given x and its class (or no class)."""
+        if branch == "null":
+            labels = torch.full_like(labels, self.teacher.null_label)
+        sigma = x.new_full((len(x),), self.sigma_te)
+        with self.ledger.stage("features"):
+            return self.teacher.features(x, sigma, self.teacher.condition(labels), self.tap)
+
+    @torch.no_grad()
+    def sample(
+        self, x: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"]
+    ) -> Float[Tensor, "batch ci hi wi"]:
+        """Return x decoded with guidance, images about [-1, 1]."""
+        config = self.config
+        with self.ledger.stage("sample"):
+            denoise = self._denoiser(labels, config.guidance)
+            span = (self.sigma_te, self.teacher.sigma_min, config.steps)
+            return self.teacher.decode(decode(denoise, x, *span, solver=config.solver))
+
+    def _denoiser(self, labels: Tensor, guidance: float) -> Denoiser:
+        denoise: Callable[[Tensor, Tensor], Tensor] = self.teacher.denoiser(labels, guidance)
+        passes = 1 if guidance == 1.0 else 2
+
+        def counted(x: Tensor, sigma: Tensor) -> Tensor:
+            self.ledger.denoiser_evaluations += passes * len(x)
+            return denoise(x, sigma)
+
+        return counted
+
+
+def _resolve_sigma(teacher: Teacher, config: ClaridConfig) -> float:
+    if config.sigma is not None and config.t is not None:
+        raise UserError("both t and sigma are given: give one of them")
+    if config.sigma is None:
+        return teacher.sigma_from_t(_DEFAULT_T if config.t is None else config.t)
+    teacher.check_sigma(config.sigma)
+    return config.sigma
+
+
+def _resolve_tap(teacher: Teacher, tap: str) -> str:
+    resolved = teacher.default_tap if tap == "mid" else tap
+    teacher.check_tap(resolved)
+    return resolved

@@ -1,0 +1,69 @@
+"""CLARID beside its controls, on the same inverted latents.
+
+The sceptic's questions: are these directions special (random, bottom, middle), and is it not
+just stronger guidance (none), or the decoder alone (reconstruction: no projection, no guidance)?
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clarep.clarid.canonical_set import CanonicalSet
+from clarep.clarid.clarid import Clarid
+from clarep.clarid.directions import project_out
+from clarep.clarid.measures import Measures, Scene, measure, scene_of
+from clarep.data.backdrops import Backdrops
+from clarep.teachers.judge import Judge
+
+CONTROLS = ("none", "reconstruction", "random", "bottom", "middle")
+_BATCH = 25
+
+
+def compare_with_controls(
+    clarid: Clarid,
+    judge: Judge,
+    data: Backdrops,
+    canonical: CanonicalSet,
+    kinds: Sequence[str],
+    seed: int = 0,
+) -> Iterator[Measures]:
+    """Yield the measures of the stored set, then of each control in `kinds`.
+
+    clarid: the setting that made the set; each control differs from it in the one thing that
+    its name says. Every row is measured on the same images.
+    """
+    chosen = canonical.tensors["index"].numpy()
+    scene = scene_of(data, chosen)
+    x_te = canonical.tensors["x_te"]
+    stored = (canonical.tensors["latent"], canonical.tensors["sample"])
+    yield measure(clarid, judge, scene, x_te, *stored, kind=clarid.config.kind, seed=seed)
+    for kind in kinds:
+        control = control_of(clarid, kind)
+        latents, samples = decode_control(control, x_te, scene, chosen, seed)
+        yield measure(control, judge, scene, x_te, latents, samples, kind=kind, seed=seed)
+
+
+def control_of(clarid: Clarid, kind: str) -> Clarid:
+    """Return the setting of a control: same teacher, k and all, another kind of directions."""
+    if kind == "reconstruction":
+        control = Clarid(clarid.teacher, clarid.config, kind="none", guidance=1.0)
+    else:
+        control = Clarid(clarid.teacher, clarid.config, kind=kind)
+    control.num_dirs = clarid.num_dirs
+    return control
+
+
+def decode_control(
+    clarid: Clarid, x_te: Tensor, scene: Scene, chosen: NDArray[np.int64], seed: int
+) -> tuple[Tensor, Tensor]:
+    """Return latents and samples (N, C, H, W) of inverted latents under clarid's setting."""
+    latents, samples = [], []
+    for part in torch.arange(len(x_te)).split(_BATCH):
+        x, labels = x_te[part], scene.labels[part]
+        subspace = clarid.directions(x, labels, seed + int(chosen[part[0]]))
+        latents.append(x if subspace is None else project_out(x, subspace.V))
+        samples.append(clarid.sample(latents[-1], labels))
+    return torch.cat(latents), torch.cat(samples)

@@ -1,0 +1,99 @@
+"""From a labelled data set to a stored canonical set: choose, compute by shards, go on."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clarep.clarid.canonical_set import CanonicalSetWriter
+from clarep.clarid.clarid import CLARep, Clarid
+from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.engine.cost import Ledger
+
+SHARD_SIZE = 50
+_BATCH = 25
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """Where `identify` stands after each shard."""
+
+    done: int
+    """Images stored so far."""
+    new: int
+    """Of them, stored since the last report."""
+    total: int
+    """Images chosen."""
+
+
+def identify(
+    clarid: Clarid,
+    data: LabelledImages,
+    chosen: NDArray[np.int64],
+    described: dict[str, Any],
+    folder: Path,
+    seed: int,
+    shard_size: int = SHARD_SIZE,
+) -> Iterator[Progressed]:
+    """Compute the CLAReps of the chosen images into `folder`, yielding after each shard.
+
+    A folder that holds a part of the same set is gone on with, and ends with the same bytes.
+
+    Args:
+        clarid: teacher and setting.
+        data, chosen: the images, as indices into the data set.
+        described: what the caller knows of teacher and data; it enters the manifest's
+            configuration and so the check that a folder holds the same set.
+        folder: of the canonical set.
+        seed: of the solver; each batch adds its first image's index.
+        shard_size: images a shard.
+
+    Raises:
+        UserError: if an image or label does not fit the teacher, or the folder holds another
+            configuration or a damaged shard.
+    """
+    first = chosen[:4]
+    images, labels = _load(data, first)
+    clarid.teacher.check_images(images)
+    clarid.teacher.check_labels(torch.from_numpy(data.labels[chosen]))
+    if clarid.num_dirs is None:
+        clarid.resolve_k(clarid.invert(images, labels)[0], labels)
+    config = described | {
+        "clarid": asdict(clarid.config),
+        "sigma_te": clarid.sigma_te,
+        "tap": clarid.tap,
+        "num_dirs": 0 if clarid.config.kind == "none" else clarid.num_dirs,
+        "seed": seed,
+        "shard_size": shard_size,
+        "teacher_sha256": clarid.teacher.fingerprint,
+        "class_names": list(clarid.teacher.class_names),
+        "chosen": chosen.tolist(),
+    }
+    writer = CanonicalSetWriter(folder, config, chosen.tolist(), shard_size)
+    missing = list(writer.missing())
+    done = len(chosen) - sum(len(group) for _, group in missing)
+    yield Progressed(done, 0, len(chosen))
+    for name, group in missing:
+        clarid.ledger = Ledger()
+        reps = [rep for part in _parts(group) for rep in _compute(clarid, data, part, seed)]
+        writer.add(name, reps, clarid.ledger.as_dict())
+        done += len(group)
+        yield Progressed(done, len(group), len(chosen))
+
+
+def _load(data: LabelledImages, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    array = np.asarray(indices, dtype=np.int64)
+    return to_unit_range(data.images(array)), torch.from_numpy(data.labels[array])
+
+
+def _parts(group: Sequence[int]) -> list[Sequence[int]]:
+    return [group[i : i + _BATCH] for i in range(0, len(group), _BATCH)]
+
+
+def _compute(clarid: Clarid, data: LabelledImages, part: Sequence[int], seed: int) -> list[CLARep]:
+    images, labels = _load(data, part)
+    return clarid(images, labels, indices=list(part), seed=seed + part[0])

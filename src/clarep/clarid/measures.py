@@ -1,0 +1,187 @@
+"""What CLARID removed and what it kept, in numbers that need no eye.
+
+The masks of `backdrops` are exact, so that background and garment can be told apart; the
+judge is a classifier that neither the teacher nor CLARID has seen (docs/measures.md).
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clarep.clarid.clarid import Clarid
+from clarep.data.backdrops import Backdrops
+from clarep.data.labelled import to_unit_range
+from clarep.teachers.judge import Judge
+
+_RESAMPLES = 1_000
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Images of which everything is known: what the measures compare with."""
+
+    labels: Int64[Tensor, " batch"]
+    """Classes."""
+    masks: Bool[Tensor, "batch h w"]
+    """True on the garment."""
+    colours: Float[Tensor, "batch 3"]
+    """Mean colour of the whole backdrop, in [-1, 1]."""
+
+
+def scene_of(data: Backdrops, indices: NDArray[np.int64]) -> Scene:
+    """Return masks, labels and backdrop colours of the images at `indices`."""
+    colours = to_unit_range(data.backdrops(indices)).mean(dim=(2, 3))
+    return Scene(torch.from_numpy(data.labels[indices]), data.masks(indices), colours)
+
+
+def removed_on_background(
+    removed: Float[Tensor, "batch c h w"], masks: Bool[Tensor, "batch h w"]
+) -> Float[Tensor, " batch"]:
+    """Return the share, in [0, 1], of each image's removed energy that lies off the garment."""
+    energy = removed.square().sum(1)
+    return (energy * ~masks).sum((1, 2)) / energy.sum((1, 2)).clamp_min(1e-12)
+
+
+def background_colours(
+    samples: Float[Tensor, "batch c h w"], masks: Bool[Tensor, "batch h w"]
+) -> Float[Tensor, "batch c"]:
+    """Return each sample's mean colour where the original shows its backdrop."""
+    outside = ~masks[:, None]
+    return (samples * outside).sum((2, 3)) / outside.sum((2, 3)).clamp_min(1)
+
+
+def colour_spread(colours: Float[Tensor, "batch c"]) -> float:
+    """Return the root mean square distance of the colours from their mean."""
+    return float((colours - colours.mean(0)).square().sum(1).mean().sqrt())
+
+
+def within_over_total(vectors: Float[Tensor, "batch *shape"], labels: Int64[Tensor, " batch"]) -> float:
+    """Return within-class over total variance, in [0, 1]; 0 when a class is one point."""
+    flat = vectors.flatten(1).double()
+    total = (flat - flat.mean(0)).square().sum()
+    within = sum(
+        (flat[labels == label] - flat[labels == label].mean(0)).square().sum()
+        for label in labels.unique()
+    )
+    return float(within / total)
+
+
+def probe_r2(features: Float[Tensor, "batch *shape"], targets: Float[Tensor, "batch t"]) -> float:
+    """Return how much of the targets' variance a ridge probe reads from the features.
+
+    R^2 of 5-fold cross-validated predictions, penalty chosen inside each fold; at most 1, and
+    0 or less where the features tell nothing.
+    """
+    from sklearn.linear_model import RidgeCV
+    from sklearn.metrics import r2_score
+    from sklearn.model_selection import KFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    probe = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(0, 6, 13)))
+    x, y = features.flatten(1).double().numpy(), targets.double().numpy()
+    folds = KFold(5, shuffle=True, random_state=0)
+    return float(r2_score(y, cross_val_predict(probe, x, y, cv=folds), multioutput="variance_weighted"))
+
+
+def cluster_nmi(
+    features: Float[Tensor, "batch *shape"], labels: Int64[Tensor, " batch"], seed: int
+) -> float:
+    """Return the normalised mutual information, in [0, 1], of k-means clusters and classes."""
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import normalized_mutual_info_score
+
+    flat = features.flatten(1).numpy()
+    clusters = KMeans(len(labels.unique()), n_init=10, random_state=seed).fit_predict(flat)
+    return float(normalized_mutual_info_score(labels.numpy(), clusters))
+
+
+def bootstrap_interval(values: Float[Tensor, " batch"], seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % percentile interval of the mean, over resampled images."""
+    rng = np.random.default_rng(seed)
+    array = values.double().numpy()
+    picks = rng.integers(len(array), size=(_RESAMPLES, len(array)))
+    low, high = np.quantile(array[picks].mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """One row of the table: a way of choosing directions, over a set of images."""
+
+    kind: str
+    """Directions that were projected out; `reconstruction` is no projection and no guidance."""
+    images: int
+    """How many images."""
+    removed_on_background: float | None
+    """Share of the removed energy that lies off the garment; None where nothing is removed."""
+    removed_interval: tuple[float, float] | None
+    """Its 95 % interval over images."""
+    background_area: float
+    """Share of the pixels off the garment: what an indifferent removal would give."""
+    background_spread: float
+    """Root mean square distance of the samples' background colours from their mean."""
+    background_r2: float
+    """How well a linear probe reads the backdrop's colour from the features (R^2)."""
+    judge_accuracy: float
+    """Share of samples that the judge gives their class."""
+    judge_interval: tuple[float, float]
+    """Its 95 % interval over images."""
+    judge_confidence: float
+    """Mean probability that the judge gives the class."""
+    sample_within: float
+    """Within-class over total variance of the samples."""
+    feature_within: float
+    """Within-class over total variance of the features."""
+    nmi_conditional: float
+    """NMI of k-means clusters of the features given the class."""
+    nmi_null: float
+    """NMI of k-means clusters of the features given no class."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the row as JSON values."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def measure(
+    clarid: Clarid,
+    judge: Judge,
+    scene: Scene,
+    x_te: Float[Tensor, "batch c h w"],
+    latents: Float[Tensor, "batch c h w"],
+    samples: Float[Tensor, "batch 3 32 32"],
+    kind: str,
+    seed: int = 0,
+) -> Measures:
+    """Measure one set of latents and the samples decoded from them.
+
+    scene, x_te, latents and samples belong to the same images, in the same order.
+    """
+    removed = x_te - latents
+    shares = removed_on_background(removed, scene.masks) if bool(removed.any()) else None
+    probabilities = judge(samples.clamp(-1, 1)).softmax(1)
+    right = (probabilities.argmax(1) == scene.labels).double()
+    features = clarid.features(latents, scene.labels)
+    return Measures(
+        kind=kind,
+        images=len(latents),
+        removed_on_background=None if shares is None else float(shares.mean()),
+        removed_interval=None if shares is None else bootstrap_interval(shares),
+        background_area=float((~scene.masks).double().mean()),
+        background_spread=colour_spread(background_colours(samples, scene.masks)),
+        background_r2=probe_r2(features, scene.colours),
+        judge_accuracy=float(right.mean()),
+        judge_interval=bootstrap_interval(right),
+        judge_confidence=float(probabilities.gather(1, scene.labels[:, None]).mean()),
+        sample_within=within_over_total(samples, scene.labels),
+        feature_within=within_over_total(features, scene.labels),
+        nmi_conditional=cluster_nmi(features, scene.labels, seed),
+        nmi_null=cluster_nmi(clarid.features(latents, scene.labels, "null"), scene.labels, seed),
+    )
+

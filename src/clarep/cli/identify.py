@@ -1,0 +1,155 @@
+"""`clarep identify`: from a labelled data set to canonical samples, measures and a picture."""
+
+import json
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+
+from clarep.clarid.canonical_set import CanonicalSet
+from clarep.clarid.clarid import Clarid, ClaridConfig
+from clarep.clarid.controls import CONTROLS, compare_with_controls
+from clarep.clarid.identify import identify
+from clarep.clarid.measures import Measures
+from clarep.clarid.table import measures_table, write_measures
+from clarep.data.backdrops import Backdrops
+from clarep.data.labelled import LabelledImages, class_balanced_choice, readable_indices
+from clarep.data.load import DataConfig, load_data
+from clarep.engine.progress import progress
+from clarep.errors import unknown_name
+from clarep.report.identified import draw_identified
+from clarep.teachers.judge import load_judge
+from clarep.teachers.teacher import Teacher
+from clarep.teachers.zoo import load_teacher
+
+
+@dataclass(frozen=True)
+class Identify:
+    """Find the canonical latent representations of a share of a data set.
+
+    Killed at any moment, the same command goes on and ends with the same bytes.
+    """
+
+    data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
+    """Which images."""
+    clarid: Annotated[ClaridConfig, tyro.conf.arg(name="")] = field(default_factory=ClaridConfig)
+    """How their CLAReps are found."""
+    teacher: str = "backdrops"
+    """A bundled teacher's name, or a path to a teacher.safetensors or its folder."""
+    fraction: float = 0.1
+    """Share of every class that is chosen at random."""
+    seed: int = 0
+    """Seed of the choice, of the solver's start and of random directions."""
+    controls: tuple[str, ...] = ("none", "reconstruction", "random")
+    """Backdrops only: controls to measure beside it; none, reconstruction, random, bottom, middle."""
+    control_images: int = 100
+    """Backdrops only: images, evenly from the classes, on which all rows are measured; 0 skips."""
+    skip_bad: bool = False
+    """Go on without unreadable images, and list them."""
+    out: Path = Path("runs/identify")
+    """Folder of the run: canon/ holds the set, report/ the picture and the table."""
+    json: bool = False
+    """Print one JSON object instead of lines; progress goes to stderr."""
+
+    def run(self) -> None:
+        """Compute, measure, draw, and say where everything is."""
+        for name in self.controls:
+            if name not in CONTROLS:
+                raise unknown_name("control", name, CONTROLS)
+        teacher = load_teacher(self.teacher)
+        clarid = Clarid(teacher, self.clarid)
+        data = load_data(self.data)
+        _note_other_classes(teacher, data)
+        balanced = class_balanced_choice(data.labels, self.fraction, self.seed)
+        chosen, bad = readable_indices(data, balanced, self.skip_bad)
+        self._identify(clarid, data, chosen)
+        canonical = CanonicalSet.load(self.out / "canon")
+        measured = self._measure(clarid, data, canonical)
+        pictures = draw_identified(clarid, data, canonical, self.out / "report")
+        self._print(canonical, measured, pictures, bad)
+
+    def _identify(self, clarid: Clarid, data: LabelledImages, chosen: NDArray[np.int64]) -> None:
+        described = {
+            "teacher": self.teacher,
+            "data": data.name,
+            "data_options": {key: _plain(value) for key, value in asdict(self.data).items()},
+            "fraction": self.fraction,
+        }
+        steps = identify(clarid, data, chosen, described, self.out / "canon", self.seed)
+        start = next(steps)
+        with progress("identify", "images", start.total, start.done) as advance:
+            for step in steps:
+                advance(step.new)
+
+    def _measure(
+        self, clarid: Clarid, data: LabelledImages, canonical: CanonicalSet
+    ) -> list[Measures]:
+        if not isinstance(data, Backdrops) or self.control_images == 0:
+            return []
+        subset = canonical.balanced(self.control_images)
+        measured = []
+        rows = compare_with_controls(
+            clarid, load_judge(), data, subset, self.controls, self.seed
+        )
+        with progress("measure", "rows", 1 + len(self.controls)) as advance:
+            for row in rows:
+                measured.append(row)
+                advance(1)
+        write_measures(measured, self.out / "report")
+        return measured
+
+    def _print(
+        self,
+        canonical: CanonicalSet,
+        measured: list[Measures],
+        pictures: dict[str, Path],
+        bad: list[str],
+    ) -> None:
+        report = self.out / "report"
+        places = {"canonical set": self.out / "canon"} | pictures
+        if measured:
+            places |= {"table": report / "measures.csv"}
+        psnr = float(torch.quantile(canonical.tensors["round_trip_psnr"], 0.5))
+        if self.json:
+            answer: dict[str, Any] = {
+                "images": len(canonical),
+                "round_trip_psnr_median": psnr,
+                "cost": canonical.manifest["cost"],
+                "measures": [row.as_dict() for row in measured],
+                "skipped": bad,
+                "wrote": {name: str(path) for name, path in places.items()},
+            }
+            print(json.dumps(answer, indent=2))
+            return
+        for entry in bad:
+            print(f"skipped {entry}")
+        if measured:
+            print(measures_table(measured))
+        cost = canonical.manifest["cost"]
+        print(
+            f"{len(canonical)} images, {sum(cost['seconds'].values()):.0f} s, "
+            f"{cost['denoiser_evaluations']} denoiser evaluations, "
+            f"{cost['jacobian_products']} Jacobian products, "
+            f"peak memory {cost['peak_memory_mb']} MiB, median round trip {psnr:.1f} dB"
+        )
+        for name, path in places.items():
+            print(f"{name} in {path}")
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _note_other_classes(teacher: Teacher, data: LabelledImages) -> None:
+    if tuple(data.class_names) != tuple(teacher.class_names):
+        print(
+            "clarep: note: the classes of the data are not named as the teacher's "
+            f"({', '.join(data.class_names[:3])} ... against "
+            f"{', '.join(teacher.class_names[:3])} ...); labels are matched by number",
+            file=sys.stderr,
+        )

@@ -1,0 +1,62 @@
+"""What a computation cost: counted where it happens, kept in every artefact."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Ledger:
+    """Counts and seconds of a run so far."""
+
+    images: int = 0
+    """Images that went through."""
+    denoiser_evaluations: int = 0
+    """Passes of one image through the whole network; guidance takes two."""
+    jacobian_products: int = 0
+    """Directions multiplied with J or its transpose, over all images."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall-clock seconds of each stage."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the seconds that the block takes to stage `name`."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all counts, with the process's peak memory so far in MiB."""
+        return {
+            "images": self.images,
+            "denoiser_evaluations": self.denoiser_evaluations,
+            "jacobian_products": self.jacobian_products,
+            "seconds": {name: round(spent, 3) for name, spent in self.seconds.items()},
+            "peak_memory_mb": peak_memory_mb(),
+        }
+
+
+def sum_costs(costs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Add up what `Ledger.as_dict` gave for several parts; memory is the largest of them."""
+    total = Ledger()
+    for cost in costs:
+        total.images += cost["images"]
+        total.denoiser_evaluations += cost["denoiser_evaluations"]
+        total.jacobian_products += cost["jacobian_products"]
+        for name, spent in cost["seconds"].items():
+            total.seconds[name] = total.seconds.get(name, 0.0) + spent
+    peak = max((cost["peak_memory_mb"] for cost in costs), default=0)
+    return total.as_dict() | {"peak_memory_mb": peak}
+
+
+def peak_memory_mb() -> int:
+    """Return the largest resident memory that this process has had, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // 2**20 if sys.platform == "darwin" else peak // 2**10

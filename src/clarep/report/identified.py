@@ -1,0 +1,50 @@
+"""The two figures of an identified set: a row an image, and the spectrum."""
+
+from pathlib import Path
+
+import torch
+
+from clarep.clarid.canonical_set import CanonicalSet
+from clarep.clarid.clarid import Clarid
+from clarep.clarid.controls import control_of
+from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.report.canonical import canonical_picture, save_figure, spectrum_figure
+
+_ROWS = 10
+
+
+def draw_identified(
+    clarid: Clarid, data: LabelledImages, canonical: CanonicalSet, folder: Path
+) -> dict[str, Path]:
+    """Write canonical.png and spectrum.png into `folder`; return name -> path.
+
+    The rows are the first stored image of each class (of more than 10 classes, the first 10):
+    no image is picked by its looks.
+    """
+    shown = canonical.balanced(_ROWS)
+    indices, labels = shown.tensors["index"].numpy(), shown.tensors["label"]
+    x_te, latents = shown.tensors["x_te"], shown.tensors["latent"]
+    columns = [
+        to_unit_range(data.images(indices)),
+        control_of(clarid, "reconstruction").sample(x_te, labels),
+        control_of(clarid, "none").sample(x_te, labels),
+        shown.tensors["sample"],
+        x_te - latents,
+    ]
+    config = clarid.config
+    title = (
+        f"{data.name}\nsigma {clarid.sigma_te:.3g}, tap {clarid.tap}, {config.kind} "
+        f"k = {clarid.num_dirs}, guidance {config.guidance:g}"
+    )
+    names = [data.class_names[int(label)] for label in labels]
+    paths = {"picture": folder / "canonical.png"}
+    save_figure(canonical_picture(columns, names, title), paths["picture"])
+    values = canonical.tensors["singular_values"]
+    if values.shape[1] > 0 and not bool(values.isnan().any()):
+        paths["spectrum"] = folder / "spectrum.png"
+        # One exact spectrum, so that the reader sees what lies beyond k.
+        dense = clarid.jacobian(x_te[:1], labels[:1]).dense()[0].double()
+        gram = dense @ dense.mT if dense.shape[0] < dense.shape[1] else dense.mT @ dense
+        exact = torch.linalg.eigvalsh(gram).flip(0).clamp_min(0).sqrt()
+        save_figure(spectrum_figure(values, values.shape[1], exact), paths["spectrum"])
+    return paths

@@ -1,0 +1,49 @@
+import json
+
+import pytest
+
+from clarep.cli.main import main
+from clarep.teachers import load_teacher
+
+TINY = ["--train.steps", "3", "--train.batch-size", "4"]
+TINY += ["--train.unet.widths", "8", "16", "--train.unet.embed-dim", "16"]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main(["train-teacher", "--out", str(out), *TINY, "--json"]) == 0
+    return out
+
+
+def test_a_finished_run_has_a_card_without_quality(run_folder):
+    card = json.loads((run_folder / "card.json").read_text())
+    assert card["name"] == "tiny" and card["quality"] is None
+    assert card["recipe"]["data"] == "backdrops/train/seed=0/correlation=0/original"
+    assert card["recipe"]["train"]["unet"]["num_classes"] == 10
+    assert card["training"]["steps"] == 3 and card["training"]["seconds"] > 0
+    assert list(card["held_out_loss"]) == ["0.01-0.1", "0.1-0.5", "0.5-2", "2-10", "10-80"]
+
+
+def test_card_adds_what_the_judge_measures(run_folder, tmp_path, capsys):
+    out = tmp_path / "named.json"
+    options = ["--name", "named", "--images-per-class", "2", "--steps", "2", "--seed", "4"]
+    assert main(["card", str(run_folder), "--out", str(out), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "guidance 3: class accuracy" in printed and str(out) in printed
+
+    card = json.loads(out.read_text())
+    assert card["name"] == "named"
+    assert card["weights"]["sha256"] == load_teacher(str(run_folder)).fingerprint
+    quality = card["quality"]
+    assert quality["sampler"] == {"solver": "heun", "steps": 2, "seed": 4}
+    assert [sample["guidance"] for sample in quality["samples"]] == [1.0, 3.0]
+    floor = quality["frechet_distance_of_train_images"]
+    for sample in quality["samples"]:  # of a network that has learnt nothing
+        assert 0 <= sample["class_accuracy"] <= 0.5
+        assert sample["frechet_distance"] > 10 * floor > 0
+
+
+def test_card_of_no_run(tmp_path, capsys):
+    assert main(["card", str(tmp_path)]) == 2
+    assert "holds no finished training run" in capsys.readouterr().err
