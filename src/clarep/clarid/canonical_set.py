@@ -23,6 +23,7 @@ from clarep.errors import UserError
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
+_KEYS = ("complete", "config", "images", "shards")
 _TENSORS = (
     "index",
     "label",
@@ -64,6 +65,8 @@ class CanonicalSetWriter:
             "images": len(chosen),
             "shards": [],
         }
+        for left_by_a_kill in folder.glob(".*.tmp"):
+            left_by_a_kill.unlink()
         if (folder / MANIFEST).exists():
             self._resume()
         else:
@@ -101,6 +104,9 @@ class CanonicalSetWriter:
 
     def _resume(self) -> None:
         stored = _read_manifest(self.folder)
+        if not stored["shards"]:  # nothing worth keeping, whatever its configuration
+            self._write_manifest()
+            return
         difference = _first_difference(stored["config"], self._manifest["config"])
         if difference:
             raise UserError(
@@ -167,17 +173,10 @@ class CanonicalSet:
     def __getitem__(self, i: int) -> CLARep:
         """Return the i-th CLARep, in the order of storage."""
         config = self.manifest["config"]
-        stored = {name: tensor[i] for name, tensor in self.tensors.items()}
-        return CLARep(
-            sigma_te=config["sigma_te"],
-            tap=config["tap"],
-            **stored
-            | {
-                "index": int(stored["index"]),
-                "label": int(stored["label"]),
-                "round_trip_psnr": float(stored["round_trip_psnr"]),
-            },
-        )
+        stored: dict[str, Any] = {name: tensor[i] for name, tensor in self.tensors.items()}
+        for name, kind in (("index", int), ("label", int), ("round_trip_psnr", float)):
+            stored[name] = kind(stored[name])
+        return CLARep(sigma_te=config["sigma_te"], tap=config["tap"], **stored)
 
 
 def _range(tensor: Tensor) -> list[float]:
@@ -189,6 +188,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
         known = manifest["format"] == _FORMAT
+        if known and (lacking := [name for name in _KEYS if name not in manifest]):
+            raise ValueError(f"it lacks {', '.join(lacking)}")
     except FileNotFoundError:
         raise UserError(
             f"{folder} holds no canonical set (no {MANIFEST}): give a folder that "

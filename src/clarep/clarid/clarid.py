@@ -4,9 +4,10 @@
 paper leaves open, and what was chosen, stands in docs/method.md.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int64
@@ -21,7 +22,7 @@ from clarep.clarid.directions import (
     project_out,
 )
 from clarep.engine.cost import Ledger
-from clarep.errors import UserError
+from clarep.errors import UserError, unknown_name
 from clarep.geometry.jacobian import Engine, Jacobian, probe_engine
 from clarep.geometry.subspace import Measure, Subspace
 from clarep.sampling.decode import decode, invert, psnr
@@ -113,10 +114,7 @@ class Clarid:
         self.config = config = replace(config or ClaridConfig(), **settings)
         self.sigma_te = _resolve_sigma(teacher, config)
         self.tap = _resolve_tap(teacher, config.tap)
-        if config.guidance < 0:
-            raise UserError(f"guidance {config.guidance:g} is negative: give 1 (none) or more")
-        if not 0 < config.tolerance < 1:
-            raise UserError(f"tolerance {config.tolerance:g} is outside (0, 1): give 0.01, say")
+        _check_config(config)
         channels, height, width = teacher.latent_shape
         self.num_dirs = parse_k(config.k, channels * height * width)
         self.ledger = Ledger()
@@ -196,9 +194,7 @@ class Clarid:
             self._engine, _ = probe_engine(features, x)
         return Jacobian(features, x, self._engine, self.config.memory_mb)
 
-    def resolve_k(
-        self, x: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"]
-    ) -> int:
+    def resolve_k(self, x: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"]) -> int:
         """Return the number of directions; where k is a share of energy, settle it at latents x.
 
         Forms the dense Jacobian of up to 4 of them and takes their median.
@@ -225,8 +221,8 @@ class Clarid:
                 self.config.kind,
                 num_dirs,
                 torch.Generator().manual_seed(seed),
-                self.config.measure,
-                self.config.tolerance,
+                measure=self.config.measure,
+                tolerance=self.config.tolerance,
             )
         self.ledger.jacobian_products += jacobian.products * len(x)
         return subspace
@@ -265,6 +261,24 @@ class Clarid:
             return denoise(x, sigma)
 
         return counted
+
+
+def _check_config(config: ClaridConfig) -> None:
+    """Raise UserError for a value that no teacher would take."""
+    for field in fields(config):
+        # The types are Literals: the command line checks them, a caller in Python may not.
+        names = get_args(field.type)
+        value = getattr(config, field.name)
+        if names and all(isinstance(name, str) for name in names) and value not in names:
+            raise unknown_name(field.name, str(value), names)
+    if not 0 <= config.guidance < math.inf:
+        raise UserError(f"guidance {config.guidance:g} is outside [0, inf): give 1 (none) or more")
+    if not 0 < config.tolerance < 1:
+        raise UserError(f"tolerance {config.tolerance:g} is outside (0, 1): give 0.01, say")
+    if config.steps < 1:
+        raise UserError(f"{config.steps} steps are too few: give at least 1")
+    if not 0 < config.memory_mb < math.inf:
+        raise UserError(f"memory_mb {config.memory_mb:g} is not above 0: give 1024, say")
 
 
 def _resolve_sigma(teacher: Teacher, config: ClaridConfig) -> float:

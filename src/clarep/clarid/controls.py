@@ -28,6 +28,7 @@ def compare_with_controls(
     data: Backdrops,
     canonical: CanonicalSet,
     kinds: Sequence[str],
+    *,
     seed: int = 0,
 ) -> Iterator[Measures]:
     """Yield the measures of the stored set, then of each control in `kinds`.
@@ -38,12 +39,22 @@ def compare_with_controls(
     chosen = canonical.tensors["index"].numpy()
     scene = scene_of(data, chosen)
     x_te = canonical.tensors["x_te"]
-    stored = (canonical.tensors["latent"], canonical.tensors["sample"])
-    yield measure(clarid, judge, scene, x_te, *stored, kind=clarid.config.kind, seed=seed)
+    yield measure(
+        clarid,
+        judge,
+        scene,
+        x_te,
+        latents=canonical.tensors["latent"],
+        samples=canonical.tensors["sample"],
+        kind=clarid.config.kind,
+        seed=seed,
+    )
     for kind in kinds:
         control = control_of(clarid, kind)
         latents, samples = decode_control(control, x_te, scene, chosen, seed)
-        yield measure(control, judge, scene, x_te, latents, samples, kind=kind, seed=seed)
+        yield measure(
+            control, judge, scene, x_te, latents=latents, samples=samples, kind=kind, seed=seed
+        )
 
 
 def control_of(clarid: Clarid, kind: str) -> Clarid:

@@ -36,6 +36,7 @@ def identify(
     chosen: NDArray[np.int64],
     described: dict[str, Any],
     folder: Path,
+    *,
     seed: int,
     shard_size: int = SHARD_SIZE,
 ) -> Iterator[Progressed]:
@@ -56,10 +57,10 @@ def identify(
         UserError: if an image or label does not fit the teacher, or the folder holds another
             configuration or a damaged shard.
     """
-    first = chosen[:4]
-    images, labels = _load(data, first)
+    images, labels = _load(data, chosen[:4])
     clarid.teacher.check_images(images)
     clarid.teacher.check_labels(torch.from_numpy(data.labels[chosen]))
+    clarid.ledger = Ledger()  # what settling k costs is the first shard's
     if clarid.num_dirs is None:
         clarid.resolve_k(clarid.invert(images, labels)[0], labels)
     config = described | {
@@ -78,14 +79,16 @@ def identify(
     done = len(chosen) - sum(len(group) for _, group in missing)
     yield Progressed(done, 0, len(chosen))
     for name, group in missing:
-        clarid.ledger = Ledger()
         reps = [rep for part in _parts(group) for rep in _compute(clarid, data, part, seed)]
         writer.add(name, reps, clarid.ledger.as_dict())
+        clarid.ledger = Ledger()
         done += len(group)
         yield Progressed(done, len(group), len(chosen))
 
 
-def _load(data: LabelledImages, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+def _load(
+    data: LabelledImages, indices: Sequence[int] | NDArray[np.int64]
+) -> tuple[torch.Tensor, torch.Tensor]:
     array = np.asarray(indices, dtype=np.int64)
     return to_unit_range(data.images(array)), torch.from_numpy(data.labels[array])
 

@@ -60,7 +60,9 @@ def colour_spread(colours: Float[Tensor, "batch c"]) -> float:
     return float((colours - colours.mean(0)).square().sum(1).mean().sqrt())
 
 
-def within_over_total(vectors: Float[Tensor, "batch *shape"], labels: Int64[Tensor, " batch"]) -> float:
+def within_over_total(
+    vectors: Float[Tensor, "batch *shape"], labels: Int64[Tensor, " batch"]
+) -> float:
     """Return within-class over total variance, in [0, 1]; 0 when a class is one point."""
     flat = vectors.flatten(1).double()
     total = (flat - flat.mean(0)).square().sum()
@@ -86,7 +88,9 @@ def probe_r2(features: Float[Tensor, "batch *shape"], targets: Float[Tensor, "ba
     probe = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(0, 6, 13)))
     x, y = features.flatten(1).double().numpy(), targets.double().numpy()
     folds = KFold(5, shuffle=True, random_state=0)
-    return float(r2_score(y, cross_val_predict(probe, x, y, cv=folds), multioutput="variance_weighted"))
+    return float(
+        r2_score(y, cross_val_predict(probe, x, y, cv=folds), multioutput="variance_weighted")
+    )
 
 
 def cluster_nmi(
@@ -154,6 +158,7 @@ def measure(
     judge: Judge,
     scene: Scene,
     x_te: Float[Tensor, "batch c h w"],
+    *,
     latents: Float[Tensor, "batch c h w"],
     samples: Float[Tensor, "batch 3 32 32"],
     kind: str,
@@ -184,4 +189,3 @@ def measure(
         nmi_conditional=cluster_nmi(features, scene.labels, seed),
         nmi_null=cluster_nmi(clarid.features(latents, scene.labels, "null"), scene.labels, seed),
     )
-

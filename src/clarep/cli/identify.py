@@ -14,18 +14,20 @@ from numpy.typing import NDArray
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.controls import CONTROLS, compare_with_controls
-from clarep.clarid.identify import identify
+from clarep.clarid.identify import SHARD_SIZE, identify
 from clarep.clarid.measures import Measures
 from clarep.clarid.table import measures_table, write_measures
 from clarep.data.backdrops import Backdrops
 from clarep.data.labelled import LabelledImages, class_balanced_choice, readable_indices
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.progress import progress
-from clarep.errors import unknown_name
+from clarep.errors import UserError, unknown_name
 from clarep.report.identified import draw_identified
 from clarep.teachers.judge import load_judge
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher
+
+_FEWEST_MEASURED = 10  # the linear probe leaves out a fifth of them at a time
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,11 @@ class Identify:
     seed: int = 0
     """Seed of the choice, of the solver's start and of random directions."""
     controls: tuple[str, ...] = ("none", "reconstruction", "random")
-    """Backdrops only: controls to measure beside it; none, reconstruction, random, bottom, middle."""
+    """Backdrops only: what to measure beside it; none, reconstruction, random, bottom, middle."""
     control_images: int = 100
     """Backdrops only: images, evenly from the classes, on which all rows are measured; 0 skips."""
+    shard_size: int = SHARD_SIZE
+    """Images a shard: what a kill can cost."""
     skip_bad: bool = False
     """Go on without unreadable images, and list them."""
     out: Path = Path("runs/identify")
@@ -58,13 +62,10 @@ class Identify:
 
     def run(self) -> None:
         """Compute, measure, draw, and say where everything is."""
-        for name in self.controls:
-            if name not in CONTROLS:
-                raise unknown_name("control", name, CONTROLS)
+        self._check()
         teacher = load_teacher(self.teacher)
         clarid = Clarid(teacher, self.clarid)
         data = load_data(self.data)
-        _note_other_classes(teacher, data)
         balanced = class_balanced_choice(data.labels, self.fraction, self.seed)
         chosen, bad = readable_indices(data, balanced, self.skip_bad)
         self._identify(clarid, data, chosen)
@@ -73,6 +74,21 @@ class Identify:
         pictures = draw_identified(clarid, data, canonical, self.out / "report")
         self._print(canonical, measured, pictures, bad)
 
+    def _check(self) -> None:
+        """Raise UserError for what would only fail after hours."""
+        for name in self.controls:
+            if name not in CONTROLS:
+                raise unknown_name("control", name, CONTROLS)
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed {self.seed} is outside 0 to 2^32 - 1: give 0, say")
+        if self.shard_size < 1:
+            raise UserError(f"--shard-size {self.shard_size} is below 1: give {SHARD_SIZE}, say")
+        if self.control_images != 0 and self.control_images < _FEWEST_MEASURED:
+            raise UserError(
+                f"--control-images {self.control_images} are too few to measure on: "
+                f"give at least {_FEWEST_MEASURED}, or 0 to skip the table"
+            )
+
     def _identify(self, clarid: Clarid, data: LabelledImages, chosen: NDArray[np.int64]) -> None:
         described = {
             "teacher": self.teacher,
@@ -80,8 +96,17 @@ class Identify:
             "data_options": {key: _plain(value) for key, value in asdict(self.data).items()},
             "fraction": self.fraction,
         }
-        steps = identify(clarid, data, chosen, described, self.out / "canon", self.seed)
+        steps = identify(
+            clarid,
+            data,
+            chosen,
+            described,
+            self.out / "canon",
+            seed=self.seed,
+            shard_size=self.shard_size,
+        )
         start = next(steps)
+        _note_other_classes(clarid.teacher, data)
         with progress("identify", "images", start.total, start.done) as advance:
             for step in steps:
                 advance(step.new)
@@ -94,7 +119,7 @@ class Identify:
         subset = canonical.balanced(self.control_images)
         measured = []
         rows = compare_with_controls(
-            clarid, load_judge(), data, subset, self.controls, self.seed
+            clarid, load_judge(), data, subset, self.controls, seed=self.seed
         )
         with progress("measure", "rows", 1 + len(self.controls)) as advance:
             for row in rows:

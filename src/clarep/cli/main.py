@@ -1,6 +1,7 @@
 """The `clarep` command: parse, call, print, and turn a user's mistake into one sentence."""
 
 import contextlib
+import errno
 import io
 import re
 import sys
@@ -9,20 +10,38 @@ from typing import Annotated, Any, Protocol, Union, runtime_checkable
 
 import tyro
 
+from clarep.cli.bench import Bench
 from clarep.cli.card import Card
 from clarep.cli.data import Data
+from clarep.cli.demo import Demo
 from clarep.cli.identify import Identify
+from clarep.cli.select import Select
 from clarep.cli.train_judge import TrainJudge
 from clarep.cli.train_teacher import TrainTeacher
 from clarep.errors import UserError
 
 _COMMANDS: dict[str, type] = {
+    "demo": Demo,
     "data": Data,
     "train-teacher": TrainTeacher,
     "train-judge": TrainJudge,
     "card": Card,
+    "bench": Bench,
     "identify": Identify,
+    "select": Select,
 }
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CANNOT_WRITE = (
+    *_NO_SPACE,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+)
 
 
 @runtime_checkable
@@ -59,6 +78,17 @@ def _one_sentence(boxed: str) -> str:
     return re.sub(r"\s+", " ", text.split("For full helptext")[0]).strip()
 
 
+def _cannot_write(error: OSError) -> str:
+    """Say what cannot be written and how to mend it."""
+    path = f" {error.filename}" if error.filename is not None else ""
+    mend = (
+        "free some space and run the same command again; what is stored stays valid"
+        if error.errno in _NO_SPACE
+        else "give another --out, or mend the path or its permissions"
+    )
+    return f"cannot write{path} ({error.strerror}): {mend}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0 when done, 2 after a user's mistake, 130 after Ctrl-C."""
     given = sys.argv[1:] if arguments is None else list(arguments)
@@ -75,6 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.run()
     except UserError as mistake:
         print(f"clarep: {mistake}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        print(f"clarep: {_cannot_write(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("clarep: stopped; the same command goes on where it stopped", file=sys.stderr)

@@ -7,7 +7,6 @@ from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from clarep.data.labelled import LabelledImages
 from clarep.errors import UserError, unknown_name
@@ -59,6 +58,8 @@ def garment_mask(garment: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
     Dark patches that the garment encloses belong to it (closing by one pixel, holes filled).
     """
+    from scipy import ndimage
+
     bright = garment >= _MASK_THRESHOLD
     closed = ndimage.binary_closing(bright) | bright
     return np.asarray(ndimage.binary_fill_holes(closed), dtype=np.bool_)

@@ -37,7 +37,7 @@ def _bar(console: Console, what: str, unit: str, total: int, done: int) -> Itera
         def advance(count: int) -> None:
             nonlocal new
             new += count
-            rate = f"{new / (time.perf_counter() - started):.2f} {unit}/s"
+            rate = f"{new / max(time.perf_counter() - started, 1e-9):.2f} {unit}/s"
             bars.update(task, advance=count, rate=rate)
 
         yield advance
@@ -49,9 +49,9 @@ def _lines(console: Console, what: str, unit: str, total: int, done: int) -> Ite
     def advance(count: int) -> None:
         nonlocal new
         new += count
-        rate = new / (time.perf_counter() - started)
-        left = (total - done - new) / rate
-        text = f"{what}: {done + new}/{total} {unit}, {rate:.2f} {unit}/s, {left:.0f} s left"
+        rate = new / max(time.perf_counter() - started, 1e-9)
+        left = f", {(total - done - new) / rate:.0f} s left" if rate else ""
+        text = f"{what}: {done + new}/{total} {unit}, {rate:.2f} {unit}/s{left}"
         console.print(text, highlight=False, soft_wrap=True)
 
     yield advance

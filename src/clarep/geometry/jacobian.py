@@ -105,7 +105,7 @@ class Jacobian:
         self, product: Callable[[Tensor], Tensor], block: Tensor, shape: torch.Size
     ) -> Tensor:
         self.products += block.shape[2]
-        directions = block.permute(2, 0, 1).reshape(-1, self.batch, *shape)  # (r, B, *shape)
+        directions = block.permute(2, 0, 1).reshape(block.shape[2], self.batch, *shape)
         with differentiable():
             parts = [product(part.contiguous()) for part in torch.split(directions, self._chunk)]
         return torch.cat(parts).flatten(2).permute(1, 2, 0)

@@ -53,7 +53,7 @@ def field_products(
             return rows @ function(x).flatten()
 
         with torch.enable_grad(), differentiable():
-            jacobian: Tensor = torch.autograd.functional.jacobian(dots, x)  # type: ignore[no-untyped-call]
+            jacobian: Tensor = torch.autograd.functional.jacobian(dots, x)
         return jacobian.flatten(1).mT[None]  # (1, n, r)
 
     return matmat, rmatmat

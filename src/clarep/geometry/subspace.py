@@ -15,6 +15,8 @@ from torch import Tensor
 
 from clarep.errors import UserError
 
+# A new block this small, against the root mean square singular value, may be amplified rounding.
+_NEARLY_CLOSED = 1e-2
 Product = Callable[[Tensor], Tensor]
 Measure = Literal["energy", "angle"]
 
@@ -68,7 +70,8 @@ def top_right_singular_subspace(
             progress; all images go on until the last one meets it.
         start: a guess of the subspace (from a neighbouring noise level, say), any width; where
             it is wider than a block, the directions added later still come by the block.
-        block_size: directions added at a time; by default a quarter of k, at least 8.
+        block_size: directions added at a time; by default a sixteenth of k, at least 4:
+            small blocks need the fewest products (docs/solver.md), large ones are faster each.
         max_products: stop once they are used, whatever the error; k directions need about 4 k.
         dtype, device: of the products.
 
@@ -78,7 +81,7 @@ def top_right_singular_subspace(
     m, n = shape
     if not 1 <= k <= n:
         raise UserError(f"k = {k} is outside 1 to {n}, the dimension of the latent: choose fewer")
-    width = min(block_size or max(8, math.ceil(k / 4)), n, m)
+    width = min(block_size or max(4, math.ceil(k / 16)), n, m)
     given = 0 if start is None else start.shape[2]
     random = torch.randn(batch, n, max(0, width - given), generator=generator, dtype=dtype)
     random = random.to(device)
@@ -89,7 +92,8 @@ def top_right_singular_subspace(
             "the Jacobian is zero: the features do not depend on x, so there is no direction to "
             "find; choose another tap or check the teacher"
         )
-    floor = 100 * torch.finfo(dtype).eps * scale  # below it a direction is rounding
+    # Below it a direction is rounding, which every reorthogonalisation of small rests amplifies.
+    floor = torch.finfo(dtype).eps ** (2 / 3) * scale
     left, _, _ = _extend(first.new_zeros(batch, m, 0), first, floor, generator)
     back = backs = _finite(rmatmat(left))  # backs = J^T left
     used = first.shape[2] + left.shape[2]
@@ -109,12 +113,14 @@ def top_right_singular_subspace(
         backs = torch.cat([backs, back], dim=2)
         nothing_left |= _closed(kept_left) & _vanishes(back, floor)
         used += image.shape[2] + left_new.shape[2]
-        right_new, _, kept_right = _extend(right, back, floor, generator, width)
+        right_new, into, kept_right = _extend(right, back, floor, generator, width)
         narrowed = narrowed or back.shape[2] > right_new.shape[2]
 
         # A Krylov space that closes before it is complete was started from fewer directions than
         # share a singular value, and holds only some of those; from k it holds the top k.
         closing = ~kept_left.all(dim=1) | ~kept_right.all(dim=1)
+        for rest in (coefficients[:, -left_new.shape[2] :], into[:, right.shape[2] :]):
+            closing |= rest.flatten(1).norm(dim=1) <= _NEARLY_CLOSED * scale
         if width < k and bool((closing & ~nothing_left).any()):
             again = top_right_singular_subspace(
                 matmat,
@@ -251,8 +257,8 @@ def _orthonormal(new: Tensor, basis: Tensor, kept: Tensor, generator: torch.Gene
         # Kept columns come first; the last of `filler` are rounding where the space ends.
         new = torch.where(kept, new, filler.flip(2))
     q, r = torch.linalg.qr(new)
-    signs: Tensor = torch.sign(torch.diagonal(r, dim1=1, dim2=2))
-    return q * signs[:, None, :]
+    signed: Tensor = q * torch.sign(torch.diagonal(r, dim1=1, dim2=2))[:, None, :]
+    return signed
 
 
 def _ritz(small: Tensor, k: int) -> tuple[Tensor, Tensor]:

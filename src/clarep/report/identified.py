@@ -40,7 +40,7 @@ def draw_identified(
     paths = {"picture": folder / "canonical.png"}
     save_figure(canonical_picture(columns, names, title), paths["picture"])
     values = canonical.tensors["singular_values"]
-    if values.shape[1] > 0 and not bool(values.isnan().any()):
+    if config.kind == "top":  # other directions have no place on the spectrum's left
         paths["spectrum"] = folder / "spectrum.png"
         # One exact spectrum, so that the reader sees what lies beyond k.
         dense = clarid.jacobian(x_te[:1], labels[:1]).dense()[0].double()

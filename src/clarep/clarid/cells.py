@@ -1,0 +1,209 @@
+"""The cells of `clarep select`'s grid: one for each seed, t and tap, all k read from it.
+
+A finished cell is one JSON file, written whole. A run that was killed goes on with the cells
+that are missing, and because each cell's randomness comes from its seed alone, the same command
+gives the same numbers.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clarep.clarid.clarid import Clarid
+from clarep.clarid.directions import project_out
+from clarep.clarid.grid import Cell, Grid
+from clarep.clarid.measures import Measures, cluster_nmi, measure, scene_of, within_over_total
+from clarep.data.backdrops import Backdrops
+from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.engine.artefacts import versions, write_json
+from clarep.errors import UserError
+from clarep.teachers.judge import Judge, load_judge
+
+CELLS = "cells"
+_BATCH = 25
+
+
+@dataclass(frozen=True)
+class Walked:
+    """Where `walk_grid` stands after each cell."""
+
+    done: int
+    """Cells stored so far."""
+    total: int
+    """Cells of the grid."""
+
+
+def walk_grid(grid: Grid, described: dict[str, Any], folder: Path) -> Iterator[Walked]:
+    """Compute every cell that `folder` lacks, yielding at the start and after each.
+
+    Args:
+        grid: from `plan_grid`.
+        described: what the caller knows of teacher and data; it enters every cell's
+            configuration. A folder may hold cells of other seeds, ts and taps, so that a grid
+            can be extended, but nothing else may differ.
+        folder: its subfolder cells/ holds the files.
+
+    Raises:
+        UserError: if the folder holds cells of another configuration, or a damaged one.
+    """
+    config = _shared_config(grid, described)
+    for left_by_a_kill in (folder / CELLS).glob(".*.tmp"):
+        left_by_a_kill.unlink()
+    for path in sorted((folder / CELLS).glob("*.json")):
+        _check_same(path, _read_cell(path)["config"], config)
+    missing = [cell for cell in grid.cells if not (folder / CELLS / cell.name).exists()]
+    done = len(grid.cells) - len(missing)
+    yield Walked(done, len(grid.cells))
+    judge = load_judge() if missing and isinstance(grid.data, Backdrops) else None
+    for cell in missing:
+        stored = {"config": config, "versions": versions()} | compute_cell(grid, cell, judge)
+        write_json(folder / CELLS / cell.name, stored)
+        done += 1
+        yield Walked(done, len(grid.cells))
+
+
+def load_cells(grid: Grid, folder: Path) -> list[dict[str, Any]]:
+    """Return the stored cells of a grid that was walked to its end, in the grid's order."""
+    return [_read_cell(folder / CELLS / cell.name) for cell in grid.cells]
+
+
+def compute_cell(grid: Grid, cell: Cell, judge: Judge | None) -> dict[str, Any]:
+    """Measure one cell: a row for guidance alone (k = 0), and one for each k.
+
+    judge: needed where the data are `Backdrops`; for others None.
+
+    Returns JSON values: the cell, its images, `rows` and the cost.
+    """
+    clarid, chosen = grid.clarid(cell), grid.chosen[cell.seed]
+    images = to_unit_range(grid.data.images(chosen))
+    labels = torch.from_numpy(grid.data.labels[chosen])
+    ks = (0, *grid.counts)
+    parts = [
+        _latents(clarid, images[part], labels[part], ks, cell.seed + int(chosen[part[0]]))
+        for part in torch.arange(len(images)).split(_BATCH)
+    ]
+    latents_of = [torch.cat(same) for same in zip(*(found for found, _ in parts), strict=True)]
+    quality = torch.cat([psnr for _, psnr in parts])
+    rows = []
+    for k, latents in zip(ks, latents_of, strict=True):
+        values = _measured(
+            clarid,
+            judge,
+            grid.data,
+            chosen,
+            x_te=latents_of[0],
+            latents=latents,
+            kind="top" if k else "none",
+            seed=cell.seed,
+        )
+        rows.append({"k": k, "share": k / grid.n} | values)
+    clarid.ledger.images += len(images)
+    return {
+        "cell": asdict(cell) | {"sigma": clarid.sigma_te},
+        "images": chosen.tolist(),
+        "round_trip_psnr_median": float(quality.quantile(0.5)),
+        "rows": rows,
+        "cost": clarid.ledger.as_dict(),
+    }
+
+
+def _latents(
+    clarid: Clarid, images: Tensor, labels: Tensor, ks: tuple[int, ...], seed: int
+) -> tuple[list[Tensor], Tensor]:
+    """Return the latents (B, C, H, W) of each k, from one subspace, and the round trips' PSNR.
+
+    The first k columns of the largest subspace are the subspace of k: they are ordered.
+    """
+    x_te, quality = clarid.invert(images, labels)
+    subspace = clarid.directions(x_te, labels, seed)
+    assert subspace is not None  # kind is top
+    return [project_out(x_te, subspace.V[:, :, :k]) if k else x_te for k in ks], quality
+
+
+def _measured(
+    clarid: Clarid,
+    judge: Judge | None,
+    data: LabelledImages,
+    chosen: NDArray[np.int64],
+    *,
+    x_te: Tensor,
+    latents: Tensor,
+    kind: str,
+    seed: int,
+) -> dict[str, Any]:
+    """Return all fields of `Measures`; None where it takes a mask or a judge to know one."""
+    labels = torch.from_numpy(data.labels[chosen])
+    batches = zip(latents.split(_BATCH), labels.split(_BATCH), strict=True)
+    samples = torch.cat([clarid.sample(x, given) for x, given in batches])
+    if judge is not None and isinstance(data, Backdrops):
+        scene = scene_of(data, chosen)
+        row = measure(
+            clarid, judge, scene, x_te, latents=latents, samples=samples, kind=kind, seed=seed
+        )
+        return row.as_dict()
+    known = {"kind": kind, "images": len(chosen)}
+    known |= _label_measures(clarid, labels, latents, samples, seed)
+    return dict.fromkeys(each.name for each in fields(Measures)) | known
+
+
+def _label_measures(
+    clarid: Clarid,
+    labels: Int64[Tensor, " batch"],
+    latents: Float[Tensor, "batch c h w"],
+    samples: Float[Tensor, "batch ci hi wi"],
+    seed: int,
+) -> dict[str, Any]:
+    """Return the measures that labels alone suffice for."""
+    features = clarid.features(latents, labels)
+    return {
+        "sample_within": within_over_total(samples, labels),
+        "feature_within": within_over_total(features, labels),
+        "nmi_conditional": cluster_nmi(features, labels, seed),
+        "nmi_null": cluster_nmi(clarid.features(latents, labels, "null"), labels, seed),
+    }
+
+
+def _shared_config(grid: Grid, described: dict[str, Any]) -> dict[str, Any]:
+    """Return everything but seed, t and tap that a cell's numbers depend on, as JSON values."""
+    ours = asdict(grid.config)
+    shared = {name: ours[name] for name in ("images", "guidance", "steps", "branch")}
+    config = described | {
+        "data_name": grid.data.name,
+        "teacher_sha256": grid.teacher.fingerprint,
+        "ks": grid.counts,
+        **shared,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
+    return plain
+
+
+def _read_cell(path: Path) -> dict[str, Any]:
+    try:
+        cell: dict[str, Any] = json.loads(path.read_text())
+        if not {"config", "cell", "rows", "cost"} <= set(cell):
+            raise ValueError("it is no cell")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cell {path} cannot be read ({error}): delete it and run the same clarep select "
+            "again, which computes only what is missing"
+        ) from error
+    return cell
+
+
+def _check_same(path: Path, stored: dict[str, Any], given: dict[str, Any]) -> None:
+    for option in [*given, *stored]:
+        before, now = stored.get(option), given.get(option)
+        if before != now:
+            raise UserError(
+                f"{path.parent.parent} holds cells of another configuration ({option}: "
+                f"{json.dumps(before)} there, {json.dumps(now)} now): give another --out, or the "
+                "options it was started with"
+            )

@@ -1,0 +1,167 @@
+"""The grid that `clarep select` walks: which settings, which images, and whether they fit."""
+
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clarep.clarid.clarid import Clarid
+from clarep.clarid.directions import parse_k
+from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.errors import UserError
+from clarep.teachers.teacher import Teacher
+
+_SEEDS = 2**32  # what k-means takes
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """Which settings of CLARID are compared, and on how many images."""
+
+    ts: tuple[float, ...] = (0.6, 0.75, 0.85, 0.92)
+    """Where to invert to, as shares of the teacher's time axis."""
+    taps: tuple[str, ...] = ("mid",)
+    """Layers whose Jacobian is taken; mid is the family's default."""
+    ks: tuple[int | float | str, ...] = (0.01, 0.02, 0.04, 0.08)
+    """Directions to project out: numbers, or shares of the latent's dimension."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each seed draws its own images, and its own start of the solver and of k-means."""
+    images: int = 50
+    """Images a seed, the same number of every class (what is left over is not used)."""
+    guidance: float = 3.0
+    """Classifier-free guidance of the decoding after the projection; 1 is none."""
+    steps: int = 16
+    """Steps of the inversion and of each decoding."""
+    branch: Literal["conditional", "null"] = "conditional"
+    """Label under which the Jacobian is taken."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: a seed's images at one t and tap, measured for every k."""
+
+    seed: int
+    """Of the images, the solver's start and k-means."""
+    t: float
+    """Share of the teacher's time axis."""
+    tap: str
+    """Layer, by its own name."""
+
+    @property
+    def name(self) -> str:
+        """File name of the cell."""
+        return f"seed-{self.seed}_t-{self.t!r}_{self.tap.replace('/', '-')}.json"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid that is known to fit its teacher and data."""
+
+    teacher: Teacher
+    """Whose features and samples are measured."""
+    data: LabelledImages
+    """Where the images come from."""
+    config: GridConfig
+    """As it was given."""
+    counts: tuple[int, ...]
+    """Every k as a number of directions, smallest first."""
+    cells: tuple[Cell, ...]
+    """All cells: seed by seed, t rising, tap by tap."""
+    chosen: dict[int, NDArray[np.int64]] = field(repr=False)
+    """Seed -> indices of its images."""
+
+    @property
+    def n(self) -> int:
+        """Dimension of the latent."""
+        channels, height, width = self.teacher.latent_shape
+        return channels * height * width
+
+    def clarid(self, cell: Cell) -> Clarid:
+        """Return CLARID at a cell's t and tap, with the largest k."""
+        shared = {name: getattr(self.config, name) for name in ("guidance", "steps", "branch")}
+        return Clarid(self.teacher, t=cell.t, tap=cell.tap, k=self.counts[-1], **shared)
+
+
+def plan_grid(teacher: Teacher, data: LabelledImages, config: GridConfig) -> Grid:
+    """Check a grid against teacher and data, before anything expensive, and draw its images.
+
+    Raises:
+        UserError: for an empty list or a value given twice, a t outside the teacher's range,
+            an unknown tap, a k outside the latent or a share of energy, too few images, an
+            image that cannot be read, or one that does not fit the teacher.
+    """
+    for name in ("ts", "taps", "ks", "seeds"):
+        if not getattr(config, name):
+            raise UserError(f"--{name} is empty: give at least one value")
+    taps = [teacher.default_tap if tap == "mid" else tap for tap in config.taps]
+    for tap in taps:
+        teacher.check_tap(tap)
+    channels, height, width = teacher.latent_shape
+    counts = [_count(k, channels * height * width) for k in config.ks]
+    _refuse_repeated("--ts", config.ts, config.ts)
+    _refuse_repeated("--taps", config.taps, taps)
+    _refuse_repeated("--ks", config.ks, counts)
+    _refuse_repeated("--seeds", config.seeds, config.seeds)
+    for seed in config.seeds:
+        if not 0 <= seed < _SEEDS:
+            raise UserError(f"seed {seed} is outside 0 to 2^32 - 1: give 0, say")
+    chosen = {seed: draw_images(data, config.images, seed) for seed in config.seeds}
+    teacher.check_labels(torch.from_numpy(data.labels[chosen[config.seeds[0]]]))
+    for indices in chosen.values():
+        for i in indices:
+            data.read(int(i))
+    teacher.check_images(to_unit_range(data.images(chosen[config.seeds[0]][:1])))
+    cells = tuple(Cell(*at) for at in product(sorted(config.seeds), sorted(config.ts), taps))
+    grid = Grid(teacher, data, config, tuple(sorted(counts)), cells, chosen)
+    for cell in cells:
+        grid.clarid(cell)  # refuses what does not fit
+    return grid
+
+
+def draw_images(data: LabelledImages, images: int, seed: int) -> NDArray[np.int64]:
+    """Choose at random the same number of every class, at most `images` in all.
+
+    Returns sorted indices. Raises UserError if that is fewer than two of a class (k-means could
+    then tell the classes apart whatever the features), or more than a class has.
+    """
+    present, members = np.unique(data.labels, return_counts=True)
+    each = images // len(present)
+    if each < 2:
+        raise UserError(
+            f"{images} images are too few for {len(present)} classes: give --images at least "
+            f"{2 * len(present)}, two of each"
+        )
+    if each > members.min():
+        name = data.class_names[int(present[members.argmin()])]
+        raise UserError(
+            f"class '{name}' has {members.min()} images and --images {images} asks for {each} of "
+            f"each: give --images at most {members.min() * len(present)}"
+        )
+    rng = np.random.default_rng(seed)
+    drawn = [rng.choice(np.flatnonzero(data.labels == c), each, replace=False) for c in present]
+    return np.sort(np.concatenate(drawn))
+
+
+def _count(k: int | float | str, n: int) -> int:
+    count = parse_k(k, n)
+    if count is None:
+        raise UserError(
+            f"k = '{k}' is a share of energy, which is another number of directions at every t "
+            "and tap: give numbers (128) or shares of the dimension (0.04)"
+        )
+    return count
+
+
+def _refuse_repeated(option: str, given: tuple[Any, ...], resolved: Any) -> None:
+    """Raise UserError if two given values stand for the same one."""
+    seen: dict[Any, Any] = {}
+    for value, meant in zip(given, resolved, strict=True):
+        if meant in seen:
+            raise UserError(
+                f"{option} holds {seen[meant]} and {value}, which are the same ({meant}): "
+                "give each once"
+            )
+        seen[meant] = value

@@ -1,0 +1,277 @@
+"""`clarep bench`: measure clarep on this machine."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from clarep.data.backdrops import load_backdrops
+from clarep.data.labelled import to_unit_range
+from clarep.engine.artefacts import versions, write_json
+from clarep.errors import UserError
+from clarep.geometry import benchmark
+from clarep.geometry.benchmark import Case, Features, Problem
+from clarep.geometry.jacobian import probe_engine
+from clarep.geometry.subspace import Measure
+from clarep.teachers.teacher import Teacher
+from clarep.teachers.zoo import load_teacher
+
+RESULT_NAME = "bench_subspace.json"
+_MEASURES: tuple[Measure, ...] = ("energy", "angle")
+
+
+@dataclass(frozen=True)
+class BenchSubspace:
+    """Time the subspace solver beside the field's scheme, against the exact SVD.
+
+    On a teacher and the first training images of backdrops, noised with seeded noise (inversion
+    is not what is measured). The field's scheme works on one image at a time, so its cost an
+    image is the same at every batch.
+    """
+
+    out: Path
+    """Folder for bench_subspace.json."""
+    teacher: str = "backdrops"
+    """Name of a bundled teacher, or a path."""
+    tap: str | None = None
+    """Layer whose Jacobian is taken; without it, the teacher's middle."""
+    t: float = 0.85
+    """Noise level, as a share of the teacher's time axis."""
+    ks: tuple[int, ...] = (8, 32, 128)
+    """Numbers of directions."""
+    batches: tuple[int, ...] = (1, 16)
+    """Images that our solver takes at once."""
+    images: int = 2
+    """Images with an exact SVD, on which the reference is timed; others only fill a batch."""
+    max_iterations: int = 100
+    """Where the reference gives up; 100 is its own limit."""
+    seed: int = 0
+    """Seed of the noise and of the solvers' starts."""
+    json: bool = False
+    """Print the result as one JSON object instead of a table."""
+
+    def run(self) -> None:
+        """Measure, print, save."""
+        for name in ("ks", "batches"):
+            if not getattr(self, name):
+                raise UserError(f"--{name} is empty: give at least one number")
+        for name in ("images", "max_iterations"):
+            if getattr(self, name) < 1:
+                option = name.replace("_", "-")
+                raise UserError(f"--{option} {getattr(self, name)} is below 1: give at least 1")
+        if min(self.batches) < 1:
+            raise UserError(f"--batches {min(self.batches)} is below 1: give at least 1")
+        result = self._measure()
+        path = self.out / RESULT_NAME
+        try:
+            write_json(path, result)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        if self.json:
+            print(json.dumps(result, indent=2))
+            return
+        _print_result(result)
+        print(f"wrote {path}")
+
+    def _measure(self) -> dict[str, Any]:
+        started = time.perf_counter()
+        note = Console(stderr=True, highlight=False).print
+        problem, sigma = self._problem(note)
+        flops = benchmark.forward_flops(problem)
+        cases = []
+        for case in self._cases(problem):
+            note(f"{time.perf_counter() - started:5.0f} s  {_case_line(case)}", soft_wrap=True)
+            cases.append(case)
+        k, batch = max(self.ks), max(self.batches)
+        return {
+            "what": "top k right singular vectors of J, to 0.99 of the optimal energy or a worst "
+            "angle of 1e-2; costs an image, truths from the exact SVD",
+            "config": asdict(self) | {"out": str(self.out), "sigma": sigma},
+            "problem": {
+                "n": problem.truths[0].jacobian.shape[1],
+                "m": problem.truths[0].jacobian.shape[0],
+                "engine": problem.engine,
+                "forward_mflop": flops / 1e6,
+                "singular_values": {
+                    str(k): float(problem.truths[0].values[k - 1]) for k in (1, *self.ks)
+                },
+            },
+            "cases": [asdict(case) | {"gflops": _gflops(case, flops)} for case in cases],
+            "ratios": benchmark.ratios(cases),
+            "time_shares": {"k": k, "batch": batch} | benchmark.where_time_goes(problem, k, batch),
+            "machine": {
+                "platform": platform.platform(),
+                "processor": _processor(),
+                "cpus": os.cpu_count(),
+                "threads": torch.get_num_threads(),
+                "matmul_gflops": benchmark.matmul_gflops(),
+            },
+            "versions": versions(),
+            "seconds": time.perf_counter() - started,
+        }
+
+    def _problem(self, note: Any) -> tuple[Problem, float]:
+        teacher = load_teacher(self.teacher)
+        tap = self.tap or teacher.default_tap
+        teacher.check_tap(tap)
+        sigma = teacher.sigma_from_t(self.t)
+        features, x = _noisy_features(
+            teacher, tap, sigma, max(self.images, *self.batches), self.seed
+        )
+        one = slice(0, 1)
+        with torch.no_grad():
+            m = features(one)(x[one]).numel()
+        benchmark.check_ks(self.ks, (m, x[0].numel()))
+        engine, _ = probe_engine(features(one), x[one])
+        note(f"exact SVD of {self.images} Jacobians of {m} x {x[0].numel()}")
+        truths = tuple(
+            benchmark.exact_truth(features, x, image, max(self.ks)) for image in range(self.images)
+        )
+        return Problem(features, x, engine, truths, self.seed, self.max_iterations), sigma
+
+    def _cases(self, problem: Problem) -> Iterator[Case]:
+        # Once beforehand, so that nobody's time holds what is loaded at first use.
+        benchmark.measure_clarep(problem, min(self.ks), 1, "energy")
+        for k in self.ks:
+            for batch in self.batches:
+                for measure in _MEASURES:
+                    yield benchmark.measure_clarep(problem, k, batch, measure)
+            yield from benchmark.measure_reference(problem, k)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure clarep on this machine."""
+
+    # The suppressed None makes this a union, from which tyro builds subcommands.
+    action: (
+        Annotated[BenchSubspace, tyro.conf.subcommand("subspace")]
+        | Annotated[None, tyro.conf.Suppress]
+    )
+
+    def run(self) -> None:
+        """Do what the subcommand says."""
+        if self.action is not None:
+            self.action.run()
+
+
+def _noisy_features(
+    teacher: Teacher, tap: str, sigma: float, count: int, seed: int
+) -> tuple[Features, Tensor]:
+    """Return the features as functions of x alone, and x = x_0 + sigma eps of the first images."""
+    data = load_backdrops()
+    indices = np.arange(count)
+    images, labels = to_unit_range(data.images(indices)), torch.from_numpy(data.labels[indices])
+    teacher.check_images(images)
+    teacher.check_labels(labels)
+    x = teacher.encode(images)
+    x = x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+
+    def features(part: slice) -> Any:
+        cond = teacher.condition(labels[part])
+
+        def function(x: Tensor) -> Tensor:
+            given = cond.expand(len(x), *cond.shape[1:])  # the reference repeats its one image
+            return teacher.features(x, x.new_full((len(x),), sigma), given, tap)
+
+        return function
+
+    return features, x
+
+
+def _gflops(case: Case, forward_flops: int) -> float:
+    return case.products_per_image * forward_flops / case.seconds_per_image / 1e9
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+_NAMES = {
+    "clarep": "clarep",
+    "reference": "reference",
+    "reference_with_our_products": "ref., our J",
+}
+
+
+def _case_line(case: Case) -> str:
+    return (
+        f"{_NAMES[case.method]} k={case.k} batch={case.batch} {case.measure}: "
+        f"{case.products_per_image:.0f} products, {case.seconds_per_image:.3f} s an image"
+        f"{'' if case.reached else ', not reached'}"
+    )
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=100)
+    table = Table(title="Cost an image", box=None, pad_edge=False, title_justify="left")
+    for column in ("method", "k", "batch", "to", "iter.", "prod.", "seconds", "MiB"):
+        table.add_column(column, justify="left" if column in ("method", "to") else "right")
+    for column in ("GFLOP/s", "energy", "angle"):
+        table.add_column(column, justify="right")
+    for case in result["cases"]:
+        iterations, peak = case["iterations"], case["peak_mb"]
+        mark = (">" if not case["reached"] else "") + ("~" if case["seconds_estimated"] else "")
+        table.add_row(
+            _NAMES[case["method"]],
+            str(case["k"]),
+            str(case["batch"]),
+            case["measure"].replace("_", " "),
+            "" if iterations is None else f"{iterations:g}",
+            f"{case['products_per_image']:.0f}",
+            f"{mark}{case['seconds_per_image']:.3f}",
+            "" if peak is None else f"{peak:.0f}",
+            f"{case['gflops']:.0f}",
+            f"{case['captured']:.4f}",
+            f"{case['angle']:.4f}",
+        )
+    console.print(table)
+    for line in (*map(_ratio_line, result["ratios"]), *_notes(result)):
+        console.print(line, soft_wrap=True)
+
+
+def _ratio_line(ratio: dict[str, Any]) -> str:
+    least = "at least " if ratio["at_least"] else ""
+    missed = "" if ratio["ours_reached"] else " (ours missed its tolerance)"
+    return (
+        f"k={ratio['k']} batch={ratio['batch']} {ratio['measure'].replace('_', ' ')}: "
+        f"{ratio['against'].replace('_', ' ')} takes {least}{ratio['seconds']:.1f} times our "
+        f"seconds, {ratio['products']:.1f} times our products{missed}"
+    )
+
+
+def _notes(result: dict[str, Any]) -> list[str]:
+    config, shares, problem = result["config"], result["time_shares"], result["problem"]
+    return [
+        "to energy: 0.99 of the optimal captured energy; to angle: worst principal angle 1e-2; "
+        "own stop: where the reference ends by itself. energy and angle are true ones, of the "
+        "worst image. > gave up or missed it.",
+        f"reference: {config['images']} images one at a time, mean, taken for every batch. "
+        "~ iterations with the exact J times measured seconds of one. "
+        f"It gives up after {config['max_iterations']}.",
+        "MiB: peak resident memory above what was held before the case, sampled every 5 ms.",
+        f"Our time at k={shares['k']}, batch {shares['batch']}: {shares['arithmetic']:.0%} "
+        f"convolutions and matrix products, {shares['factorisation']:.0%} factorisations, "
+        f"{shares['other']:.0%} other.",
+        f"One forward pass to the tap: {problem['forward_mflop']:.0f} MFLOP; GFLOP/s count one "
+        f"such pass a product; a plain matrix product reaches "
+        f"{result['machine']['matmul_gflops']:.0f} GFLOP/s here.",
+    ]

@@ -1,0 +1,99 @@
+"""`clarep select`: compare settings of t, tap and k, and recommend one."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from clarep.clarid.cells import load_cells, walk_grid
+from clarep.clarid.grid import Grid, GridConfig, plan_grid
+from clarep.clarid.selection import RULE, Recommendation, Setting, aggregate, recommend
+from clarep.data.load import DataConfig, load_data
+from clarep.engine.artefacts import versions, write_json
+from clarep.engine.cost import sum_costs
+from clarep.engine.progress import progress
+from clarep.report.canonical import save_figure
+from clarep.report.selection import selection_heatmap, selection_table, write_selection
+from clarep.teachers.zoo import load_teacher
+
+
+@dataclass(frozen=True)
+class Select:
+    """Compare settings of t, tap and k over several seeds, and recommend one.
+
+    Killed at any moment, the same command goes on; more ts, taps or seeds extend the grid.
+    """
+
+    data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
+    """Which images."""
+    grid: Annotated[GridConfig, tyro.conf.arg(name="")] = field(default_factory=GridConfig)
+    """Which settings."""
+    teacher: str = "backdrops"
+    """A bundled teacher's name, or a path to a teacher.safetensors or its folder."""
+    out: Path = Path("runs/select")
+    """Folder of the run: cells/, table.csv, table.json, heatmap.png, best.json."""
+    json: bool = False
+    """Print one JSON object instead of lines; progress goes to stderr."""
+
+    def run(self) -> None:
+        """Walk the grid, write the tables, and say what is recommended and why."""
+        grid = plan_grid(load_teacher(self.teacher), load_data(self.data), self.grid)
+        described = {"teacher": self.teacher, **asdict(self.data)}
+        steps = walk_grid(grid, described, self.out)
+        start = next(steps)
+        with progress("select", "cells", start.total, start.done) as advance:
+            for _ in steps:
+                advance(1)
+        cells = load_cells(grid, self.out)
+        settings = aggregate(cells)
+        found, conditional = recommend(settings), recommend(settings, "nmi_conditional")
+        places = write_selection(settings, self.out)
+        places |= {"heat map": self.out / "heatmap.png", "recommendation": self.out / "best.json"}
+        save_figure(selection_heatmap(settings, found.chosen), places["heat map"])
+        best = _best(grid, cells, found, conditional)
+        write_json(places["recommendation"], best)
+        wrote = {name: str(path) for name, path in places.items()}
+        if self.json:
+            print(json.dumps(best | {"wrote": wrote}, indent=2))
+            return
+        print(selection_table(settings))
+        print(_advice(found, conditional))
+        for name, path in wrote.items():
+            print(f"{name} in {path}")
+
+
+def _best(
+    grid: Grid,
+    cells: list[dict[str, Any]],
+    found: Recommendation,
+    conditional: Recommendation,
+) -> dict[str, Any]:
+    """Return what best.json holds."""
+    return _where(found.chosen) | {
+        "reason": found.reason,
+        "runner_up": _where(found.runner_up),
+        "by_conditional_nmi": _where(conditional.chosen),
+        "rule": RULE,
+        "seeds": sorted(grid.config.seeds),
+        "config": cells[0]["config"],
+        "versions": versions(),
+        "cost": sum_costs([cell["cost"] for cell in cells]),
+    }
+
+
+def _where(setting: Setting | None) -> dict[str, Any]:
+    return dict.fromkeys(("t", "tap", "k", "sigma")) if setting is None else setting.where()
+
+
+def _advice(found: Recommendation, conditional: Recommendation) -> str:
+    if found.chosen is None:
+        return f"nothing is recommended: {found.reason}"
+    chosen = found.chosen
+    lines = [f"recommended: {chosen}", f"because {found.reason}"]
+    if found.runner_up is not None:
+        lines.append(f"runner-up: {found.runner_up}")
+    lines.append(f"by the NMI given the class, which flatters, it would be {conditional.chosen}")
+    lines.append(f"to use it: clarep identify --t {chosen.t:g} --tap {chosen.tap} --k {chosen.k}")
+    return "\n".join(lines)

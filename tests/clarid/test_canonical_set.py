@@ -1,0 +1,413 @@
+"""The store: what is written comes back, and nothing damaged passes for whole."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from clarep.clarid.canonical_set import MANIFEST, CanonicalSet, CanonicalSetWriter
+from clarep.clarid.clarid import CLARep as Rep
+from clarep.clarid.clarid import Clarid
+from clarep.cli import main as cli
+from clarep.engine.artefacts import atomic_path, sha256_file, write_json
+from clarep.errors import UserError
+
+CHOSEN = [3, 5, 8, 13, 21, 34, 55]
+LABELS = [0, 0, 0, 1, 1, 0, 2]
+SHARDS = ["shard-00000.safetensors", "shard-00001.safetensors", "shard-00002.safetensors"]
+CONFIG = {"teacher": "t", "clarid": {"k": 4, "t": 0.5}, "sigma_te": 2.0, "tap": "mid", "seed": 0}
+COST = {
+    "images": 3,
+    "denoiser_evaluations": 10,
+    "jacobian_products": 20,
+    "seconds": {"invert": 1.5},
+    "peak_memory_mb": 100,
+}
+
+
+def rep_of(index):
+    generator = torch.Generator().manual_seed(index)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    return Rep(
+        index=index,
+        label=LABELS[CHOSEN.index(index)],
+        sigma_te=2.0,
+        tap="mid",
+        x_te=draw(3, 4, 4),
+        latent=draw(3, 4, 4),
+        singular_values=draw(4).abs(),
+        features=draw(5, 2, 2),
+        sample=draw(3, 16, 16),
+        round_trip_psnr=float(30 + index),
+    )
+
+
+def write(folder, shards=99, config=CONFIG):
+    """Write at most so many of the missing shards; return the names of all that were missing."""
+    writer = CanonicalSetWriter(folder, config, CHOSEN, shard_size=3)
+    missing = list(writer.missing())
+    for name, group in missing[:shards]:
+        writer.add(name, [rep_of(i) for i in group], COST)
+    return [name for name, _ in missing]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    assert write(tmp_path / "canon") == SHARDS
+    return tmp_path / "canon"
+
+
+def shard_bytes(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.safetensors"))}
+
+
+def test_what_is_stored_comes_back(folder):
+    canonical = CanonicalSet.load(folder)
+    assert len(canonical) == 7
+    assert canonical.tensors["index"].tolist() == CHOSEN
+    assert canonical.tensors["label"].tolist() == LABELS
+    for i, index in enumerate(CHOSEN):
+        stored, made = vars(canonical[i]), vars(rep_of(index))
+        assert stored.keys() == made.keys()
+        for name, value in made.items():
+            same = (
+                torch.equal(stored[name], value)
+                if torch.is_tensor(value)
+                else (stored[name] == value and type(stored[name]) is type(value))
+            )
+            assert same, name
+
+
+def test_a_real_clarid_is_stored(tmp_path, teacher, images, labels):
+    reps = Clarid(teacher, sigma=2.0, steps=2, k=5)(images, labels)
+    writer = CanonicalSetWriter(tmp_path, CONFIG, [0, 1, 2, 3], shard_size=4)
+    [(name, _)] = writer.missing()
+    writer.add(name, reps, COST)
+    assert torch.equal(CanonicalSet.load(tmp_path)[2].latent, reps[2].latent)
+
+
+def test_no_directions_are_stored_as_none(tmp_path, teacher, images, labels):
+    reps = Clarid(teacher, sigma=2.0, steps=2, kind="none")(images, labels)
+    writer = CanonicalSetWriter(tmp_path, CONFIG, [0, 1, 2, 3], shard_size=4)
+    writer.add(SHARDS[0], reps, COST)
+    assert CanonicalSet.load(str(tmp_path)).tensors["singular_values"].shape == (4, 0)
+
+
+def test_the_manifest(folder):
+    manifest = json.loads((folder / MANIFEST).read_text())
+    assert manifest["format"] == 1
+    assert manifest["complete"] is True
+    assert manifest["config"] == CONFIG
+    assert manifest["images"] == 7
+    assert {"python", "clarep", "torch", "numpy"} <= manifest["versions"].keys()
+    assert manifest["cost"]["denoiser_evaluations"] == 30
+    assert manifest["cost"]["seconds"] == {"invert": 4.5}
+    assert manifest["cost"]["peak_memory_mb"] == 100
+    assert [shard["file"] for shard in manifest["shards"]] == SHARDS
+    assert [shard["images"] for shard in manifest["shards"]] == [[3, 5, 8], [13, 21, 34], [55]]
+    for shard in manifest["shards"]:
+        assert shard["sha256"] == sha256_file(folder / shard["file"])
+        reps = [rep_of(i) for i in shard["images"]]
+        for field in ("latent", "sample"):
+            values = torch.stack([getattr(rep, field) for rep in reps])
+            assert shard["ranges"][field] == [float(values.min()), float(values.max())]
+
+
+def test_the_hash_is_sha256():
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert sha256_file(Path(os.devnull)) == empty
+
+
+@pytest.mark.parametrize(
+    ("count", "chosen"),
+    [
+        (1, [3]),
+        (3, [3, 13, 55]),
+        (4, [3, 13, 55, 5]),
+        (6, [3, 13, 55, 5, 21, 8]),
+        (99, [3, 13, 55, 5, 21, 8, 34]),
+    ],
+)
+def test_balanced_takes_the_first_of_each_class_in_turn(folder, count, chosen):
+    balanced = CanonicalSet.load(folder).balanced(count)
+    assert balanced.tensors["index"].tolist() == chosen
+    for i, index in enumerate(chosen):
+        assert torch.equal(balanced[i].features, rep_of(index).features)
+
+
+def test_a_run_that_stopped_goes_on_and_ends_with_the_same_bytes(folder, tmp_path):
+    other = tmp_path / "other"
+    assert write(other, shards=1) == SHARDS
+    with pytest.raises(UserError, match=r"incomplete \(3 of 7 images\): .* goes on"):
+        CanonicalSet.load(other)
+    assert write(other, shards=1) == SHARDS[1:]
+    assert write(other) == SHARDS[2:]
+    assert write(other) == []
+    assert shard_bytes(other) == shard_bytes(folder)
+    assert json.loads((other / MANIFEST).read_text()) == json.loads((folder / MANIFEST).read_text())
+
+
+def test_a_shard_that_the_manifest_does_not_know_yet_is_written_again(folder, tmp_path):
+    """Killed between the shard's renaming and the manifest's."""
+    other = tmp_path / "other"
+    write(other, shards=1)
+    (other / SHARDS[1]).write_bytes(b"another run's")
+    assert write(other) == SHARDS[1:]
+    assert shard_bytes(other) == shard_bytes(folder)
+
+
+def test_what_a_kill_left_is_cleared_away(tmp_path):
+    write(tmp_path, shards=1)
+    (tmp_path / f".{SHARDS[1]}.4711.tmp").write_bytes(b"half a sha")
+    write(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [MANIFEST, *SHARDS]
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path):
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip])
+def test_a_damaged_shard(folder, damage):
+    whole = shard_bytes(folder)
+    damage(folder / SHARDS[1])
+    for use in (CanonicalSet.load, write):
+        with pytest.raises(UserError, match=rf"{SHARDS[1]} is truncated or changed .*delete it"):
+            use(folder)
+    (folder / SHARDS[1]).unlink()
+    assert write(folder) == [SHARDS[1]]
+    assert shard_bytes(folder) == whole
+
+
+def test_a_missing_shard(folder):
+    whole = shard_bytes(folder)
+    (folder / SHARDS[0]).unlink()
+    with pytest.raises(UserError, match=rf"{SHARDS[0]} is missing: run the same"):
+        CanonicalSet.load(folder)
+    assert write(folder) == [SHARDS[0]]
+    assert shard_bytes(folder) == whole
+    assert len(CanonicalSet.load(folder)) == 7
+
+
+def test_a_shard_without_a_tensor(folder):
+    from safetensors.torch import save_file
+
+    save_file({"index": torch.zeros(1)}, folder / SHARDS[2])
+    edit(
+        folder,
+        lambda manifest: manifest["shards"][2].update(sha256=sha256_file(folder / SHARDS[2])),
+    )
+    with pytest.raises(UserError, match=r"lacks \['features', 'label'"):
+        CanonicalSet.load(folder)
+
+
+def test_a_shard_that_is_no_archive(folder):
+    (folder / SHARDS[2]).write_bytes(b"nothing of the kind")
+    edit(
+        folder,
+        lambda manifest: manifest["shards"][2].update(sha256=sha256_file(folder / SHARDS[2])),
+    )
+    with pytest.raises(UserError, match=rf"{SHARDS[2]} cannot be read"):
+        CanonicalSet.load(folder)
+
+
+def edit(folder, change):
+    manifest = json.loads((folder / MANIFEST).read_text())
+    change(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seed": 1}, "seed: 0 there, 1 now"),
+        ({"clarid": {"k": 5, "t": 0.5}}, "k: 4 there, 5 now"),
+        ({"clarid": {"k": 4, "t": None}}, "t: 0.5 there, null now"),
+        ({"chosen": list(range(99))}, "chosen: null there"),
+    ],
+)
+def test_another_configuration_is_refused_by_name(folder, change, words):
+    whole = shard_bytes(folder)
+    with pytest.raises(UserError, match=rf"another configuration \({words}.*give another --out"):
+        write(folder, config=CONFIG | change)
+    assert shard_bytes(folder) == whole
+
+
+def test_a_configuration_that_stored_nothing_binds_no_one(tmp_path):
+    write(tmp_path, shards=0, config=CONFIG | {"seed": 1})
+    assert write(tmp_path) == SHARDS
+    assert CanonicalSet.load(tmp_path).manifest["config"] == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "cannot read .*manifest.json"),
+        ('{"format": 1, "complete"', "cannot read .*manifest.json"),
+        ("[]", "cannot read .*manifest.json"),
+        ("{}", "cannot read .*manifest.json"),
+        ('{"format": 1}', "it lacks complete, config, images, shards"),
+        ('{"format": 2}', "is of format 2, this clarep reads 1"),
+    ],
+)
+def test_a_manifest_that_cannot_be_used(folder, text, words):
+    (folder / MANIFEST).write_text(text)
+    for use in (CanonicalSet.load, write):
+        with pytest.raises(UserError, match=words):
+            use(folder)
+    (folder / MANIFEST).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"cannot read .*manifest.json"):
+        CanonicalSet.load(folder)
+
+
+def test_a_folder_without_a_set(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match=rf"holds no canonical set \(no {MANIFEST}\)"):
+            CanonicalSet.load(folder)
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path):
+    write_json(tmp_path / "a" / "x.json", [1])
+
+    def fail():
+        with atomic_path(tmp_path / "a" / "x.json") as temporary:
+            temporary.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        fail()
+    assert caught.value.filename == str(tmp_path / "a" / "x.json")
+    assert os.listdir(tmp_path / "a") == ["x.json"]
+    assert json.loads((tmp_path / "a" / "x.json").read_text()) == [1]
+
+
+FULL = """
+import resource, signal, sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from clarep.cli import main as cli
+import test_canonical_set as t
+
+class Command:
+    def run(self):
+        t.write(Path({folder!r}))
+
+cli._parse = lambda arguments: Command()
+limit = {limit}
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+sys.exit(cli.main(["anything"]))
+"""
+
+
+def run_with_a_limit(folder, limit):
+    code = FULL.format(tests=str(Path(__file__).parent), folder=str(folder), limit=limit)
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of 28 KiB: the manifest and one shard, not two."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=28k", "tmpfs", str(mount)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip(f"a tiny file system cannot be mounted here: {made.stderr.strip()}")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+class _Write:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def run(self):
+        write(self.folder)
+
+
+def test_a_full_disk(tiny_disk, folder, monkeypatch, capsys):
+    whole = shard_bytes(folder)
+    monkeypatch.setattr(cli, "_parse", lambda arguments: _Write(tiny_disk / "canon"))
+    assert cli.main(["anything"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"clarep: cannot write {tiny_disk}/canon/")
+    assert "(No space left on device): free some space and run the same command" in printed
+    assert printed.count("\n") == 1
+    stored = shard_bytes(tiny_disk / "canon")
+    assert 1 <= len(stored) < 3
+    assert stored == {name: whole[name] for name in stored}
+    assert not list((tiny_disk / "canon").glob(".*"))
+    subprocess.run(["mount", "-o", "remount,size=1m", str(tiny_disk)], check=True)
+    assert cli.main(["anything"]) == 0
+    assert shard_bytes(tiny_disk / "canon") == whole
+    assert len(CanonicalSet.load(tiny_disk / "canon")) == 7
+
+
+def test_a_limit_on_the_size_of_files(tmp_path, folder):
+    """EFBIG, from the kernel: the manifest fits below it, a shard does not."""
+    whole = shard_bytes(folder)
+    target = tmp_path / "limited"
+    write(target, shards=1)
+    stopped = run_with_a_limit(target, 8192)
+    assert stopped.returncode == 2, stopped.stderr
+    assert stopped.stderr == (
+        f"clarep: cannot write {target}/{SHARDS[1]} (File too large): free some space and run "
+        "the same command again; what is stored stays valid\n"
+    )
+    assert sorted(os.listdir(target)) == [MANIFEST, SHARDS[0]]
+    done = run_with_a_limit(target, 0)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert shard_bytes(target) == whole
+
+
+@pytest.mark.parametrize("code", [errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_other_ways_of_not_being_able_to_write(code, monkeypatch, capsys):
+    class Command:
+        def run(self):
+            raise OSError(code, os.strerror(code), "/there/x")
+
+    monkeypatch.setattr(cli, "_parse", lambda arguments: Command())
+    assert cli.main(["anything"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"clarep: cannot write /there/x ({os.strerror(code)}): ")
+    assert printed.count("\n") == 1
+
+
+def test_a_fault_of_ours_is_not_hidden(monkeypatch):
+    class Command:
+        def run(self):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(cli, "_parse", lambda arguments: Command())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        cli.main(["anything"])
+
+
+@pytest.mark.parametrize("name", ["file", "file/under"])
+def test_a_file_where_the_folder_should_be(tmp_path, name, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(cli, "_parse", lambda arguments: _Write(tmp_path / name))
+    assert cli.main(["anything"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"clarep: cannot write {tmp_path}/file")
+    assert "give another --out" in printed

@@ -1,0 +1,406 @@
+"""CLARID on a teacher that is linear, so that numpy knows the answer."""
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from clarep.clarid.clarid import Clarid, ClaridConfig
+from clarep.clarid.directions import find_directions, k_for_energy, parse_k, project_out
+from clarep.errors import UserError
+from clarep.geometry.jacobian import Jacobian
+
+N = 48
+TIGHT = {"measure": "angle", "tolerance": 1e-6}
+
+
+def without(x, V):
+    """numpy's x - V V^T x, with V V^T formed."""
+    flat = x.flatten(1).numpy()
+    projectors = V.numpy() @ V.mT.numpy()
+    gone = np.einsum("bij,bj->bi", projectors, flat)
+    return torch.from_numpy(flat - gone).reshape(x.shape)
+
+
+def clarid_of(teacher, **settings):
+    return Clarid(teacher, **({"sigma": 2.0, "steps": 6, "k": 5} | settings))
+
+
+def stacked(reps, field):
+    return torch.stack([getattr(rep, field) for rep in reps])
+
+
+@pytest.mark.parametrize("tap", ["block1", "block2"])
+@pytest.mark.parametrize("k", [1, 5, 15])
+def test_the_clarep_is_numpys_projection(teacher, images, labels, tap, k):
+    reps = clarid_of(teacher, tap=tap, k=k, **TIGHT)(images, labels)
+    x_te = stacked(reps, "x_te")
+    values, vectors = teacher.right_vectors(labels, tap)
+    expected = without(x_te, vectors[:, :, :k])
+    assert float((stacked(reps, "latent") - expected).abs().max()) < 1e-5
+    assert torch.allclose(stacked(reps, "singular_values"), values[:, :k], rtol=1e-6)
+    removed = (x_te - expected).norm() / x_te.norm()
+    assert float(removed) > 0.02  # else the comparison would say nothing
+
+
+def test_the_default_tolerance_holds_the_energy_it_promises(teacher, images, labels):
+    clarid = clarid_of(teacher, k=5)
+    x_te, _ = clarid.invert(images, labels)
+    V = clarid.directions(x_te, labels).V
+    matrices = teacher.matrix(labels, "block2")
+    captured = (matrices @ V).square().sum((1, 2))
+    best = teacher.right_vectors(labels)[0][:, :5].square().sum(1)
+    assert bool((captured / best > 0.985).all())
+
+
+def test_no_norm_is_restored(teacher, images, labels):
+    for rep in clarid_of(teacher, k=15, **TIGHT)(images, labels):
+        removed = rep.x_te - rep.latent
+        squares = rep.latent.square().sum() + removed.square().sum()
+        assert float(squares) == pytest.approx(float(rep.x_te.square().sum()), rel=1e-9)
+        assert float(rep.latent.norm()) < 0.97 * float(rep.x_te.norm())
+
+
+@pytest.mark.parametrize("tap", ["block1", "block2"])
+def test_k_of_all_dimensions_leaves_nothing(teacher, images, labels, tap):
+    reps = clarid_of(teacher, k=N, tap=tap)(images, labels)
+    assert float(stacked(reps, "latent").abs().max()) < 1e-9
+    assert float(stacked(reps, "x_te").abs().max()) > 1
+
+
+@pytest.mark.parametrize(
+    ("k", "count"),
+    [(1, 1), (7, 7), (48, 48), (7.0, 7), (0.04, 2), (0.5, 24), (0.999, 48), (1.0, 1)],
+)
+def test_k_as_a_number_or_a_share(k, count):
+    assert parse_k(k, N) == count
+
+
+@pytest.mark.parametrize("k", [0, -3, 49, 1.5, 0.0, -0.5, 0.001, math.nan, math.inf, -math.inf])
+def test_k_that_makes_no_sense(k):
+    with pytest.raises(UserError, match=rf"k = {k}"):
+        parse_k(k, N)
+
+
+@pytest.mark.parametrize("k", ["energy:1", "energy:0", "energy:nan", "energy:", "half", "0,5", ""])
+def test_k_that_is_not_understood(k):
+    with pytest.raises(UserError, match="is not understood: give a number"):
+        parse_k(k, N)
+
+
+@pytest.mark.parametrize("tap", ["block1", "block2"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_a_share_of_energy(teacher, images, labels, tap, share):
+    clarid = clarid_of(teacher, k=f"energy:{share}", tap=tap, **TIGHT)
+    assert clarid.num_dirs is None
+    reps = clarid(images, labels)
+    squares = teacher.right_vectors(labels, tap)[0].numpy() ** 2
+    counts = [
+        next(k for k in range(1, N + 1) if row[:k].sum() >= share * row.sum() - 1e-12)
+        for row in squares
+    ]
+    expected = sorted(counts)[(len(counts) - 1) // 2]  # torch's median is the lower one
+    assert clarid.num_dirs == len(reps[0].singular_values) == expected
+    assert clarid.ledger.jacobian_products >= 4 * min(teacher.taps()[tap][0], N)
+
+
+def test_a_share_of_energy_is_settled_by_the_first_images(teacher, images, labels):
+    clarid = clarid_of(teacher, k="energy:0.9")
+    settled = len(clarid(images[:1], labels[:1])[0].singular_values)
+    assert [len(rep.singular_values) for rep in clarid(images, labels)] == [settled] * 4
+    jacobian = clarid.jacobian(images, labels)
+    assert k_for_energy(jacobian, 0.2) < k_for_energy(jacobian, 0.99)
+
+
+@pytest.mark.parametrize("k", [1, 4, 18])
+@pytest.mark.parametrize(
+    "part",
+    [("middle", "block1"), ("middle", "block2"), ("bottom", "block1"), ("top", "block1")],
+)
+def test_kinds_are_parts_of_numpys_spectrum(teacher, images, labels, part, k):
+    kind, tap = part
+    reps = clarid_of(teacher, kind=kind, k=k, tap=tap, **TIGHT)(images, labels)
+    values, vectors = teacher.right_vectors(labels, tap)
+    first = {"top": 0, "middle": (values.shape[1] - k) // 2, "bottom": N - k}[kind]
+    expected = without(stacked(reps, "x_te"), vectors[:, :, first : first + k])
+    assert float((stacked(reps, "latent") - expected).abs().max()) < 1e-5
+    expected_values = values[:, first : first + k]
+    assert torch.allclose(stacked(reps, "singular_values"), expected_values, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("k", [5, 28, 29, 40])
+def test_bottom_of_a_wide_jacobian(teacher, images, labels, k):
+    """20 features of 48 dimensions: 28 directions are of singular value 0."""
+    reps = clarid_of(teacher, kind="bottom", k=k)(images, labels)
+    values, vectors = teacher.right_vectors(labels)
+    if k >= 28:
+        expected = without(stacked(reps, "x_te"), vectors[:, :, N - k :])
+        assert float((stacked(reps, "latent") - expected).abs().max()) < 1e-6
+    removed = stacked(reps, "x_te") - stacked(reps, "latent")
+    assert all(int(torch.count_nonzero(one)) == N for one in removed)
+    seen = teacher.matrix(labels, "block2") @ removed.flatten(1)[:, :, None]
+    largest = values[:, N - k] if k > 28 else torch.full((4,), 1e-12)
+    assert bool((seen.norm(dim=(1, 2)) <= largest * removed.flatten(1).norm(dim=1) + 1e-9).all())
+
+
+def test_middle_wider_than_the_features(teacher, images, labels):
+    clarid = clarid_of(teacher, kind="middle", k=30)
+    V = clarid.directions(images, labels).V
+    assert V.shape == (4, N, 30)
+    assert torch.allclose(V.mT @ V, torch.eye(30, dtype=V.dtype).expand(4, -1, -1), atol=1e-9)
+
+
+def test_random_directions_are_orthonormal_and_their_own_for_each_image(teacher, images, labels):
+    clarid = clarid_of(teacher, kind="random", k=6)
+    subspace = clarid.directions(images, labels, seed=3)
+    V = subspace.V
+    assert torch.allclose(V.mT @ V, torch.eye(6, dtype=V.dtype).expand(4, -1, -1), atol=1e-9)
+    assert bool(subspace.singular_values.isnan().all())
+    assert float((V[0].mT @ V[1]).abs().max()) < 0.9
+    reps = clarid(images, labels, seed=3)
+    expected = without(stacked(reps, "x_te"), V)
+    assert float((stacked(reps, "latent") - expected).abs().max()) < 1e-9
+
+
+def test_none_leaves_the_latent_as_it_is(teacher, images, labels):
+    for rep in clarid_of(teacher, kind="none")(images, labels):
+        assert torch.equal(rep.latent, rep.x_te)
+        assert rep.singular_values.shape == (0,)
+
+
+def test_the_null_branch_is_another_jacobian(teacher, images, labels):
+    null = torch.full_like(labels, teacher.null_label)
+    by_branch = {}
+    for branch, used in (("null", null), ("conditional", labels)):
+        reps = clarid_of(teacher, branch=branch, **TIGHT)(images, labels)
+        _, vectors = teacher.right_vectors(used)
+        expected = without(stacked(reps, "x_te"), vectors[:, :, :5])
+        by_branch[branch] = stacked(reps, "latent")
+        assert float((by_branch[branch] - expected).abs().max()) < 1e-5
+        # The canonical features are those of the class, whatever the branch of the Jacobian.
+        features = teacher.features(by_branch[branch], torch.ones(4), labels, "block2")
+        assert torch.allclose(stacked(reps, "features"), features)
+    assert float((by_branch["null"] - by_branch["conditional"]).abs().max()) > 0.01
+
+
+def test_features_under_the_class_and_under_none(teacher, images, labels):
+    clarid = clarid_of(teacher)
+    null = torch.full_like(labels, teacher.null_label)
+    for branch, used in (("conditional", labels), ("null", null)):
+        expected = teacher.features(images, torch.ones(4), used, "block2")
+        assert torch.equal(clarid.features(images, labels, branch), expected)
+
+
+def test_inversion_follows_the_exact_ode(teacher, images, labels):
+    x_te, psnr = clarid_of(teacher, steps=60).invert(images, labels)
+    assert float((x_te - teacher.at(images, labels, 2.0)).abs().max()) < 0.01
+    assert bool((psnr > 60).all())
+
+
+def test_guidance_1_without_projection_reproduces_the_image(teacher, images, labels):
+    reps = clarid_of(teacher, kind="none", guidance=1.0, steps=60)(images, labels)
+    # Decoding ends at noise level 0, and so a last step nearer to the mean than the image.
+    assert float((stacked(reps, "sample") - images).abs().max()) < 5e-3
+    assert all(rep.round_trip_psnr > 60 for rep in reps)
+
+
+@pytest.mark.parametrize("pair", [("heun", "heun"), ("fixed_point", "euler"), ("euler", "euler")])
+def test_every_pair_of_solvers_makes_the_round_trip(teacher, images, labels, pair):
+    inversion, solver = pair
+    reps = clarid_of(teacher, inversion=inversion, solver=solver, steps=50)(images, labels)
+    floor = {"heun": 50, "fixed_point": 55, "euler": 20}[inversion]
+    assert all(rep.round_trip_psnr > floor for rep in reps)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
+def test_the_sample_is_the_guided_decoding_of_the_clarep(teacher, images, labels, guidance):
+    """Guidance g moves a Gaussian class's mean to g times itself, as the null mean is 0."""
+    reps = clarid_of(teacher, guidance=guidance, steps=80)(images, labels)
+    mean = guidance * teacher.mean(labels)
+    shrink = 0.5 / math.sqrt(0.25 + 4)
+    expected = mean + (stacked(reps, "latent") - mean) * shrink
+    assert float((stacked(reps, "sample") - expected).abs().max()) < 0.01
+    assert float(teacher.mean(labels).abs().max()) > 0.5
+
+
+def test_t_and_sigma_are_two_names_of_one_level(teacher, images, labels):
+    t = 2 * math.atan(2.0) / math.pi
+    by_t = clarid_of(teacher, t=t, sigma=None)
+    assert by_t.sigma_te == pytest.approx(2.0, rel=1e-12)
+    assert Clarid(teacher).sigma_te == pytest.approx(math.tan(math.pi * 0.85 / 2))
+    reps = clarid_of(teacher, sigma=0.5)(images, labels)
+    assert all(rep.sigma_te == 0.5 for rep in reps)
+    assert torch.allclose(stacked(reps, "x_te"), teacher.at(images, labels, 0.5), atol=0.03)
+
+
+def test_mid_is_the_familys_default_tap(teacher, images, labels):
+    clarid = clarid_of(teacher)
+    assert clarid.tap == "block2"
+    assert {rep.tap for rep in clarid(images, labels)} == {"block2"}
+    assert clarid_of(teacher, tap="block1").tap == "block1"
+
+
+def test_what_a_clarep_knows_of_its_image(teacher, images, labels):
+    reps = clarid_of(teacher)(images, labels, indices=[9, 4, 7, 30])
+    assert [(rep.index, rep.label) for rep in reps] == [(9, 0), (4, 2), (7, 1), (30, 2)]
+    assert [rep.index for rep in clarid_of(teacher)(images, labels)] == [0, 1, 2, 3]
+
+
+def everything(reps):
+    fields = ("x_te", "latent", "singular_values", "features", "sample")
+    return [getattr(rep, field).numpy().tobytes() for rep in reps for field in fields]
+
+
+@pytest.mark.parametrize("kind", ["top", "random", "bottom"])
+def test_the_same_seed_gives_the_same_bytes(teacher, images, labels, kind):
+    clarid = clarid_of(teacher, kind=kind)
+    first = everything(clarid(images, labels, seed=5))
+    assert everything(clarid(images, labels, seed=5)) == first
+    assert everything(clarid_of(teacher, kind=kind)(images, labels, seed=5)) == first
+
+
+@pytest.mark.parametrize("kind", ["random", "bottom"])
+def test_another_seed_gives_other_directions(teacher, images, labels, kind):
+    clarid = clarid_of(teacher, kind=kind)
+    one, two = (stacked(clarid(images, labels, seed=seed), "latent") for seed in (5, 6))
+    assert float((one - two).abs().max()) > 0.01
+
+
+def test_a_condition_of_tokens(teacher, text_teacher, images, labels):
+    """Batch first is all that is asked of a condition: here (B, 2, 5), as of a text encoder."""
+    assert text_teacher.condition(labels).shape == (4, 2, 5)
+    for branch in ("conditional", "null"):
+        settings = {"branch": branch, "guidance": 2.0}
+        plain = everything(clarid_of(teacher, **settings)(images, labels))
+        assert everything(clarid_of(text_teacher, **settings)(images, labels)) == plain
+
+
+@pytest.mark.parametrize(("guidance", "passes"), [(1.0, 1), (3.0, 2), (0.0, 2)])
+def test_denoiser_evaluations_are_those_that_the_teacher_saw(
+    teacher, images, labels, guidance, passes
+):
+    clarid = clarid_of(teacher, guidance=guidance)
+    clarid(images, labels)
+    # 6 Heun steps up, 6 down, and 6 with a last Euler step to 0, for 4 images.
+    assert teacher.denoised == 4 * (12 + 12 + 13 * passes)
+    assert clarid.ledger.denoiser_evaluations == teacher.denoised
+    clarid(images[:1], labels[:1])
+    assert clarid.ledger.denoiser_evaluations == teacher.denoised
+    assert clarid.ledger.images == 5
+
+
+@pytest.mark.parametrize("kind", ["top", "bottom", "middle", "random", "none"])
+def test_jacobian_products_are_those_that_were_made(teacher, images, labels, kind, monkeypatch):
+    clarid = clarid_of(teacher, kind=kind)
+    clarid.jacobian(images, labels)  # probes the engine, which no ledger counts
+    made = 0
+
+    def counting(product):
+        def counted(self, block):
+            nonlocal made
+            made += block.shape[0] * block.shape[2]
+            return product(self, block)
+
+        return counted
+
+    for name in ("matmat", "rmatmat"):
+        monkeypatch.setattr(Jacobian, name, counting(getattr(Jacobian, name)))
+    clarid(images, labels)
+    assert clarid.ledger.jacobian_products == made
+    dense = 4 * 20
+    bounds = {"top": (4 * 2 * 5, 4 * 100), "bottom": (dense, dense), "middle": (dense, dense)}
+    low, high = bounds.get(kind, (0, 0))
+    assert low <= made <= high
+
+
+def test_the_ledger_knows_its_stages(teacher, images, labels):
+    clarid = clarid_of(teacher, k="energy:0.5")
+    clarid(images, labels)
+    cost = clarid.ledger.as_dict()
+    stages = ["invert", "round trip", "resolve k", "directions", "features", "sample"]
+    assert list(cost["seconds"]) == stages
+    assert cost["peak_memory_mb"] > 50
+
+
+def test_find_directions_and_project_out_need_no_clarid(images):
+    matrix = torch.diag(torch.arange(N, 0, -1, dtype=torch.float64))
+    jacobian = Jacobian(lambda x: x.flatten(1) @ matrix, images)
+    generator = torch.Generator().manual_seed(0)
+    subspace = find_directions(jacobian, "top", 3, generator, measure="angle", tolerance=1e-7)
+    latents = project_out(images, subspace.V).flatten(1)
+    assert float(latents[:, :3].abs().max()) < 1e-6
+    assert torch.allclose(latents[:, 3:], images.flatten(1)[:, 3:], atol=1e-6)
+
+
+WRONG = {
+    "both": ({"t": 0.5}, "both t and sigma are given"),
+    "sigma too high": ({"sigma": 81.0}, "sigma 81 is outside the teacher's range"),
+    "sigma too low": ({"sigma": 0.01}, "sigma 0.01 is outside"),
+    "sigma is no number": ({"sigma": math.nan}, "sigma nan is outside"),
+    "t": ({"sigma": None, "t": 1.0}, r"t 1 is outside \(0, 1\)"),
+    "t of no trained level": ({"sigma": None, "t": 0.999}, "outside the teacher's range"),
+    "tap": ({"tap": "blok2"}, "unknown tap 'blok2': did you mean block2"),
+    "k": ({"k": 49}, "k = 49 means 49 directions, outside 1 to 48"),
+    "k is not understood": ({"k": "lots"}, "k = 'lots' is not understood"),
+    "guidance": ({"guidance": -1.0}, "guidance -1 is outside"),
+    "guidance is no number": ({"guidance": math.nan}, "guidance nan is outside"),
+    "tolerance": ({"tolerance": 1.0}, "tolerance 1 is outside"),
+    "steps": ({"steps": 0}, "0 steps are too few"),
+    "memory": ({"memory_mb": 0.0}, "memory_mb 0 is not above 0"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_setting_that_does_not_fit_is_refused_at_once(teacher, case):
+    settings, words = WRONG[case]
+    with pytest.raises(UserError, match=words):
+        clarid_of(teacher, **settings)
+
+
+def test_images_and_labels_that_do_not_fit(teacher, images, labels):
+    clarid = clarid_of(teacher)
+    with pytest.raises(UserError, match="images are 3x4x5"):
+        clarid(torch.zeros(4, 3, 4, 5), labels)
+    with pytest.raises(UserError, match="images are 1x4x4"):
+        clarid(images[:, :1], labels)
+    for wrong in (3, -1):  # 3 is the null label
+        with pytest.raises(UserError, match=f"label {wrong} is outside the teacher's classes 0"):
+            clarid(images, torch.tensor([0, 1, wrong, 2]))
+    assert teacher.denoised == 0
+
+
+def test_names_are_checked_where_no_type_checker_looks():
+    """In a process without the tests' import hook: an unknown kind must not pass for random."""
+    code = """
+from clarep import ClaridConfig, UserError
+from clarep.clarid.clarid import _check_config
+for wrong in (dict(kind="botom"), dict(branch="nul"), dict(solver="huen"),
+              dict(inversion="fixedpoint"), dict(measure="energie")):
+    try:
+        _check_config(ClaridConfig(**wrong))
+    except UserError as error:
+        print(error)
+    else:
+        print("took", wrong)
+_check_config(ClaridConfig())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    meant = [line.split("did you mean ")[1].split("?")[0] for line in done.stdout.splitlines()]
+    assert [words.split(" or ")[0] for words in meant] == [
+        "bottom",
+        "null",
+        "heun",
+        "fixed_point",
+        "energy",
+    ]
+
+
+def test_single_settings_override_a_config(teacher):
+    config = ClaridConfig(sigma=3.0, k=7)
+    clarid = Clarid(teacher, config, k=2)
+    assert (clarid.sigma_te, clarid.num_dirs) == (3.0, 2)
+    assert config.k == 7

@@ -1,0 +1,276 @@
+"""Each measure against a plain loop or a closed form."""
+
+import csv
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import avg_pool2d
+
+from clarep.clarid.clarid import Clarid
+from clarep.clarid.controls import CONTROLS, control_of, decode_control
+from clarep.clarid.measures import (
+    Scene,
+    background_colours,
+    bootstrap_interval,
+    cluster_nmi,
+    colour_spread,
+    measure,
+    probe_r2,
+    removed_on_background,
+    scene_of,
+    within_over_total,
+)
+from clarep.clarid.table import measures_table, write_measures
+from clarep.data.backdrops import load_backdrops
+from clarep.data.labelled import to_unit_range
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def masks_of(batch=3, side=5, seed=1):
+    return draw(batch, side, side, seed=seed) > 0.3
+
+
+def test_removed_on_background_by_a_loop():
+    removed, masks = draw(3, 2, 5, 5), masks_of()
+    for b, share in enumerate(removed_on_background(removed, masks)):
+        off = total = 0.0
+        for c in range(2):
+            for i in range(5):
+                for j in range(5):
+                    energy = float(removed[b, c, i, j]) ** 2
+                    total += energy
+                    off += 0 if masks[b, i, j] else energy
+        assert 0 < off < total
+        assert float(share) == pytest.approx(off / total, rel=1e-5)
+
+
+def test_removed_on_background_at_its_ends():
+    masks = masks_of()
+    on_garment = masks[:, None].float().expand(-1, 3, -1, -1)
+    assert removed_on_background(on_garment, masks).tolist() == [0, 0, 0]
+    assert removed_on_background(1 - on_garment, masks).tolist() == [1, 1, 1]
+    assert removed_on_background(torch.zeros(3, 3, 5, 5), masks).tolist() == [0, 0, 0]
+
+
+def test_background_colours_by_a_loop():
+    samples, masks = draw(3, 3, 5, 5), masks_of()
+    colours = background_colours(samples, masks)
+    for b in range(3):
+        for c in range(3):
+            seen = [
+                float(samples[b, c, i, j]) for i in range(5) for j in range(5) if not masks[b, i, j]
+            ]
+            assert float(colours[b, c]) == pytest.approx(sum(seen) / len(seen), abs=1e-6)
+    covered = torch.ones(1, 5, 5, dtype=torch.bool)
+    assert background_colours(samples[:1], covered).tolist() == [[0, 0, 0]]
+
+
+def test_colour_spread():
+    assert colour_spread(torch.tensor([[1.0, 0, 0], [-1.0, 0, 0]])) == pytest.approx(1)
+    assert colour_spread(torch.full((4, 3), 0.7)) == pytest.approx(0, abs=1e-6)
+    colours = draw(6, 3).double()
+    centre = colours.mean(0)
+    squares = [float((colour - centre).norm()) ** 2 for colour in colours]
+    assert colour_spread(colours) == pytest.approx(math.sqrt(sum(squares) / 6))
+
+
+def test_within_over_total_by_a_loop():
+    vectors, labels = draw(12, 2, 3), torch.arange(12) % 3
+    flat = vectors.flatten(1).double().numpy()
+    within = 0.0
+    for label in range(3):
+        members = [flat[i] for i in range(12) if labels[i] == label]
+        centre = sum(members) / len(members)
+        within += sum(((member - centre) ** 2).sum() for member in members)
+    total = sum(((row - flat.mean(0)) ** 2).sum() for row in flat)
+    assert within_over_total(vectors, labels) == pytest.approx(within / total)
+
+
+def test_within_over_total_at_its_ends():
+    labels = torch.arange(12) % 3
+    assert within_over_total(labels[:, None].double(), labels) == 0
+    assert within_over_total(draw(12, 4), torch.zeros(12, dtype=torch.int64)) == pytest.approx(1)
+
+
+def test_a_probe_reads_what_is_linear_and_no_noise():
+    features = draw(120, 4, 2, 2)
+    targets = features.flatten(1) @ draw(16, 3, seed=1) + 5
+    assert probe_r2(features, targets) > 0.98
+    noisy = targets + targets.std() * draw(120, 3, seed=2)
+    assert 0.2 < probe_r2(features, noisy) < 0.7
+    assert probe_r2(features, draw(120, 3, seed=3)) < 0.05
+
+
+def test_a_probe_does_not_learn_by_heart():
+    """More features than images: any target can be fitted, none of it holds for a new image."""
+    assert probe_r2(draw(40, 200), draw(40, 3, seed=1)) < 0.1
+
+
+def test_nmi_of_blobs_and_of_noise():
+    labels = torch.arange(40) % 4
+    blobs = 20 * nn.functional.one_hot(labels).float() + draw(40, 4)
+    assert cluster_nmi(blobs[:, :, None, None], labels, 0) == pytest.approx(1)
+    assert cluster_nmi(draw(200, 4), torch.arange(200) % 4, 0) < 0.1
+
+
+def test_the_bootstrap_interval_is_about_the_normal_one():
+    values = 3 + 2 * draw(400)
+    low, high = bootstrap_interval(values)
+    half = 1.96 * float(values.std(correction=0)) / math.sqrt(400)
+    centre = float(values.mean())
+    assert low == pytest.approx(centre - half, abs=0.15 * half)
+    assert high == pytest.approx(centre + half, abs=0.15 * half)
+    assert bootstrap_interval(values) == (low, high)
+    assert bootstrap_interval(torch.ones(5)) == (1, 1)
+
+
+def test_the_scene_is_that_of_the_data():
+    data = load_backdrops("test")
+    indices = np.array([4, 700, 31])
+    scene = scene_of(data, indices)
+    for row, i in enumerate(indices):
+        made = data.composition(int(i))
+        assert int(scene.labels[row]) == data.labels[i]
+        assert np.array_equal(scene.masks[row].numpy(), made.mask)
+        colour = made.backdrop.reshape(-1, 3).mean(0) / 127.5 - 1
+        assert scene.colours[row].tolist() == pytest.approx(colour.tolist(), abs=1e-5)
+
+
+class BrightnessJudge(nn.Module):
+    """Sees only the mean: above 0 it is sure of class 1, else of class 0."""
+
+    def forward(self, x):
+        assert float(x.abs().max()) <= 1
+        sure = (x.mean(dim=(1, 2, 3)) > 0).long()
+        return 4.0 * nn.functional.one_hot(sure, 3).float()
+
+
+@pytest.fixture
+def judge(monkeypatch):
+    from clarep.teachers.judge import Judge
+
+    judge = Judge()
+    monkeypatch.setattr(Judge, "forward", BrightnessJudge.forward)
+    return judge
+
+
+@pytest.fixture
+def measured(teacher, judge, monkeypatch):
+    """20 images of two classes whose background, the upper rows, is what was removed."""
+    features = teacher.features
+    teacher.latent_shape = teacher.image_shape = (3, 32, 32)
+    monkeypatch.setattr(teacher, "features", lambda x, *rest: features(avg_pool2d(x, 8), *rest))
+    labels = torch.arange(20) % 2
+    masks = torch.zeros(20, 32, 32, dtype=torch.bool)
+    masks[:, 16:] = True
+    x_te = draw(20, 3, 32, 32).double()
+    latents = x_te.clone()
+    latents[:, :, :16] = 0
+    brightness = (2.0 * labels - 1)[:, None, None, None]
+    brightness[0] = 3.0  # one that the judge gets wrong, and outside [-1, 1]
+    samples = brightness * torch.ones(20, 3, 32, 32)
+    clarid = Clarid(teacher, sigma=2.0, k=4)
+    scene = Scene(labels, masks, draw(20, 3, seed=2))
+
+    def run(**changed):
+        given = {"latents": latents, "samples": samples} | changed
+        return measure(clarid, judge, scene, x_te, kind="top", **given)
+
+    return run
+
+
+def test_a_row_of_the_table(measured):
+    row = measured()
+    assert (row.kind, row.images) == ("top", 20)
+    assert row.removed_on_background == pytest.approx(1)
+    assert row.removed_interval == pytest.approx((1, 1))
+    assert row.background_area == 0.5
+    assert row.judge_accuracy == pytest.approx(19 / 20)
+    assert row.judge_interval[0] < 0.95 <= row.judge_interval[1] <= 1
+    sure, unsure = (math.exp(4) / (math.exp(4) + 2), 1 / (math.exp(4) + 2))
+    assert row.judge_confidence == pytest.approx((19 * sure + unsure) / 20)
+    # Classes -1 and 1 but for one -1 that is 3: a spread of colours over three channels.
+    values = np.array([3.0] + [1.0 if i % 2 else -1.0 for i in range(1, 20)])
+    assert row.background_spread == pytest.approx(math.sqrt(3 * values.var()))
+    assert 0 < row.sample_within < 1
+    assert 0 < row.feature_within <= 1
+    json.dumps(row.as_dict(), allow_nan=False)
+
+
+def test_the_masks_are_really_used(measured):
+    x_te = draw(20, 3, 32, 32).double()
+    lower, quarter = x_te.clone(), x_te.clone()
+    lower[:, :, 16:] = 0
+    assert measured(latents=lower).removed_on_background == pytest.approx(0)
+    quarter[:, :, 8:24] = 0
+    assert measured(latents=quarter).removed_on_background == pytest.approx(0.5, abs=0.03)
+    painted = torch.zeros(20, 3, 32, 32)
+    painted[:, :, 16:] = draw(20, 3, 1, 1)
+    assert measured(samples=painted).background_spread == 0
+    assert measured(samples=painted.flip(2)).background_spread > 1
+
+
+def test_nothing_removed_has_no_share(measured):
+    row = measured(latents=draw(20, 3, 32, 32).double())
+    assert row.removed_on_background is None
+    assert row.removed_interval is None
+    assert "-" in measures_table([row]).splitlines()[1].split()
+
+
+def test_the_table_and_its_files(measured, tmp_path):
+    rows = [measured(), replace(measured(), kind="random", judge_accuracy=0.25)]
+    lines = measures_table(rows).splitlines()
+    assert lines[0].startswith("directions")
+    assert [line.split()[0] for line in lines[1:3]] == ["top", "random"]
+    assert "1.00 [1.00, 1.00]" in lines[1]
+    assert "0.25 [" in lines[2]
+    assert "pixels off the garment: 0.50" in lines[3]
+    write_measures(rows, tmp_path)
+    stored = json.loads((tmp_path / "measures.json").read_text())
+    assert [row["judge_accuracy"] for row in stored] == [0.95, 0.25]
+    with open(tmp_path / "measures.csv", newline="") as stream:
+        table = list(csv.DictReader(stream))
+    assert [float(row["judge_accuracy"]) for row in table] == [0.95, 0.25]
+    assert table[0].keys() == stored[0].keys()
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_control_differs_in_what_its_name_says(teacher, name):
+    clarid = Clarid(teacher, sigma=2.0, k="energy:0.5", guidance=3.0, tap="block1")
+    clarid.num_dirs = 6
+    control = control_of(clarid, name)
+    same = {"kind": "none", "guidance": 1.0} if name == "reconstruction" else {"kind": name}
+    assert control.config == replace(clarid.config, **same)
+    assert (control.num_dirs, control.sigma_te, control.tap) == (6, 2.0, "block1")
+    assert control.ledger is not clarid.ledger
+
+
+def test_a_control_is_decoded_from_the_same_latents(teacher):
+    x_te = draw(30, 3, 4, 4).double()
+    labels = torch.arange(30) % 3
+    scene = Scene(labels, torch.zeros(30, 4, 4, dtype=torch.bool), torch.zeros(30, 3))
+    clarid = Clarid(teacher, sigma=2.0, k=6, kind="random", steps=3)
+    latents, samples = decode_control(clarid, x_te, scene, np.arange(100, 130), seed=7)
+    # In batches of 25, each with the seed of its first image.
+    for part in (slice(0, 25), slice(25, 30)):
+        V = clarid.directions(x_te[part], labels[part], 7 + 100 + part.start).V
+        kept = x_te[part].flatten(1) - (V @ (V.mT @ x_te[part].flatten(1)[:, :, None])).squeeze(2)
+        assert torch.allclose(latents[part].flatten(1), kept, atol=1e-12)
+        assert torch.allclose(samples[part], clarid.sample(latents[part], labels[part]))
+    unchanged, _ = decode_control(control_of(clarid, "none"), x_te, scene, np.arange(30), 0)
+    assert torch.equal(unchanged, x_te)
+
+
+def test_images_of_the_scene_are_in_the_range_of_the_colours():
+    data = load_backdrops("test", variant="only_bg")
+    indices = np.arange(5)
+    images = to_unit_range(data.images(indices))
+    assert torch.allclose(images.mean(dim=(2, 3)), scene_of(data, indices).colours, atol=1e-6)

@@ -1,0 +1,144 @@
+"""`clarep select` from the command line: its files, a real kill, and users' mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clarep.cli.main import main
+
+SMALL = "--ts 0.6 0.85 --ks 4 0.004 --seeds 0 1 --images 20 --steps 2"
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def cells(out: str) -> dict[str, dict]:
+    """Return the stored cells, without what a clock or a meter measured."""
+    stored = {path.name: json.loads(path.read_text()) for path in Path(out, "cells").glob("*.json")}
+    for cell in stored.values():
+        del cell["cost"]["seconds"], cell["cost"]["peak_memory_mb"]
+    return stored
+
+
+def test_killed_it_goes_on_and_ends_with_the_same_numbers(
+    tiny_teacher_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    command = ["select", "--teacher", str(tiny_teacher_path), *SMALL.split(), "--out"]
+    whole = "import sys; from clarep.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    run = subprocess.Popen(
+        [sys.executable, "-c", whole, *command, "killed"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 120
+    while not list(Path("killed/cells").glob("*.json")) and time.monotonic() < deadline:
+        assert run.poll() is None
+        time.sleep(0.02)
+    os.kill(run.pid, signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    left = {path: path.stat().st_mtime_ns for path in Path("killed/cells").glob("*.json")}
+    assert 1 <= len(left) < 4
+    assert not Path("killed/best.json").exists()
+
+    assert main([*command, "killed"]) == 0
+    printed = capsys.readouterr()
+    assert f"{len(left) + 1}/4 cells" in printed.err
+    assert {path: path.stat().st_mtime_ns for path in left} == left
+    for line in (
+        "recommended: t = ",
+        "because ",
+        "by the NMI given the class",
+        "table in killed/table.csv",
+        "heat map in killed/heatmap.png",
+        "recommendation in killed/best.json",
+    ):
+        assert line in printed.out
+
+    assert main([*command, "straight", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["wrote"]["recommendation"] == "straight/best.json"
+    assert cells("killed") == cells("straight")
+    assert Path("killed/table.json").read_bytes() == Path("straight/table.json").read_bytes()
+    assert Path("killed/heatmap.png").read_bytes() == Path("straight/heatmap.png").read_bytes()
+    best = json.loads(Path("killed/best.json").read_text())
+    assert (best["t"], best["tap"], best["k"]) == (answer["t"], answer["tap"], answer["k"])
+    assert best["seeds"] == [0, 1]
+    assert best["config"]["ks"] == [4, 12]
+    assert {"sigma", "reason", "runner_up", "rule", "versions", "cost"} <= set(best)
+    with Image.open("killed/heatmap.png") as picture:
+        assert picture.width > 4 * 150
+
+    assert main([*command, "killed", "--guidance", "2"]) == 2
+    assert "guidance: 3.0 there, 2.0 now" in capsys.readouterr().err
+
+
+def test_garments_are_compared_without_a_judge(
+    tiny_teacher_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    small = "--data garments --ts 0.6 --ks 4 --seeds 0 --images 20 --steps 2"
+    assert main(["select", "--teacher", str(tiny_teacher_path), *small.split()]) == 0
+    printed = capsys.readouterr().out
+    assert "one seed: no intervals" in printed
+    assert "no judge knows these classes" in printed
+    assert "judge accuracy" not in printed
+    assert json.loads(Path("runs/select/best.json").read_text())["k"] == 4
+
+
+WRONG = {
+    "tap": ("--taps midd", "did you mean mid"),
+    "t": ("--ts 0.6 1.5", "t 1.5 is outside (0, 1)"),
+    "t in time, not in sigma": ("--ts 0.999", "outside the teacher's range"),
+    "k above the latent": ("--ks 4 4000", "outside 1 to 3072"),
+    "k below 1": ("--ks 0", "outside 1 to 3072"),
+    "k between": ("--ks 4.5", "whole number"),
+    "energy": ("--ks 4 energy:0.8", "another number of directions at every t"),
+    "k is no number": ("--ks many", "k = 'many' is not understood"),
+    "no ts": ("--ts", "--ts is empty"),
+    "no ks": ("--ks", "--ks is empty"),
+    "no taps": ("--taps", "--taps is empty"),
+    "no seeds": ("--seeds", "--seeds is empty"),
+    "t twice": ("--ts 0.6 0.60", "--ts holds 0.6 and 0.6"),
+    "k twice": ("--ks 0.01 31", "--ks holds 0.01 and 31, which are the same (31)"),
+    "tap twice": ("--taps mid mid", "--taps holds mid and mid"),
+    "seed twice": ("--seeds 1 1", "--seeds holds 1 and 1"),
+    "seed": ("--seeds -1", "seed -1 is outside"),
+    "images": ("--images 9", "give --images at least 20"),
+    "images of a class": ("--images 60000", "give --images at most"),
+    "steps": ("--steps 0", "0 steps are too few"),
+    "guidance": ("--guidance -1", "guidance -1 is outside"),
+    "branch": ("--branch nul", "--branch"),
+    "teacher": ("--teacher backdrp", "did you mean backdrops"),
+    "data": ("--data garmets", "did you mean garments"),
+    "size": ("--data wide.npz --images 20", "--image-size 32"),
+    "labels": ("--data many.npz --images 30", "label 10 is outside the teacher's classes"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_users_mistake_is_one_line_and_exit_code_2(
+    case: str, tiny_teacher_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for name, classes, side in (("wide", 10, 16), ("many", 11, 32)):
+        labels = np.repeat(np.arange(classes), 3)
+        names = np.array([str(i) for i in range(classes)])
+        x = np.zeros((len(labels), side, side, 3), np.uint8)
+        np.savez(f"{name}.npz", x=x, y=labels, classes=names)
+    options, words = WRONG[case]
+    assert main(["select", "--teacher", str(tiny_teacher_path), *options.split()]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("clarep: ")
+    assert printed.err.count("\n") == 1
+    assert words in printed.err
+    assert not Path("runs").exists()
