@@ -41,6 +41,11 @@ def test_the_highest_nmi_of_the_null_branch_wins():
     assert recommend(table, "nmi_conditional").chosen is table[1]
 
 
+def test_it_says_so_where_guidance_alone_is_as_good():
+    reason = recommend([setting(0, 0.7), setting(10, 0.7)]).reason
+    assert "the projection gains nothing" in reason
+
+
 def test_what_loses_the_object_is_not_eligible():
     table = [setting(0, 0.5, 0.9), setting(10, 0.6, 0.9), setting(20, 0.9, 0.87)]
     found = recommend(table)

@@ -221,7 +221,7 @@ def test_a_warm_start_saves_products(measure):
 def test_a_start_of_any_width(width):
     jacobian = operator("slow")
     start = torch.randn(1, N, width, generator=torch.Generator().manual_seed(2)).double()
-    found = solve(jacobian, 16, start=start)
+    found = solve(jacobian, 16, start=start, block_size=8)
     assert_sound(jacobian, found, 16)
     assert missing_share(jacobian, found).max() <= 0.02
 

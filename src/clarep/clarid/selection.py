@@ -191,6 +191,8 @@ def _reason(
             f"k within one standard error ({within:.3f}) of it, {ours:.3f}"
         )
     text += f"; guidance alone there reaches {_nmi(alone, nmi).mean:.3f}"
+    if _nmi(alone, nmi).mean >= ours:
+        text += " (no less, so that the projection gains nothing by this measure)"
     before = alone.measures["judge_accuracy"]
     if judge is not None and before is not None:
         text += f", and the judge's accuracy is {judge.mean:.2f} against {before.mean:.2f}"

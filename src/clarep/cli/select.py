@@ -77,6 +77,7 @@ def _best(
         "by_conditional_nmi": _where(conditional.chosen),
         "rule": RULE,
         "seeds": sorted(grid.config.seeds),
+        "grid": asdict(grid.config),
         "config": cells[0]["config"],
         "versions": versions(),
         "cost": sum_costs([cell["cost"] for cell in cells]),

@@ -70,7 +70,7 @@ def top_right_singular_subspace(
             progress; all images go on until the last one meets it.
         start: a guess of the subspace (from a neighbouring noise level, say), any width; where
             it is wider than a block, the directions added later still come by the block.
-        block_size: directions added at a time; by default a sixteenth of k, at least 4:
+        block_size: directions added at a time; by default a sixteenth of k, at least 8:
             small blocks need the fewest products (docs/solver.md), large ones are faster each.
         max_products: stop once they are used, whatever the error; k directions need about 4 k.
         dtype, device: of the products.
@@ -81,7 +81,7 @@ def top_right_singular_subspace(
     m, n = shape
     if not 1 <= k <= n:
         raise UserError(f"k = {k} is outside 1 to {n}, the dimension of the latent: choose fewer")
-    width = min(block_size or max(4, math.ceil(k / 16)), n, m)
+    width = min(block_size or max(8, math.ceil(k / 16)), n, m)
     given = 0 if start is None else start.shape[2]
     random = torch.randn(batch, n, max(0, width - given), generator=generator, dtype=dtype)
     random = random.to(device)

@@ -1,0 +1,420 @@
+"""`clarep identify` from images to a stored set, killed, fed with mistakes, and looked at."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
+from clarep.clarid.clarid import Clarid
+from clarep.cli.main import main
+from clarep.data.backdrops import load_backdrops
+from clarep.engine.artefacts import sha256_file
+from clarep.engine.progress import progress
+
+QUICK = "--fraction 0.002 --steps 2 --k 4 --control-images 0"  # an image a class
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def command(tiny_teacher_path: Path):
+    """Build the arguments of a run with the tiny teacher."""
+
+    def build(more: str = "", options: str = QUICK, out: str = "out") -> list[str]:
+        base = ["identify", "--teacher", str(tiny_teacher_path), "--out", out]
+        return [*base, *options.split(), *more.split()]
+
+    return build
+
+
+def shard_bytes(out: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(out, "canon").glob("*.safetensors")}
+
+
+def assert_one_line(printed, words: str) -> None:
+    assert printed.out == ""
+    assert printed.err.startswith("clarep: ")
+    assert printed.err.count("\n") == 1
+    assert words in printed.err
+    assert "Traceback" not in printed.err
+
+
+def assert_picture(path: str, rows: int) -> None:
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        picture.load()
+        assert picture.height > 100 * rows
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 50
+
+
+def test_the_whole_road_on_backdrops(command, tiny_teacher_path, capsys):
+    controls = "--controls none reconstruction random bottom middle --control-images 10"
+    options = f"--fraction 0.002 --steps 2 --k 4 --seed 3 --t 0.7 {controls}"
+    assert main(command(options=options)) == 0
+    printed = capsys.readouterr()
+    for line in (
+        "canonical set in out/canon",
+        "picture in out/report/canonical.png",
+        "spectrum in out/report/spectrum.png",
+        "table in out/report/measures.csv",
+        "10 images, ",
+    ):
+        assert line in printed.out
+    assert "identify: 10/10 images" in printed.err
+    assert "measure: 6/6 rows" in printed.err
+    assert "note" not in printed.err  # the classes are the teacher's
+
+    canonical = CanonicalSet.load("out/canon")
+    assert len(canonical) == 10
+    config = canonical.manifest["config"]
+    assert (config["tap"], config["num_dirs"], config["seed"]) == ("mid", 4, 3)
+    assert config["sigma_te"] == pytest.approx(np.tan(0.35 * np.pi))
+    assert config["clarid"]["steps"] == 2
+    assert config["teacher_sha256"] == sha256_file(tiny_teacher_path)
+    assert config["data_options"]["data"] == "backdrops"
+    # Heun, 2 steps: 4 up, 4 down, and 5 with guidance, which takes two.
+    assert canonical.manifest["cost"]["denoiser_evaluations"] == 10 * (4 + 4 + 2 * 5)
+    assert canonical.manifest["cost"]["jacobian_products"] >= 10 * 4 * 4
+    labels = canonical.tensors["label"]
+    assert sorted(labels.tolist()) == list(range(10))
+    data = load_backdrops("train")
+    assert data.labels[canonical.tensors["index"].numpy()].tolist() == labels.tolist()
+
+    rows = {row["kind"]: row for row in json.loads(Path("out/report/measures.json").read_text())}
+    assert list(rows) == ["top", "none", "reconstruction", "random", "bottom", "middle"]
+    assert all(row["images"] == 10 for row in rows.values())
+    assert {kind for kind, row in rows.items() if row["removed_on_background"] is None} == {
+        "none",
+        "reconstruction",
+    }
+    assert len({row["sample_within"] for row in rows.values()}) == 6  # each did another thing
+    assert all(kind in printed.out for kind in rows)
+    assert_picture("out/report/canonical.png", rows=10)
+    assert_picture("out/report/spectrum.png", rows=1)
+
+
+def test_the_stored_set_is_what_the_api_gives(command, tiny_teacher_path):
+    from clarep.clarid.identify import identify
+    from clarep.data.labelled import class_balanced_choice, to_unit_range
+    from clarep.teachers import load_teacher
+
+    assert main(command("--seed 1 --shard-size 4")) == 0
+    stored = CanonicalSet.load("out/canon")
+    data = load_backdrops("train")
+    chosen = class_balanced_choice(data.labels, 0.002, 1)
+    assert stored.tensors["index"].tolist() == chosen.tolist()
+    clarid = Clarid(load_teacher(str(tiny_teacher_path)), steps=2, k=4)
+    part = chosen[4:8]
+    reps = clarid(
+        to_unit_range(data.images(part)),
+        torch.from_numpy(data.labels[part]),
+        seed=1 + int(part[0]),
+    )
+    for i, rep in enumerate(reps):
+        assert torch.equal(stored[4 + i].latent, rep.latent)
+        assert torch.equal(stored[4 + i].sample, rep.sample)
+    steps = list(identify(clarid, data, chosen, {}, Path("api"), seed=1, shard_size=4))
+    assert [(step.done, step.new, step.total) for step in steps] == [
+        (0, 0, 10),
+        (4, 4, 10),
+        (8, 4, 10),
+        (10, 2, 10),
+    ]
+    assert shard_bytes("api") == {} and len(list(Path("api").glob("*.safetensors"))) == 3
+
+
+def test_json(command, capsys):
+    assert main(command("--json --kind random")) == 0
+    printed = capsys.readouterr()
+    answer = json.loads(printed.out)
+    assert answer["images"] == 10
+    assert answer["measures"] == answer["skipped"] == []
+    assert answer["cost"]["images"] == 10
+    assert answer["cost"]["jacobian_products"] == 0
+    assert answer["round_trip_psnr_median"] > 0
+    assert answer["wrote"] == {"canonical set": "out/canon", "picture": "out/report/canonical.png"}
+    assert all(Path(path).exists() for path in answer["wrote"].values())
+
+
+def test_a_share_of_energy_is_settled_and_paid_for(command, capsys):
+    assert main(command("--json --k energy:0.3 --shard-size 5")) == 0
+    answer = json.loads(capsys.readouterr().out)
+    canonical = CanonicalSet.load("out/canon")
+    k = canonical.manifest["config"]["num_dirs"]
+    assert 1 <= k < 1024
+    assert canonical.tensors["singular_values"].shape == (10, k)
+    first, second = (shard["cost"] for shard in canonical.manifest["shards"])
+    dense = 4 * 1024  # the exact Jacobian of four images
+    assert first["jacobian_products"] > dense
+    assert answer["cost"]["jacobian_products"] == sum(
+        cost["jacobian_products"] for cost in (first, second)
+    )
+    assert "resolve k" not in second["seconds"]
+
+
+def start(arguments: list[str]) -> "subprocess.Popen[bytes]":
+    code = "import sys; from clarep.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_killed_it_goes_on_and_ends_with_the_same_bytes(command, capsys, monkeypatch):
+    options = "--fraction 0.008 --steps 2 --k 4 --control-images 0 --shard-size 2"
+    run = start(command(options=options, out="killed"))
+    deadline = time.monotonic() + 60
+    while not shard_bytes("killed") and time.monotonic() < deadline:
+        assert run.poll() is None
+        time.sleep(0.01)
+    os.kill(run.pid, signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    manifest = json.loads(Path("killed/canon", MANIFEST).read_text())
+    stored = len(manifest["shards"])
+    assert manifest["complete"] is False
+    assert len(shard_bytes("killed")) < 20
+    before = {path: path.stat().st_mtime_ns for path in Path("killed/canon").glob("*.safetensors")}
+
+    capsys.readouterr()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert main(command(options=options, out="killed")) == 0
+        assert f"identify: {2 * stored + 2}/40 images" in capsys.readouterr().err
+        assert main(command(options=options, out="whole")) == 0
+    finally:
+        torch.set_num_threads(threads)
+    kept = [path for path, changed in before.items() if path.stat().st_mtime_ns == changed]
+    assert len(kept) >= stored
+    assert len(shard_bytes("whole")) == 20
+    assert shard_bytes("killed") == shard_bytes("whole")
+    assert not list(Path("killed").rglob("*.tmp"))
+
+
+def test_done_it_computes_nothing_again(command, monkeypatch, capsys):
+    assert main(command()) == 0
+    whole = shard_bytes("out")
+    Path("out/report/canonical.png").unlink()
+
+    def never(*_, **__):
+        raise AssertionError("it inverted images again")
+
+    monkeypatch.setattr(Clarid, "invert", never)
+    assert main(command()) == 0
+    assert shard_bytes("out") == whole
+    assert Path("out/report/canonical.png").exists()
+
+
+def make_photographs(root: str, classes: int = 10, count: int = 2) -> None:
+    """Write photographs, smooth colours with some noise, of odd and different sizes."""
+    rng = np.random.default_rng(0)
+    for label in range(classes):
+        folder = Path(root, f"class{label:02d}")
+        folder.mkdir(parents=True)
+        for i in range(count):
+            height, width = rng.integers(33, 60, size=2)
+            shade = np.linspace(0, 200, height)[:, None, None] + rng.integers(0, 50, size=3)
+            noisy = shade.repeat(width, 1) + rng.normal(0, 5, (height, width, 3))
+            pixels = noisy.clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"photo{i}.png")
+
+
+def test_a_folder_of_photographs(command, capsys):
+    make_photographs("photos")
+    options = "--data photos --image-size 32 --fraction 0.5 --steps 2 --k 0.002"
+    assert main(command(options=options)) == 0
+    printed = capsys.readouterr()
+    assert "labels are matched by number" in printed.err
+    assert "table" not in printed.out  # without masks there is nothing to measure
+    canonical = CanonicalSet.load("out/canon")
+    assert sorted(canonical.tensors["label"].tolist()) == list(range(10))
+    assert canonical.tensors["singular_values"].shape == (10, 6)
+    assert canonical.manifest["config"]["data_options"]["data"] == "photos"
+    assert_picture("out/report/canonical.png", rows=10)
+
+
+def test_a_broken_photograph(command, capsys, monkeypatch):
+    make_photographs("photos")
+    broken = Path("photos/class03/photo1.png")
+    broken.write_bytes(broken.read_bytes()[:200])
+    Path("photos/class05/photo0.png").write_bytes(b"")
+    options = "--data photos --image-size 32 --fraction 1 --steps 2 --k 4"
+    with monkeypatch.context() as patch:
+        patch.setattr(Clarid, "invert", lambda *_: pytest.fail("found after something expensive"))
+        assert main(command(options=options)) == 2
+    assert_one_line(capsys.readouterr(), str(broken))
+    assert not Path("out").exists()
+
+    assert main(command("--skip-bad", options=options)) == 0
+    printed = capsys.readouterr()
+    assert f"skipped {broken}: " in printed.out
+    assert "skipped photos/class05/photo0.png: it is empty (zero bytes)" in printed.out
+    assert len(CanonicalSet.load("out/canon")) == 18
+    assert main(command("--skip-bad --json", options=options)) == 0
+    assert len(json.loads(capsys.readouterr().out)["skipped"]) == 2
+
+
+def make_bad_data() -> None:
+    make_photographs("many", classes=12, count=1)
+    make_photographs("odd", classes=10, count=1)
+    Path("empty").mkdir()
+    Path("a_file").write_text("")
+    Path("cut.safetensors").write_bytes(b"\x10\x00\x00")
+    for label in range(10):
+        Path("small", str(label)).mkdir(parents=True)
+        Image.new("RGB", (16, 16), "red").save(Path("small", str(label), "x.png"))
+        Path("zero", str(label)).mkdir(parents=True)
+        Path("zero", str(label), "x.png").write_bytes(b"")
+
+
+WRONG = {
+    "teacher": ("--teacher backdrp", "unknown teacher 'backdrp': did you mean backdrops"),
+    "teacher's path": ("--teacher no/such", "there is no teacher at no/such"),
+    "truncated teacher": ("--teacher cut.safetensors", "cannot read a teacher from cut"),
+    "data": ("--data backdrp", "unknown data set 'backdrp': did you mean backdrops"),
+    "data's path": ("--data no/such", "no such file or folder"),
+    "empty folder": ("--data empty", "empty holds no class folders"),
+    "split": ("--split tset", "did you mean test"),
+    "variant": ("--variant orignal", "did you mean original"),
+    "tap": ("--tap midd", "unknown tap 'midd': did you mean mid"),
+    "kind": ("--kind botom", "bottom"),
+    "branch": ("--branch nul", "null"),
+    "solver": ("--solver huen", "heun"),
+    "control": ("--controls none randm", "unknown control 'randm': did you mean random"),
+    "option": ("--guidnce 3", "--guidance"),
+    "value": ("--steps many", "--steps"),
+    "t too high": ("--t 1.5", "t 1.5 is outside (0, 1)"),
+    "t too low": ("--t 0", "t 0 is outside (0, 1)"),
+    "t of no trained level": ("--t 0.999", "outside the teacher's range (0.01, 80]"),
+    "sigma too high": ("--sigma 100", "sigma 100 is outside the teacher's range (0.01, 80]"),
+    "sigma too low": ("--sigma 0.001", "sigma 0.001 is outside"),
+    "sigma is no number": ("--sigma nan", "sigma nan is outside"),
+    "t and sigma": ("--t 0.5 --sigma 1", "both t and sigma are given"),
+    "k too large": ("--k 5000", "outside 1 to 3072, the latent's dimension"),
+    "k too small": ("--k 0", "k = 0 means 0 directions"),
+    "k in between": ("--k 1.5", "k = 1.5 is neither a whole number nor a share"),
+    "k infinite": ("--k inf", "k = inf is neither"),
+    "k in words": ("--k lots", "k = 'lots' is not understood"),
+    "k of too much energy": ("--k energy:2", "k = 'energy:2' is not understood"),
+    "guidance": ("--guidance -1", "guidance -1 is outside"),
+    "steps": ("--steps 0", "0 steps are too few"),
+    "tolerance": ("--tolerance 2", "tolerance 2 is outside (0, 1)"),
+    "memory": ("--memory-mb 0", "memory_mb 0"),
+    "fraction": ("--fraction 0", "fraction 0.0 is outside (0, 1]"),
+    "seed": ("--seed -1", "seed -1 is outside"),
+    "shard size": ("--shard-size 0", "--shard-size 0 is below 1"),
+    "control images": ("--control-images 3", "--control-images 3 are too few"),
+    "classes": ("--data many --image-size 32", "is outside the teacher's classes 0 to 9"),
+    "mixed sizes": ("--data odd", "--image-size"),
+    "size": ("--data small", "images are 3x16x16"),
+    "zero bytes": ("--data zero --image-size 32", "it is empty (zero bytes); --skip-bad"),
+    "nothing left": ("--data zero --image-size 32 --skip-bad", "is left"),
+    "does not apply": ("--data small --correlation 0.5", "does not apply"),
+    "out is a file": ("--out a_file", "cannot write a_file/canon (Not a directory)"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_users_mistake_is_one_line_and_exit_code_2(case, command, capsys):
+    make_bad_data()
+    more, words = WRONG[case]
+    assert main(command(more)) == 2
+    assert_one_line(capsys.readouterr(), words)
+    assert not Path("out").exists()
+
+
+def test_a_teacher_of_other_channels(command, capsys):
+    from clarep.teachers import UNet, UNetConfig, save_unet
+
+    grey = UNet(UNetConfig(image_channels=1, widths=(8,), embed_dim=8))
+    save_unet(grey, Path("grey.safetensors"), tuple("abcdefghij"), 0.01, 80.0)
+    assert main(command("--teacher grey.safetensors")) == 2
+    assert_one_line(capsys.readouterr(), "images are 3x32x32")
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("--seed 1", "seed: 0 there, 1 now"),
+        ("--k 5", "k: 4 there, 5 now"),
+        ("--t 0.5", "t: null there, 0.5 now"),
+        ("--kind random", 'kind: "top" there, "random" now'),
+        ("--correlation 0.5", "correlation=0.5"),
+        ("--fraction 0.004", "fraction: 0.002 there, 0.004 now"),
+        ("--shard-size 3", "shard_size: 50 there, 3 now"),
+    ],
+)
+def test_a_folder_of_another_configuration(command, capsys, more, words):
+    assert main(command()) == 0
+    capsys.readouterr()
+    whole = shard_bytes("out")
+    assert main(command(more)) == 2
+    printed = capsys.readouterr()
+    assert_one_line(printed, words)
+    assert "out/canon holds a canonical set of another configuration" in printed.err
+    assert shard_bytes("out") == whole
+
+
+def test_a_tampered_shard(command, capsys):
+    assert main(command("--shard-size 5")) == 0
+    whole = shard_bytes("out")
+    shard = Path("out/canon/shard-00001.safetensors")
+    changed = bytearray(whole[shard.name])
+    changed[-1] ^= 1
+    for damaged in (bytes(changed), whole[shard.name][:1000]):
+        shard.write_bytes(damaged)
+        capsys.readouterr()
+        assert main(command("--shard-size 5")) == 2
+        assert_one_line(capsys.readouterr(), f"shard {shard} is truncated or changed")
+    shard.unlink()
+    assert main(command("--shard-size 5")) == 0
+    assert shard_bytes("out") == whole
+
+
+def test_an_unreadable_manifest(command, capsys):
+    assert main(command()) == 0
+    capsys.readouterr()
+    Path("out/canon", MANIFEST).write_text("{")
+    assert main(command()) == 2
+    assert_one_line(capsys.readouterr(), "cannot read out/canon/manifest.json")
+
+
+def test_a_mistake_found_late_binds_no_one(command, capsys, monkeypatch):
+    """A setting that fails at the first image must not hold the folder for itself."""
+    from clarep.errors import UserError
+
+    def fail(*_, **__):
+        raise UserError("the features are not finite")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Clarid, "invert", fail)
+        assert main(command("--k 5")) == 2
+    assert_one_line(capsys.readouterr(), "the features are not finite")
+    assert main(command("--k 6")) == 0
+    assert CanonicalSet.load("out/canon").manifest["config"]["num_dirs"] == 6
+
+
+def test_progress_says_how_far_and_how_fast(capsys):
+    with progress("walk", "steps", total=10, done=4) as advance:
+        advance(0)  # no rate yet, and so no time left
+        advance(3)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "walk: 4/10 steps, 0.00 steps/s"
+    assert lines[1].startswith("walk: 7/10 steps, ")
+    assert lines[1].endswith(" s left")
