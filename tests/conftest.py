@@ -1,5 +1,7 @@
 """Every test runs with the shapes and types of clarep's signatures enforced."""
 
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,22 @@ def tiny_teacher_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tiny") / "teacher.safetensors"
     save_unet(net, path, CLASS_NAMES, 0.01, 80.0)
     return path
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mount a file system of a given size ("200k"), or change its size; skip without the right."""
+    disk = tmp_path / "disk"
+
+    def of_size(size: str) -> Path:
+        options = f"remount,size={size}" if disk.exists() else f"size={size}"
+        disk.mkdir(exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+        if made.returncode:
+            pytest.skip(f"no file system can be mounted here: {made.stderr.strip()}")
+        return disk
+
+    yield of_size
+    if disk.is_mount():
+        subprocess.run(["umount", str(disk)], check=True)

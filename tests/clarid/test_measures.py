@@ -100,6 +100,10 @@ def test_within_over_total_at_its_ends():
     assert within_over_total(draw(12, 4), torch.zeros(12, dtype=torch.int64)) == pytest.approx(1)
 
 
+def test_points_that_are_all_the_same_have_no_variance():
+    assert within_over_total(torch.ones(6, 4), torch.arange(6) % 2) == 0
+
+
 def test_a_probe_reads_what_is_linear_and_no_noise():
     features = draw(120, 4, 2, 2)
     targets = features.flatten(1) @ draw(16, 3, seed=1) + 5
@@ -119,6 +123,7 @@ def test_nmi_of_blobs_and_of_noise():
     blobs = 20 * nn.functional.one_hot(labels).float() + draw(40, 4)
     assert cluster_nmi(blobs[:, :, None, None], labels, 0) == pytest.approx(1)
     assert cluster_nmi(draw(200, 4), torch.arange(200) % 4, 0) < 0.1
+    assert cluster_nmi(torch.ones(40, 4), labels, 0) == 0
 
 
 def test_the_bootstrap_interval_is_about_the_normal_one():

@@ -135,7 +135,7 @@ def _spectral_directions(
 ) -> Subspace:
     """Return directions of the middle or the end of the spectrum, in float64.
 
-    A third of the time of an SVD; singular values below 1e-8 of the largest are not told apart.
+    Half the time of an SVD; singular values below 1e-8 of the largest are not told apart.
     """
     # Image by image: a batch of n x n eigenproblems would not fit in memory.
     V = torch.stack([_eigenvectors(jacobian.double(), kind, k) for jacobian in dense])

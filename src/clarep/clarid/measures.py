@@ -4,6 +4,7 @@ The masks of `backdrops` are exact, so that background and garment can be told a
 judge is a classifier that neither the teacher nor CLARID has seen (docs/measures.md).
 """
 
+import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -70,7 +71,7 @@ def within_over_total(
         (flat[labels == label] - flat[labels == label].mean(0)).square().sum()
         for label in labels.unique()
     )
-    return float(within / total)
+    return float(within / total) if total > 0 else 0.0
 
 
 def probe_r2(features: Float[Tensor, "batch *shape"], targets: Float[Tensor, "batch t"]) -> float:
@@ -98,10 +99,15 @@ def cluster_nmi(
 ) -> float:
     """Return the normalised mutual information, in [0, 1], of k-means clusters and classes."""
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.metrics import normalized_mutual_info_score
 
     flat = features.flatten(1).numpy()
-    clusters = KMeans(len(labels.unique()), n_init=10, random_state=seed).fit_predict(flat)
+    k_means = KMeans(len(labels.unique()), n_init=10, random_state=seed)
+    with warnings.catch_warnings():
+        # Fewer distinct points than classes: where all is projected out, say.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        clusters = k_means.fit_predict(flat)
     return float(normalized_mutual_info_score(labels.numpy(), clusters))
 
 
