@@ -107,7 +107,7 @@ def test_the_manifest(folder):
     assert manifest["complete"] is True
     assert manifest["config"] == CONFIG
     assert manifest["images"] == 7
-    assert {"python", "clarep", "torch", "numpy"} <= manifest["versions"].keys()
+    assert {"python", "clarep", "torch", "numpy"} <= manifest["shards"][0]["versions"].keys()
     assert manifest["cost"]["denoiser_evaluations"] == 30
     assert manifest["cost"]["seconds"] == {"invert": 4.5}
     assert manifest["cost"]["peak_memory_mb"] == 100

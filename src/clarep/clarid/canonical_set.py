@@ -61,7 +61,6 @@ class CanonicalSetWriter:
             "format": _FORMAT,
             "complete": False,
             "config": json.loads(json.dumps(config)),
-            "versions": versions(),
             "images": len(chosen),
             "shards": [],
         }
@@ -95,6 +94,7 @@ class CanonicalSetWriter:
                 "images": [rep.index for rep in reps],
                 "ranges": {field: _range(tensors[field]) for field in ("latent", "sample")},
                 "cost": cost,
+                "versions": versions(),  # a resumed run may have others than its start
             }
         )
         self._manifest["shards"].sort(key=lambda shard: shard["file"])

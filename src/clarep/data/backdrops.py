@@ -202,6 +202,8 @@ def load_backdrops(
         raise unknown_name("variant", variant, VARIANTS)
     if not 0 <= correlation <= 1:
         raise UserError(f"correlation {correlation} is outside [0, 1]: give a share such as 0.9")
+    if seed < 0:
+        raise UserError(f"seed {seed} is negative: give 0 or more")
     _, labels = garment_arrays(split, garments_path)
     name = f"backdrops/{split}/seed={seed}/correlation={correlation:g}/{variant}"
     data = Backdrops(

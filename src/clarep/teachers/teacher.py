@@ -126,8 +126,13 @@ class Teacher(ABC):
         """Raise UserError if images (B, C, H, W) are not of the teacher's shape."""
         if tuple(images.shape[1:]) != self.image_shape:
             want, got = self.image_shape, tuple(images.shape[1:])
+            mend = (
+                f"load the data with image_size={want[1]} (--image-size {want[1]}), "
+                "which makes it RGB and resizes it"
+                if want[0] == 3
+                else "choose a teacher of RGB images, which is how clarep loads all data"
+            )
             raise UserError(
                 f"images are {got[0]}x{got[1]}x{got[2]} (channels x height x width) and the "
-                f"teacher takes {want[0]}x{want[1]}x{want[2]}: load the data with "
-                f"image_size={want[1]} (--image-size {want[1]}), which makes it RGB and resizes it"
+                f"teacher takes {want[0]}x{want[1]}x{want[2]}: {mend}"
             )
