@@ -1,7 +1,9 @@
 """Every test runs with the shapes and types of clarep's signatures enforced."""
 
+import resource
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,22 @@ def tiny_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     yield of_size
     if disk.is_mount():
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture
+def no_file_above() -> Callable[[int], AbstractContextManager[None]]:
+    """Limit the size of a file that can be written, in bytes, while a block runs.
+
+    The kernel then fails a write (EFBIG) as it does on a full disk, and needs no right for it.
+    """
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited

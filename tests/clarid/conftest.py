@@ -11,13 +11,15 @@ from clarep.teachers.teacher import Teacher
 SHAPE = (3, 4, 4)
 N = 48
 SCALE = 0.5  # standard deviation of each class
+SIGMA_TE = 2.0  # where the tests take the Jacobian, unless they say otherwise
 
 
 class LinearTeacher(Teacher):
     """Gaussian classes and linear features, float64.
 
     Every label has an embedding e (tokens, width); the null label's is 0. The class mean is
-    linear in e; the features are A(e) x with A(e) = base + mean(e) * slant. With `text` the
+    linear in e; the features are g(sigma) A(e) x with A(e) = base + mean(e) * slant and
+    g(sigma) = 1 + log1p(sigma), so that a wrong noise level shows. With `text` the
     condition is the embedding itself, as of a text encoder, else the label.
     """
 
@@ -55,10 +57,11 @@ class LinearTeacher(Teacher):
     def mean(self, cond):
         return (self.embedded(cond).flatten(1) @ self.to_mean).reshape(-1, *SHAPE)
 
-    def matrix(self, cond, tap):
-        """A(e), (B, m, n)."""
+    def matrix(self, cond, tap, sigma=SIGMA_TE):
+        """g(sigma) A(e), (B, m, n); sigma is a number or (B,)."""
         lean = self.embedded(cond).mean(dim=(1, 2))[:, None, None]
-        return self.base[tap] + lean * self.slant[tap]
+        gain = 1 + torch.as_tensor(sigma, dtype=torch.float64).log1p()
+        return gain.reshape(-1, 1, 1) * (self.base[tap] + lean * self.slant[tap])
 
     def denoise(self, x, sigma, cond):
         assert len(x) == len(sigma) == len(cond)
@@ -69,7 +72,7 @@ class LinearTeacher(Teacher):
     def features(self, x, sigma, cond, tap):
         self.check_tap(tap)
         assert len(x) == len(sigma) == len(cond)
-        return (self.matrix(cond, tap) @ x.flatten(1)[:, :, None]).squeeze(2)
+        return (self.matrix(cond, tap, sigma) @ x.flatten(1)[:, :, None]).squeeze(2)
 
     def sigma_from_t(self, t):
         self.check_t(t)

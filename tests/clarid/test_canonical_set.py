@@ -14,6 +14,12 @@ from clarep.clarid.canonical_set import MANIFEST, CanonicalSet, CanonicalSetWrit
 from clarep.clarid.clarid import CLARep as Rep
 from clarep.clarid.clarid import Clarid
 from clarep.cli import main as cli
+from clarep.cli.bench import Bench
+from clarep.cli.data import Data
+from clarep.cli.demo import Demo
+from clarep.cli.identify import Identify
+from clarep.cli.select import Select
+from clarep.cli.train_teacher import TrainTeacher
 from clarep.engine.artefacts import atomic_path, sha256_file, write_json
 from clarep.errors import UserError
 
@@ -166,9 +172,22 @@ def test_a_shard_that_the_manifest_does_not_know_yet_is_written_again(folder, tm
 
 def test_what_a_kill_left_is_cleared_away(tmp_path):
     write(tmp_path, shards=1)
-    (tmp_path / f".{SHARDS[1]}.4711.tmp").write_bytes(b"half a sha")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for pid in (gone.pid, 2**62, 2**80, os.getpid()):  # the last two: no id, and an earlier one's
+        (tmp_path / f".{SHARDS[1]}.{pid}.tmp").write_bytes(b"half a sha")
     write(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [MANIFEST, *SHARDS]
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path):
+    writing = tmp_path / f".{SHARDS[1]}.{os.getppid()}.tmp"
+    writing.write_bytes(b"half a sha")
+    theirs = tmp_path / ".notes.tmp"
+    theirs.write_bytes(b"not of clarep's naming")
+    write(tmp_path)
+    assert writing.exists()
+    assert theirs.exists()
 
 
 def truncate(path):
@@ -274,6 +293,30 @@ def test_a_manifest_that_cannot_be_used(folder, text, words):
         CanonicalSet.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"file": None}, "entry 1 of its shards lacks one of file, sha256, images, cost"),
+        ({"sha256": None}, "entry 1 of its shards lacks"),
+        ({"images": 3}, "entry 1 of its shards lacks"),
+        ({"cost": None}, "entry 1 of its shards lacks"),
+        ({"file": "../elsewhere.safetensors"}, "is not a file of this folder"),
+    ],
+)
+def test_a_manifest_whose_shards_are_not_whole(folder, change, words):
+    edit(folder, lambda manifest: manifest["shards"][1].update(change))
+    for use in (CanonicalSet.load, write):
+        with pytest.raises(UserError, match=rf"cannot read .*manifest.json .*{words}.*delete it"):
+            use(folder)
+
+
+@pytest.mark.parametrize("change", [{"shards": ["x"]}, {"shards": {}}, {"config": []}])
+def test_a_manifest_of_other_types(folder, change):
+    edit(folder, lambda manifest: manifest.update(change))
+    with pytest.raises(UserError, match=r"cannot read .*manifest.json"):
+        CanonicalSet.load(folder)
+
+
 def test_a_folder_without_a_set(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError, match=rf"holds no canonical set \(no {MANIFEST}\)"):
@@ -362,6 +405,63 @@ def test_a_limit_on_the_size_of_files(tmp_path, folder):
     done = run_with_a_limit(target, 0)
     assert (done.returncode, done.stderr) == (0, "")
     assert shard_bytes(target) == whole
+
+
+@pytest.mark.parametrize("stored", [0, 1, 2])
+def test_what_is_stored_stays_valid_where_no_more_fits(
+    tmp_path, stored, no_file_above, monkeypatch, capsys
+):
+    """As `test_a_full_disk`, where no file system may be mounted."""
+    target = tmp_path / "full"
+    write(tmp_path / "whole")
+    whole = shard_bytes(tmp_path / "whole")
+    write(target, shards=stored)
+    monkeypatch.setattr(cli, "_parse", lambda arguments: _Write(target))
+    with no_file_above(2000):  # also below what a manifest of shards takes
+        assert cli.main(["anything"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"clarep: cannot write {target}/{SHARDS[stored]} (File too large): ")
+    assert printed.endswith("run the same command again; what is stored stays valid\n")
+    assert sorted(os.listdir(target)) == [MANIFEST, *SHARDS[:stored]]
+    assert cli.main(["anything"]) == 0
+    assert shard_bytes(target) == whole
+    assert len(CanonicalSet.load(target)) == 7
+
+
+def test_a_manifest_that_does_not_fit_leaves_the_old_one(tmp_path, folder, no_file_above):
+    target = tmp_path / "full"
+    write(target, shards=1)
+    before = (target / MANIFEST).read_bytes()
+    writer = CanonicalSetWriter(target, CONFIG, CHOSEN, shard_size=3)
+    with no_file_above(100), pytest.raises(OSError, match="File too large") as caught:
+        writer._write_manifest()
+    assert caught.value.filename == str(target / MANIFEST)
+    assert (target / MANIFEST).read_bytes() == before
+    write(target)
+    assert shard_bytes(target) == shard_bytes(folder)
+
+
+@pytest.mark.parametrize(
+    ("command", "goes_on"),
+    [
+        (Identify(), True),
+        (Select(), True),
+        (Demo(), True),
+        (TrainTeacher(), True),
+        (Data(None), False),
+        (Bench(None), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_ctrl_c_promises_no_more_than_is_true(command, goes_on, monkeypatch, capsys):
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(command), "run", interrupt)
+    monkeypatch.setattr(cli, "_parse", lambda arguments: command)
+    assert cli.main(["anything"]) == 130
+    promise = "; the same command goes on where it stopped" if goes_on else ""
+    assert capsys.readouterr().err == f"clarep: stopped{promise}\n"
 
 
 @pytest.mark.parametrize("code", [errno.EDQUOT, errno.EROFS, errno.EACCES])

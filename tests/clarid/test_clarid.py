@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,7 +182,7 @@ def test_the_null_branch_is_another_jacobian(teacher, images, labels):
         by_branch[branch] = stacked(reps, "latent")
         assert float((by_branch[branch] - expected).abs().max()) < 1e-5
         # The canonical features are those of the class, whatever the branch of the Jacobian.
-        features = teacher.features(by_branch[branch], torch.ones(4), labels, "block2")
+        features = teacher.features(by_branch[branch], torch.full((4,), 2.0), labels, "block2")
         assert torch.allclose(stacked(reps, "features"), features)
     assert float((by_branch["null"] - by_branch["conditional"]).abs().max()) > 0.01
 
@@ -190,8 +191,18 @@ def test_features_under_the_class_and_under_none(teacher, images, labels):
     clarid = clarid_of(teacher)
     null = torch.full_like(labels, teacher.null_label)
     for branch, used in (("conditional", labels), ("null", null)):
-        expected = teacher.features(images, torch.ones(4), used, "block2")
+        expected = teacher.features(images, torch.full((4,), 2.0), used, "block2")
         assert torch.equal(clarid.features(images, labels, branch), expected)
+
+
+@pytest.mark.parametrize("sigma", [0.5, 2.0, 7.0])
+def test_features_and_jacobian_are_taken_at_sigma_te(teacher, images, labels, sigma):
+    reps = clarid_of(teacher, sigma=sigma, **TIGHT)(images, labels)
+    at_sigma_te = torch.full((4,), sigma, dtype=torch.float64)
+    expected = teacher.features(stacked(reps, "latent"), at_sigma_te, labels, "block2")
+    assert torch.allclose(stacked(reps, "features"), expected, rtol=1e-12)
+    values = np.linalg.svd(teacher.matrix(labels, "block2", sigma).numpy(), compute_uv=False)
+    assert np.allclose(stacked(reps, "singular_values").numpy(), values[:, :5], rtol=1e-6)
 
 
 def test_inversion_follows_the_exact_ode(teacher, images, labels):
@@ -350,6 +361,7 @@ WRONG = {
     "tolerance": ({"tolerance": 1.0}, "tolerance 1 is outside"),
     "steps": ({"steps": 0}, "0 steps are too few"),
     "memory": ({"memory_mb": 0.0}, "memory_mb 0 is not above 0"),
+    "fixed_point": ({"inversion": "fixed_point"}, "solver is heun: choose solver euler with it"),
 }
 
 
@@ -370,6 +382,53 @@ def test_images_and_labels_that_do_not_fit(teacher, images, labels):
         with pytest.raises(UserError, match=f"label {wrong} is outside the teacher's classes 0"):
             clarid(images, torch.tensor([0, 1, wrong, 2]))
     assert teacher.denoised == 0
+
+
+def test_images_that_are_not_in_range(teacher, images, labels):
+    clarid = clarid_of(teacher)
+    for wrong in (images * 127.5, images + 0.5, images * math.nan, images / 0):
+        with pytest.raises(UserError, match=r"give finite values in \[-1, 1\]; clarep.to_unit_ra"):
+            clarid(wrong, labels)
+    with pytest.raises(UserError, match=r"images are torch.uint8: give float in \[-1, 1\]"):
+        teacher.check_images(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+    with pytest.raises(UserError, match=r"images have 3 dimensions: .* one image is images\[None"):
+        teacher.check_images(images[0])
+    with pytest.raises(UserError, match="the batch holds no images"):
+        teacher.check_images(images[:0])
+    assert teacher.denoised == 0
+    teacher.check_images(images.clamp(-1, 1) * 1.0005)  # an interpolation's rounding
+
+
+def test_every_image_has_its_label():
+    """In a process without the tests' import hook, which refuses the shapes before clarep does."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import torch
+from conftest import LinearTeacher
+from clarep import Clarid, UserError
+clarid = Clarid(LinearTeacher(), sigma=2.0, steps=2, k=3)
+images = torch.zeros(4, 3, 4, 4, dtype=torch.float64)
+for labels, indices in ((3, None), (5, None), (4, [1, 2])):
+    try:
+        clarid(images, torch.zeros(labels, dtype=torch.int64), indices)
+    except UserError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "4 images came with 3 labels: give one for each image",
+        "4 images came with 5 labels: give one for each image",
+        "4 images came with 2 indices: give one for each image",
+    ]
+
+
+@pytest.mark.parametrize("name", ["null_label", "default_tap", "fingerprint"])
+def test_a_teacher_that_lacks_an_attribute(teacher, monkeypatch, name):
+    monkeypatch.delattr(type(teacher), name)
+    with pytest.raises(UserError, match=rf"the teacher LinearTeacher lacks {name}: set every"):
+        clarid_of(teacher)
 
 
 def test_names_are_checked_where_no_type_checker_looks():

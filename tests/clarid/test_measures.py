@@ -19,15 +19,17 @@ from clarep.clarid.measures import (
     bootstrap_interval,
     cluster_nmi,
     colour_spread,
+    judged_data,
     measure,
     probe_r2,
     removed_on_background,
     scene_of,
     within_over_total,
 )
-from clarep.clarid.table import measures_table, write_measures
 from clarep.data.backdrops import load_backdrops
+from clarep.data.garments import CLASS_NAMES, load_garments
 from clarep.data.labelled import to_unit_range
+from clarep.report.measures import measures_table, write_measures
 
 
 def draw(*shape, seed=0):
@@ -202,12 +204,27 @@ def test_a_row_of_the_table(measured):
     assert row.judge_interval[0] < 0.95 <= row.judge_interval[1] <= 1
     sure, unsure = (math.exp(4) / (math.exp(4) + 2), 1 / (math.exp(4) + 2))
     assert row.judge_confidence == pytest.approx((19 * sure + unsure) / 20)
-    # Classes -1 and 1 but for one -1 that is 3: a spread of colours over three channels.
-    values = np.array([3.0] + [1.0 if i % 2 else -1.0 for i in range(1, 20)])
+    # Classes -1 and 1 but for one -1 that is 3, and so 1: a spread of colours over three channels.
+    values = np.array([1.0] + [1.0 if i % 2 else -1.0 for i in range(1, 20)])
     assert row.background_spread == pytest.approx(math.sqrt(3 * values.var()))
     assert 0 < row.sample_within < 1
     assert 0 < row.feature_within <= 1
     json.dumps(row.as_dict(), allow_nan=False)
+
+
+def test_samples_are_clamped_once_for_all_measures(measured):
+    samples = 2 * draw(20, 3, 32, 32)
+    assert measured(samples=samples) == measured(samples=samples.clamp(-1, 1))
+
+
+def test_the_judge_knows_the_garments_alone(teacher, monkeypatch):
+    backdrops = load_backdrops("test")
+    assert judged_data(teacher, backdrops) is None
+    monkeypatch.setattr(type(teacher), "class_names", CLASS_NAMES)
+    assert judged_data(teacher, backdrops) is backdrops
+    assert judged_data(teacher, load_garments("test")) is None
+    monkeypatch.setattr(type(teacher), "class_names", CLASS_NAMES[::-1])
+    assert judged_data(teacher, backdrops) is None
 
 
 def test_the_masks_are_really_used(measured):

@@ -159,6 +159,18 @@ def test_too_few_images():
         draw_images(few([9, 3, 9]), 15, 0)
 
 
+def test_only_readable_images_are_drawn():
+    data = few([9, 4, 9])
+    readable = np.delete(np.arange(22), [0, 10, 20])
+    drawn = draw_images(data, 9, 0, readable)
+    assert np.bincount(data.labels[drawn]).tolist() == [3, 3, 3]
+    assert set(drawn) <= set(readable)
+    assert 9 in drawn  # class b has only these three
+    with pytest.raises(UserError, match="class 'b' has 3 images"):
+        draw_images(data, 12, 0, readable)
+    assert np.array_equal(draw_images(data, 9, 0, np.arange(22)), draw_images(data, 9, 0))
+
+
 def test_smaller_ks_are_nested_in_the_largest(tiny_teacher_path: Path):
     clarid = Clarid(load_unet(tiny_teacher_path), t=0.85, k=24, steps=2)
     data = load_data(DataConfig())
@@ -181,9 +193,8 @@ def grid(tiny_teacher_path: Path) -> Grid:
 @pytest.fixture(scope="module")
 def walked(grid: Grid, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("walked")
-    assert [(step.done, step.total) for step in walk_grid(grid, {"name": "x"}, folder)] == [
-        (done, 4) for done in range(5)
-    ]
+    steps = [(step.done, step.new, step.total) for step in walk_grid(grid, {"name": "x"}, folder)]
+    assert steps == [(done, min(done, 1), 4) for done in range(5)]
     return folder
 
 
@@ -212,7 +223,7 @@ def test_a_missing_cell_alone_is_computed_again(
     before = {path: without_clock(path) for path in (walked / "cells").iterdir()}
     times = {path: path.stat().st_mtime_ns for path in before if path != gone}
     gone.unlink()
-    (walked / "cells" / f".{gone.name}.1.tmp").write_text("half a ce")
+    (walked / "cells" / f".{gone.name}.{2**40}.tmp").write_text("half a ce")
     calls = []
     compute = cells_module.compute_cell
     monkeypatch.setattr(cells_module, "compute_cell", lambda *a: calls.append(a[1]) or compute(*a))
@@ -270,6 +281,20 @@ def test_data_without_masks_have_the_measures_that_labels_suffice_for(
     assert recommend(settings).chosen is settings[1]
     assert "judge" not in selection_table(settings)
     assert len(selection_heatmap(settings, settings[1]).axes) == 2
+
+
+def test_a_teacher_of_other_classes_is_not_judged(
+    tiny_teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    teacher = load_unet(tiny_teacher_path)
+    teacher.class_names = tuple("abcdefghij")
+    config = GridConfig(ts=(0.6,), ks=(4,), seeds=(0,), images=20, steps=2)
+    grid = plan_grid(teacher, load_data(DataConfig()), config)
+    monkeypatch.setattr(cells_module, "load_judge", lambda: pytest.fail("it asked the judge"))
+    list(walk_grid(grid, {}, tmp_path))
+    for row in aggregate(load_cells(grid, tmp_path)):
+        assert row.measures["judge_accuracy"] is None
+        assert row.measures["nmi_null"] is not None
 
 
 def test_table_and_heat_map(grid: Grid, walked: Path, tmp_path: Path):

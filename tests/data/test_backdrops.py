@@ -1,6 +1,7 @@
 """The composed set: determinism, exact masks, and each variant by its definition."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -150,9 +151,22 @@ def test_training_draws_follow_their_generator():
     assert (first != data.images(INDICES)).any()
 
 
-def test_with_variant_keeps_the_rest():
-    data = load_backdrops("test", seed=5, correlation=0.7).with_variant("only_bg")
-    assert (data.split, data.seed, data.correlation, data.variant) == ("test", 5, 0.7, "only_bg")
+@pytest.mark.parametrize(
+    "change", [{"seed": 5}, {"correlation": 1.0}, {"variant": "only_bg"}, {"split": "test"}]
+)
+def test_a_replaced_field_makes_a_whole_new_set(change: dict):
+    given = {"split": "train", "seed": 3, "correlation": 0.7}
+    replaced = replace(load_backdrops(**given), **change)
+    fresh = load_backdrops(**(given | change))
+    assert replaced == fresh
+    assert replaced.name == fresh.name
+    assert replaced.sources == fresh.sources
+    assert digest(replaced) == digest(fresh) != digest(load_backdrops(**given))
+    assert_array_equal(replaced.labels, fresh.labels)
+    for i in INDICES:
+        assert_array_equal(replaced.read(int(i)), replaced.composition(int(i)).image)
+    with pytest.raises(UserError, match="unknown variant"):
+        replace(fresh, variant="only")
 
 
 def test_garments_are_the_padded_source_in_grey():
@@ -169,6 +183,8 @@ def test_garments_are_the_padded_source_in_grey():
         ({"split": "tset"}, "test"),
         ({"correlation": 1.5}, r"outside \[0, 1\]"),
         ({"correlation": float("nan")}, "outside"),
+        ({"seed": -1}, r"seed -1 is outside 0 to 2\^32 - 1"),
+        ({"seed": 2**32}, "seed 4294967296 is outside"),
     ],
 )
 def test_wrong_arguments_are_the_users(arguments: dict, words: str):
@@ -180,5 +196,43 @@ def test_wrong_arguments_are_the_users(arguments: dict, words: str):
 def test_a_damaged_garments_archive_is_named(tmp_path: Path, content: bytes):
     path = tmp_path / "garments.npz"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot read garments from .*garments\.npz"):
+    with pytest.raises(UserError, match=r"cannot read .*garments\.npz as an \.npz"):
         garment_arrays("test", str(path))
+
+
+@pytest.mark.parametrize("at", [60, 90, 200])
+def test_a_corrupt_compressed_archive_is_named(tmp_path: Path, at: int):
+    path = tmp_path / "garments.npz"
+    noise = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
+    np.savez_compressed(path, x_test=noise, y_test=np.arange(20) % 10)
+    content = bytearray(path.read_bytes())
+    content[at : at + 40] = b"\xff" * 40
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot read .*garments\.npz as an \.npz"):
+        garment_arrays("test", str(path))
+
+
+GARMENTS, LABELS = np.zeros((3, 28, 28), np.uint8), np.array([0, 9, 4])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"x_test": GARMENTS}, "lacks x_test or y_test: give an .npz"),
+        ({"x": GARMENTS, "y": LABELS}, "lacks x_test or y_test"),
+        ({"x_test": GARMENTS.reshape(3, 784), "y_test": LABELS}, r"are uint8 \(3, 784\): give"),
+        ({"x_test": GARMENTS[..., None], "y_test": LABELS}, r"are uint8 \(3, 28, 28, 1\)"),
+        ({"x_test": GARMENTS / 255, "y_test": LABELS}, r"are float64 \(3, 28, 28\): .* in uint8"),
+        ({"x_test": GARMENTS[:2], "y_test": LABELS}, "2 garments and 3 labels"),
+        ({"x_test": GARMENTS[:0], "y_test": LABELS[:0]}, "0 garments"),
+        ({"x_test": GARMENTS, "y_test": LABELS + 1}, "label 10 of image 1 .* is outside"),
+        ({"x_test": GARMENTS, "y_test": LABELS - 1}, "label -1 of image 0"),
+        ({"x_test": GARMENTS, "y_test": LABELS / 1}, "give whole numbers"),
+    ],
+)
+def test_garments_of_another_layout(tmp_path: Path, arrays: dict, words: str):
+    np.savez(tmp_path / "garments.npz", **arrays)
+    with pytest.raises(UserError, match=words):
+        garment_arrays("test", str(tmp_path / "garments.npz"))
+    with pytest.raises(UserError, match=words):
+        load_backdrops("test", garments_path=str(tmp_path / "garments.npz"))

@@ -63,6 +63,12 @@ def test_the_folder_or_its_parent_is_found(layout: str, request: pytest.FixtureR
     folder = request.getfixturevalue(layout)
     assert find_cifar10(folder) == find_cifar10(folder.parent) == folder
     assert len(load_data(DataConfig(data=str(folder.parent)))) == 15
+    assert len(load_cifar10(folder.parent)) == 15
+
+
+def test_a_folder_of_another_name_is_refused(tmp_path: Path):
+    with pytest.raises(UserError, match="holds no CIFAR-10: give the folder cifar-10-batches-bin"):
+        load_cifar10(tmp_path)
 
 
 def test_an_original_pickle_is_read(pickled: Path):

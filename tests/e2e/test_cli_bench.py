@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,7 +30,7 @@ def bench(teacher: Path, *more: str) -> int:
 
 
 def small(teacher: Path, *more: str) -> int:
-    sizes = ["--ks", "16", "--batches", "1", "2", "--images", "1", "--max-iterations", "12"]
+    sizes = ["--ks", "4", "--batches", "1", "2", "--images", "1", "--max-iterations", "12"]
     return bench(teacher, *sizes, *more)
 
 
@@ -39,7 +40,9 @@ def test_it_writes_and_prints_what_it_measured(teacher: Path, capsys: pytest.Cap
     path = teacher.parent / "bench" / "bench_subspace.json"
     assert printed.endswith(f"wrote {path}\n")
     assert "GFLOP/s" in printed
-    assert "times our seconds" in printed
+    assert "Times our cost" in printed
+    assert "told by the exact SVD" in printed
+    assert "by itself, as the field runs it" in printed
     result = json.loads(path.read_text())
     assert {"config", "problem", "cases", "ratios", "time_shares", "machine", "versions"} <= set(
         result
@@ -47,12 +50,17 @@ def test_it_writes_and_prints_what_it_measured(teacher: Path, capsys: pytest.Cap
     assert (result["problem"]["n"], result["problem"]["m"]) == (3072, 16 * 4 * 4)
     ours = [case for case in result["cases"] if case["method"] == "clarep"]
     assert {(case["k"], case["batch"], case["measure"]) for case in ours} == {
-        (16, batch, measure) for batch in (1, 2) for measure in ("energy", "angle")
+        (4, batch, measure) for batch in (1, 2) for measure in ("energy", "angle")
     }
     assert all(case["captured"] >= 0.985 for case in ours)
     assert all(case["captured"] <= 1 + 1e-4 for case in result["cases"])
-    # Two references, each to the energy, to the angle and to its own stop, at two batches.
-    assert len(result["ratios"]) == 2 * 3 * 2
+    # Two references, two batches; stopped by the truth and by itself, each beside ours to the
+    # energy and to the angle.
+    assert len(result["ratios"]) == 2 * 2 * 4
+    stops = [(ratio["reference_stop"], ratio["measure"]) for ratio in result["ratios"]]
+    assert set(stops) == {(s, m) for s in ("truth", "own") for m in ("energy", "angle")}
+    own = [ratio for ratio in result["ratios"] if ratio["reference_stop"] == "own"]
+    assert not any(ratio["at_least"] for ratio in own)  # giving up is what the field does
     assert all(case["iterations"] for case in result["cases"] if case["method"] != "clarep")
     shares = result["time_shares"]
     total = shares["arithmetic"] + shares["factorisation"] + shares["other"]
@@ -63,6 +71,43 @@ def test_json_goes_to_stdout_alone(teacher: Path, capsys: pytest.CaptureFixture[
     sizes = ["--ks", "1", "--batches", "1", "--images", "1", "--max-iterations", "2"]
     assert bench(teacher, *sizes, "--json") == 0
     assert json.loads(capsys.readouterr().out)["config"]["ks"] == [1]
+
+
+def test_without_out_it_lands_in_runs(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    sizes = ["--ks", "1", "--batches", "1", "--images", "1", "--max-iterations", "2"]
+    assert main(["bench", "subspace", "--teacher", str(teacher), *sizes]) == 0
+    assert (tmp_path / "runs/bench/bench_subspace.json").exists()
+
+
+def npz(folder: Path, size: int, label: int) -> str:
+    images = np.random.default_rng(0).integers(0, 256, (12, size, size, 3), np.uint8)
+    labels = np.arange(12) % 2 * label
+    np.savez(folder / "images.npz", x=images, y=labels)
+    return str(folder / "images.npz")
+
+
+def test_other_data(teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    sizes = ["--ks", "1", "--batches", "1", "--images", "1", "--max-iterations", "2"]
+    assert bench(teacher, *sizes, "--json", "--data", npz(tmp_path, 32, 1)) == 0
+    config = json.loads(capsys.readouterr().out)["config"]
+    assert config["data"]["data"].endswith("images.npz")
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [((16, 1), "16"), ((32, 12), "label"), ((32, 1), "holds 12 images, fewer than the 16")],
+)
+def test_data_that_do_not_fit(
+    teacher: Path, capsys: pytest.CaptureFixture[str], images: tuple[int, int], says: str
+):
+    batches = ["--batches", "16" if "fewer" in says else "1"]
+    assert bench(teacher, *batches, "--data", npz(teacher.parent, *images)) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,12 @@ WRONG = {
     "correlation": ("data show backdrops --correlation 2", "outside [0, 1]"),
     "does not apply": ("data show garments --correlation 0.5", "does not apply to garments"),
     "size": ("data show backdrops --image-size 64", "32x32"),
+    "seed": ("data show garments --seed -1", "seed -1 is outside 0 to 2^32 - 1"),
+    "data seed": ("data show backdrops --data-seed -1", "seed -1 is outside"),
     "columns": ("data show backdrops --columns 0", "at least 1"),
     "out": ("data show backdrops --out sheet.docx", ".png"),
-    "out is a folder": ("data show garments --out made.png", "made.png"),
+    "out is a folder": ("data show garments --out made.png", "cannot write made.png (Is a dir"),
+    "out in a file": ("data show garments --out bad.npz/sheet.png", "cannot write bad.npz"),
     "value": ("data show backdrops --columns many", "--columns"),
     "option": ("data show backdrops --colums 3", "--columns"),
     "subcommand": ("data shw backdrops", "show"),
@@ -133,3 +136,12 @@ def test_skip_bad_goes_on_and_lists(pets: Path, capsys: pytest.CaptureFixture[st
     assert "dog/1.png: it is empty" in capsys.readouterr().err
     assert main(["data", "show", str(pets), "--skip-bad"]) == 0
     assert f"skipped {pets}/dog/1.png: it is empty (zero bytes)" in capsys.readouterr().out
+
+
+def test_a_sheet_that_does_not_fit(no_file_above, capsys: pytest.CaptureFixture[str]):
+    with no_file_above(4096):
+        assert main(["data", "show", "garments"]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("clarep: cannot write sheet.png (File too large): free some")
+    assert printed.err.count("\n") == 1
+    assert list(Path().iterdir()) == []

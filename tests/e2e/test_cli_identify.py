@@ -89,8 +89,8 @@ def assert_picture(path: str, rows: int) -> None:
 
 
 def test_the_whole_road_on_backdrops(command, teacher_path, capsys):
-    controls = "--controls none reconstruction random bottom middle --control-images 10"
-    options = f"--fraction 0.002 --steps 2 --k 4 --seed 3 --t 0.7 {controls}"
+    controls = "--controls none reconstruction random bottom middle --control-images 20"
+    options = f"--fraction 0.004 --steps 2 --k 4 --seed 3 --t 0.7 {controls}"
     assert main(command(options=options)) == 0
     printed = capsys.readouterr()
     for line in (
@@ -98,15 +98,15 @@ def test_the_whole_road_on_backdrops(command, teacher_path, capsys):
         "picture in out/report/canonical.png",
         "spectrum in out/report/spectrum.png",
         "table in out/report/measures.csv",
-        "10 images, ",
+        "20 images, ",
     ):
         assert line in printed.out
-    assert "identify: 10/10 images" in printed.err
+    assert "identify: 20/20 images" in printed.err
     assert "measure: 6/6 rows" in printed.err
     assert "note" not in printed.err  # the classes are the teacher's
 
     canonical = CanonicalSet.load("out/canon")
-    assert len(canonical) == 10
+    assert len(canonical) == 20
     config = canonical.manifest["config"]
     assert (config["tap"], config["num_dirs"], config["seed"]) == ("mid", 4, 3)
     assert config["sigma_te"] == pytest.approx(np.tan(0.35 * np.pi))
@@ -114,16 +114,17 @@ def test_the_whole_road_on_backdrops(command, teacher_path, capsys):
     assert config["teacher_sha256"] == sha256_file(teacher_path)
     assert config["data_options"]["data"] == "backdrops"
     # Heun, 2 steps: 4 up, 4 down, and 5 with guidance, which takes two.
-    assert canonical.manifest["cost"]["denoiser_evaluations"] == 10 * (4 + 4 + 2 * 5)
-    assert canonical.manifest["cost"]["jacobian_products"] >= 10 * 4 * 4
+    assert canonical.manifest["cost"]["denoiser_evaluations"] == 20 * (4 + 4 + 2 * 5)
+    assert canonical.manifest["cost"]["jacobian_products"] >= 20 * 4 * 4
     labels = canonical.tensors["label"]
-    assert sorted(labels.tolist()) == list(range(10))
+    assert labels.bincount().tolist() == [2] * 10
     data = load_backdrops("train")
     assert data.labels[canonical.tensors["index"].numpy()].tolist() == labels.tolist()
 
     rows = {row["kind"]: row for row in json.loads(Path("out/report/measures.json").read_text())}
     assert list(rows) == ["top", "none", "reconstruction", "random", "bottom", "middle"]
-    assert all(row["images"] == 10 for row in rows.values())
+    assert all(row["images"] == 20 for row in rows.values())
+    assert any(row["nmi_null"] < 0.99 for row in rows.values())  # of one image a class it is 1
     assert {kind for kind, row in rows.items() if row["removed_on_background"] is None} == {
         "none",
         "reconstruction",
@@ -132,6 +133,34 @@ def test_the_whole_road_on_backdrops(command, teacher_path, capsys):
     assert all(kind in printed.out for kind in rows)
     assert_picture("out/report/canonical.png", rows=10)
     assert_picture("out/report/spectrum.png", rows=1)
+
+
+def test_one_image_of_a_class_is_not_measured(command, finished, capsys):
+    """k-means on one image a class finds the classes whatever the features."""
+    shutil.copytree(finished, "out")
+    capsys.readouterr()
+    assert main(command("--control-images 20")) == 0
+    printed = capsys.readouterr()
+    note = "clarep: note: class 't-shirt' has 1 of the 10 images that would be measured"
+    assert note in printed.err
+    assert "a larger --fraction gives it" in printed.err
+    assert "table" not in printed.out
+    assert not Path("out/report/measures.csv").exists()
+
+
+def test_a_teacher_of_other_classes_is_not_judged(teacher_path, capsys):
+    from clarep.teachers import load_unet
+
+    unet = load_unet(teacher_path)
+    save_unet(unet.net, Path("letters.safetensors"), tuple("abcdefghij"), 0.01, 80.0)
+    options = "--teacher letters.safetensors --fraction 0.004 --steps 1 --k 4 --control-images 20"
+    assert main(["identify", *options.split(), "--out", "out"]) == 0
+    printed = capsys.readouterr()
+    notes = [line for line in printed.err.splitlines() if "note" in line]
+    assert len(notes) == 1
+    assert "(t-shirt, trouser, pullover ... against a, b, c ...)" in notes[0]
+    assert "the judge knows the ten garments alone" in notes[0]
+    assert not Path("out/report/measures.csv").exists()
 
 
 def test_the_stored_set_is_what_the_api_gives(command, teacher_path):
@@ -347,7 +376,10 @@ WRONG = {
     "fraction": ("--fraction 0", "fraction 0.0 is outside (0, 1]"),
     "seed": ("--seed -1", "seed -1 is outside"),
     "shard size": ("--shard-size 0", "--shard-size 0 is below 1"),
-    "control images": ("--control-images 3", "--control-images 3 are too few"),
+    "control images": ("--control-images 19", "--control-images 19 are too few"),
+    "control images below 0": ("--control-images -1", "--control-images -1 is below 0"),
+    "fixed point": ("--inversion fixed_point", "choose solver euler with it (--solver euler)"),
+    "seed of the data": ("--data-seed -1", "seed -1 is outside"),
     "classes": ("--data many --image-size 32", "is outside the teacher's classes 0 to 9"),
     "mixed sizes": ("--data odd", "--image-size"),
     "size": ("--data small", "images are 3x16x16"),
@@ -382,7 +414,7 @@ def test_a_teacher_of_other_channels(command, capsys):
         ("--k 5", "k: 4 there, 5 now"),
         ("--t 0.5", "t: null there, 0.5 now"),
         ("--kind random", 'kind: "top" there, "random" now'),
-        ("--correlation 0.5", "correlation=0.5"),
+        ("--correlation 0.5", "correlation: 0.0 there, 0.5 now"),
         ("--fraction 0.004", "fraction: 0.002 there, 0.004 now"),
         ("--shard-size 3", "shard_size: 5 there, 3 now"),
     ],
@@ -430,6 +462,25 @@ def test_a_full_disk(command, finished, tiny_disk, capsys):
     assert main(command(out=str(out))) == 0
     assert "5/10 images" not in capsys.readouterr().err  # the first five were not done again
     assert shard_bytes(str(out)) == whole
+
+
+def test_no_more_fits(command, finished, no_file_above, capsys):
+    """As `test_a_full_disk`, where no file system may be mounted."""
+    shutil.copytree(finished, "out")
+    whole = shard_bytes("out")
+    Path("out/canon/shard-00001.safetensors").unlink()
+    capsys.readouterr()
+    with no_file_above(100_000):  # a shard takes twice as much, the manifest less
+        assert main(command()) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    last = printed.err.splitlines()[-1]
+    assert last.startswith("clarep: cannot write out/canon/shard-00001.safetensors (File too large")
+    assert last.endswith("run the same command again; what is stored stays valid")
+    assert list(shard_bytes("out")) == ["shard-00000.safetensors"]
+    assert not list(Path("out").rglob(".*"))
+    assert main(command()) == 0
+    assert shard_bytes("out") == whole
 
 
 def test_an_unreadable_manifest(command, finished, capsys):

@@ -95,6 +95,58 @@ def test_garments_are_compared_without_a_judge(
     assert json.loads(Path("runs/select/best.json").read_text())["k"] == 4
 
 
+def make_broken(name: str) -> None:
+    """Write class folders of three images each, of which one is of zero bytes."""
+    rng = np.random.default_rng(0)
+    for label in range(10):
+        folder = Path(name, f"class{label}")
+        folder.mkdir(parents=True)
+        for i in range(3):
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    Path(name, "class4", "1.png").write_bytes(b"")
+
+
+def test_skip_bad_draws_from_what_can_be_read(
+    tiny_teacher_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    make_broken("broken")
+    options = "--data broken --image-size 32 --ts 0.6 --ks 4 --seeds 0 1 --steps 1 --images"
+    command = ["select", "--teacher", str(tiny_teacher_path), *options.split()]
+    assert main([*command, "30"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert "class4/1.png: it is empty (zero bytes); --skip-bad goes on" in printed.err
+
+    assert main([*command, "30", "--skip-bad"]) == 2
+    assert "class 'class4' has 2 images" in capsys.readouterr().err
+    assert main([*command, "20", "--skip-bad", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "labels are matched by number" in printed.err
+    skipped = "broken/class4/1.png: it is empty (zero bytes)"
+    assert json.loads(printed.out)["skipped"] == [skipped]
+    broken = 3 * 4 + 1
+    for cell in cells("runs/select").values():
+        assert len(cell["images"]) == 20
+        assert broken not in cell["images"]
+        assert {broken - 1, broken + 1} <= set(cell["images"])
+        assert cell["config"]["skipped"] == [skipped]
+    assert main([*command, "20", "--skip-bad"]) == 0
+    assert f"skipped {skipped}\n" in capsys.readouterr().out
+
+
+def test_no_more_fits(tiny_teacher_path: Path, no_file_above, capsys: pytest.CaptureFixture[str]):
+    small = "--data garments --ts 0.6 --ks 4 --seeds 0 --images 20 --steps 1"
+    command = ["select", "--teacher", str(tiny_teacher_path), *small.split()]
+    with no_file_above(200):
+        assert main(command) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("clarep: cannot write runs/select/cells/seed-0_t-0.6_mid.json (File too")
+    assert not [path for path in Path("runs").rglob("*") if path.is_file()]
+    assert main(command) == 0
+
+
 WRONG = {
     "tap": ("--taps midd", "did you mean mid"),
     "t": ("--ts 0.6 1.5", "t 1.5 is outside (0, 1)"),

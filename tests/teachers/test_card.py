@@ -41,7 +41,22 @@ def test_card_adds_what_the_judge_measures(run_folder, tmp_path, capsys):
     floor = quality["frechet_distance_of_train_images"]
     for sample in quality["samples"]:  # of a network that has learnt nothing
         assert 0 <= sample["class_accuracy"] <= 0.5
-        assert sample["frechet_distance"] > 10 * floor > 0
+        assert sample["frechet_distance"] > floor > 0
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--images-per-class 0", "--images-per-class 0 is below 1"),
+        ("--images-per-class 101", "give between 1 and 100 images per class"),
+        ("--steps 0", "--steps 0 is below 1"),
+        ("--seed -1", "seed -1 is outside"),
+    ],
+)
+def test_options_that_cannot_be_measured_with(run_folder, tmp_path, capsys, option, message):
+    out = tmp_path / "card.json"
+    assert main(["card", str(run_folder), "--out", str(out), *option.split()]) == 2
+    assert message in capsys.readouterr().err and not out.exists()
 
 
 def test_card_of_no_run(tmp_path, capsys):

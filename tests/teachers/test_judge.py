@@ -98,3 +98,35 @@ def test_weights_of_something_else(tmp_path):
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="holds no judge"):
         load_judge(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("change", ["missing", "shape", "extra"])
+def test_weights_of_another_shape(tmp_path, change):
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "judge.safetensors"
+    save_judge(Judge(), path)
+    weights = load_file(path)
+    if change == "extra":
+        weights["tail.weight"] = torch.zeros(3)
+    else:
+        weights.pop("head.bias")
+    if change == "shape":
+        weights["head.bias"] = torch.zeros(11)
+    save_file(weights, path, {"kind": "clarep judge"})
+    with pytest.raises(UserError, match="holds a judge of another shape"):
+        load_judge(path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"steps": 0}, {"batch_size": 1}, {"learning_rate": 0.0}, {"label_smoothing": 1.0}]
+)
+def test_settings_that_cannot_be_trained_with(tmp_path, change):
+    option = f"--train.{next(iter(change)).replace('_', '-')}"
+    with pytest.raises(UserError, match=f"^{option} "):
+        next(train_judge(Judge(), tmp_path / "none.npz", JudgeConfig(**change)))
+
+
+def test_no_seed(tmp_path):
+    with pytest.raises(UserError, match="seed -1 is outside"):
+        next(train_judge(Judge(), tmp_path / "none.npz", JudgeConfig(seed=-1)))

@@ -7,17 +7,9 @@ from torch import Tensor
 from clarep.data import load_backdrops, to_unit_range
 from clarep.data.garments import CLASS_NAMES
 from clarep.errors import UserError
-from clarep.teachers import (
-    Teacher,
-    UNet,
-    UNetConfig,
-    UNetTeacher,
-    frechet_distance,
-    load_judge,
-    sample_classes,
-    teacher_quality,
-)
-from clarep.teachers.card import garment_quality
+from clarep.report.card import garment_quality
+from clarep.report.quality import frechet_distance, sample_classes, teacher_quality
+from clarep.teachers import Teacher, UNet, UNetConfig, UNetTeacher, load_judge
 
 
 def white(rows=400, dim=6, seed=0):
@@ -142,6 +134,30 @@ def test_samples_depend_on_the_seed_and_not_on_chunks():
     assert torch.allclose(whole, parts, atol=1e-4)
     assert not torch.allclose(whole, sample_classes(teacher, labels, 2.0, steps=4, seed=1))
     assert not torch.allclose(whole, sample_classes(teacher, labels, 1.0, steps=4, seed=0))
+
+
+def test_equal_numbers_of_images_are_compared(monkeypatch):
+    from clarep.report import card
+
+    seen = []
+
+    def counting(a, b):
+        seen.append((len(a), len(b)))
+        return frechet_distance(a, b)
+
+    monkeypatch.setattr(card, "frechet_distance", counting)
+    monkeypatch.setattr("clarep.report.quality.frechet_distance", counting)
+    teacher = Remembered(one_of_each_class())
+    quality = garment_quality(teacher, guidances=(1.0,), images_per_class=3, steps=1)
+    assert seen == [(30, 30)] * 2  # training images, then samples
+    assert quality["reference"] == "30 test images" and quality["images_per_class"] == 3
+
+
+@pytest.mark.parametrize("images_per_class", [0, 101])
+def test_more_samples_than_test_images(images_per_class):
+    teacher = Remembered(torch.zeros(10, 3, 32, 32))
+    with pytest.raises(UserError, match="give between 1 and 100 images per class"):
+        garment_quality(teacher, images_per_class=images_per_class)
 
 
 def test_the_judge_refuses_other_classes():

@@ -15,8 +15,8 @@ import torch
 from clarep.cli.main import main
 from clarep.data.load import DataConfig, load_data
 from clarep.errors import UserError
-from clarep.teachers import TeacherRun, TrainConfig, UNetConfig, load_teacher
-from clarep.teachers.train import held_out_losses
+from clarep.teachers import TeacherRun, TrainConfig, UNetShape, held_out_losses, load_teacher
+from clarep.teachers.train import is_due
 
 STEPS = 150
 OPTIONS = (
@@ -30,14 +30,7 @@ CONFIG = TrainConfig(
     checkpoint_every=20,
     learning_rate=3e-3,
     warmup_steps=10,
-    unet=UNetConfig(
-        image_size=16,
-        num_classes=3,
-        widths=(8, 16),
-        embed_dim=16,
-        encoder_blocks=1,
-        decoder_blocks=1,
-    ),
+    unet=UNetShape(widths=(8, 16), embed_dim=16),
 )
 
 
@@ -126,7 +119,9 @@ def test_another_seed_gives_other_weights(whole, data, tmp_path):
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"steps": 151}, {"learning_rate": 2e-3}])
 def test_folder_of_another_configuration(whole, data, change):
-    with pytest.raises(UserError, match="another configuration: give another --out"):
+    with pytest.raises(
+        UserError, match=r"another configuration \(.* there, .* now\): give another"
+    ):
         TeacherRun(data, data, replace(CONFIG, **change), whole[0])
     assert TeacherRun(data, data, CONFIG, whole[0]).step == STEPS  # and is left as it was
 
@@ -144,33 +139,179 @@ def test_damaged_checkpoint(whole, data, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "files",
+    [
+        {"history.jsonl": "epoch 1\n"},
+        {"config.json": '{"model": "mine"}\n'},
+        {"config.json": "not JSON", "history.jsonl": '{"step": 50}\n'},
+    ],
+)
+def test_a_folder_of_something_else_is_left_alone(data, tmp_path, files):
+    files = files | {".notes.txt.tmp": "mine"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=r"of something else and no checkpoint\.pt: give another"):
+        TeacherRun(data, data, CONFIG, tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
+def test_killed_before_its_first_checkpoint_a_run_begins_anew(data, tmp_path):
+    config = replace(CONFIG, checkpoint_every=100)
+    next(TeacherRun(data, data, config, tmp_path).records())
+    leftovers = [f".{name}.7.tmp" for name in ("checkpoint.pt", "history.jsonl", "config.json")]
+    for name in [*leftovers, ".theirs.7.tmp"]:
+        (tmp_path / name).write_text("half")
+    assert not (tmp_path / "checkpoint.pt").exists() and len(history(tmp_path)) == 1
+    assert TeacherRun(data, data, config, tmp_path).step == 0 and history(tmp_path) == []
+    assert [path.name for path in tmp_path.glob(".*.tmp")] == [".theirs.7.tmp"]
+    with pytest.raises(UserError, match=r"holds a config\.json of something else"):
+        TeacherRun(data, data, replace(config, seed=1), tmp_path)
+
+
+@pytest.mark.parametrize("contents", [{"model": 1}, [1, 2], {"config": None}, {"config": "[1]"}])
+def test_a_checkpoint_of_something_else(data, tmp_path, contents):
+    torch.save(contents, tmp_path / "checkpoint.pt")
+    with pytest.raises(UserError, match="cannot read the checkpoint"):
+        TeacherRun(data, data, CONFIG, tmp_path)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "rule"),
+    [
+        ("steps", [0, -1], "is below 1"),
+        ("batch_size", [0], "is below 1"),
+        ("checkpoint_every", [0], "is below 1"),
+        ("evaluate_every", [0], "is below 1"),
+        ("warmup_steps", [-1], "is negative"),
+        ("learning_rate", [0.0, -1e-3, NAN, INF], "is not a finite number above 0"),
+        ("ema_halflife_kimg", [0.0, NAN], "is not a finite number above 0"),
+        ("clip_norm", [0.0, NAN], "is not a finite number above 0"),
+        ("sigma_max", [0.0, INF], "is not a finite number above 0"),
+        ("sigma_min", [0.0, -0.1], "is not a finite number above 0"),
+        ("sigma_min", [80.0, 90.0], r"is not below --train\.sigma-max 80"),
+        ("label_dropout", [-0.1, 1.0, NAN], r"is outside \[0, 1\)"),
+    ],
+)
+def test_settings_that_cannot_be_trained_with(data, tmp_path, name, values, rule):
+    for value in values:
+        option = f"--train.{name.replace('_', '-')}"
+        with pytest.raises(UserError, match=f"^{option} {value} {rule}"):
+            TeacherRun(data, data, replace(CONFIG, **{name: value}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_no_seed(data, tmp_path, seed):
+    with pytest.raises(UserError, match=f"seed {seed} is outside"):
+        TeacherRun(data, data, replace(CONFIG, seed=seed), tmp_path)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_classes": 4}, "has 3 classes and the network 4"),
-        ({"image_size": 18}, "image size 18 is not a multiple of 4"),
-        ({"widths": (8, 12)}, "not all multiples of 8"),
+        ({"patch": 0}, r"--train\.unet\.patch 0 is below 1"),
+        ({"encoder_blocks": 0}, r"--train\.unet\.encoder-blocks 0 is below 1"),
+        ({"decoder_blocks": 0}, r"--train\.unet\.decoder-blocks 0 is below 1"),
+        ({"embed_dim": 0}, r"--train\.unet\.embed-dim 0 is below 1"),
+        ({"sigma_data": 0.0}, r"--train\.unet\.sigma-data 0\.0 is not"),
+        ({"widths": ()}, r"--train\.unet\.widths \(\) is empty"),
+        ({"widths": (8, 12)}, r"--train\.unet\.widths 8 12 are not all multiples of 8"),
+        ({"widths": (8, -8)}, "are not all multiples of 8"),
+        ({"patch": 3}, "image size 16 is not a multiple of 6"),
+        ({"widths": (8,) * 5}, "image size 16 is not a multiple of 32"),
     ],
 )
 def test_network_that_does_not_fit(data, tmp_path, change, message):
     config = replace(CONFIG, unet=replace(CONFIG.unet, **change))
     with pytest.raises(UserError, match=message):
-        TeacherRun(data, data, config, tmp_path)
+        TeacherRun(data, data, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_that_are_not_square(tmp_path):
+    path = tmp_path / "wide.npz"
+    x, y = np.zeros((6, 16, 24, 3), np.uint8), np.arange(6) % 3
+    np.savez(path, x_train=x, y_train=y, x_test=x, y_test=y)
+    wide = load_data(DataConfig(data=str(path)))
+    with pytest.raises(UserError, match=r"images of 24x16 pixels .*: give --image-size 16"):
+        TeacherRun(wide, wide, CONFIG, tmp_path / "run")
+    squared = load_data(DataConfig(data=str(path), image_size=16))
+    assert TeacherRun(squared, squared, CONFIG, tmp_path / "run").config.unet.image_size == 16
+
+
+def test_held_out_images_of_other_classes_or_size(data, tmp_path):
+    other = replace(data, class_names=("a", "b", "c"))
+    with pytest.raises(UserError, match="has other classes than"):
+        TeacherRun(data, other, CONFIG, tmp_path)
+    smaller = replace(data, read=lambda i: data.read(i)[:8, :8])
+    with pytest.raises(UserError, match=r"are 8x8 and those of .* 16x16: give --image-size 16"):
+        TeacherRun(data, smaller, CONFIG, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path):
-    config = replace(CONFIG, learning_rate=1e30, warmup_steps=0)
-    with pytest.raises(UserError, match=r"lower --train\.learning-rate"):
-        list(TeacherRun(data, data, config, tmp_path).records())
+    config = replace(CONFIG, learning_rate=1e30, warmup_steps=0, checkpoint_every=1)
+    run = TeacherRun(data, data, config, tmp_path)
+    with pytest.raises(UserError, match=r"lower --train\.learning-rate and give another --out"):
+        list(run.records())
+    assert 1 <= run.step < 50 and not (tmp_path / "history.jsonl").exists()
+    saved = checkpoint(tmp_path)
+    assert saved["step"] == run.step
+    assert all(value.isfinite().all() for value in [*saved["net"].values(), *saved["ema"].values()])
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight(data, tmp_path):
+    run = TeacherRun(data, data, replace(CONFIG, checkpoint_every=1), tmp_path)
+    before = {name: value.clone() for name, value in run.ema.state_dict().items()}
+    net = run._state.net
+    net.stem.weight.register_hook(lambda gradient: gradient * NAN)
+    with pytest.raises(UserError, match="gradient's norm nan at step 1"):
+        list(run.records())
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_a_multiple_is_due_in_the_one_record_that_covers_it():
+    for every in (1, 7, 50, 60, 120, 1_000):
+        records = [*range(50, 1_201, 50), 1_217]
+        due = [step for step in records if is_due(step, every)]
+        wanted = {
+            min(r for r in records if r >= multiple) for multiple in range(every, 1_218, every)
+        }
+        assert due == sorted(wanted)
+
+
+def test_held_out_losses_are_measured_with_the_next_record(data, tmp_path):
+    config = replace(CONFIG, steps=160, evaluate_every=60)
+    records = TeacherRun(data, data, config, tmp_path).records()
+    assert [record["step"] for record in records if "held_out" in record] == [100, 150, 160]
 
 
 def test_held_out_loss_of_a_network_of_zeros_is_about_one(data):
-    from clarep.teachers import UNet
+    from clarep.teachers import UNet, UNetConfig
 
-    net = UNet(CONFIG.unet)  # its last layer is zero
-    losses = held_out_losses(net, data)
+    net = UNet(UNetConfig(image_size=16, num_classes=3, widths=(8, 16)))  # its last layer is zero
+    losses = held_out_losses(net, data, 0.01, 80.0)
     x = data.images(range(30)).float() / 127.5 - 1
     # c_skip alone: as sigma grows the estimate goes to 0, and the loss to E[x^2] / 0.5^2.
     assert losses["10-80"] == pytest.approx(float(x.square().mean()) / 0.25, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "bands"),
+    [
+        (0.01, 80.0, ["0.01-0.1", "0.1-0.5", "0.5-2", "2-10", "10-80"]),
+        (0.002, 10.0, ["0.002-0.1", "0.1-0.5", "0.5-2", "2-10"]),
+        (0.6, 1.5, ["0.6-1.5"]),
+    ],
+)
+def test_bands_are_those_of_the_trained_range(data, low, high, bands):
+    from clarep.teachers import UNet, UNetConfig
+
+    net = UNet(UNetConfig(image_size=16, num_classes=3, widths=(8,), embed_dim=16))
+    assert list(held_out_losses(net, data, low, high)) == bands
 
 
 def command(archive, out):
@@ -199,7 +340,8 @@ def test_killed_by_the_system_the_same_command_goes_on(whole, archive, tmp_path,
     assert main([*command(archive, out), "--json"]) == 0
     printed = capsys.readouterr()
     record = json.loads(printed.out)
-    assert record["steps"] == STEPS and "step 150/150" in printed.err
+    assert record["steps"] == STEPS and "training: 150/150 steps" in printed.err
+    assert "loss " in printed.err and record["skipped"] == []
     assert [line["step"] for line in history(out)] == [50, 100, 150]
     assert_same_state(out, whole[0])
 
@@ -224,7 +366,8 @@ def test_killed_by_the_system_the_same_command_goes_on(whole, archive, tmp_path,
 def test_a_folder_that_cannot_be_written(archive, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(command(archive, tmp_path / "file" / "run")) == 2
-    assert "cannot write to" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "cannot write" in message and str(tmp_path / "file") in message
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_valid(whole, data, archive, tmp_path):
@@ -235,7 +378,9 @@ def test_a_full_disk_leaves_the_last_checkpoint_valid(whole, data, archive, tmp_
     )
     full = [sys.executable, "-c", code, *command(archive, tmp_path)]
     done = subprocess.run(full, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "mend that, and the same command goes on" in done.stderr
+    assert done.returncode == 2
+    assert f"cannot write {tmp_path / 'checkpoint.pt'} (" in done.stderr
+    assert "run the same command again; what is stored stays valid" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob(".*.tmp"))
 
@@ -243,10 +388,3 @@ def test_a_full_disk_leaves_the_last_checkpoint_valid(whole, data, archive, tmp_
     assert resumed.step == 40
     list(resumed.records())
     assert_same_state(tmp_path, whole[0])
-
-
-def test_data_without_a_test_split(tmp_path, capsys):
-    path = tmp_path / "undivided.npz"
-    np.savez(path, x=np.zeros((6, 16, 16, 3), np.uint8), y=np.arange(6) % 3)
-    assert main(command(path, tmp_path / "run")) == 2
-    assert "the held-out loss needs a test split" in capsys.readouterr().err

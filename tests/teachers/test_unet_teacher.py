@@ -212,6 +212,51 @@ def test_weights_of_something_else(tmp_path):
         load_teacher(str(tmp_path / "other.safetensors"))
 
 
+def rewrite(path, change):
+    """Write a teacher's file again with its metadata and weights changed in place."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(path, framework="pt") as archive:
+        metadata = archive.metadata()
+        weights = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+    change(metadata, weights)
+    save_file(weights, path, metadata)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda metadata, _: metadata.pop("sigma_range"),
+        lambda metadata, _: metadata.pop("class_names"),
+        lambda metadata, _: metadata.update(sigma_range="[0.01]"),
+        lambda metadata, _: metadata.update(class_names='["cat", "dog"]'),
+        lambda metadata, _: metadata.update(unet="{}"),
+        lambda metadata, _: metadata.update(unet="[1]"),
+        lambda metadata, _: metadata.update(unet="no JSON"),
+        lambda metadata, _: metadata.update(unet='{"widths": [8, 16], "depth": 4}'),
+        lambda metadata, _: metadata.update(unet='{"widths": []}'),
+        lambda metadata, _: metadata.update(unet='{"widths": [8, 12]}'),
+        lambda _, weights: weights.pop("stem.bias"),
+        lambda _, weights: weights.update({"tail": torch.zeros(2)}),
+        lambda _, weights: weights.update({"stem.bias": torch.zeros(9)}),
+    ],
+)
+def test_a_teacher_of_another_kind(saved, change):
+    rewrite(saved, change)
+    with pytest.raises(UserError, match=r"holds no teacher that this clarep can build \("):
+        load_unet(saved)
+
+
+def test_unsaved_teachers_are_told_apart_by_their_weights():
+    first, same, other = (random_net() for _ in range(3))
+    with torch.no_grad():
+        other.out.bias[0] += 1e-6  # less than fp16 sees
+    prints = [UNetTeacher(net, NAMES, 0.01, 80.0).fingerprint for net in (first, same, other)]
+    assert prints[0] == prints[1] != prints[2]
+    assert all(len(bytes.fromhex(fingerprint)) == 32 for fingerprint in prints)
+
+
 def test_load_by_file_or_folder(saved):
     by_file, by_folder = load_teacher(str(saved)), load_teacher(str(saved.parent))
     assert by_file.fingerprint == by_folder.fingerprint

@@ -17,13 +17,21 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from clarep.clarid.clarid import CLARep
-from clarep.engine.artefacts import atomic_path, sha256_file, versions, write_json
+from clarep.engine.artefacts import (
+    atomic_path,
+    first_difference,
+    remove_left_temporaries,
+    sha256_file,
+    versions,
+    write_json,
+)
 from clarep.engine.cost import sum_costs
 from clarep.errors import UserError
 
 MANIFEST = "manifest.json"
 _FORMAT = 1
 _KEYS = ("complete", "config", "images", "shards")
+_SHARD_KEYS = {"file": str, "sha256": str, "images": list, "cost": dict}
 _TENSORS = (
     "index",
     "label",
@@ -64,8 +72,7 @@ class CanonicalSetWriter:
             "images": len(chosen),
             "shards": [],
         }
-        for left_by_a_kill in folder.glob(".*.tmp"):
-            left_by_a_kill.unlink()
+        remove_left_temporaries(folder)
         if (folder / MANIFEST).exists():
             self._resume()
         else:
@@ -107,7 +114,7 @@ class CanonicalSetWriter:
         if not stored["shards"]:  # nothing worth keeping, whatever its configuration
             self._write_manifest()
             return
-        difference = _first_difference(stored["config"], self._manifest["config"])
+        difference = first_difference(stored["config"], self._manifest["config"])
         if difference:
             raise UserError(
                 f"{self.folder} holds a canonical set of another configuration ({difference}): "
@@ -188,8 +195,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
         known = manifest["format"] == _FORMAT
-        if known and (lacking := [name for name in _KEYS if name not in manifest]):
-            raise ValueError(f"it lacks {', '.join(lacking)}")
+        if known:
+            _check_manifest(manifest)
     except FileNotFoundError:
         raise UserError(
             f"{folder} holds no canonical set (no {MANIFEST}): give a folder that "
@@ -202,6 +209,21 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not known:
         raise UserError(f"{path} is of format {manifest['format']}, this clarep reads {_FORMAT}")
     return manifest
+
+
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    """Raise ValueError unless a manifest has the parts that are read from it."""
+    if lacking := [name for name in _KEYS if name not in manifest]:
+        raise ValueError(f"it lacks {', '.join(lacking)}")
+    if not isinstance(manifest["config"], dict) or not isinstance(manifest["shards"], list):
+        raise ValueError("its config or its shards are not as clarep identify writes them")
+    for i, shard in enumerate(manifest["shards"]):
+        if not isinstance(shard, dict) or not all(
+            isinstance(shard.get(name), kind) for name, kind in _SHARD_KEYS.items()
+        ):
+            raise ValueError(f"entry {i} of its shards lacks one of {', '.join(_SHARD_KEYS)}")
+        if Path(shard["file"]).name != shard["file"]:
+            raise ValueError(f"its shard {shard['file']} is not a file of this folder")
 
 
 def _verify(folder: Path, shard: dict[str, Any]) -> None:
@@ -221,21 +243,3 @@ def _verify(folder: Path, shard: dict[str, Any]) -> None:
         raise UserError(f"shard {path} cannot be read ({error}): {mend}") from error
     if not set(_TENSORS) <= names:
         raise UserError(f"shard {path} lacks {sorted(set(_TENSORS) - names)}: {mend}")
-
-
-def _first_difference(stored: dict[str, Any], given: dict[str, Any]) -> str:
-    """Name the first option that differs, as "option: stored there, given now"; empty if none."""
-    for key in [*given, *stored]:
-        before, now = stored.get(key), given.get(key)
-        if isinstance(before, dict) and isinstance(now, dict):
-            inner = _first_difference(before, now)
-            if inner:
-                return inner
-        elif before != now:
-            return f"{key}: {_short(before)} there, {_short(now)} now"
-    return ""
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."

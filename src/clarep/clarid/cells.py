@@ -7,7 +7,7 @@ gives the same numbers.
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,23 @@ from torch import Tensor
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.directions import project_out
 from clarep.clarid.grid import Cell, Grid
-from clarep.clarid.measures import Measures, cluster_nmi, measure, scene_of, within_over_total
+from clarep.clarid.measures import (
+    Measures,
+    cluster_nmi,
+    judged_data,
+    measure,
+    scene_of,
+    within_over_total,
+)
 from clarep.data.backdrops import Backdrops
 from clarep.data.labelled import LabelledImages, to_unit_range
-from clarep.engine.artefacts import versions, write_json
+from clarep.engine.artefacts import (
+    Progressed,
+    first_difference,
+    remove_left_temporaries,
+    versions,
+    write_json,
+)
 from clarep.errors import UserError
 from clarep.teachers.judge import Judge, load_judge
 
@@ -31,17 +44,7 @@ CELLS = "cells"
 _BATCH = 25
 
 
-@dataclass(frozen=True)
-class Walked:
-    """Where `walk_grid` stands after each cell."""
-
-    done: int
-    """Cells stored so far."""
-    total: int
-    """Cells of the grid."""
-
-
-def walk_grid(grid: Grid, described: dict[str, Any], folder: Path) -> Iterator[Walked]:
+def walk_grid(grid: Grid, described: dict[str, Any], folder: Path) -> Iterator[Progressed]:
     """Compute every cell that `folder` lacks, yielding at the start and after each.
 
     Args:
@@ -55,19 +58,18 @@ def walk_grid(grid: Grid, described: dict[str, Any], folder: Path) -> Iterator[W
         UserError: if the folder holds cells of another configuration, or a damaged one.
     """
     config = _shared_config(grid, described)
-    for left_by_a_kill in (folder / CELLS).glob(".*.tmp"):
-        left_by_a_kill.unlink()
+    remove_left_temporaries(folder / CELLS)
     for path in sorted((folder / CELLS).glob("*.json")):
         _check_same(path, _read_cell(path)["config"], config)
     missing = [cell for cell in grid.cells if not (folder / CELLS / cell.name).exists()]
     done = len(grid.cells) - len(missing)
-    yield Walked(done, len(grid.cells))
-    judge = load_judge() if missing and isinstance(grid.data, Backdrops) else None
+    yield Progressed(done, 0, len(grid.cells))
+    judge = load_judge() if missing and judged_data(grid.teacher, grid.data) else None
     for cell in missing:
         stored = {"config": config, "versions": versions()} | compute_cell(grid, cell, judge)
         write_json(folder / CELLS / cell.name, stored)
         done += 1
-        yield Walked(done, len(grid.cells))
+        yield Progressed(done, 1, len(grid.cells))
 
 
 def load_cells(grid: Grid, folder: Path) -> list[dict[str, Any]]:
@@ -78,7 +80,7 @@ def load_cells(grid: Grid, folder: Path) -> list[dict[str, Any]]:
 def compute_cell(grid: Grid, cell: Cell, judge: Judge | None) -> dict[str, Any]:
     """Measure one cell: a row for guidance alone (k = 0), and one for each k.
 
-    judge: needed where the data are `Backdrops`; for others None.
+    judge: needed where it knows teacher and data (`judged_data`); for others None.
 
     Returns JSON values: the cell, its images, `rows` and the cost.
     """
@@ -161,10 +163,10 @@ def _label_measures(
     samples: Float[Tensor, "batch ci hi wi"],
     seed: int,
 ) -> dict[str, Any]:
-    """Return the measures that labels alone suffice for."""
+    """Return the measures that labels alone suffice for; samples clamped, as in `measure`."""
     features = clarid.features(latents, labels)
     return {
-        "sample_within": within_over_total(samples, labels),
+        "sample_within": within_over_total(samples.clamp(-1, 1), labels),
         "feature_within": within_over_total(features, labels),
         "nmi_conditional": cluster_nmi(features, labels, seed),
         "nmi_null": cluster_nmi(clarid.features(latents, labels, "null"), labels, seed),
@@ -176,11 +178,12 @@ def _shared_config(grid: Grid, described: dict[str, Any]) -> dict[str, Any]:
     ours = asdict(grid.config)
     shared = {name: ours[name] for name in ("images", "guidance", "steps", "branch")}
     config = described | {
-        "data_name": grid.data.name,
         "teacher_sha256": grid.teacher.fingerprint,
         "ks": grid.counts,
         **shared,
     }
+    if grid.skipped:
+        config |= {"skipped": grid.skipped}
     plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
     return plain
 
@@ -199,11 +202,9 @@ def _read_cell(path: Path) -> dict[str, Any]:
 
 
 def _check_same(path: Path, stored: dict[str, Any], given: dict[str, Any]) -> None:
-    for option in [*given, *stored]:
-        before, now = stored.get(option), given.get(option)
-        if before != now:
-            raise UserError(
-                f"{path.parent.parent} holds cells of another configuration ({option}: "
-                f"{json.dumps(before)} there, {json.dumps(now)} now): give another --out, or the "
-                "options it was started with"
-            )
+    difference = first_difference(stored, given)
+    if difference:
+        raise UserError(
+            f"{path.parent.parent} holds cells of another configuration ({difference}): "
+            "give another --out, or the options it was started with"
+        )

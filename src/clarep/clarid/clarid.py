@@ -51,7 +51,8 @@ class ClaridConfig:
     solver: Literal["euler", "heun"] = "heun"
     """How the ODE is walked down: euler is DDIM, heun is of second order at twice the cost."""
     inversion: Literal["euler", "heun", "fixed_point"] = "heun"
-    """How the ODE is walked up; fixed_point undoes euler exactly at six times its cost."""
+    """How the ODE is walked up; fixed_point nearly undoes euler, at six times its cost; choose
+    --solver euler with it."""
     kind: Kind = "top"
     """Directions: top is CLARID; bottom, middle, random and none are controls."""
     branch: Literal["conditional", "null"] = "conditional"
@@ -104,12 +105,14 @@ class Clarid:
         ledger: what all calls so far cost.
 
     Raises:
-        UserError: for a setting that does not fit the teacher.
+        UserError: for a setting that does not fit the teacher, or a teacher that lacks an
+            attribute.
     """
 
     def __init__(
         self, teacher: Teacher, config: ClaridConfig | None = None, **settings: Any
     ) -> None:
+        teacher.check_attributes()
         self.teacher = teacher
         self.config = config = replace(config or ClaridConfig(), **settings)
         self.sigma_te = _resolve_sigma(teacher, config)
@@ -136,8 +139,11 @@ class Clarid:
             seed: of the solver's start and of random directions.
 
         Raises:
-            UserError: for images of another shape, or labels outside the teacher's classes.
+            UserError: for images of another shape or outside [-1, 1], labels outside the
+                teacher's classes, or another number of labels or indices than of images.
         """
+        if indices is not None:
+            _check_count("indices", len(indices), len(images))
         x_te, round_trip = self.invert(images, labels)
         subspace = self.directions(x_te, labels, seed)
         latents = x_te if subspace is None else project_out(x_te, subspace.V)
@@ -167,6 +173,7 @@ class Clarid:
     ) -> tuple[Float[Tensor, "batch c2 h2 w2"], Float[Tensor, " batch"]]:
         """Return x_te and the round trip's PSNR in dB, under the class and guidance 1."""
         self.teacher.check_images(images)
+        _check_count("labels", len(labels), len(images))
         self.teacher.check_labels(labels)
         config, denoise = self.config, self._denoiser(labels, 1.0)
         span = (self.sigma_te, self.teacher.sigma_min, config.steps)
@@ -263,6 +270,11 @@ class Clarid:
         return counted
 
 
+def _check_count(what: str, count: int, images: int) -> None:
+    if count != images:
+        raise UserError(f"{images} images came with {count} {what}: give one for each image")
+
+
 def _check_config(config: ClaridConfig) -> None:
     """Raise UserError for a value that no teacher would take."""
     for field in fields(config):
@@ -271,6 +283,11 @@ def _check_config(config: ClaridConfig) -> None:
         value = getattr(config, field.name)
         if names and all(isinstance(name, str) for name in names) and value not in names:
             raise unknown_name(field.name, str(value), names)
+    if config.inversion == "fixed_point" and config.solver != "euler":
+        raise UserError(
+            "inversion fixed_point belongs to solver euler, whose steps it nearly undoes, and "
+            f"solver is {config.solver}: choose solver euler with it (--solver euler)"
+        )
     if not 0 <= config.guidance < math.inf:
         raise UserError(f"guidance {config.guidance:g} is outside [0, inf): give 1 (none) or more")
     if not 0 < config.tolerance < 1:

@@ -7,10 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clarep.errors import UserError
+from clarep.geometry.dense import exact_right_singular_vectors, exact_spectrum
 from clarep.geometry.jacobian import Jacobian
 from clarep.geometry.subspace import (
     Measure,
     Subspace,
+    subspace_of_dense,
     top_right_singular_subspace,
 )
 
@@ -60,9 +62,7 @@ def k_for_energy(jacobian: Jacobian, share: float) -> int:
 
     The energy of J is the sum of its squared singular values. Forms J, by min(m, n) products.
     """
-    dense = jacobian.dense().double()
-    gram = dense @ dense.mT if dense.shape[1] < dense.shape[2] else dense.mT @ dense
-    squares = torch.linalg.eigvalsh(gram).flip(1).clamp_min(0)
+    squares = exact_spectrum(jacobian.dense()).square()
     captured = squares.cumsum(1) / squares.sum(1, keepdim=True)
     counts = (captured < share).sum(1) + 1
     return int(counts.median())
@@ -98,9 +98,11 @@ def find_directions(
             device=jacobian.device,
         )
     if kind == "bottom" and jacobian.n - jacobian.m >= k:
-        return _null_directions(jacobian.dense(), k, generator)
+        dense = jacobian.dense()
+        return subspace_of_dense(dense, _null_directions(dense, k, generator))
     if kind in ("middle", "bottom"):
-        return _spectral_directions(jacobian.dense(), kind, k)
+        dense = jacobian.dense()
+        return subspace_of_dense(dense, exact_right_singular_vectors(dense, k, kind))
     gaussian = torch.randn(jacobian.batch, jacobian.n, k, generator=generator)
     unknown = torch.full((jacobian.batch, k), torch.nan)
     return Subspace(
@@ -114,56 +116,13 @@ def find_directions(
 
 def _null_directions(
     dense: Float[Tensor, "batch m n"], k: int, generator: torch.Generator
-) -> Subspace:
+) -> Float[Tensor, "batch n k"]:
     """Return k random directions of J's null space: as bottom as any, without an SVD."""
     rows, _ = torch.linalg.qr(dense.mT)  # (B, n, m), spans all that J sees
     V = torch.randn(len(dense), dense.shape[2], k, generator=generator).to(dense)
     for _ in range(2):
         V, _ = torch.linalg.qr(V - rows @ (rows.mT @ V))
-    image = dense @ V
-    return Subspace(
-        V=V,
-        singular_values=image.norm(dim=1),
-        residuals=(dense.mT @ image).norm(dim=1),
-        error=torch.zeros(len(dense), dtype=torch.float64),
-        products=min(dense.shape[1:]),
-    )
-
-
-def _spectral_directions(
-    dense: Float[Tensor, "batch m n"], kind: Literal["middle", "bottom"], k: int
-) -> Subspace:
-    """Return directions of the middle or the end of the spectrum, in float64.
-
-    Half the time of an SVD; singular values below 1e-8 of the largest are not told apart.
-    """
-    # Image by image: a batch of n x n eigenproblems would not fit in memory.
-    V = torch.stack([_eigenvectors(jacobian.double(), kind, k) for jacobian in dense])
-    V = V.to(dense.dtype)
-    image = dense @ V
-    values = image.norm(dim=1)
-    return Subspace(
-        V=V,
-        singular_values=values,
-        residuals=(dense.mT @ image - V * values[:, None] ** 2).norm(dim=1),
-        error=torch.zeros(len(dense), dtype=torch.float64),
-        products=min(dense.shape[1:]),
-    )
-
-
-def _eigenvectors(
-    jacobian: Float[Tensor, "m n"], kind: Literal["middle", "bottom"], k: int
-) -> Float[Tensor, "n k"]:
-    """Return k eigenvectors of J^T J, largest eigenvalue first, from the named part."""
-    m, n = jacobian.shape
-    if kind == "middle" and k <= m < n:
-        basis, _ = torch.linalg.qr(jacobian.mT)  # (n, m): the rest of the spectrum is 0
-        reduced: Tensor = basis @ _eigenvectors(jacobian @ basis, kind, k)
-        return reduced
-    _, vectors = torch.linalg.eigh(jacobian.mT @ jacobian)  # ascending
-    first = 0 if kind == "bottom" else n - k - (n - k) // 2
-    part: Tensor = vectors[:, first : first + k].flip(1)
-    return part
+    return V
 
 
 def project_out(

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.directions import parse_k
-from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.data.labelled import LabelledImages, readable_indices, to_unit_range
+from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
-
-_SEEDS = 2**32  # what k-means takes
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,8 @@ class Grid:
     """All cells: seed by seed, t rising, tap by tap."""
     chosen: dict[int, NDArray[np.int64]] = field(repr=False)
     """Seed -> indices of its images."""
+    skipped: list[str] = field(default_factory=list)
+    """Unreadable images that were left out, each as "source: reason"."""
 
     @property
     def n(self) -> int:
@@ -85,8 +86,12 @@ class Grid:
         return Clarid(self.teacher, t=cell.t, tap=cell.tap, k=self.counts[-1], **shared)
 
 
-def plan_grid(teacher: Teacher, data: LabelledImages, config: GridConfig) -> Grid:
+def plan_grid(
+    teacher: Teacher, data: LabelledImages, config: GridConfig, skip_bad: bool = False
+) -> Grid:
     """Check a grid against teacher and data, before anything expensive, and draw its images.
+
+    skip_bad: decode every image of the data first, and draw from those that can be read.
 
     Raises:
         UserError: for an empty list or a value given twice, a t outside the teacher's range,
@@ -106,28 +111,37 @@ def plan_grid(teacher: Teacher, data: LabelledImages, config: GridConfig) -> Gri
     _refuse_repeated("--ks", config.ks, counts)
     _refuse_repeated("--seeds", config.seeds, config.seeds)
     for seed in config.seeds:
-        if not 0 <= seed < _SEEDS:
-            raise UserError(f"seed {seed} is outside 0 to 2^32 - 1: give 0, say")
-    chosen = {seed: draw_images(data, config.images, seed) for seed in config.seeds}
+        check_seed(seed)
+    readable = np.arange(len(data))
+    skipped: list[str] = []
+    if skip_bad:
+        readable, skipped = readable_indices(data, readable, skip_bad=True)
+    chosen = {seed: draw_images(data, config.images, seed, readable) for seed in config.seeds}
     teacher.check_labels(torch.from_numpy(data.labels[chosen[config.seeds[0]]]))
-    for indices in chosen.values():
-        for i in indices:
-            data.read(int(i))
+    if not skip_bad:
+        for indices in chosen.values():
+            readable_indices(data, indices, skip_bad=False)
     teacher.check_images(to_unit_range(data.images(chosen[config.seeds[0]][:1])))
     cells = tuple(Cell(*at) for at in product(sorted(config.seeds), sorted(config.ts), taps))
-    grid = Grid(teacher, data, config, tuple(sorted(counts)), cells, chosen)
+    grid = Grid(teacher, data, config, tuple(sorted(counts)), cells, chosen, skipped)
     for cell in cells:
         grid.clarid(cell)  # refuses what does not fit
     return grid
 
 
-def draw_images(data: LabelledImages, images: int, seed: int) -> NDArray[np.int64]:
+def draw_images(
+    data: LabelledImages, images: int, seed: int, readable: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
     """Choose at random the same number of every class, at most `images` in all.
+
+    readable: rising indices to choose from; None for all.
 
     Returns sorted indices. Raises UserError if that is fewer than two of a class (k-means could
     then tell the classes apart whatever the features), or more than a class has.
     """
-    present, members = np.unique(data.labels, return_counts=True)
+    among = np.arange(len(data)) if readable is None else readable
+    labels = data.labels[among]
+    present, members = np.unique(labels, return_counts=True)
     each = images // len(present)
     if each < 2:
         raise UserError(
@@ -141,7 +155,7 @@ def draw_images(data: LabelledImages, images: int, seed: int) -> NDArray[np.int6
             f"each: give --images at most {members.min() * len(present)}"
         )
     rng = np.random.default_rng(seed)
-    drawn = [rng.choice(np.flatnonzero(data.labels == c), each, replace=False) for c in present]
+    drawn = [rng.choice(among[labels == c], each, replace=False) for c in present]
     return np.sort(np.concatenate(drawn))
 
 

@@ -1,7 +1,7 @@
 """From a labelled data set to a stored canonical set: choose, compute by shards, go on."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,12 @@ from numpy.typing import NDArray
 from clarep.clarid.canonical_set import CanonicalSetWriter
 from clarep.clarid.clarid import CLARep, Clarid
 from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.engine.artefacts import Progressed
 from clarep.engine.cost import Ledger
+from clarep.engine.seeds import check_seed
 
 SHARD_SIZE = 50
 _BATCH = 25
-
-
-@dataclass(frozen=True)
-class Progressed:
-    """Where `identify` stands after each shard."""
-
-    done: int
-    """Images stored so far."""
-    new: int
-    """Of them, stored since the last report."""
-    total: int
-    """Images chosen."""
 
 
 def identify(
@@ -48,15 +38,16 @@ def identify(
         clarid: teacher and setting.
         data, chosen: the images, as indices into the data set.
         described: what the caller knows of teacher and data; it enters the manifest's
-            configuration and so the check that a folder holds the same set.
+            configuration and so the check that a folder holds the same set. JSON values.
         folder: of the canonical set.
         seed: of the solver; each batch adds its first image's index.
         shard_size: images a shard.
 
     Raises:
-        UserError: if an image or label does not fit the teacher, or the folder holds another
-            configuration or a damaged shard.
+        UserError: if the seed is no seed, an image or label does not fit the teacher, or the
+            folder holds another configuration or a damaged shard.
     """
+    check_seed(seed)
     images, labels = _load(data, chosen[:4])
     clarid.teacher.check_images(images)
     clarid.teacher.check_labels(torch.from_numpy(data.labels[chosen]))

@@ -1,7 +1,8 @@
 """What CLARID removed and what it kept, in numbers that need no eye.
 
 The masks of `backdrops` are exact, so that background and garment can be told apart; the
-judge is a classifier that neither the teacher nor CLARID has seen (docs/measures.md).
+judge is a classifier that neither the teacher nor CLARID has seen (docs/method.md). Samples are
+clamped to [-1, 1], the range of an image, before any of it.
 """
 
 import warnings
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from clarep.clarid.clarid import Clarid
 from clarep.data.backdrops import Backdrops
-from clarep.data.labelled import to_unit_range
+from clarep.data.garments import CLASS_NAMES
+from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.teachers.judge import Judge
+from clarep.teachers.teacher import Teacher
 
 _RESAMPLES = 1_000
 
@@ -32,6 +35,15 @@ class Scene:
     """True on the garment."""
     colours: Float[Tensor, "batch 3"]
     """Mean colour of the whole backdrop, in [-1, 1]."""
+
+
+def judged_data(teacher: Teacher, data: LabelledImages) -> Backdrops | None:
+    """Return `data` where masks and the judge can measure the teacher's samples, else None.
+
+    They must be `Backdrops`, and the teacher's classes the judge's ten garments in their order.
+    """
+    same = tuple(teacher.class_names) == CLASS_NAMES
+    return data if same and isinstance(data, Backdrops) else None
 
 
 def scene_of(data: Backdrops, indices: NDArray[np.int64]) -> Scene:
@@ -172,11 +184,13 @@ def measure(
 ) -> Measures:
     """Measure one set of latents and the samples decoded from them.
 
-    scene, x_te, latents and samples belong to the same images, in the same order.
+    scene, x_te, latents and samples belong to the same images, in the same order; samples may
+    leave [-1, 1], and are clamped to it here, once for all measures.
     """
+    samples = samples.clamp(-1, 1)
     removed = x_te - latents
     shares = removed_on_background(removed, scene.masks) if bool(removed.any()) else None
-    probabilities = judge(samples.clamp(-1, 1)).softmax(1)
+    probabilities = judge(samples).softmax(1)
     right = (probabilities.argmax(1) == scene.labels).double()
     features = clarid.features(latents, scene.labels)
     return Measures(

@@ -5,7 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from clarep.data.backdrops import load_backdrops
-from clarep.data.labelled import to_unit_range
+from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.data.load import DataConfig, load_data
 from clarep.engine.artefacts import versions, write_json
 from clarep.errors import UserError
-from clarep.geometry import benchmark
+from clarep.geometry import benchmark, profiling
 from clarep.geometry.benchmark import Case, Features, Problem
 from clarep.geometry.jacobian import probe_engine
 from clarep.geometry.subspace import Measure
@@ -35,15 +35,17 @@ _MEASURES: tuple[Measure, ...] = ("energy", "angle")
 class BenchSubspace:
     """Time the subspace solver beside the field's scheme, against the exact SVD.
 
-    On a teacher and the first training images of backdrops, noised with seeded noise (inversion
-    is not what is measured). The field's scheme works on one image at a time, so its cost an
-    image is the same at every batch.
+    On a teacher and the first images of a data set, noised with seeded noise (inversion is not
+    what is measured). The field's scheme works on one image at a time, so its cost an image is
+    the same at every batch.
     """
 
-    out: Path
+    data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
+    """Which images; they must fit the teacher."""
+    out: Path = Path("runs/bench")
     """Folder for bench_subspace.json."""
     teacher: str = "backdrops"
-    """Name of a bundled teacher, or a path."""
+    """A bundled teacher's name, or a path to a teacher.safetensors or its folder."""
     tap: str | None = None
     """Layer whose Jacobian is taken; without it, the teacher's middle."""
     t: float = 0.85
@@ -88,7 +90,8 @@ class BenchSubspace:
         started = time.perf_counter()
         note = Console(stderr=True, highlight=False).print
         problem, sigma = self._problem(note)
-        flops = benchmark.forward_flops(problem)
+        one = slice(0, 1)
+        flops = profiling.forward_flops(problem.features(one), problem.x[one])
         cases = []
         for case in self._cases(problem):
             note(f"{time.perf_counter() - started:5.0f} s  {_case_line(case)}", soft_wrap=True)
@@ -97,7 +100,7 @@ class BenchSubspace:
         return {
             "what": "top k right singular vectors of J, to 0.99 of the optimal energy or a worst "
             "angle of 1e-2; costs an image, truths from the exact SVD",
-            "config": asdict(self) | {"out": str(self.out), "sigma": sigma},
+            "config": self._config() | {"sigma": sigma},
             "problem": {
                 "n": problem.truths[0].jacobian.shape[1],
                 "m": problem.truths[0].jacobian.shape[0],
@@ -109,26 +112,31 @@ class BenchSubspace:
             },
             "cases": [asdict(case) | {"gflops": _gflops(case, flops)} for case in cases],
             "ratios": benchmark.ratios(cases),
-            "time_shares": {"k": k, "batch": batch} | benchmark.where_time_goes(problem, k, batch),
+            "time_shares": {"k": k, "batch": batch, **_time_shares(problem, k, batch)},
             "machine": {
                 "platform": platform.platform(),
-                "processor": _processor(),
+                "processor": profiling.processor(),
                 "cpus": os.cpu_count(),
                 "threads": torch.get_num_threads(),
-                "matmul_gflops": benchmark.matmul_gflops(),
+                "matmul_gflops": profiling.matmul_gflops(),
             },
             "versions": versions(),
             "seconds": time.perf_counter() - started,
         }
+
+    def _config(self) -> dict[str, Any]:
+        given = asdict(self) | {"out": str(self.out)}
+        file = self.data.classes_file
+        given["data"] |= {"classes_file": None if file is None else str(file)}
+        return given
 
     def _problem(self, note: Any) -> tuple[Problem, float]:
         teacher = load_teacher(self.teacher)
         tap = self.tap or teacher.default_tap
         teacher.check_tap(tap)
         sigma = teacher.sigma_from_t(self.t)
-        features, x = _noisy_features(
-            teacher, tap, sigma, max(self.images, *self.batches), self.seed
-        )
+        images = _first_images(load_data(self.data), max(self.images, *self.batches))
+        features, x = _noisy_features(teacher, tap, sigma, images, self.seed)
         one = slice(0, 1)
         with torch.no_grad():
             m = features(one)(x[one]).numel()
@@ -166,13 +174,22 @@ class Bench:
             self.action.run()
 
 
-def _noisy_features(
-    teacher: Teacher, tap: str, sigma: float, count: int, seed: int
-) -> tuple[Features, Tensor]:
-    """Return the features as functions of x alone, and x = x_0 + sigma eps of the first images."""
-    data = load_backdrops()
+def _first_images(data: LabelledImages, count: int) -> tuple[Tensor, Tensor]:
+    """Return the first `count` images, in [-1, 1], and their labels."""
+    if count > len(data):
+        raise UserError(
+            f"{data.name} holds {len(data)} images, fewer than the {count} of --images and "
+            "--batches: give smaller ones"
+        )
     indices = np.arange(count)
-    images, labels = to_unit_range(data.images(indices)), torch.from_numpy(data.labels[indices])
+    return to_unit_range(data.images(indices)), torch.from_numpy(data.labels[indices])
+
+
+def _noisy_features(
+    teacher: Teacher, tap: str, sigma: float, labelled: tuple[Tensor, Tensor], seed: int
+) -> tuple[Features, Tensor]:
+    """Return the features as functions of x alone, and x = x_0 + sigma eps of the images."""
+    images, labels = labelled
     teacher.check_images(images)
     teacher.check_labels(labels)
     x = teacher.encode(images)
@@ -190,17 +207,13 @@ def _noisy_features(
     return features, x
 
 
+def _time_shares(problem: Problem, k: int, batch: int) -> dict[profiling.Kind, float]:
+    jacobian = problem.jacobian(slice(0, batch))
+    return profiling.time_shares(lambda: benchmark.solve(jacobian, k, "energy", problem.seed))
+
+
 def _gflops(case: Case, forward_flops: int) -> float:
     return case.products_per_image * forward_flops / case.seconds_per_image / 1e9
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 _NAMES = {
@@ -221,7 +234,7 @@ def _case_line(case: Case) -> str:
 def _print_result(result: dict[str, Any]) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=100)
+        console = Console(highlight=False, width=120)
     table = Table(title="Cost an image", box=None, pad_edge=False, title_justify="left")
     for column in ("method", "k", "batch", "to", "iter.", "prod.", "seconds", "MiB"):
         table.add_column(column, justify="left" if column in ("method", "to") else "right")
@@ -244,18 +257,37 @@ def _print_result(result: dict[str, Any]) -> None:
             f"{case['angle']:.4f}",
         )
     console.print(table)
-    for line in (*map(_ratio_line, result["ratios"]), *_notes(result)):
+    console.print(_ratio_table(result["ratios"]))
+    for line in _notes(result):
         console.print(line, soft_wrap=True)
 
 
-def _ratio_line(ratio: dict[str, Any]) -> str:
-    least = "at least " if ratio["at_least"] else ""
-    missed = "" if ratio["ours_reached"] else " (ours missed its tolerance)"
-    return (
-        f"k={ratio['k']} batch={ratio['batch']} {ratio['measure'].replace('_', ' ')}: "
-        f"{ratio['against'].replace('_', ' ')} takes {least}{ratio['seconds']:.1f} times our "
-        f"seconds, {ratio['products']:.1f} times our products{missed}"
-    )
+_STOPS = {"truth": "told by the exact SVD", "own": "by itself, as the field runs it"}
+
+
+def _ratio_table(ratios: list[dict[str, Any]]) -> Table:
+    """Lay out how many times our cost the references take, one block a way of stopping them."""
+    title = "Times our cost; ours always stops by itself"
+    table = Table(title=title, box=None, pad_edge=False, title_justify="left")
+    for column in ("reference", "stopped", "k", "batch", "ours to", "seconds", "products"):
+        table.add_column(column, justify="right" if column in ("k", "batch") else "left")
+    for column in ("its energy / ours", "its angle / ours"):
+        table.add_column(column, justify="right")
+    for ratio in sorted(ratios, key=lambda ratio: ratio["reference_stop"] == "own"):
+        least = ">" if ratio["at_least"] else ""
+        missed = "" if ratio["ours_reached"] else " (ours missed)"
+        pairs = ratio["captured"], ratio["angle"]
+        table.add_row(
+            _NAMES[ratio["against"]],
+            _STOPS[ratio["reference_stop"]],
+            str(ratio["k"]),
+            str(ratio["batch"]),
+            ratio["measure"] + missed,
+            f"{least}{ratio['seconds']:.1f}",
+            f"{least}{ratio['products']:.1f}",
+            *(f"{pair['reference']:.4f} / {pair['clarep']:.4f}" for pair in pairs),
+        )
+    return table
 
 
 def _notes(result: dict[str, Any]) -> list[str]:

@@ -9,8 +9,9 @@ from typing import Annotated
 import tyro
 
 from clarep.engine.artefacts import write_json
+from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
-from clarep.teachers.card import garment_quality, training_card
+from clarep.report.card import garment_quality, training_card
 from clarep.teachers.zoo import CARD_NAME, load_teacher
 
 
@@ -30,7 +31,7 @@ class Card:
     guidances: tuple[float, ...] = (1.0, 3.0)
     """Guidance strengths to measure samples at."""
     images_per_class: int = 100
-    """Samples of each class."""
+    """Samples of each class, at most 100; as many test and training images are drawn."""
     steps: int = 25
     """Heun steps a sample."""
     seed: int = 0
@@ -40,6 +41,9 @@ class Card:
         """Measure, write, print what was measured."""
         if self.images_per_class < 1:
             raise UserError(f"--images-per-class {self.images_per_class} is below 1: give 100")
+        if self.steps < 1:
+            raise UserError(f"--steps {self.steps} is below 1: give 25")
+        check_seed(self.seed)
         started = time.perf_counter()
         card = training_card(self.run_folder)
         quality = garment_quality(
@@ -54,7 +58,10 @@ class Card:
         out = self.out or self.run_folder / CARD_NAME
         write_json(out, card)
         floor = quality["frechet_distance_of_train_images"]
-        print(f"real training images: Fréchet distance {floor:.3f} in the judge's features")
+        print(
+            f"training images: Fréchet distance {floor:.3f} to {quality['reference']} "
+            "in the judge's features"
+        )
         for sample in quality["samples"]:
             print(
                 f"guidance {sample['guidance']:g}: class accuracy {sample['class_accuracy']:.3f}, "

@@ -12,6 +12,7 @@ from clarep.data.labelled import LabelledImages, readable_indices
 from clarep.data.load import DataConfig, DataOptions, load_data
 from clarep.data.sheet import choose_by_class, class_sheet
 from clarep.engine.artefacts import atomic_path
+from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
 
 
@@ -40,15 +41,14 @@ class Show:
             raise UserError(f"--columns {self.columns} shows nothing: give at least 1")
         if self.out.suffix.lower() != ".png":
             raise UserError(f"--out {self.out} is no PNG: give a name that ends in .png")
+        if self.seed is not None:
+            check_seed(self.seed)
         data = load_data(DataConfig(data=self.name, **vars(self.options)))
         chosen = choose_by_class(data.labels, len(data.class_names), self.columns, self.seed)
         readable, bad = readable_indices(data, np.concatenate(chosen), self.skip_bad)
         sheet = class_sheet(data, [indices[np.isin(indices, readable)] for indices in chosen])
-        try:
-            with atomic_path(self.out) as temporary:
-                sheet.save(temporary, format="PNG")
-        except OSError as error:
-            raise UserError(f"cannot write {self.out}: {error.strerror or error}") from error
+        with atomic_path(self.out) as temporary:
+            sheet.save(temporary, format="PNG")
         summary = _Summary.of(data, int(readable[0]), self.out, bad)
         print(json.dumps(asdict(summary), indent=2) if self.json else summary.lines())
 

@@ -1,8 +1,7 @@
 """`clarep identify`: from a labelled data set to canonical samples, measures and a picture."""
 
 import json
-import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,19 +14,20 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.controls import CONTROLS, compare_with_controls
 from clarep.clarid.identify import SHARD_SIZE, identify
-from clarep.clarid.measures import Measures
-from clarep.clarid.table import measures_table, write_measures
+from clarep.clarid.measures import Measures, judged_data
+from clarep.cli.shared import describe, note, note_other_classes
 from clarep.data.backdrops import Backdrops
 from clarep.data.labelled import LabelledImages, class_balanced_choice, readable_indices
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.progress import progress
+from clarep.engine.seeds import check_seed
 from clarep.errors import UserError, unknown_name
 from clarep.report.identified import draw_identified
+from clarep.report.measures import measures_table, write_measures
 from clarep.teachers.judge import load_judge
-from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher
 
-_FEWEST_MEASURED = 10  # the linear probe leaves out a fifth of them at a time
+_FEWEST_MEASURED = 2  # of each class: with one, k-means finds the classes whatever the features
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Identify:
         teacher = load_teacher(self.teacher)
         clarid = Clarid(teacher, self.clarid)
         data = load_data(self.data)
+        self._check_control_images(data)
         balanced = class_balanced_choice(data.labels, self.fraction, self.seed)
         chosen, bad = readable_indices(data, balanced, self.skip_bad)
         self._identify(clarid, data, chosen)
@@ -79,23 +80,22 @@ class Identify:
         for name in self.controls:
             if name not in CONTROLS:
                 raise unknown_name("control", name, CONTROLS)
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"seed {self.seed} is outside 0 to 2^32 - 1: give 0, say")
+        check_seed(self.seed)
         if self.shard_size < 1:
             raise UserError(f"--shard-size {self.shard_size} is below 1: give {SHARD_SIZE}, say")
-        if self.control_images != 0 and self.control_images < _FEWEST_MEASURED:
+        if self.control_images < 0:
+            raise UserError(f"--control-images {self.control_images} is below 0: give 100, say")
+
+    def _check_control_images(self, data: LabelledImages) -> None:
+        fewest = _FEWEST_MEASURED * len(data.class_names)
+        if isinstance(data, Backdrops) and 0 < self.control_images < fewest:
             raise UserError(
-                f"--control-images {self.control_images} are too few to measure on: "
-                f"give at least {_FEWEST_MEASURED}, or 0 to skip the table"
+                f"--control-images {self.control_images} are too few to measure on: give at "
+                f"least {fewest}, two of each class, or 0 to skip the table"
             )
 
     def _identify(self, clarid: Clarid, data: LabelledImages, chosen: NDArray[np.int64]) -> None:
-        described = {
-            "teacher": self.teacher,
-            "data": data.name,
-            "data_options": {key: _plain(value) for key, value in asdict(self.data).items()},
-            "fraction": self.fraction,
-        }
+        described = describe(self.teacher, self.data) | {"fraction": self.fraction}
         steps = identify(
             clarid,
             data,
@@ -106,7 +106,7 @@ class Identify:
             shard_size=self.shard_size,
         )
         start = next(steps)
-        _note_other_classes(clarid.teacher, data)
+        note_other_classes(clarid.teacher, data)
         with progress("identify", "images", start.total, start.done) as advance:
             for step in steps:
                 advance(step.new)
@@ -114,12 +114,21 @@ class Identify:
     def _measure(
         self, clarid: Clarid, data: LabelledImages, canonical: CanonicalSet
     ) -> list[Measures]:
-        if not isinstance(data, Backdrops) or self.control_images == 0:
+        backdrops = judged_data(clarid.teacher, data)
+        if backdrops is None or self.control_images == 0:
             return []
         subset = canonical.balanced(self.control_images)
+        counts = torch.bincount(subset.tensors["label"], minlength=len(data.class_names))
+        if int(counts.min()) < _FEWEST_MEASURED:
+            note(
+                f"class '{data.class_names[int(counts.argmin())]}' has {int(counts.min())} of the "
+                f"{len(subset)} images that would be measured, and the table takes two of each "
+                "class: it is left out; a larger --fraction gives it"
+            )
+            return []
         measured = []
         rows = compare_with_controls(
-            clarid, load_judge(), data, subset, self.controls, seed=self.seed
+            clarid, load_judge(), backdrops, subset, self.controls, seed=self.seed
         )
         with progress("measure", "rows", 1 + len(self.controls)) as advance:
             for row in rows:
@@ -164,17 +173,3 @@ class Identify:
         )
         for name, path in places.items():
             print(f"{name} in {path}")
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
-def _note_other_classes(teacher: Teacher, data: LabelledImages) -> None:
-    if tuple(data.class_names) != tuple(teacher.class_names):
-        print(
-            "clarep: note: the classes of the data are not named as the teacher's "
-            f"({', '.join(data.class_names[:3])} ... against "
-            f"{', '.join(teacher.class_names[:3])} ...); labels are matched by number",
-            file=sys.stderr,
-        )

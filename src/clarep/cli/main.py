@@ -30,6 +30,7 @@ _COMMANDS: dict[str, type] = {
     "identify": Identify,
     "select": Select,
 }
+_RESUMABLE = (Demo, TrainTeacher, Identify, Select)
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CANNOT_WRITE = (
@@ -54,12 +55,11 @@ class Command(Protocol):
 
 def _parse(arguments: Sequence[str]) -> Command:
     # The suppressed None makes a table of one command a union too.
-    kinds: Any = Union[
-        (
-            *(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in _COMMANDS.items()),
-            Annotated[None, tyro.conf.Suppress],
-        )
-    ]
+    members = (
+        *(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in _COMMANDS.items()),
+        Annotated[None, tyro.conf.Suppress],
+    )
+    kinds: Any = Union[members]  # noqa: UP007 - X | Y cannot take members known at run time
     command: Command = tyro.cli(
         kinds,
         prog="clarep",
@@ -112,6 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"clarep: {_cannot_write(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("clarep: stopped; the same command goes on where it stopped", file=sys.stderr)
+        goes_on = "; the same command goes on where it stopped"
+        is_resumable = isinstance(command, _RESUMABLE)
+        print(f"clarep: stopped{goes_on if is_resumable else ''}", file=sys.stderr)
         return 130
     return 0

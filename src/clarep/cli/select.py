@@ -10,6 +10,7 @@ import tyro
 from clarep.clarid.cells import load_cells, walk_grid
 from clarep.clarid.grid import Grid, GridConfig, plan_grid
 from clarep.clarid.selection import RULE, Recommendation, Setting, aggregate, recommend
+from clarep.cli.shared import describe, note_other_classes
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.artefacts import versions, write_json
 from clarep.engine.cost import sum_costs
@@ -32,6 +33,8 @@ class Select:
     """Which settings."""
     teacher: str = "backdrops"
     """A bundled teacher's name, or a path to a teacher.safetensors or its folder."""
+    skip_bad: bool = False
+    """Draw from the images that can be read, and list the others; decodes all of them first."""
     out: Path = Path("runs/select")
     """Folder of the run: cells/, table.csv, table.json, heatmap.png, best.json."""
     json: bool = False
@@ -39,13 +42,14 @@ class Select:
 
     def run(self) -> None:
         """Walk the grid, write the tables, and say what is recommended and why."""
-        grid = plan_grid(load_teacher(self.teacher), load_data(self.data), self.grid)
-        described = {"teacher": self.teacher, **asdict(self.data)}
-        steps = walk_grid(grid, described, self.out)
+        teacher, data = load_teacher(self.teacher), load_data(self.data)
+        grid = plan_grid(teacher, data, self.grid, self.skip_bad)
+        steps = walk_grid(grid, describe(self.teacher, self.data), self.out)
         start = next(steps)
+        note_other_classes(teacher, data)
         with progress("select", "cells", start.total, start.done) as advance:
-            for _ in steps:
-                advance(1)
+            for step in steps:
+                advance(step.new)
         cells = load_cells(grid, self.out)
         settings = aggregate(cells)
         found, conditional = recommend(settings), recommend(settings, "nmi_conditional")
@@ -56,8 +60,10 @@ class Select:
         write_json(places["recommendation"], best)
         wrote = {name: str(path) for name, path in places.items()}
         if self.json:
-            print(json.dumps(best | {"wrote": wrote}, indent=2))
+            print(json.dumps(best | {"skipped": grid.skipped, "wrote": wrote}, indent=2))
             return
+        for entry in grid.skipped:
+            print(f"skipped {entry}")
         print(selection_table(settings))
         print(_advice(found, conditional))
         for name, path in wrote.items():

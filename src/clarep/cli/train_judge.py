@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from clarep.engine.artefacts import sha256_file, write_json
+from clarep.engine.progress import progress
 from clarep.teachers.judge import Judge, save_judge
 from clarep.teachers.judge_training import JudgeConfig, accuracy_by_variant, train_judge
 
@@ -28,14 +29,12 @@ class TrainJudge:
         started = time.perf_counter()
         torch.manual_seed(self.train.seed)
         judge = Judge()
-        for record in train_judge(judge, self.garments, self.train):
-            seconds = time.perf_counter() - started
-            left = seconds / record["step"] * (self.train.steps - record["step"])
-            print(
-                f"step {record['step']}/{self.train.steps}  loss {record['loss']:.4f}  "
-                f"{left:.0f} s left",
-                flush=True,
-            )
+        step = 0
+        with progress("training", "steps", self.train.steps) as advance:
+            for record in train_judge(judge, self.garments, self.train):
+                done = int(record["step"])
+                advance(done - step, f"loss {record['loss']:.4f}")
+                step = done
         weights = self.out / "judge.safetensors"
         save_judge(judge, weights)
         card = {

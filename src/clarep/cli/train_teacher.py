@@ -1,28 +1,30 @@
 """`clarep train-teacher`: train our U-Net on a labelled data set."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from clarep.data.labelled import LabelledImages, to_uint8
+from clarep.data.labelled import LabelledImages, readable_indices, to_uint8
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.artefacts import atomic_path, write_json
+from clarep.engine.progress import progress
 from clarep.errors import UserError
-from clarep.teachers.card import training_card
-from clarep.teachers.quality import sample_classes
-from clarep.teachers.train import RECORD_EVERY, TeacherRun, TrainConfig
+from clarep.report.card import training_card
+from clarep.report.quality import sample_classes
+from clarep.teachers.train import TeacherRun, is_due
+from clarep.teachers.train_config import TrainConfig, check_train
 from clarep.teachers.unet_teacher import UNetTeacher, save_unet
 from clarep.teachers.zoo import CARD_NAME, WEIGHTS_NAME
 
+_COMPOSED = ("garments", "backdrops")
 _GRID_COLUMNS = 8
 _GRID_ROWS = 20  # of more classes, the first
 _GRID_GUIDANCE = 2.0
@@ -43,7 +45,9 @@ class TrainTeacher:
     out: Path = Path("runs/teacher")
     """Folder of the run: checkpoint, history.jsonl, samples, teacher.safetensors, card.json."""
     sample_every: int = 1_000
-    """Steps between sample grids, 8 images a class at guidance 2."""
+    """Steps between sample grids, 8 images a class at guidance 2; drawn with a record."""
+    skip_bad: bool = False
+    """Go on without unreadable images, and list them."""
     json: bool = False
     """Print the last record as one JSON object; progress goes to stderr."""
 
@@ -51,34 +55,38 @@ class TrainTeacher:
         """Train to the end, then write the weights and their card."""
         if self.sample_every < 1:
             raise UserError(f"--sample-every {self.sample_every} is below 1: give a step count")
-        data = load_data(self.data)
-        held_out = _held_out(self.data)
-        try:
-            record = self._train(data, held_out)
-        except OSError as error:
-            raise UserError(
-                f"cannot write to {self.out} ({error.strerror or error}): "
-                "mend that, and the same command goes on where it stopped"
-            ) from error
+        check_train(self.train)
+        data, bad = self._readable(load_data(self.data))
+        held_out, bad_held_out = self._readable(_held_out(self.data))
+        record = self._train(data, held_out) | {"skipped": bad + bad_held_out}
         if self.json:
             print(json.dumps(record))
             return
+        for reason in record["skipped"]:
+            print(f"skipped {reason}")
         print(f"teacher in {record['teacher']}")
         print(f"card in {record['card']}")
         print(f"samples in {record['samples']}")
 
+    def _readable(self, data: LabelledImages) -> tuple[LabelledImages, list[str]]:
+        """Return what can be read of a set, and what cannot; images that are composed all can."""
+        if self.data.data in _COMPOSED:
+            return data, []
+        print(f"reading the {len(data)} images of {data.name} once", file=sys.stderr)
+        readable, bad = readable_indices(data, np.arange(len(data)), self.skip_bad)
+        return (_subset(data, readable) if bad else data), bad
+
     def _train(self, data: LabelledImages, held_out: LabelledImages) -> dict[str, Any]:
-        size = int(data.images([0]).shape[-1])
-        unet = replace(self.train.unet, image_size=size, num_classes=len(data.class_names))
-        config = replace(self.train, unet=unet)
-        run = TeacherRun(data, held_out, config, self.out)
-        sigma_range = (config.sigma_min, config.sigma_max)
+        run = TeacherRun(data, held_out, self.train, self.out)
+        sigma_range = (self.train.sigma_min, self.train.sigma_max)
         teacher = UNetTeacher(run.ema, data.class_names, *sigma_range)
-        with _progress(config, run.step) as show:
+        step = run.step
+        with progress("training", "steps", self.train.steps, step) as advance:
             for record in run.records():
-                show(record)
-                if _is_due(record["step"], self.sample_every):
-                    _write_grid(teacher, self.out / f"samples/step_{record['step']:06d}.png")
+                advance(record["step"] - step, _note(record))
+                step = record["step"]
+                if is_due(step, self.sample_every):
+                    _write_grid(teacher, self.out / f"samples/step_{step:06d}.png")
         weights, card = self.out / WEIGHTS_NAME, self.out / CARD_NAME
         grid = self.out / "samples/final.png"
         _write_grid(teacher, grid)
@@ -102,40 +110,21 @@ def _held_out(config: DataConfig) -> LabelledImages:
         raise UserError(f"the held-out loss needs a test split, but {error}") from error
 
 
-def _is_due(step: int, every: int) -> bool:
-    """Say whether a multiple of `every` lies in the steps that the record at `step` covers."""
-    return step // every > (step - RECORD_EVERY) // every
-
-
-@contextmanager
-def _progress(config: TrainConfig, step: int) -> Iterator[Any]:
-    """Yield what shows a record: a bar on a terminal, a line a record elsewhere; on stderr."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda record: console.print(_line(record, config), highlight=False, soft_wrap=True)
-        return
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} steps  loss {task.fields[loss]:.4f}"),
-        TextColumn("{task.fields[rate]:.0f} images/s"),
-        TimeRemainingColumn(),
+def _subset(data: LabelledImages, kept: NDArray[np.int64]) -> LabelledImages:
+    """Return the images at `kept` alone; the name says how many are left out."""
+    return replace(
+        data,
+        name=f"{data.name} without {len(data) - len(kept)} unreadable",
+        labels=data.labels[kept],
+        sources=[data.sources[i] for i in kept],
+        read=lambda i: data.read(int(kept[i])),
     )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=config.steps, completed=step, loss=0.0, rate=0.0)
-        yield lambda record: progress.update(
-            task, completed=record["step"], loss=record["loss"], rate=record["images_per_s"]
-        )
 
 
-def _line(record: dict[str, Any], config: TrainConfig) -> str:
-    left = (config.steps - record["step"]) * config.batch_size / record["images_per_s"]
-    text = (
-        f"step {record['step']}/{config.steps}  loss {record['loss']:.4f}  "
-        f"{record['images_per_s']:.0f} images/s  {left / 60:.1f} min left"
-    )
+def _note(record: dict[str, Any]) -> str:
+    text = f"loss {record['loss']:.4f}, {record['images_per_s']:.0f} images/s"
     if "held_out" in record:
-        text += "  held-out " + " ".join(f"{value:.4f}" for value in record["held_out"].values())
+        text += ", held-out " + " ".join(f"{value:.4f}" for value in record["held_out"].values())
     return text
 
 

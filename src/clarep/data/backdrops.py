@@ -4,7 +4,8 @@ The photographs come with scikit-learn and scikit-image: ten scenes, one for eac
 test variants follow the Backgrounds Challenge (Xiao et al. 2020, arXiv 2006.09994).
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from clarep.data.garments import CLASS_NAMES, SIZE, garment_arrays, garment_mask
 from clarep.data.labelled import LabelledImages
+from clarep.engine.seeds import check_seed
 from clarep.errors import UserError, unknown_name
 
 SCENES = (
@@ -92,18 +94,54 @@ def _draw_backdrop(scene: int, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Backdrops(LabelledImages):
-    """Garments on backdrops. The same split, seed, correlation and variant: the same bytes."""
+    """Garments on backdrops. The same split, seed, correlation and variant: the same bytes.
+
+    Everything else follows from the fields that can be given, so that
+    `dataclasses.replace(data, variant="only_bg")` is a whole new set.
+
+    Raises:
+        UserError: as `load_backdrops`.
+    """
+
+    name: str = field(init=False)
+    labels: NDArray[np.int64] = field(init=False, repr=False, compare=False)
+    class_names: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    sources: Sequence[str] = field(init=False, repr=False, compare=False)
+    read: Callable[[int], NDArray[np.uint8]] = field(init=False, repr=False, compare=False)
 
     split: str = "train"
     """Garments' split, train or test."""
     seed: int = 0
     """Seed of placement, scene, crop and tint."""
     correlation: float = 0.0
-    """Share of images whose scene is their class's own; the others draw any scene."""
+    """Share of images that are given their class's own scene; the others draw any of the ten."""
     variant: str = "original"
     """One of VARIANTS."""
     garments_path: str | None = None
     """Another Fashion-MNIST archive than the embedded subset."""
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS:
+            raise unknown_name("variant", self.variant, VARIANTS)
+        if not 0 <= self.correlation <= 1:
+            raise UserError(
+                f"correlation {self.correlation} is outside [0, 1]: give a share such as 0.9"
+            )
+        check_seed(self.seed)
+        _, labels = garment_arrays(self.split, self.garments_path)
+        setting = f"seed={self.seed}/correlation={self.correlation:g}/{self.variant}"
+        derived = {
+            "name": f"backdrops/{self.split}/{setting}",
+            "labels": labels,
+            "class_names": CLASS_NAMES,
+            "sources": [f"backdrops/{self.split}/{i}" for i in range(len(labels))],
+            "read": self._read,
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)  # the way to set a field of a frozen dataclass
+
+    def _read(self, i: int) -> NDArray[np.uint8]:
+        return self.composition(i).image
 
     def composition(self, i: int) -> Composition:
         """Return image i with its mask, backdrop and scene."""
@@ -122,10 +160,6 @@ class Backdrops(LabelledImages):
         """Return the garments at `indices` freshly composed, uint8 (B, 3, 32, 32)."""
         stack = np.stack([self._compose(int(i), rng).image for i in indices])
         return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
-
-    def with_variant(self, variant: str) -> "Backdrops":
-        """Return the same garments in another variant of VARIANTS."""
-        return load_backdrops(self.split, self.seed, self.correlation, variant, self.garments_path)
 
     def _key(self, i: int) -> list[int]:
         return [self.seed, _SPLIT_CODES[self.split], i]
@@ -189,33 +223,15 @@ def load_backdrops(
     Args:
         split: train (5,000 garments) or test (1,000).
         seed: of placement, scene, crop and tint.
-        correlation: rho in [0, 1], the share of images whose scene is their class's own.
+        correlation: rho in [0, 1], the share of images that are given their class's own scene;
+            the others draw any of the ten, so that rho + (1 - rho) / 10 show it.
         variant: original; only_fg (garment on black); only_bg (backdrop alone); no_fg (the
             garment's silhouette in black); mixed_same, mixed_rand, mixed_next (the backdrop
             of another image of the same, a random, the next class).
         garments_path: an .npz in Fashion-MNIST's layout instead of the embedded subset.
 
     Raises:
-        UserError: for an unknown split or variant, or a correlation outside [0, 1].
+        UserError: for an unknown split or variant, a correlation outside [0, 1], no seed, or
+            garments that cannot be read.
     """
-    if variant not in VARIANTS:
-        raise unknown_name("variant", variant, VARIANTS)
-    if not 0 <= correlation <= 1:
-        raise UserError(f"correlation {correlation} is outside [0, 1]: give a share such as 0.9")
-    if seed < 0:
-        raise UserError(f"seed {seed} is negative: give 0 or more")
-    _, labels = garment_arrays(split, garments_path)
-    name = f"backdrops/{split}/seed={seed}/correlation={correlation:g}/{variant}"
-    data = Backdrops(
-        name=name,
-        labels=labels,
-        class_names=CLASS_NAMES,
-        sources=[f"backdrops/{split}/{i}" for i in range(len(labels))],
-        read=lambda i: data.composition(i).image,
-        split=split,
-        seed=seed,
-        correlation=correlation,
-        variant=variant,
-        garments_path=garments_path,
-    )
-    return data
+    return Backdrops(split, seed, correlation, variant, garments_path)

@@ -49,16 +49,22 @@ def find_cifar10(path: Path) -> Path | None:
 def load_cifar10(
     folder: Path, split: str = "train", image_size: int | None = None
 ) -> LabelledImages:
-    """Load CIFAR-10 from `cifar-10-batches-bin` or `cifar-10-batches-py`.
+    """Load CIFAR-10 from `cifar-10-batches-bin` or `cifar-10-batches-py`, or their parent.
 
     The Python layout is made of pickles. They are read by an unpickler that builds bytes,
     numbers, lists and uint8 arrays, and nothing else.
 
-    Raises UserError for an unknown split, a missing, damaged or suspicious batch.
+    Raises UserError for an unknown split, another folder, a missing, damaged or suspicious
+    batch.
     """
     if split not in _BATCHES:
         raise unknown_name("split of CIFAR-10", split, _BATCHES)
-    ending = _ENDINGS[folder.resolve().name]
+    found = find_cifar10(folder)
+    if found is None:
+        raise UserError(
+            f"{folder} holds no CIFAR-10: give the folder {' or '.join(_ENDINGS)}, or its parent"
+        )
+    folder, ending = found, _ENDINGS[found.resolve().name]
     read_batch = _read_binary if ending else _read_pickled
     batches = [read_batch(folder / f"{name}{ending}") for name in _BATCHES[split]]
     pixels = np.concatenate([batch[0] for batch in batches])  # (N, 3072), channels first

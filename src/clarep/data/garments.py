@@ -3,12 +3,12 @@
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clarep.data.labelled import LabelledImages
+from clarep.data.npz import checked_labels, open_archive
 from clarep.errors import UserError, unknown_name
 
 CLASS_NAMES = (
@@ -25,7 +25,8 @@ CLASS_NAMES = (
 )
 SPLITS = ("train", "test")
 SIZE = 32
-_BORDER = 2  # 28 pixels in the source, 32 here
+_SOURCE_SIZE = 28
+_BORDER = (SIZE - _SOURCE_SIZE) // 2
 _MASK_THRESHOLD = 8  # JPEG-like fringe around the garment stays below it
 
 
@@ -36,21 +37,25 @@ def garment_arrays(
     """Return grey garments (N, 28, 28) and labels (N,) of a split.
 
     path: an .npz with x_train, y_train, x_test, y_test in Fashion-MNIST's layout; None takes
-    the embedded subset. Raises UserError for an unknown split or a file of another layout.
+    the embedded subset. Raises UserError for an unknown split, or a file that is damaged or of
+    another layout.
     """
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
     asset = files("clarep.data") / "assets" / "fashion_mnist_5k.npz"
     source = Path(path) if path is not None else Path(str(asset))
-    try:
-        with open(source, "rb") as stream:  # NumPy leaves a damaged file open
-            archive = np.load(stream, allow_pickle=False)
-            return archive[f"x_{split}"], archive[f"y_{split}"].astype(np.int64)
-    except (OSError, KeyError, ValueError, EOFError, IndexError, BadZipFile) as error:
-        raise UserError(
-            f"cannot read garments from {source} ({error}): "
-            "give an .npz with x_train, y_train, x_test, y_test of 28x28 grey images"
-        ) from error
+    names = (f"x_{split}", f"y_{split}")
+    with open_archive(source) as archive:
+        arrays = [archive[name] for name in names if name in archive]
+    mend = "give an .npz with x_train, y_train, x_test, y_test of 28x28 grey images"
+    if len(arrays) < len(names):
+        raise UserError(f"{source} lacks {' or '.join(names)}: {mend}")
+    x, y = arrays
+    if x.dtype != np.uint8 or x.shape[1:] != (_SOURCE_SIZE, _SOURCE_SIZE):
+        raise UserError(f"the garments of {source} are {x.dtype} {x.shape}: {mend}, in uint8")
+    if len(x) != len(y) or not len(x):
+        raise UserError(f"{source} holds {len(x)} garments and {len(y)} labels: {mend}")
+    return x, checked_labels(str(source), y, len(CLASS_NAMES))
 
 
 def garment_mask(garment: NDArray[np.uint8]) -> NDArray[np.bool_]:

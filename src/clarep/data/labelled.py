@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
 
 
@@ -74,8 +75,9 @@ def class_balanced_choice(
     """Choose at random the same share of every class; at least one image a class.
 
     Returns sorted indices into `labels`. The same seed gives the same choice.
-    Raises UserError if `fraction` is not in (0, 1].
+    Raises UserError if `fraction` is not in (0, 1], or the seed is no seed.
     """
+    check_seed(seed)
     if not 0 < fraction <= 1:
         raise UserError(f"fraction {fraction} is outside (0, 1]: give a share such as 0.1")
     rng = np.random.default_rng(seed)

@@ -23,7 +23,8 @@ class DataOptions:
     image_size: int | None = None
     """Crop images to their central square and resize it to this side, in pixels."""
     correlation: float = 0.0
-    """Backdrops only: share of images, in [0, 1], whose scene is their class's own."""
+    """Backdrops only: share of images, in [0, 1], that are given their class's own scene; the
+    others draw any of the ten."""
     variant: str = "original"
     """Backdrops only: original, only_fg, only_bg, no_fg, mixed_same, mixed_rand, mixed_next."""
     data_seed: int = 0

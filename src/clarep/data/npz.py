@@ -1,5 +1,6 @@
 """NumPy archives of pixels, or of JPEG bytes, as `LabelledImages`. Nothing is unpickled."""
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,17 @@ from clarep.data.labelled import LabelledImages
 from clarep.errors import UserError, unknown_name
 
 _MAX_CLASSES = 100_000  # a label beyond it, without a list of names, is a mistake
+
+_DAMAGE = (
+    OSError,
+    ValueError,
+    EOFError,
+    IndexError,
+    NotImplementedError,  # a compression that zipfile does not know
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def load_npz(path: Path, split: str = "train", image_size: int | None = None) -> LabelledImages:
@@ -38,7 +50,7 @@ def load_npz(path: Path, split: str = "train", image_size: int | None = None) ->
         UserError: for a damaged archive, another layout, labels outside the classes, an
             unknown split, or JPEGs of several sizes without `image_size`.
     """
-    with _archive(path) as archive:
+    with open_archive(path) as archive:
         keys = set(archive)
         names = archive["classes"] if "classes" in keys else None
         if {"jpeg", "offset", "label"} <= keys:
@@ -168,8 +180,8 @@ def _jpeg_images(
 
 
 @contextmanager
-def _archive(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """Open an archive; what NumPy raises on a damaged one becomes a UserError."""
+def open_archive(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """Open an archive; what NumPy raises on a damaged one, also later, becomes a UserError."""
     try:
         with open(path, "rb") as stream:  # NumPy leaves a damaged file open
             archive = np.load(stream, allow_pickle=False)
@@ -178,7 +190,7 @@ def _archive(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
             yield archive
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         reason = " ".join(str(error).split())
         raise UserError(f"cannot read {path} as an .npz without pickles: {reason}") from error
 

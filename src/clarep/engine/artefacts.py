@@ -6,9 +6,22 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """Where a resumable walk stands: it yields one at its start and after each part."""
+
+    done: int
+    """Units stored so far, by earlier runs too."""
+    new: int
+    """Of them, stored since the last report."""
+    total: int
+    """Units in all."""
 
 
 @contextmanager
@@ -48,6 +61,49 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2) + "\n")
 
 
+def remove_left_temporaries(folder: Path) -> None:
+    """Delete what killed processes left half written in `folder`; what a live one writes stays.
+
+    A temporary name holds its process's id. Processes of this machine alone are known: on a
+    shared file system, do not run one command on one folder from two machines.
+    """
+    for path in folder.glob(".*.tmp"):
+        pid = path.name.split(".")[-2]
+        if pid.isdecimal() and not _is_running(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    """Tell whether another process of this machine has that id."""
+    if pid == os.getpid():  # an earlier process of the same id: this one has written nothing yet
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def first_difference(stored: dict[str, Any], given: dict[str, Any]) -> str:
+    """Name the first option that differs, as "option: stored there, given now"; empty if none."""
+    for key in [*given, *stored]:
+        before, now = stored.get(key), given.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            inner = first_difference(before, now)
+            if inner:
+                return inner
+        elif before != now:
+            return f"{key}: {_short(before)} there, {_short(now)} now"
+    return ""
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal."""
     digest = hashlib.sha256()
@@ -59,5 +115,14 @@ def sha256_file(path: Path) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions that an artefact's numbers depend on."""
-    packages = ("clarep", "torch", "numpy", "pillow", "scikit-learn")
+    packages = (
+        "clarep",
+        "torch",
+        "numpy",
+        "scipy",
+        "pillow",
+        "scikit-learn",
+        "scikit-image",
+        "safetensors",
+    )
     return {"python": platform.python_version()} | {name: version(name) for name in packages}

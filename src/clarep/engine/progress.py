@@ -1,13 +1,19 @@
 """Progress on stderr: what, how far, rate, time left. Bars on a terminal, else plain lines."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-Advance = Callable[[int], None]
+
+class Advance(Protocol):
+    """What `progress` yields."""
+
+    def __call__(self, count: int, note: str = "") -> None:
+        """Say that `count` more units are done; note, such as a loss, is shown behind the rate."""
 
 
 @contextmanager
@@ -34,11 +40,11 @@ def _bar(console: Console, what: str, unit: str, total: int, done: int) -> Itera
     with Progress(*columns, console=console) as bars:
         task = bars.add_task(what, total=total, completed=done, rate="")
 
-        def advance(count: int) -> None:
+        def advance(count: int, note: str = "") -> None:
             nonlocal new
             new += count
             rate = f"{new / max(time.perf_counter() - started, 1e-9):.2f} {unit}/s"
-            bars.update(task, advance=count, rate=rate)
+            bars.update(task, advance=count, rate=f"{rate}  {note}")
 
         yield advance
 
@@ -46,12 +52,13 @@ def _bar(console: Console, what: str, unit: str, total: int, done: int) -> Itera
 def _lines(console: Console, what: str, unit: str, total: int, done: int) -> Iterator[Advance]:
     started, new = time.perf_counter(), 0
 
-    def advance(count: int) -> None:
+    def advance(count: int, note: str = "") -> None:
         nonlocal new
         new += count
         rate = new / max(time.perf_counter() - started, 1e-9)
         left = f", {(total - done - new) / rate:.0f} s left" if rate else ""
         text = f"{what}: {done + new}/{total} {unit}, {rate:.2f} {unit}/s{left}"
+        text += f", {note}" if note else ""
         console.print(text, highlight=False, soft_wrap=True)
 
     yield advance

@@ -5,7 +5,6 @@ arXiv 1504.05477; Halko, Martinsson & Tropp 2011). It sees two callables, never 
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,17 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clarep.errors import UserError
+from clarep.geometry.dense import check_k, exact_right_singular_vectors
+from clarep.geometry.krylov import Krylov, Product, check_finite, check_not_zero
 
-# A new block this small, against the root mean square singular value, may be amplified rounding.
-_NEARLY_CLOSED = 1e-2
-Product = Callable[[Tensor], Tensor]
 Measure = Literal["energy", "angle"]
+_FLAT = 1.5  # see _Progress
+_FLAT = 1.5  # see _Progress
 
 
 @dataclass(frozen=True)
 class Subspace:
-    """The top k right singular vectors of each operator, and how good they are."""
+    """Right singular vectors of each operator, and how good they are."""
 
     V: Float[Tensor, "batch n k"]
     """Orthonormal columns, largest singular value first."""
@@ -51,6 +50,7 @@ def top_right_singular_subspace(
     start: Float[Tensor, "batch n _"] | None = None,
     block_size: int | None = None,
     max_products: int | None = None,
+    exact: bool = False,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Subspace:
@@ -69,196 +69,97 @@ def top_right_singular_subspace(
         tolerance: bound on every image's error, which the solver estimates from its own
             progress; all images go on until the last one meets it.
         start: a guess of the subspace (from a neighbouring noise level, say), any width; where
-            it is wider than a block, the directions added later still come by the block.
+            it is wider than a block, the directions added later still come by the block. A
+            random direction is added to it, as a guess may be blind.
         block_size: directions added at a time; by default a sixteenth of k, at least 8:
             small blocks need the fewest products (docs/solver.md), large ones are faster each.
         max_products: stop once they are used, whatever the error; k directions need about 4 k.
+        exact: form J by min(m, n) products instead, whatever the options above say, and take
+            its singular vectors in float64. For small n, and to check the solver.
         dtype, device: of the products.
 
     Raises:
         UserError: if k is not in [1, n], J is zero, or a product is not finite.
     """
     m, n = shape
-    if not 1 <= k <= n:
-        raise UserError(f"k = {k} is outside 1 to {n}, the dimension of the latent: choose fewer")
-    width = min(block_size or max(8, math.ceil(k / 16)), n, m)
+    check_k(k, n)
+    if exact:
+        eye = torch.eye(min(m, n), dtype=dtype, device=device).expand(batch, -1, -1)
+        dense = check_finite(rmatmat(eye).mT if m < n else matmat(eye))
+        check_not_zero(dense.flatten(1).norm(dim=1))
+        return subspace_of_dense(dense, exact_right_singular_vectors(dense, k))
+    width = min(block_size or max(8, math.ceil(k / 16)), m, n)
     given = 0 if start is None else start.shape[2]
-    random = torch.randn(batch, n, max(0, width - given), generator=generator, dtype=dtype)
-    random = random.to(device)
-    first = _finite(matmat(random if start is None else torch.cat([start, random], dim=2)))
-    scale = first.norm(dim=1).amax(dim=1) / math.sqrt(n)  # about the root mean square of J
-    if bool((scale == 0).any()):
-        raise UserError(
-            "the Jacobian is zero: the features do not depend on x, so there is no direction to "
-            "find; choose another tap or check the teacher"
-        )
-    # Below it a direction is rounding, which every reorthogonalisation of small rests amplifies.
-    floor = torch.finfo(dtype).eps ** (2 / 3) * scale
-    left, _, _ = _extend(first.new_zeros(batch, m, 0), first, floor, generator)
-    back = backs = _finite(rmatmat(left))  # backs = J^T left
-    used = first.shape[2] + left.shape[2]
-    right, _, kept_right = _extend(first.new_zeros(batch, n, 0), back, floor, generator)
-    small = first.new_zeros(batch, left.shape[2], 0, dtype=torch.float64)  # J right = left small
-    progress = _Progress(measure)
-    newest = right
-    narrowed = False  # right lacks a part of backs, so that nothing tells a closed space
-    while True:
-        image = _finite(matmat(newest))
-        nothing_left = _closed(kept_right) & _vanishes(image, floor)
-        left_new, coefficients, kept_left = _extend(left, image, floor, generator)
-        grown = torch.nn.functional.pad(small, (0, 0, 0, left_new.shape[2]))
-        small = torch.cat([grown, coefficients.double()], dim=2)
-        left = torch.cat([left, left_new], dim=2)
-        back = _finite(rmatmat(left_new)) if left_new.shape[2] else image.new_zeros(batch, n, 0)
-        backs = torch.cat([backs, back], dim=2)
-        nothing_left |= _closed(kept_left) & _vanishes(back, floor)
-        used += image.shape[2] + left_new.shape[2]
-        right_new, into, kept_right = _extend(right, back, floor, generator, width)
-        narrowed = narrowed or back.shape[2] > right_new.shape[2]
+    columns = max(0 if start is None else 1, width - given)
+    random = torch.randn(batch, n, columns, generator=generator, dtype=dtype).to(device)
+    first = random if start is None else torch.cat([start, random], dim=2)
+    krylov = Krylov(matmat, rmatmat, first, width, generator)
+    found = _climb(krylov, k, measure, tolerance, max_products, may_close=width >= k)
+    if found is not None:
+        return found
 
-        # A Krylov space that closes before it is complete was started from fewer directions than
-        # share a singular value, and holds only some of those; from k it holds the top k.
-        closing = ~kept_left.all(dim=1) | ~kept_right.all(dim=1)
-        for rest in (coefficients[:, -left_new.shape[2] :], into[:, right.shape[2] :]):
-            closing |= rest.flatten(1).norm(dim=1) <= _NEARLY_CLOSED * scale
-        if width < k and bool((closing & ~nothing_left).any()):
-            again = top_right_singular_subspace(
-                matmat,
-                rmatmat,
-                shape,
-                k,
-                generator=generator,
-                batch=batch,
-                measure=measure,
-                tolerance=tolerance,
-                block_size=k,
-                max_products=None if max_products is None else max(1, max_products - used),
-                dtype=dtype,
-                device=device,
-            )
-            return replace(again, products=again.products + used)
-
-        if right.shape[2] >= k:
-            values, vectors = _ritz(small, k)
-            exact = nothing_left | _closed(kept_left) | _closed(kept_right)
-            if narrowed:
-                exact = torch.full_like(exact, right_new.shape[2] == 0)
-            error = torch.where(exact, 0, progress.update(values, vectors))
-            spent = max_products is not None and used >= max_products
-            if spent or bool((error <= tolerance).all()):
-                V = right @ vectors.to(right.dtype)
-                squares = values[:, None].to(V.dtype) ** 2
-                beyond = backs @ (small @ vectors).to(V.dtype) - V * squares
-                return Subspace(
-                    V=V,
-                    singular_values=values.to(V.dtype),
-                    residuals=beyond.norm(dim=1),
-                    error=error,
-                    products=used,
-                )
-        right = torch.cat([right, right_new], dim=2)
-        newest = right_new
+    # Started from k directions, a space that closes holds the top k.
+    used = krylov.products
+    del krylov
+    wide = min(k, m, n)
+    first = torch.randn(batch, n, wide, generator=generator, dtype=dtype).to(device)
+    krylov = Krylov(matmat, rmatmat, first, wide, generator)
+    left_over = None if max_products is None else max(1, max_products - used)
+    found = _climb(krylov, k, measure, tolerance, left_over, may_close=True)
+    assert found is not None
+    return replace(found, products=found.products + used)
 
 
-def _closed(kept: Tensor) -> Tensor:
-    """Tell for which images (B,) a block brought nothing new; also where the space is full."""
-    return ~kept.any(dim=1)
-
-
-def _vanishes(image: Tensor, floor: Tensor) -> Tensor:
-    """Tell for which images (B,) a product of random directions is zero but for rounding."""
-    small: Tensor = image.norm(dim=1) <= floor[:, None] * math.sqrt(image.shape[1])
-    return small.all(dim=1)
-
-
-def exact_right_singular_subspace(
-    jacobian: Float[Tensor, "batch m n"], k: int, kind: Literal["top", "middle", "bottom"] = "top"
+def subspace_of_dense(
+    jacobian: Float[Tensor, "batch m n"], V: Float[Tensor, "batch n k"]
 ) -> Subspace:
-    """Return k right singular vectors of dense Jacobians, by SVD in float64.
-
-    kind: which part of all n directions, those of singular value 0 included: the largest, the
-    smallest, or k about index n / 2. Raises UserError if k is not in [1, n].
-    """
-    n = jacobian.shape[2]
-    if not 1 <= k <= n:
-        raise UserError(f"k = {k} is outside 1 to {n}, the dimension of the latent: choose fewer")
-    double = jacobian.double()
-    if not torch.isfinite(double).all():
-        raise UserError("the Jacobian is not finite: check the teacher's weights")
-    _, values, rows = torch.linalg.svd(double, full_matrices=True)
-    values = torch.nn.functional.pad(values, (0, n - values.shape[1]))
-    first = {"top": 0, "middle": (n - k) // 2, "bottom": n - k}[kind]
-    chosen = slice(first, first + k)
-    V, kept = rows[:, chosen].mT, values[:, chosen]
-    residuals = (double.mT @ (double @ V) - kept[:, None] ** 2 * V).norm(dim=1)
-    dtype = jacobian.dtype
+    """Return exact directions V of dense Jacobians with their singular values and residuals."""
+    image = jacobian @ V  # (B, m, k)
+    values = image.norm(dim=1)
     return Subspace(
-        V=V.to(dtype),
-        singular_values=kept.to(dtype),
-        residuals=residuals.to(dtype),
-        error=torch.zeros(len(V), dtype=torch.float64),
+        V=V,
+        singular_values=values,
+        residuals=(jacobian.mT @ image - V * values[:, None] ** 2).norm(dim=1),
+        error=torch.zeros(len(V), dtype=torch.float64, device=V.device),
         products=min(jacobian.shape[1:]),
     )
 
 
-def _finite(block: Tensor) -> Tensor:
-    if not torch.isfinite(block).all():
-        raise UserError(
-            "a Jacobian product is not finite (NaN or infinity): check the teacher's weights and "
-            "run its Jacobian in float32"
-        )
-    return block
+def _climb(
+    krylov: Krylov,
+    k: int,
+    measure: Measure,
+    tolerance: float,
+    max_products: int | None,
+    *,
+    may_close: bool,
+) -> Subspace | None:
+    """Grow the space until its top k are good enough; None if it closes first and may not."""
+    progress = _Progress(measure)
+    while True:
+        krylov.expand()
+        if krylov.closes_early and not may_close:
+            return None
+        if krylov.right.shape[2] < k:
+            continue
+        values, vectors = _ritz(krylov.small, k)
+        error = torch.where(krylov.exact, 0, progress.update(values, vectors))
+        spent = max_products is not None and krylov.products >= max_products
+        if spent or bool((error <= tolerance).all()):
+            return _read_off(krylov, values, vectors, error)
 
 
-def _extend(
-    basis: Tensor,
-    block: Tensor,
-    floor: Tensor,
-    generator: torch.Generator,
-    width: int | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Orthonormalise `block` against `basis` and itself.
-
-    Returns (new, coefficients, kept) with block = [basis, new] coefficients, `new` of the
-    block's width or `width`, or less where the space ends. What is numerically zero is replaced
-    by random directions (with coefficient 0), so that a rank-deficient J loses none; `kept`
-    (B, width) is False for those.
-    """
-    batch, n, have = basis.shape
-    wide = min(block.shape[2] if width is None else width, n - have)
-    onto = basis.mT @ block
-    rest = block - basis @ onto
-    correction = basis.mT @ rest
-    rest = rest - basis @ correction
-    onto = onto + correction
-    q, r = torch.linalg.qr(rest)
-    u, s, _ = torch.linalg.svd(r, full_matrices=False)
-    kept = (s > floor[:, None])[:, None, :wide]
-    new = torch.zeros(batch, n, wide, dtype=block.dtype, device=block.device)
-    count = min(wide, s.shape[1])
-    kept = torch.nn.functional.pad(kept, (0, wide - kept.shape[2]))
-    new[:, :, :count] = (q @ u)[:, :, :count]
-    new = _orthonormal(torch.where(kept, new, 0), basis, kept, generator)
-    # Exact by projection, whatever the second round did to the columns.
-    return new, torch.cat([onto, new.mT @ rest], dim=1), kept.flatten(1)
-
-
-def _orthonormal(new: Tensor, basis: Tensor, kept: Tensor, generator: torch.Generator) -> Tensor:
-    """Clean kept columns against the basis once more and fill the others at random."""
-    if new.shape[2] == 0:
-        return new
-    new = new - basis @ (basis.mT @ new)
-    if not bool(kept.all()):
-        filler = torch.randn(new.shape, generator=generator, dtype=new.dtype).to(new.device)
-        for _ in range(2):
-            filler = filler - basis @ (basis.mT @ filler)
-            filler = filler - new @ (new.mT @ filler)
-            filler, _ = torch.linalg.qr(filler)
-        # Kept columns come first; the last of `filler` are rounding where the space ends.
-        new = torch.where(kept, new, filler.flip(2))
-    q, r = torch.linalg.qr(new)
-    signed: Tensor = q * torch.sign(torch.diagonal(r, dim1=1, dim2=2))[:, None, :]
-    return signed
+def _read_off(krylov: Krylov, values: Tensor, vectors: Tensor, error: Tensor) -> Subspace:
+    """Lift Ritz vectors (B, d, k) of the small matrix to directions of the latent."""
+    V = krylov.right @ vectors.to(krylov.right.dtype)
+    beyond = krylov.backs @ (krylov.small @ vectors).to(V.dtype) - V * values[:, None].to(V) ** 2
+    return Subspace(
+        V=V,
+        singular_values=values.to(V.dtype),
+        residuals=beyond.norm(dim=1),
+        error=error,
+        products=krylov.products,
+    )
 
 
 def _ritz(small: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -274,13 +175,16 @@ class _Progress:
     """Estimate how far the Ritz subspace is from the optimum, from how it has moved.
 
     Between expansions the missing energy (or the angle) shrinks about geometrically, so what
-    is still to come is the last change times ratio / (1 - ratio).
+    is still to come is the last change times ratio / (1 - ratio). The larger of the last two
+    ratios is taken, as one alone is noisy. On a flat spectrum the missing energy falls as the
+    inverse square of the products, and the formula gives 2/3 of it: hence _FLAT.
     """
 
     def __init__(self, measure: Measure) -> None:
         self._measure = measure
         self._last: tuple[Tensor, Tensor] | None = None
         self._change: Tensor | None = None
+        self._ratio: Tensor | None = None
 
     def update(self, values: Tensor, vectors: Tensor) -> Tensor:
         """Return the estimated error of each image, (B,), float64; infinite at first."""
@@ -289,7 +193,9 @@ class _Progress:
             change = self._distance(values, vectors, *self._last)
             if self._change is not None:
                 ratio = (change / self._change.clamp_min(1e-300)).clamp(0.5, 0.9)
-                error = change * ratio / (1 - ratio)
+                larger = ratio if self._ratio is None else torch.maximum(ratio, self._ratio)
+                error = _FLAT * change * larger / (1 - larger)
+                self._ratio = ratio
             self._change = change
         self._last = values, vectors
         return error

@@ -49,7 +49,7 @@ def spectrum_figure(
     removed_k: int,
     full_spectrum: Float[Tensor, " n"] | None = None,
 ) -> Figure:
-    """Draw the singular values of all images (median and range) with k marked.
+    """Draw the singular values of all images (median, and 5 to 95 %) with k marked.
 
     full_spectrum: all singular values of one image, drawn behind where they are known.
     """

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-import torch
-
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.controls import control_of
 from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.geometry.dense import exact_spectrum
 from clarep.report.canonical import canonical_picture, save_figure, spectrum_figure
 
 _ROWS = 10
@@ -43,8 +42,6 @@ def draw_identified(
     if config.kind == "top":  # other directions have no place on the spectrum's left
         paths["spectrum"] = folder / "spectrum.png"
         # One exact spectrum, so that the reader sees what lies beyond k.
-        dense = clarid.jacobian(x_te[:1], labels[:1]).dense()[0].double()
-        gram = dense @ dense.mT if dense.shape[0] < dense.shape[1] else dense.mT @ dense
-        exact = torch.linalg.eigvalsh(gram).flip(0).clamp_min(0).sqrt()
+        exact = exact_spectrum(clarid.jacobian(x_te[:1], labels[:1]).dense()[0])
         save_figure(spectrum_figure(values, values.shape[1], exact), paths["spectrum"])
     return paths

@@ -1,7 +1,5 @@
 """The table and the heat map of `clarep select`."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,11 +8,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
 
 from clarep.clarid.selection import MEASURES, Estimate, Setting
-from clarep.engine.artefacts import atomic_path, write_json
+from clarep.engine.artefacts import write_json
+from clarep.report.tables import plain_table, write_csv
 
 _HEADINGS = {
     "judge_accuracy": "judge accuracy",
@@ -36,33 +33,23 @@ def selection_table(settings: Sequence[Setting]) -> str:
     """
     shown = [name for name in _HEADINGS if any(s.measures[name] for s in settings)]
     headings = ("t", "tap", "k", *(_HEADINGS[name] for name in shown))
-    table = Table(*headings, box=None, pad_edge=False, header_style="")
+    rows = []
     for setting in settings:
-        cells = [_cell(setting.measures[name]) for name in shown]
         k = str(setting.k) if setting.k else "0 (guidance alone)"
-        table.add_row(f"{setting.t:g}", setting.tap, k, *cells)
-    console = Console(width=200, file=io.StringIO(), no_color=True)
-    with console.capture() as capture:
-        console.print(table)
-        if settings[0].seeds == 1:
-            console.print("(one seed: no intervals)")
-        else:
-            console.print(f"(± half the 95 % interval, Student's t over {settings[0].seeds} seeds)")
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+        cells = [_cell(setting.measures[name]) for name in shown]
+        rows.append([f"{setting.t:g}", setting.tap, k, *cells])
+    seeds = settings[0].seeds
+    intervals = f"± half the 95 % interval, Student's t over {seeds} seeds"
+    return plain_table(
+        headings, rows, "(one seed: no intervals)" if seeds == 1 else f"({intervals})"
+    )
 
 
 def write_selection(settings: Sequence[Setting], folder: Path) -> dict[str, Path]:
     """Write table.csv and table.json into `folder`; return name -> path."""
     paths = {"table": folder / "table.csv", "table as JSON": folder / "table.json"}
     write_json(paths["table as JSON"], [asdict(setting) for setting in settings])
-    rows = [_flat(setting) for setting in settings]
-    with (
-        atomic_path(paths["table"]) as temporary,
-        open(temporary, "w", newline="") as stream,
-    ):
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv([_flat(setting) for setting in settings], paths["table"])
     return paths
 
 

@@ -1,10 +1,10 @@
 """Class-conditional diffusion models behind one interface; our own, and how it is trained."""
 
 from clarep.teachers.judge import Judge, load_judge
-from clarep.teachers.quality import frechet_distance, sample_classes, teacher_quality
 from clarep.teachers.teacher import Teacher
-from clarep.teachers.train import TeacherRun, TrainConfig, held_out_losses, train_teacher
-from clarep.teachers.unet import UNet, UNetConfig
+from clarep.teachers.train import TeacherRun, held_out_losses
+from clarep.teachers.train_config import TrainConfig
+from clarep.teachers.unet import UNet, UNetConfig, UNetShape
 from clarep.teachers.unet_teacher import UNetTeacher, load_unet, save_unet
 from clarep.teachers.zoo import BUNDLED, load_teacher
 
@@ -16,14 +16,11 @@ __all__ = [
     "TrainConfig",
     "UNet",
     "UNetConfig",
+    "UNetShape",
     "UNetTeacher",
-    "frechet_distance",
     "held_out_losses",
     "load_judge",
     "load_teacher",
     "load_unet",
-    "sample_classes",
     "save_unet",
-    "teacher_quality",
-    "train_teacher",
 ]

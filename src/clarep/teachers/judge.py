@@ -74,7 +74,7 @@ def save_judge(judge: Judge, path: Path) -> None:
 def load_judge(path: Path | None = None) -> Judge:
     """Load the bundled judge, or another that `save_judge` wrote; computing in fp32.
 
-    Raises UserError if the file is missing, truncated, or holds no judge.
+    Raises UserError if the file is missing, truncated, or holds no judge of this shape.
     """
     path = path or Path(str(files("clarep.teachers") / "assets" / "judge.safetensors"))
     try:
@@ -87,7 +87,14 @@ def load_judge(path: Path | None = None) -> Judge:
         raise UserError(f"{path} holds no judge: give a file that clarep train-judge wrote")
     judge = Judge()
     # BatchNorm's count of batches is no weight: it is not stored.
-    judge.load_state_dict(judge.state_dict() | weights)
+    counts = {n: v for n, v in judge.state_dict().items() if not v.is_floating_point()}
+    try:
+        judge.load_state_dict(counts | weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} holds a judge of another shape: give a file that this version's "
+            "clarep train-judge wrote"
+        ) from error
     return judge.eval().requires_grad_(False)
 
 

@@ -4,7 +4,6 @@ It measures samples, so it must not lean on backdrops: it is trained on garments
 photographs, plain colours and everything between, sharp and blurred, clean and noisy.
 """
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,9 @@ from torch.nn import functional as F
 from clarep.data.backdrops import Backdrops, load_backdrops
 from clarep.data.garments import garment_arrays
 from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
+from clarep.teachers.checks import require, require_counts, require_positive, require_share
 from clarep.teachers.judge import Judge
 
 TEST_VARIANTS = ("original", "only_fg", "mixed_rand")
@@ -54,21 +55,30 @@ def unseen_by_teacher(garments_path: Path) -> NDArray[np.int64]:
     return np.array(kept, dtype=np.int64)
 
 
+def _check_judge(config: JudgeConfig) -> None:
+    require_counts(config, "steps")
+    batch = config.batch_size
+    require(batch >= 2, "batch_size", batch, "is below 2, and BatchNorm needs two: give 128, say")
+    require_positive(config, "learning_rate")
+    require_share(config, "label_smoothing", "weight_decay")
+    check_seed(config.seed)
+
+
 def train_judge(
     judge: Judge, garments_path: Path, config: JudgeConfig
 ) -> Iterator[dict[str, float]]:
     """Train a freshly made judge in place, yielding a record every 50 steps.
 
     garments_path: the whole Fashion-MNIST archive. What the teacher saw is left out.
-    Raises UserError if nothing else is in it.
+    Raises UserError if less than a batch is left, or for a setting that cannot be trained with.
     """
+    _check_judge(config)
     usable = unseen_by_teacher(garments_path)
     if len(usable) < config.batch_size:
         raise UserError(
             f"{garments_path} holds {len(usable)} garments that the teacher has not seen: "
             "give the whole Fashion-MNIST archive"
         )
-    data = load_backdrops("train", garments_path=str(garments_path))
     judge.train()
     judge.to(memory_format=torch.channels_last)
     adam = torch.optim.AdamW(judge.parameters(), weight_decay=config.weight_decay, fused=True)
@@ -78,9 +88,10 @@ def train_judge(
     losses = []
     for step in range(1, config.steps + 1):
         indices = rng.choice(usable, size=config.batch_size, replace=False)
-        seed = config.seed + step
-        x = _augmented(dataclasses.replace(data, seed=seed), indices, generator)
-        labels = torch.from_numpy(data.labels[indices])
+        seed = (config.seed + step) % 2**32
+        composed = load_backdrops("train", seed, garments_path=str(garments_path))
+        x = _augmented(composed, indices, generator)
+        labels = torch.from_numpy(composed.labels[indices])
         logits = judge(x.contiguous(memory_format=torch.channels_last))
         loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
         adam.zero_grad()

@@ -9,13 +9,16 @@ from torch import Tensor
 from clarep.errors import UserError, unknown_name
 from clarep.sampling.ode import Denoiser
 
+_ROUNDING = 1e-3  # by which an image may leave [-1, 1]
+
 
 class Teacher(ABC):
     """A class-conditional diffusion model, seen as a denoiser at noise level sigma.
 
     Inside clarep x_sigma = x_0 + sigma * eps, whatever the model itself calls its time. Images
     and latents are float (B, C, H, W); images lie in [-1, 1]. An adapter of a foreign model
-    implements the abstract methods and sets the attributes; nothing else is asked of it.
+    implements the abstract methods and sets the attributes; nothing else is asked of it. A
+    latent model overrides `encode` and `decode` too.
     """
 
     latent_shape: tuple[int, int, int]
@@ -93,6 +96,15 @@ class Teacher(ABC):
 
         return guided
 
+    def check_attributes(self) -> None:
+        """Raise UserError if the subclass left an attribute out."""
+        lacking = [name for name in Teacher.__annotations__ if not hasattr(self, name)]
+        if lacking:
+            raise UserError(
+                f"the teacher {type(self).__name__} lacks {', '.join(lacking)}: set every "
+                "attribute of clarep.Teacher (docs/teachers.md lists them)"
+            )
+
     def check_tap(self, tap: str) -> None:
         """Raise UserError if there is no such tap."""
         if tap not in self.taps():
@@ -123,7 +135,28 @@ class Teacher(ABC):
             )
 
     def check_images(self, images: Tensor) -> None:
-        """Raise UserError if images (B, C, H, W) are not of the teacher's shape."""
+        """Raise UserError unless images are float (B, C, H, W) of its shape, in [-1, 1]."""
+        if images.ndim != 4:
+            raise UserError(
+                f"images have {images.ndim} dimensions: give a batch, (B, C, H, W); "
+                "one image is images[None]"
+            )
+        if not len(images):
+            raise UserError("the batch holds no images: give at least one")
+        self._check_shape(images)
+        if not images.is_floating_point():
+            raise UserError(
+                f"images are {images.dtype}: give float in [-1, 1]; clarep.to_unit_range makes "
+                "them of uint8"
+            )
+        low, high = float(images.amin()), float(images.amax())
+        if not (low >= -1 - _ROUNDING and high <= 1 + _ROUNDING):  # also refuses NaN
+            raise UserError(
+                f"images lie in [{low:g}, {high:g}]: give finite values in [-1, 1]; "
+                "clarep.to_unit_range makes them of uint8"
+            )
+
+    def _check_shape(self, images: Tensor) -> None:
         if tuple(images.shape[1:]) != self.image_shape:
             want, got = self.image_shape, tuple(images.shape[1:])
             mend = (

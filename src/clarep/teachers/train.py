@@ -6,7 +6,8 @@ import math
 import pickle
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +16,16 @@ import torch
 from torch import Tensor
 
 from clarep.data.labelled import LabelledImages, to_unit_range
-from clarep.engine.artefacts import atomic_path, write_json
+from clarep.engine.artefacts import atomic_path, first_difference, write_json
 from clarep.errors import UserError
-from clarep.teachers.unet import UNet, UNetConfig, sigma_from_t
+from clarep.teachers.train_config import TrainConfig, check_held_out, check_train, unet_for
+from clarep.teachers.unet import UNet, sigma_from_t
 
 HISTORY_NAME = "history.jsonl"
 RECORD_EVERY = 50
-SIGMA_BANDS = ((0.01, 0.1), (0.1, 0.5), (0.5, 2.0), (2.0, 10.0), (10.0, 80.0))
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How a teacher is trained."""
-
-    steps: int = 10_000
-    """Optimiser steps."""
-    batch_size: int = 96
-    """Images a step."""
-    learning_rate: float = 1e-3
-    """Peak rate of Adam; it falls to 0 along a half cosine."""
-    warmup_steps: int = 300
-    """Steps over which the rate rises linearly to its peak."""
-    label_dropout: float = 0.15
-    """Share of labels replaced by the null label, for classifier-free guidance."""
-    ema_halflife_kimg: float = 15.0
-    """Half-life of the weights' moving average, in thousands of images."""
-    clip_norm: float = 1.0
-    """Largest norm of the gradient."""
-    sigma_min: float = 0.01
-    """Lowest noise level trained on."""
-    sigma_max: float = 80.0
-    """Highest noise level trained on."""
-    checkpoint_every: int = 250
-    """Steps between checkpoints."""
-    evaluate_every: int = 1_000
-    """Steps between held-out losses."""
-    seed: int = 0
-    """Seed of initial weights, batches, labels dropped and noise."""
-    unet: UNetConfig = field(
-        default_factory=lambda: UNetConfig(widths=(48, 96, 160), encoder_blocks=1, decoder_blocks=1)
-    )
-    """Shape of the network."""
+_CONFIG_NAME = "config.json"
+_CHECKPOINT_NAME = "checkpoint.pt"
+_BAND_EDGES = (0.1, 0.5, 2.0, 10.0)
 
 
 def denoising_loss(net: UNet, x0: Tensor, labels: Tensor, sigma: Tensor, eps: Tensor) -> Tensor:
@@ -72,15 +42,27 @@ def denoising_loss(net: UNet, x0: Tensor, labels: Tensor, sigma: Tensor, eps: Te
 
 @torch.no_grad()
 def held_out_losses(
-    net: UNet, data: LabelledImages, seed: int = 0, num_images: int = 1_000, batch_size: int = 250
+    net: UNet,
+    data: LabelledImages,
+    sigma_min: float,
+    sigma_max: float,
+    *,
+    seed: int = 0,
+    num_images: int = 1_000,
+    batch_size: int = 250,
 ) -> dict[str, float]:
-    """Return the mean denoising loss in each of SIGMA_BANDS, labels given, log-uniform sigma."""
+    """Return the mean denoising loss in each band of sigma, labels given, log-uniform sigma.
+
+    The bands divide the trained range [sigma_min, sigma_max] at 0.1, 0.5, 2 and 10, as far as
+    these lie inside it. Keys are "LOW-HIGH".
+    """
     rng = np.random.default_rng(seed)
     indices = rng.permutation(len(data))[:num_images]
     images, labels = to_unit_range(data.images(indices)), torch.from_numpy(data.labels[indices])
     generator = torch.Generator().manual_seed(seed)
     losses = {}
-    for low, high in SIGMA_BANDS:
+    edges = (sigma_min, *(e for e in _BAND_EDGES if sigma_min < e < sigma_max), sigma_max)
+    for low, high in pairwise(edges):
         share = torch.rand(len(images), generator=generator)
         sigma = low * (high / low) ** share
         eps = torch.randn(images.shape, generator=generator)
@@ -90,6 +72,18 @@ def held_out_losses(
         each = torch.cat([denoising_loss(net, *part) for part in parts])
         losses[f"{low:g}-{high:g}"] = round(float(each.mean()), 5)
     return losses
+
+
+# What torch and json raise for a checkpoint that is cut short or of other contents.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
 
 
 @dataclass
@@ -119,13 +113,15 @@ class _State:
     def load(self, path: Path, config: dict[str, Any]) -> None:
         try:
             saved = torch.load(path, weights_only=True)
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            started_with = dict(json.loads(saved["config"]))
+        except _UNREADABLE as error:
             raise UserError(
                 f"cannot read the checkpoint {path}: delete it to begin anew, or give another --out"
             ) from error
-        if json.loads(saved["config"]) != json.loads(json.dumps(config)):
+        if started_with != _as_read(config):
             raise UserError(
-                f"{path.parent} holds a teacher of another configuration: "
+                f"{path.parent} holds a teacher of another configuration "
+                f"({first_difference(started_with, _as_read(config))}): "
                 "give another --out, or the options it was started with"
             )
         self.net.load_state_dict(saved["net"])
@@ -140,14 +136,17 @@ def _learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def _train_step(state: _State, data: LabelledImages, config: TrainConfig) -> float:
-    """Take one step; every random number comes from (seed, step), so a resumed run repeats it."""
+    """Take one step; every random number comes from (seed, step), so a resumed run repeats it.
+
+    Raises UserError, before any weight changes, if the loss or its gradient is not finite.
+    """
     rng = np.random.default_rng([config.seed, state.step])
     indices = rng.integers(len(data), size=config.batch_size)
     x0 = to_unit_range(data.draw(indices, rng))
     labels = torch.from_numpy(data.labels[indices])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     dropped = torch.rand(len(x0), generator=generator) < config.label_dropout
-    labels = labels.masked_fill(dropped, config.unet.num_classes)
+    labels = labels.masked_fill(dropped, state.net.config.num_classes)
     t_low, t_high = (2 / math.pi * math.atan(s) for s in (config.sigma_min, config.sigma_max))
     sigma = sigma_from_t(t_low + (t_high - t_low) * torch.rand(len(x0), generator=generator))
     eps = torch.randn(x0.shape, generator=generator)
@@ -157,7 +156,8 @@ def _train_step(state: _State, data: LabelledImages, config: TrainConfig) -> flo
     loss = denoising_loss(state.net, x0, labels, sigma, eps).mean()
     state.optimizer.zero_grad()
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(state.net.parameters(), config.clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_(state.net.parameters(), config.clip_norm)
+    _require_finite(loss.item(), float(norm), state.step + 1)
     state.optimizer.step()
 
     state.step += 1
@@ -169,17 +169,18 @@ def _train_step(state: _State, data: LabelledImages, config: TrainConfig) -> flo
     return loss.item()
 
 
-def _check_shape(unet: UNetConfig) -> None:
-    multiple = unet.patch * 2 ** (len(unet.widths) - 1)
-    if unet.image_size % multiple:
+def _require_finite(loss: float, norm: float, step: int) -> None:
+    if not (math.isfinite(loss) and math.isfinite(norm)):
         raise UserError(
-            f"image size {unet.image_size} is not a multiple of {multiple}, which "
-            f"{len(unet.widths)} levels need: resize the data (--image-size)"
+            f"the loss is {loss} and its gradient's norm {norm} at step {step}: "
+            "lower --train.learning-rate and give another --out"
         )
-    if any(width < 1 or width % 8 for width in unet.widths):
-        raise UserError(
-            f"widths {unet.widths} are not all multiples of 8: change --train.unet.widths"
-        )
+
+
+def is_due(step: int, every: int) -> bool:
+    """Say whether a multiple of `every` lies in the steps that the record at `step` covers."""
+    recorded_before = (step - 1) // RECORD_EVERY * RECORD_EVERY
+    return step // every > recorded_before // every
 
 
 class TeacherRun:
@@ -193,33 +194,34 @@ class TeacherRun:
     ) -> None:
         """Take the folder, and up the run that is in it.
 
-        Raises UserError if `out` holds a run of another configuration or a checkpoint that
-        cannot be read, or if the data do not fit the network.
+        Raises UserError, before anything is written, for a setting that cannot be trained with,
+        data that do not fit the network or each other, and if `out` holds a run of another
+        configuration, a checkpoint that cannot be read, or files that are not a run's.
         """
-        unet = config.unet
-        if len(data.class_names) != unet.num_classes:
-            raise UserError(
-                f"{data.name} has {len(data.class_names)} classes and the network "
-                f"{unet.num_classes}: set --train.unet.num-classes"
-            )
-        _check_shape(unet)
-        self.data, self.held_out, self.config, self.out = data, held_out, config, out
+        check_train(config)
+        unet = unet_for(data, config.unet)
+        check_held_out(data, held_out)
+        self.data, self.held_out, self.out = data, held_out, out
+        self.config = replace(config, unet=unet)
+        self._described = {"data": data.name, "train": asdict(self.config)}
         torch.manual_seed(config.seed)
         net, ema = UNet(unet), UNet(unet).requires_grad_(False)
         ema.load_state_dict(net.state_dict())
         adam = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99), fused=True)
         self._state = _State(net, ema, adam)
-        self._described = {"data": data.name, "train": asdict(config)}
         if self._checkpoint.exists():
             self._state.load(self._checkpoint, self._described)
-        write_json(out / "config.json", self._described)
+        else:
+            _refuse_foreign(out, self._described)
+        write_json(out / _CONFIG_NAME, self._described)
         _truncate_history(out / HISTORY_NAME, self.step)
-        for leftover in out.glob(".*.tmp"):  # of a run that was killed while it saved
-            leftover.unlink()
+        for name in (_CHECKPOINT_NAME, HISTORY_NAME, _CONFIG_NAME):
+            for leftover in out.glob(f".{name}.*.tmp"):  # of a run that was killed while it saved
+                leftover.unlink()
 
     @property
     def _checkpoint(self) -> Path:
-        return self.out / "checkpoint.pt"
+        return self.out / _CHECKPOINT_NAME
 
     @property
     def step(self) -> int:
@@ -234,7 +236,7 @@ class TeacherRun:
     def records(self) -> Iterator[dict[str, Any]]:
         """Train to the end, yielding what is logged: a record every 50 steps and the last.
 
-        Raises UserError if the loss is not finite.
+        Raises UserError if the loss or its gradient is not finite; the last checkpoint is whole.
         """
         config = self.config
         losses: list[float] = []
@@ -255,22 +257,45 @@ class TeacherRun:
             "loss": round(float(np.mean(losses)), 5),
             "images_per_s": round(len(losses) * config.batch_size / seconds, 1),
         }
-        if not math.isfinite(record["loss"]):
-            raise UserError(
-                f"the loss is {record['loss']} at step {step}: lower --train.learning-rate"
+        if is_due(step, config.evaluate_every) or step == config.steps:
+            record["held_out"] = held_out_losses(
+                self.ema, self.held_out, config.sigma_min, config.sigma_max
             )
-        if step % config.evaluate_every == 0 or step == config.steps:
-            record["held_out"] = held_out_losses(self.ema, self.held_out)
-        with open(self.out / HISTORY_NAME, "a") as history:
-            history.write(json.dumps(record) + "\n")
+        _append(self.out / HISTORY_NAME, json.dumps(record) + "\n")
         return record
 
 
-def train_teacher(
-    data: LabelledImages, held_out: LabelledImages, config: TrainConfig, out: Path
-) -> Iterator[dict[str, Any]]:
-    """Train a teacher in the folder `out`, yielding the records of a `TeacherRun`."""
-    yield from TeacherRun(data, held_out, config, out).records()
+def _as_read(config: dict[str, Any]) -> Any:
+    """Return what comes back when `config` is written as JSON and read."""
+    return json.loads(json.dumps(config))
+
+
+def _refuse_foreign(out: Path, config: dict[str, Any]) -> None:
+    """Raise UserError if a folder without a checkpoint holds files that this run did not write.
+
+    A run that was killed before its first checkpoint leaves its own configuration: it goes on.
+    """
+    taken = [name for name in (_CONFIG_NAME, HISTORY_NAME) if (out / name).exists()]
+    if not taken:
+        return
+    try:
+        found = json.loads((out / _CONFIG_NAME).read_text())
+    except (FileNotFoundError, ValueError):
+        found = None
+    if found != _as_read(config):
+        raise UserError(
+            f"{out} holds a {taken[0]} of something else and no {_CHECKPOINT_NAME}: "
+            "give another --out, or the options that run was started with"
+        )
+
+
+def _append(path: Path, text: str) -> None:
+    try:
+        with open(path, "a") as stream:
+            stream.write(text)
+    except OSError as error:
+        error.filename = str(path)  # a full disk names no file
+        raise
 
 
 def _truncate_history(path: Path, step: int) -> None:

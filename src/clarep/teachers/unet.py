@@ -11,12 +11,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_GROUPS = 8
+GROUPS = 8
+"""Of every GroupNorm: each width is a multiple of it."""
 
 
 @dataclass(frozen=True)
-class UNetConfig:
-    """Shape of the network."""
+class UNetShape:
+    """Shape of the network, whatever it draws."""
+
+    patch: int = 2
+    """Side of the pixel squares that are folded into channels at the stem."""
+    widths: tuple[int, ...] = (48, 96, 160)
+    """Channels of each resolution level, from fine to coarse; multiples of 8."""
+    encoder_blocks: int = 1
+    """Residual blocks a level on the way down."""
+    decoder_blocks: int = 1
+    """Residual blocks a level on the way up."""
+    embed_dim: int = 256
+    """Width of the embedding of noise level and class."""
+    sigma_data: float = 0.5
+    """Standard deviation of the data that the preconditioning assumes."""
+
+
+@dataclass(frozen=True)
+class UNetConfig(UNetShape):
+    """Shape of the network, and what it draws."""
 
     image_size: int = 32
     """Height and width of the images, in pixels."""
@@ -24,18 +43,6 @@ class UNetConfig:
     """Channels of the images."""
     num_classes: int = 10
     """Number of classes; one more embedding serves as the null label."""
-    patch: int = 2
-    """Side of the pixel squares that are folded into channels at the stem."""
-    widths: tuple[int, ...] = (64, 128, 192)
-    """Channels of each resolution level, from fine to coarse."""
-    encoder_blocks: int = 1
-    """Residual blocks a level on the way down."""
-    decoder_blocks: int = 2
-    """Residual blocks a level on the way up."""
-    embed_dim: int = 256
-    """Width of the embedding of noise level and class."""
-    sigma_data: float = 0.5
-    """Standard deviation of the data that the preconditioning assumes."""
 
 
 def sigma_from_t(t: Tensor) -> Tensor:
@@ -48,10 +55,10 @@ class _ResBlock(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, embed_dim: int) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(_GROUPS, c_in)
+        self.norm1 = nn.GroupNorm(GROUPS, c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.affine = nn.Linear(embed_dim, 2 * c_out)
-        self.norm2 = nn.GroupNorm(_GROUPS, c_out)
+        self.norm2 = nn.GroupNorm(GROUPS, c_out)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
         nn.init.zeros_(self.conv2.weight)
@@ -78,7 +85,7 @@ class _Attention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(_GROUPS, channels)
+        self.norm = nn.GroupNorm(GROUPS, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.out.weight)
@@ -137,7 +144,7 @@ class UNet(nn.Module):
             self.up_blocks.append(_Stage(blocks))
             if level > 0:
                 self.upsamples.append(nn.Conv2d(width, widths[level - 1], 1))
-        self.out_norm = nn.GroupNorm(_GROUPS, widths[0])
+        self.out_norm = nn.GroupNorm(GROUPS, widths[0])
         self.out = nn.Conv2d(widths[0], folded, 3, padding=1)
         nn.init.zeros_(self.out.weight)
 

@@ -1,5 +1,6 @@
 """Our U-Net behind the `Teacher` interface, saved and loaded as safetensors."""
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -27,8 +28,13 @@ class UNetTeacher(Teacher):
         class_names: tuple[str, ...],
         sigma_min: float,
         sigma_max: float,
-        fingerprint: str = "unsaved",
+        fingerprint: str | None = None,
     ) -> None:
+        """Take a network of as many classes as there are names.
+
+        fingerprint: of the file that the weights come from; without one, that of the weights
+        as they are now.
+        """
         config = net.config
         self.net = net.eval().requires_grad_(False)
         self.image_shape = (config.image_channels, config.image_size, config.image_size)
@@ -36,7 +42,7 @@ class UNetTeacher(Teacher):
         self.class_names = class_names
         self.null_label = config.num_classes
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
-        self.fingerprint = fingerprint
+        self.fingerprint = fingerprint or _sha256_weights(net)
 
     def taps(self) -> dict[str, tuple[int, int]]:
         return self.net.taps()
@@ -67,6 +73,15 @@ class UNetTeacher(Teacher):
         return sigma
 
 
+def _sha256_weights(net: UNet) -> str:
+    """Return the SHA-256 of names and bytes of the state dict, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, value in net.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def save_unet(
     net: UNet, path: Path, class_names: tuple[str, ...], sigma_min: float, sigma_max: float
 ) -> None:
@@ -84,7 +99,7 @@ def save_unet(
 def load_unet(path: Path) -> UNetTeacher:
     """Load what `save_unet` wrote; computing in fp32.
 
-    Raises UserError if the file is missing, truncated, or no clarep U-Net.
+    Raises UserError if the file is missing, truncated, or no clarep U-Net of this version.
     """
     try:
         with safe_open(path, framework="pt") as archive:
@@ -99,9 +114,26 @@ def load_unet(path: Path) -> UNetTeacher:
             f"{path} holds no clarep teacher (no 'unet' in its metadata): "
             "give a teacher.safetensors that clarep train-teacher wrote"
         )
+    try:
+        net, names, (sigma_min, sigma_max) = _rebuild(metadata, weights)
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"{path} holds no teacher that this clarep can build "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}): "
+            "give a teacher.safetensors that clarep train-teacher wrote"
+        ) from error
+    return UNetTeacher(net, names, sigma_min, sigma_max, sha256_file(path))
+
+
+def _rebuild(
+    metadata: dict[str, str], weights: dict[str, Tensor]
+) -> tuple[UNet, tuple[str, ...], tuple[float, float]]:
+    """Return network, class names and sigma range; whatever does not fit raises what it raises."""
     fields = json.loads(metadata["unet"])
     net = UNet(UNetConfig(**fields | {"widths": tuple(fields["widths"])}))
     net.load_state_dict(weights)
-    sigma_min, sigma_max = json.loads(metadata["sigma_range"])
-    names = tuple(json.loads(metadata["class_names"]))
-    return UNetTeacher(net, names, sigma_min, sigma_max, sha256_file(path))
+    names = tuple(str(name) for name in json.loads(metadata["class_names"]))
+    if len(names) != net.config.num_classes:
+        raise ValueError(f"{len(names)} class names for {net.config.num_classes} classes")
+    low, high = (float(sigma) for sigma in json.loads(metadata["sigma_range"]))
+    return net, names, (low, high)

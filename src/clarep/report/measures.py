@@ -1,15 +1,11 @@
 """The measures as a table: on a terminal, as CSV, as JSON."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from clarep.clarid.measures import Measures
-from clarep.engine.artefacts import atomic_path, write_json
+from clarep.engine.artefacts import write_json
+from clarep.report.tables import plain_table, write_csv
 
 _HEADINGS = {
     "kind": "directions",
@@ -28,28 +24,17 @@ _HEADINGS = {
 
 def measures_table(rows: Sequence[Measures]) -> str:
     """Return the table as plain text, one row a kind; 95 % intervals over images in brackets."""
-    table = Table(*_HEADINGS.values(), box=None, pad_edge=False, header_style="")
-    for row in rows:
-        table.add_row(*(_cell(row, field) for field in _HEADINGS))
-    console = Console(width=200, file=io.StringIO(), no_color=True)
-    with console.capture() as capture:
-        console.print(table)
-        area = rows[0].background_area
-        console.print(f"(pixels off the garment: {area:.2f}; 95 % intervals over images)")
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+    cells = [[_cell(row, field) for field in _HEADINGS] for row in rows]
+    area = rows[0].background_area
+    note = f"(pixels off the garment: {area:.2f}; 95 % intervals over images)"
+    return plain_table(list(_HEADINGS.values()), cells, note)
 
 
 def write_measures(rows: Sequence[Measures], folder: Path) -> None:
     """Write measures.json and measures.csv into `folder`."""
     values = [row.as_dict() for row in rows]
     write_json(folder / "measures.json", values)
-    with (
-        atomic_path(folder / "measures.csv") as temporary,
-        open(temporary, "w", newline="") as stream,
-    ):
-        writer = csv.DictWriter(stream, fieldnames=list(values[0]))
-        writer.writeheader()
-        writer.writerows(values)
+    write_csv(values, folder / "measures.csv")
 
 
 def _cell(row: Measures, field: str) -> str:

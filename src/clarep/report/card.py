@@ -16,8 +16,8 @@ from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.engine.artefacts import sha256_file, versions
 from clarep.errors import UserError
+from clarep.report.quality import frechet_distance, judge_features, teacher_quality
 from clarep.teachers.judge import judge_card, load_judge
-from clarep.teachers.quality import frechet_distance, judge_features, teacher_quality
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.train import HISTORY_NAME
 from clarep.teachers.unet_teacher import load_unet
@@ -83,9 +83,13 @@ def garment_quality(
 ) -> dict[str, Any]:
     """Measure a teacher of backdrops by the bundled judge.
 
-    The reference is the 1,000 test images. The Fréchet distance of as many training images to
-    them stands beside that of the samples: no sampler can be asked for less.
-    Raises UserError if the teacher's classes or image size are not the judge's.
+    Three sets of as many images, 10 * images_per_class: test images, which are the reference;
+    samples, as many of every class; training images. The Fréchet distance is measured from
+    samples to test images, at each guidance, and from training to test images, all in the
+    judge's features. The latter is the floor: no sampler can be asked for less.
+
+    Raises UserError if the teacher's classes or image size are not the judge's, or if there
+    are not as many test images (1,000).
     """
     if teacher.class_names != CLASS_NAMES or teacher.image_shape != (3, 32, 32):
         raise UserError(
@@ -94,12 +98,13 @@ def garment_quality(
             f"{len(teacher.class_names)} other classes: measure it by a classifier of its own data"
         )
     judge = load_judge()
-    test = _real_images(load_backdrops("test"), 1_000, seed)
-    train = _real_images(load_backdrops("train"), 1_000, seed)
+    count = len(CLASS_NAMES) * images_per_class
+    test = _real_images(load_backdrops("test"), count, seed)
+    train = _real_images(load_backdrops("train"), count, seed)
     floor = frechet_distance(judge_features(judge, train), judge_features(judge, test))
     return {
         "judge": {key: judge_card()[key] for key in ("sha256", "test_accuracy")},
-        "reference": "1,000 test images",
+        "reference": f"{count:,} test images",
         "frechet_distance_of_train_images": round(floor, 4),
         "sampler": {"solver": "heun", "steps": steps, "seed": seed},
         "images_per_class": images_per_class,
@@ -116,5 +121,11 @@ def garment_quality(
 
 
 def _real_images(data: LabelledImages, count: int, seed: int) -> torch.Tensor:
+    """Return `count` images of `data` chosen at random, in [-1, 1]."""
+    if not 1 <= count <= len(data):
+        raise UserError(
+            f"{count} images cannot be drawn from the {len(data)} of {data.name}: "
+            f"give between 1 and {len(data) // len(data.class_names)} images per class"
+        )
     chosen = np.random.default_rng(seed).permutation(len(data))[:count]
     return to_unit_range(data.images(chosen))

@@ -42,7 +42,7 @@ def sample_classes(
     seed: int,
     chunk: int = 100,
 ) -> Float[Tensor, "batch c h w"]:
-    """Draw one image of each label from pure noise by Heun's method, about [-1, 1].
+    """Draw one image of each label from pure noise by Heun's method, clamped to [-1, 1].
 
     The noise depends on seed and position alone, not on guidance or chunk.
     """
@@ -80,7 +80,9 @@ def teacher_quality(
     Args:
         teacher: of 32x32 garments in the ten classes of the judge.
         judge: the independent classifier.
-        reference_images: real images in [-1, 1] that the Fréchet distance compares with.
+        reference_images: real images in [-1, 1] that the Fréchet distance compares all samples
+            of a guidance with. The distance is biased upwards by finite samples: only distances
+            between equal numbers of images can be compared.
         guidances: guidance strengths.
         images_per_class: samples of each class.
         steps: Heun steps from sigma_max to sigma_min.

@@ -1,0 +1,38 @@
+"""What `clarep identify` and `clarep select` have in common."""
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from clarep.clarid.measures import judged_data
+from clarep.data.backdrops import Backdrops
+from clarep.data.labelled import LabelledImages
+from clarep.data.load import DataConfig
+from clarep.teachers.teacher import Teacher
+
+
+def describe(teacher: str, data: DataConfig) -> dict[str, Any]:
+    """Return what was given of teacher and data, as JSON values: part of a run's configuration."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(data), default=str))
+    return {"teacher": teacher, "data_options": plain}
+
+
+def note(text: str) -> None:
+    """Say on stderr what a run does otherwise than one may expect."""
+    print(f"clarep: note: {text}", file=sys.stderr)
+
+
+def note_other_classes(teacher: Teacher, data: LabelledImages) -> None:
+    """Say so where the classes of the data are not named as the teacher's."""
+    ours, theirs = tuple(data.class_names), tuple(teacher.class_names)
+    if ours == theirs:
+        return
+    text = (
+        "the classes of the data are not named as the teacher's "
+        f"({', '.join(ours[:3])} ... against {', '.join(theirs[:3])} ...); "
+        "labels are matched by number"
+    )
+    if isinstance(data, Backdrops) and judged_data(teacher, data) is None:
+        text += "; the judge knows the ten garments alone, so that nothing is measured with it"
+    note(text)

@@ -1,0 +1,175 @@
+"""A block Krylov space of a batch of operators, kept orthonormal and grown block by block.
+
+Golub-Kahan in blocks with full reorthogonalisation. What is asked of it is read off in
+`clarep.geometry.subspace`.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clarep.errors import UserError
+
+# A new block this small, against the root mean square singular value, may be amplified rounding.
+_NEARLY_CLOSED = 1e-2
+Product = Callable[[Tensor], Tensor]
+
+
+class Krylov:
+    """Orthonormal `right` and `left` with J right = left small, for each image of a batch.
+
+    Args:
+        matmat, rmatmat: the products J V and J^T U.
+        first: the block that it grows from, (B, n, r).
+        width: directions that each further block adds to `right`.
+        generator: of the random directions that stand in for what is numerically zero.
+
+    Attributes:
+        right: (B, n, d), empty before the first `expand`.
+        left: (B, m, a).
+        small: J in these bases, (B, a, d), float64.
+        backs: J^T left, (B, n, a).
+        products: directions that each image was multiplied with.
+        exact: (B,), whether `right` holds J's top directions but for rounding, if it holds
+            as many as are asked for.
+        closes_early: whether an image's space closes, or nearly, before it is complete. It then
+            holds only some of the directions that share a singular value, if those are more
+            than a block.
+
+    Raises:
+        UserError: if J is zero for an image, or a product is not finite.
+    """
+
+    def __init__(
+        self,
+        matmat: Product,
+        rmatmat: Product,
+        first: Float[Tensor, "batch n _"],
+        width: int,
+        generator: torch.Generator,
+    ) -> None:
+        self._matmat, self._rmatmat = matmat, rmatmat
+        self._width, self._generator = width, generator
+        batch, n, _ = first.shape
+        image = check_finite(matmat(first))  # (B, m, r)
+        # About the root mean square singular value.
+        self._scale = image.norm(dim=1).amax(dim=1) / math.sqrt(n)
+        check_not_zero(self._scale)
+        # Below it a direction is rounding, which every reorthogonalisation of rests amplifies.
+        self._floor = torch.finfo(first.dtype).eps ** (2 / 3) * self._scale
+        self.left, _, _ = self._extend(image.new_zeros(batch, image.shape[1], 0), image)
+        self.backs = check_finite(rmatmat(self.left))
+        self.products = image.shape[2] + self.left.shape[2]
+        self.right = image.new_zeros(batch, n, 0)
+        self.small = image.new_zeros(batch, self.left.shape[2], 0, dtype=torch.float64)
+        self._next, _, self._kept = self._extend(self.right, self.backs)
+        self._narrowed = False  # right lacks a part of backs, so that nothing tells a closed space
+        self.exact = torch.zeros_like(self._scale, dtype=torch.bool)
+        self.closes_early = False
+
+    def expand(self) -> None:
+        """Append the block that was found last to `right`, and find the one after it."""
+        newest, nothing_new = self._next, _closed(self._kept)
+        self.right = torch.cat([self.right, newest], dim=2) if self.right.shape[2] else newest
+        image = check_finite(self._matmat(newest))
+        complete = nothing_new & self._vanishes(image)
+        left_new, onto, kept_left = self._extend(self.left, image)
+        grown = torch.nn.functional.pad(self.small, (0, 0, 0, left_new.shape[2]))
+        self.small = torch.cat([grown, onto.double()], dim=2)
+        self.left = torch.cat([self.left, left_new], dim=2)
+
+        back = newest.new_zeros(*newest.shape[:2], 0)
+        if left_new.shape[2]:
+            back = check_finite(self._rmatmat(left_new))
+        self.backs = torch.cat([self.backs, back], dim=2)
+        self.products += image.shape[2] + left_new.shape[2]
+        complete |= _closed(kept_left) & self._vanishes(back)
+        self._next, into, self._kept = self._extend(self.right, back, self._width)
+        self._narrowed = self._narrowed or back.shape[2] > self._next.shape[2]
+
+        self.exact = complete | _closed(kept_left) | _closed(self._kept)
+        if self._narrowed:
+            self.exact = torch.full_like(self.exact, self._next.shape[2] == 0)
+        closing = ~kept_left.all(dim=1) | ~self._kept.all(dim=1)
+        for rest in (onto[:, -left_new.shape[2] :], into[:, self.right.shape[2] :]):
+            closing |= rest.flatten(1).norm(dim=1) <= _NEARLY_CLOSED * self._scale
+        self.closes_early = bool((closing & ~complete).any())
+
+    def _vanishes(self, image: Tensor) -> Tensor:
+        """Tell for which images (B,) a product of random directions is zero but for rounding."""
+        bound = self._floor[:, None] * math.sqrt(image.shape[1])
+        small: Tensor = image.norm(dim=1) <= bound
+        return small.all(dim=1)
+
+    def _extend(
+        self, basis: Tensor, block: Tensor, width: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Orthonormalise `block` against `basis` and itself.
+
+        Returns (new, coefficients, kept) with block = [basis, new] coefficients, `new` of the
+        block's width or `width`, or less where the space ends. What is numerically zero is
+        replaced by random directions (with coefficient 0), so that a rank-deficient J loses
+        none; `kept` (B, width) is False for those.
+        """
+        batch, n, have = basis.shape
+        wide = min(block.shape[2] if width is None else width, n - have)
+        onto = basis.mT @ block
+        rest = block - basis @ onto
+        correction = basis.mT @ rest
+        rest = rest - basis @ correction
+        onto = onto + correction
+        q, r = torch.linalg.qr(rest)
+        u, s, _ = torch.linalg.svd(r, full_matrices=False)
+        kept = (s > self._floor[:, None])[:, None, :wide]
+        new = torch.zeros(batch, n, wide, dtype=block.dtype, device=block.device)
+        count = min(wide, s.shape[1])
+        kept = torch.nn.functional.pad(kept, (0, wide - kept.shape[2]))
+        new[:, :, :count] = (q @ u)[:, :, :count]
+        new = _orthonormal(torch.where(kept, new, 0), basis, kept, self._generator)
+        # Exact by projection, whatever the second round did to the columns.
+        return new, torch.cat([onto, new.mT @ rest], dim=1), kept.flatten(1)
+
+
+def _closed(kept: Tensor) -> Tensor:
+    """Tell for which images (B,) a block brought nothing new; also where the space is full."""
+    return ~kept.any(dim=1)
+
+
+def _orthonormal(new: Tensor, basis: Tensor, kept: Tensor, generator: torch.Generator) -> Tensor:
+    """Clean kept columns against the basis once more and fill the others at random."""
+    if new.shape[2] == 0:
+        return new
+    new = new - basis @ (basis.mT @ new)
+    if not bool(kept.all()):
+        filler = torch.randn(new.shape, generator=generator, dtype=new.dtype).to(new.device)
+        for _ in range(2):
+            filler = filler - basis @ (basis.mT @ filler)
+            filler = filler - new @ (new.mT @ filler)
+            filler, _ = torch.linalg.qr(filler)
+        # Kept columns come first; the last of `filler` are rounding where the space ends.
+        new = torch.where(kept, new, filler.flip(2))
+    q, r = torch.linalg.qr(new)
+    signed: Tensor = q * torch.sign(torch.diagonal(r, dim1=1, dim2=2))[:, None, :]
+    return signed
+
+
+def check_finite(block: Tensor) -> Tensor:
+    """Return a product. Raises UserError if it is not finite."""
+    if not torch.isfinite(block).all():
+        raise UserError(
+            "a Jacobian product is not finite (NaN or infinity): check the teacher's weights and "
+            "run its Jacobian in float32"
+        )
+    return block
+
+
+def check_not_zero(scales: Float[Tensor, " batch"]) -> None:
+    """Raise UserError if an image's J, of which `scales` tells the size, is zero."""
+    if bool((scales == 0).any()):
+        raise UserError(
+            "the Jacobian is zero: the features do not depend on x, so there is no direction to "
+            "find; choose another tap or check the teacher"
+        )

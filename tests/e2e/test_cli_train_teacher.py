@@ -1,0 +1,103 @@
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clarep.cli.main import main
+from clarep.teachers import load_teacher
+
+TINY = "--train.steps 3 --train.batch-size 4 --train.unet.widths 8 16 --train.unet.embed-dim 16"
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """Class folders of 16-pixel noise, six cats and six dogs a split."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "pets" / split / name
+            folder.mkdir(parents=True)
+            for i in range(6):
+                pixels = rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    return tmp_path / "pets"
+
+
+def truncate(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[:60])
+    return path
+
+
+def train(pets: Path, out: Path, *options: str) -> int:
+    return main(["train-teacher", "--data", str(pets), "--out", str(out), *TINY.split(), *options])
+
+
+def test_a_truncated_file_is_found_before_training(pets, tmp_path, capsys):
+    bad = truncate(pets / "train" / "dog" / "3.png")
+    assert train(pets, tmp_path / "run") == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert f"cannot read {bad}" in message and "--skip-bad goes on without it" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_skip_bad_goes_on_and_lists(pets, tmp_path, capsys):
+    bad = [truncate(pets / split / "cat" / "0.png") for split in ("train", "test")]
+    assert train(pets, tmp_path / "run", "--skip-bad", "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert [reason.split(": ")[0] for reason in record["skipped"]] == [str(path) for path in bad]
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["data"].endswith("without 1 unreadable")
+
+    assert train(pets, tmp_path / "run", "--skip-bad") == 0  # it is finished: prints, no more
+    printed = capsys.readouterr().out
+    assert printed.count("skipped ") == 2 and f"skipped {bad[0]}: " in printed
+    assert load_teacher(str(tmp_path / "run")).class_names == ("cat", "dog")
+
+
+def test_what_the_data_decide_is_no_option(pets, tmp_path, capsys):
+    for option in ("num-classes", "image-size", "image-channels"):
+        assert train(pets, tmp_path / "run", f"--train.unet.{option}", "3") == 2
+        assert f"--train.unet.{option}" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert train(pets, tmp_path / "run") == 0
+    unet = json.loads((tmp_path / "run" / "config.json").read_text())["train"]["unet"]
+    assert (unet["image_size"], unet["image_channels"], unet["num_classes"]) == (16, 3, 2)
+
+
+def test_every_option_that_an_error_may_name_exists(capsys):
+    from clarep.teachers import checks, judge_training, train, train_config
+
+    assert main(["train-teacher", "--help"]) == 0
+    shown = set(re.findall(r"--[a-z][a-z.-]+", capsys.readouterr().out))
+    modules = (checks, judge_training, train, train_config)
+    text = "".join(Path(module.__file__).read_text() for module in modules)
+    named = set(re.findall(r"--[a-z][a-z.-]+[a-z]", text)) - {"--train"}
+    assert {"--image-size", "--out", "--train.learning-rate"} <= named <= shown
+
+
+@pytest.mark.parametrize(
+    "option", ["--train.steps 0", "--train.unet.patch 0", "--train.seed -1", "--sample-every 0"]
+)
+def test_settings_that_cannot_be_trained_with(tmp_path, capsys, option):
+    nowhere = str(tmp_path / "run")
+    assert main(["train-teacher", "--out", nowhere, *option.split()]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("clarep: ") and message.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sample_grid_with_the_next_record(pets, tmp_path):
+    options = ["--train.steps", "60", "--sample-every", "30"]
+    assert train(pets, tmp_path / "run", *options) == 0
+    grids = sorted(path.name for path in (tmp_path / "run" / "samples").iterdir())
+    assert grids == ["final.png", "step_000050.png", "step_000060.png"]
+
+
+def test_data_without_a_test_split(tmp_path, capsys):
+    path = tmp_path / "undivided.npz"
+    np.savez(path, x=np.zeros((6, 16, 16, 3), np.uint8), y=np.arange(6) % 3)
+    assert train(path, tmp_path / "run") == 2
+    assert "the held-out loss needs a test split" in capsys.readouterr().err
