@@ -308,7 +308,7 @@ def test_exact(k, dtype, m, n):
     truth = torch.linalg.svdvals(jacobian.double())[:, :k]
     assert torch.allclose(found.singular_values.double(), truth, atol=10 * ROUNDING[dtype])
     assert found.residuals.max() < 10 * ROUNDING[dtype]
-    assert worst_angle(jacobian, found).max() < 1e3 * ROUNDING[dtype]
+    assert worst_angle(jacobian, found).max() < (1e-6 if dtype == torch.float64 else 1e-2)
 
 
 def test_exact_of_all_directions_of_a_wide_jacobian():
