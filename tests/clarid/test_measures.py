@@ -19,6 +19,7 @@ from clarep.clarid.measures import (
     bootstrap_interval,
     cluster_nmi,
     colour_spread,
+    distance_from_grey,
     judged_data,
     measure,
     probe_r2,
@@ -194,6 +195,21 @@ def measured(teacher, judge, monkeypatch):
     return run
 
 
+def test_distance_from_grey_by_a_loop():
+    samples, masks = draw(3, 3, 5, 5), masks_of()
+    for b, found in enumerate(distance_from_grey(samples, masks)):
+        squares = []
+        for i in range(5):
+            for j in range(5):
+                if not masks[b, i, j]:
+                    pixel = [float(samples[b, c, i, j]) for c in range(3)]
+                    grey = sum(pixel) / 3
+                    squares.append(sum((value - grey) ** 2 for value in pixel))
+        assert float(found) == pytest.approx(math.sqrt(sum(squares) / len(squares)), rel=1e-5)
+    grey = draw(3, 1, 5, 5).expand(3, 3, 5, 5)
+    assert distance_from_grey(grey, masks).max() < 1e-6
+
+
 def test_a_row_of_the_table(measured):
     row = measured()
     assert (row.kind, row.images) == ("top", 20)
@@ -207,6 +223,7 @@ def test_a_row_of_the_table(measured):
     # Classes -1 and 1 but for one -1 that is 3, and so 1: a spread of colours over three channels.
     values = np.array([1.0] + [1.0 if i % 2 else -1.0 for i in range(1, 20)])
     assert row.background_spread == pytest.approx(math.sqrt(3 * values.var()))
+    assert row.background_colour == 0  # all grey
     assert 0 < row.sample_within < 1
     assert 0 < row.feature_within <= 1
     json.dumps(row.as_dict(), allow_nan=False)
@@ -237,6 +254,8 @@ def test_the_masks_are_really_used(measured):
     painted = torch.zeros(20, 3, 32, 32)
     painted[:, :, 16:] = draw(20, 3, 1, 1)
     assert measured(samples=painted).background_spread == 0
+    assert measured(samples=painted).background_colour == 0
+    assert measured(samples=painted.flip(2)).background_colour > 0.3
     assert measured(samples=painted.flip(2)).background_spread > 1
 
 

@@ -46,7 +46,7 @@ class ClaridConfig:
     """Directions to project out: a number, a share of the latent's dimension, or energy:SHARE."""
     guidance: float = 3.0
     """Classifier-free guidance of the decoding after the projection; 1 is none."""
-    steps: int = 16
+    steps: int = 8
     """Steps of the inversion and of each decoding."""
     solver: Literal["euler", "heun"] = "heun"
     """How the ODE is walked down: euler is DDIM, heun is of second order at twice the cost."""

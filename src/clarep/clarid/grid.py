@@ -32,7 +32,7 @@ class GridConfig:
     """Images a seed, the same number of every class (what is left over is not used)."""
     guidance: float = 3.0
     """Classifier-free guidance of the decoding after the projection; 1 is none."""
-    steps: int = 16
+    steps: int = 8
     """Steps of the inversion and of each decoding."""
     branch: Literal["conditional", "null"] = "conditional"
     """Label under which the Jacobian is taken."""

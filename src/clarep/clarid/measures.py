@@ -68,6 +68,19 @@ def background_colours(
     return (samples * outside).sum((2, 3)) / outside.sum((2, 3)).clamp_min(1)
 
 
+def distance_from_grey(
+    samples: Float[Tensor, "batch c h w"], masks: Bool[Tensor, "batch h w"]
+) -> Float[Tensor, " batch"]:
+    """Return how colourful each sample is where the original shows its backdrop.
+
+    Root mean square distance of the pixels from the grey of their own mean channel; 0 where all
+    of them are grey, whatever their brightness.
+    """
+    outside = ~masks
+    colour = (samples - samples.mean(1, keepdim=True)).square().sum(1)
+    return ((colour * outside).sum((1, 2)) / outside.sum((1, 2)).clamp_min(1)).sqrt()
+
+
 def colour_spread(colours: Float[Tensor, "batch c"]) -> float:
     """Return the root mean square distance of the colours from their mean."""
     return float((colours - colours.mean(0)).square().sum(1).mean().sqrt())
@@ -146,6 +159,10 @@ class Measures:
     """Its 95 % interval over images."""
     background_area: float
     """Share of the pixels off the garment: what an indifferent removal would give."""
+    background_colour: float
+    """Mean distance of the samples' background pixels from grey."""
+    background_interval: tuple[float, float]
+    """Its 95 % interval over images."""
     background_spread: float
     """Root mean square distance of the samples' background colours from their mean."""
     background_r2: float
@@ -193,12 +210,15 @@ def measure(
     probabilities = judge(samples).softmax(1)
     right = (probabilities.argmax(1) == scene.labels).double()
     features = clarid.features(latents, scene.labels)
+    colour = distance_from_grey(samples, scene.masks)
     return Measures(
         kind=kind,
         images=len(latents),
         removed_on_background=None if shares is None else float(shares.mean()),
         removed_interval=None if shares is None else bootstrap_interval(shares),
         background_area=float((~scene.masks).double().mean()),
+        background_colour=float(colour.mean()),
+        background_interval=bootstrap_interval(colour),
         background_spread=colour_spread(background_colours(samples, scene.masks)),
         background_r2=probe_r2(features, scene.colours),
         judge_accuracy=float(right.mean()),

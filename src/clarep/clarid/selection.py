@@ -29,6 +29,7 @@ MEASURES = (
     "nmi_null",
     "nmi_conditional",
     "background_r2",
+    "background_colour",
     "background_spread",
     "removed_on_background",
     "sample_within",

@@ -18,6 +18,6 @@ class Demo:
         Identify(
             fraction=0.03,
             controls=("none", "reconstruction", "random", "bottom"),
-            control_images=60,
+            control_images=50,
             out=self.out,
         ).run()

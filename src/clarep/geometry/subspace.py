@@ -71,7 +71,7 @@ def top_right_singular_subspace(
         start: a guess of the subspace (from a neighbouring noise level, say), any width; where
             it is wider than a block, the directions added later still come by the block. A
             random direction is added to it, as a guess may be blind.
-        block_size: directions added at a time; by default a sixteenth of k, at least 8:
+        block_size: directions added at a time; by default an eighth of k, at least 8:
             small blocks need the fewest products (docs/solver.md), large ones are faster each.
         max_products: stop once they are used, whatever the error; k directions need about 4 k.
         exact: form J by min(m, n) products instead, whatever the options above say, and take
@@ -88,7 +88,7 @@ def top_right_singular_subspace(
         dense = check_finite(rmatmat(eye).mT if m < n else matmat(eye))
         check_not_zero(dense.flatten(1).norm(dim=1))
         return subspace_of_dense(dense, exact_right_singular_vectors(dense, k))
-    width = min(block_size or max(8, math.ceil(k / 16)), m, n)
+    width = min(block_size or max(8, math.ceil(k / 8)), m, n)
     given = 0 if start is None else start.shape[2]
     columns = max(0 if start is None else 1, width - given)
     random = torch.randn(batch, n, columns, generator=generator, dtype=dtype).to(device)

@@ -11,6 +11,7 @@ _HEADINGS = {
     "kind": "directions",
     "images": "images",
     "removed_on_background": "removed off garment",
+    "background_colour": "background colour",
     "background_spread": "background spread",
     "background_r2": "background R2",
     "judge_accuracy": "judge accuracy",
@@ -45,6 +46,7 @@ def _cell(row: Measures, field: str) -> str:
         return str(value)
     interval = {
         "removed_on_background": row.removed_interval,
+        "background_colour": row.background_interval,
         "judge_accuracy": row.judge_interval,
     }.get(field)
     bracket = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""

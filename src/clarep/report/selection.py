@@ -18,6 +18,7 @@ _HEADINGS = {
     "nmi_null": "NMI no class",
     "nmi_conditional": "NMI given class",
     "background_r2": "background R2",
+    "background_colour": "background colour",
     "background_spread": "background spread",
     "removed_on_background": "removed off object",
     "sample_within": "within/total samples",
