@@ -12,14 +12,14 @@ _HEADINGS = {
     "images": "images",
     "removed_on_background": "removed off garment",
     "background_colour": "background colour",
-    "background_spread": "background spread",
-    "background_r2": "background R2",
+    "background_spread": "its spread",
+    "background_r2": "its R2",
     "judge_accuracy": "judge accuracy",
-    "judge_confidence": "judge confidence",
+    "judge_confidence": "confidence",
     "sample_within": "within/total samples",
-    "feature_within": "within/total features",
+    "feature_within": "features",
     "nmi_conditional": "NMI given class",
-    "nmi_null": "NMI no class",
+    "nmi_null": "no class",
 }
 
 
