@@ -157,7 +157,7 @@ class CanonicalSet:
             done = sum(len(shard["images"]) for shard in manifest["shards"])
             raise UserError(
                 f"{folder} is incomplete ({done} of {manifest['images']} images): "
-                "run the same clarep identify again, it goes on where it stopped"
+                "run the same command again, it goes on where it stopped"
             )
         for shard in manifest["shards"]:
             _verify(folder, shard)
@@ -229,11 +229,9 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
 def _verify(folder: Path, shard: dict[str, Any]) -> None:
     """Raise UserError unless the shard's bytes are those that were recorded."""
     path = folder / shard["file"]
-    mend = "delete it and run the same clarep identify again, which computes only what is missing"
+    mend = "delete it and run the same command again, which computes only what is missing"
     if not path.exists():
-        raise UserError(
-            f"shard {path} is missing: run the same clarep identify again, which computes it"
-        )
+        raise UserError(f"shard {path} is missing: run the same command again, which computes it")
     if sha256_file(path) != shard["sha256"]:
         raise UserError(f"shard {path} is truncated or changed (its SHA-256 differs): {mend}")
     try:

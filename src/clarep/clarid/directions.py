@@ -1,6 +1,6 @@
 """Which directions are projected out: CLARID's top ones, and the controls beside them."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,6 @@ from clarep.geometry.subspace import (
 )
 
 Kind = Literal["top", "bottom", "middle", "random", "none"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 _ENERGY = "energy:"
 
 

@@ -44,7 +44,7 @@ def load_class_folders(
     else:
         classes = read_classes_file(classes_file)
     paths, labels = _list_images(folder, list(classes), required=classes_file is not None)
-    name = f"{root}/{split}" if classes_file is None else f"{root}/{split}/{classes_file.name}"
+    name = str(folder) if classes_file is None else f"{folder}/{classes_file.name}"
     if image_size is None:
         require_one_size(name, ((path, str(path)) for path in paths))
     return LabelledImages(
