@@ -16,7 +16,6 @@ from clarep.clarid.controls import CONTROLS, control_of, decode_control
 from clarep.clarid.measures import (
     Scene,
     background_colours,
-    bootstrap_interval,
     cluster_nmi,
     colour_spread,
     distance_from_grey,
@@ -127,17 +126,6 @@ def test_nmi_of_blobs_and_of_noise():
     assert cluster_nmi(blobs[:, :, None, None], labels, 0) == pytest.approx(1)
     assert cluster_nmi(draw(200, 4), torch.arange(200) % 4, 0) < 0.1
     assert cluster_nmi(torch.ones(40, 4), labels, 0) == 0
-
-
-def test_the_bootstrap_interval_is_about_the_normal_one():
-    values = 3 + 2 * draw(400)
-    low, high = bootstrap_interval(values)
-    half = 1.96 * float(values.std(correction=0)) / math.sqrt(400)
-    centre = float(values.mean())
-    assert low == pytest.approx(centre - half, abs=0.15 * half)
-    assert high == pytest.approx(centre + half, abs=0.15 * half)
-    assert bootstrap_interval(values) == (low, high)
-    assert bootstrap_interval(torch.ones(5)) == (1, 1)
 
 
 def test_the_scene_is_that_of_the_data():

@@ -19,10 +19,9 @@ from clarep.clarid.clarid import Clarid
 from clarep.data.backdrops import Backdrops
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.engine.bootstrap import bootstrap_interval
 from clarep.teachers.judge import Judge
 from clarep.teachers.teacher import Teacher
-
-_RESAMPLES = 1_000
 
 
 @dataclass(frozen=True)
@@ -134,15 +133,6 @@ def cluster_nmi(
         warnings.simplefilter("ignore", ConvergenceWarning)
         clusters = k_means.fit_predict(flat)
     return float(normalized_mutual_info_score(labels.numpy(), clusters))
-
-
-def bootstrap_interval(values: Float[Tensor, " batch"], seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the mean, over resampled images."""
-    rng = np.random.default_rng(seed)
-    array = values.double().numpy()
-    picks = rng.integers(len(array), size=(_RESAMPLES, len(array)))
-    low, high = np.quantile(array[picks].mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""CaDistill and its rivals: students, losses, and one trainer for all methods."""

@@ -1,0 +1,1 @@
+"""What a student withstands: attacks, corruptions, backgrounds, calibration, focus."""

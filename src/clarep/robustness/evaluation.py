@@ -1,0 +1,110 @@
+"""`Evaluation`: every figure measured on one student, with the per-image values behind it."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from clarep.engine.artefacts import atomic_path, sha256_file, write_json
+from clarep.engine.bootstrap import bootstrap_interval
+from clarep.errors import UserError
+
+EVALUATION_NAME = "evaluation.json"
+ARRAYS_NAME = "arrays.safetensors"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One figure with its 95 % interval."""
+
+    key: str
+    """What was measured: group/name[/setting], such as attack/pgd-linf/eps_255=1."""
+    value: float
+    """The figure; accuracies and shares lie in [0, 1]."""
+    interval: tuple[float, float]
+    """95 %, by the bootstrap over images."""
+    images: int
+    """How many images it was measured on."""
+    untrustworthy: str = ""
+    """Why the figure must not be trusted, in words; empty where nothing speaks against it."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one student on one test set."""
+
+    config: dict[str, Any]
+    """Student (name, weights' SHA-256, method), data, suite settings, seed, versions, cost."""
+    measurements: list[Measurement]
+    """In the order in which they were measured."""
+    arrays: dict[str, Tensor] = field(repr=False)
+    """What the figures are made of: under a measurement's own key its per-image values (N,)
+    where it is their mean; `label`, `probabilities`, `features` of the clean images; and
+    `examples/...`, images and maps for the report."""
+
+    def __getitem__(self, key: str) -> Measurement:
+        """Return the measurement of that key; KeyError if it was not measured."""
+        for measurement in self.measurements:
+            if measurement.key == key:
+                return measurement
+        raise KeyError(key)
+
+    def __contains__(self, key: str) -> bool:
+        return any(measurement.key == key for measurement in self.measurements)
+
+    def save(self, folder: Path) -> None:
+        """Write arrays.safetensors, then evaluation.json, which names the former's SHA-256."""
+        contiguous = {name: tensor.contiguous() for name, tensor in self.arrays.items()}
+        with atomic_path(folder / ARRAYS_NAME) as temporary:
+            temporary.write_bytes(save(contiguous))
+        content = {
+            "format": _FORMAT,
+            "config": self.config,
+            "measurements": [asdict(measurement) for measurement in self.measurements],
+            "arrays_sha256": sha256_file(folder / ARRAYS_NAME),
+        }
+        write_json(folder / EVALUATION_NAME, content)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Evaluation":
+        """Load what `save` wrote.
+
+        Raises UserError if there is none, or a file is damaged or does not belong to the other.
+        """
+        path = folder / EVALUATION_NAME
+        again = "run clarep evaluate again"
+        try:
+            content = json.loads(path.read_text())
+            if content["format"] != _FORMAT:
+                raise UserError(
+                    f"{path} is of format {content['format']}, this clarep reads {_FORMAT}: {again}"
+                )
+            if sha256_file(folder / ARRAYS_NAME) != content["arrays_sha256"]:
+                raise UserError(
+                    f"{folder / ARRAYS_NAME} is not the file that {path.name} was written with "
+                    f"(its SHA-256 differs): {again}"
+                )
+            measurements = [
+                Measurement(**{**entry, "interval": tuple(entry["interval"])})
+                for entry in content["measurements"]
+            ]
+            return cls(content["config"], measurements, load_file(folder / ARRAYS_NAME))
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{folder} holds no evaluation (no {Path(error.filename).name}): "
+                "give a folder that clarep evaluate wrote"
+            ) from None
+        except (ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise UserError(f"cannot read {path} ({error}): {again}") from error
+
+
+def mean_of(key: str, values: Tensor, untrustworthy: str = "") -> Measurement:
+    """Return the mean of per-image values (N,) as a measurement, with its interval."""
+    values = values.double()
+    interval = bootstrap_interval(values)
+    return Measurement(key, float(values.mean()), interval, len(values), untrustworthy)
