@@ -19,6 +19,7 @@ types: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/clarep bench subspace --out runs/bench
+	$(BIN)/clarep bench distill --out runs/bench
 
 # The stamp is written last: an installation that was cut off starts again.
 .venv/ready: pyproject.toml

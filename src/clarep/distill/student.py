@@ -1,10 +1,17 @@
 """`Student`: what every classifier is to the rest of clarep."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from clarep.errors import unknown_name
+
+PENULTIMATE = "penultimate"
+"""The layer that meets the teacher unless another is named: what the last linear map reads."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,10 @@ class Student(nn.Module, ABC):
     """A classifier with a feature tap. Images are float in [0, 1]; it normalises them itself."""
 
     info: StudentInfo
+    layer: str
+    """The layer that meets the teacher."""
+    feature_dim: int
+    """D of the features at that layer."""
 
     @abstractmethod
     def features(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch d"]:
@@ -37,3 +48,60 @@ class Student(nn.Module, ABC):
         self, x: Float[Tensor, "batch c h w"]
     ) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch classes"]]:
         """Return features and logits of one pass."""
+
+
+class Normalise(nn.Module):
+    """(x - mean) / std per channel, both of them buffers, so that they travel with the weights."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+class StagedStudent(Student):
+    """A student of our own: a walk through named stages, then a linear head.
+
+    Images are normalised with mean 0.5 and standard deviation 0.5 in each channel, which takes
+    [0, 1] to the teachers' [-1, 1].
+    """
+
+    head: nn.Linear
+
+    def __init__(self, info: StudentInfo, layer: str | None, dims: dict[str, int]) -> None:
+        """Take the layers that can meet the teacher, name -> D, in the order of the walk.
+
+        The last of them is PENULTIMATE. Raises UserError for a layer that is none of them.
+        """
+        super().__init__()
+        self.info = info
+        self.layer = PENULTIMATE if layer is None else layer
+        if self.layer not in dims:
+            raise unknown_name(f"layer of {info.name}", self.layer, dims)
+        self.feature_dim = dims[self.layer]
+        channels = info.image_shape[0]
+        self.normalise = Normalise([0.5] * channels, [0.5] * channels)
+
+    @abstractmethod
+    def walk(self, x: Float[Tensor, "batch c h w"]) -> Iterator[tuple[str, Tensor]]:
+        """Yield each layer's name and its pooled activations (B, D); PENULTIMATE is the last."""
+
+    def features(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch d"]:
+        # The walk is not continued past the layer: what lies behind it costs nothing.
+        return next(pooled for name, pooled in self.walk(self.normalise(x)) if name == self.layer)
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
+        return self.both(x)[1]
+
+    def both(
+        self, x: Float[Tensor, "batch c h w"]
+    ) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch classes"]]:
+        pooled = dict(self.walk(self.normalise(x)))
+        logits: Tensor = self.head(pooled[PENULTIMATE])
+        return pooled[self.layer], logits

@@ -1,8 +1,9 @@
 """Class-conditional diffusion models behind one interface; our own, and how it is trained."""
 
+from clarep.teachers.denoising import held_out_losses
 from clarep.teachers.judge import Judge, load_judge
 from clarep.teachers.teacher import Teacher
-from clarep.teachers.train import TeacherRun, held_out_losses
+from clarep.teachers.train import TeacherRun
 from clarep.teachers.train_config import TrainConfig
 from clarep.teachers.unet import UNet, UNetConfig, UNetShape
 from clarep.teachers.unet_teacher import UNetTeacher, load_unet, save_unet

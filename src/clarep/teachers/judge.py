@@ -7,11 +7,10 @@ from typing import Any
 
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clarep.engine.artefacts import atomic_path
+from clarep.engine.tensors import save_tensors
 from clarep.errors import UserError
 
 _WIDTHS = (32, 64, 112)
@@ -67,8 +66,7 @@ def save_judge(judge: Judge, path: Path) -> None:
         for name, value in judge.state_dict().items()
         if value.is_floating_point()
     }
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(weights, {"kind": "clarep judge"}))
+    save_tensors(path, weights, {"kind": "clarep judge"})
 
 
 def load_judge(path: Path | None = None) -> Judge:

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, Int64
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from clarep.engine.artefacts import atomic_path, sha256_file
+from clarep.engine.artefacts import sha256_file
+from clarep.engine.tensors import save_tensors
 from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet import UNet, UNetConfig, sigma_from_t
@@ -92,8 +92,7 @@ def save_unet(
         "class_names": json.dumps(class_names),
         "sigma_range": json.dumps([sigma_min, sigma_max]),
     }
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(weights, metadata))
+    save_tensors(path, weights, metadata)
 
 
 def load_unet(path: Path) -> UNetTeacher:
