@@ -1,0 +1,201 @@
+"""Do a student's probabilities mean what they say? ECE, adaptive ECE, Brier score, NLL.
+
+- ECE: Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599): the top
+  probability in 15 bins of the same width, mean distance of confidence from accuracy.
+- Adaptive ECE: the same with bins of the same number of images, Nguyen & O'Connor (2015,
+  arXiv 1508.05154), Nixon et al. (arXiv 1904.01685).
+- Brier (1950), over all classes: sum over classes of (p - [is the label])², in [0, 2].
+- NLL: -ln of the label's probability; a probability that underflowed counts as the smallest
+  normal fp32 number.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clarep.engine.bootstrap import RESAMPLES
+from clarep.errors import UserError
+from clarep.robustness.evaluation import Measurement, mean_of
+
+BINS = 15
+_AT_ONCE = 2**22  # resampled values in memory
+_SUM_TOLERANCE = 1e-3
+
+Probabilities = Float[Tensor, "images classes"]
+Labels = Int[Tensor, " images"]
+_Statistic = Callable[[NDArray[np.int64]], NDArray[np.float64]]
+"""From picked images (R, N) to the figure of each of R resamples."""
+
+
+@dataclass(frozen=True)
+class ReliabilityBins:
+    """What a reliability plot shows, B bins of the top probability."""
+
+    edges: Float[Tensor, " bins_and_one"]
+    """Bin b holds confidences in (edges[b], edges[b + 1]]; the first one holds 0 too."""
+    count: Int[Tensor, " bins"]
+    """Images in each bin."""
+    confidence: Float[Tensor, " bins"]
+    """Their mean confidence; NaN where there are none."""
+    accuracy: Float[Tensor, " bins"]
+    """Their accuracy; NaN where there are none."""
+
+
+def calibration(
+    probabilities: Probabilities, labels: Labels
+) -> tuple[list[Measurement], dict[str, Tensor]]:
+    """Return the four measurements, and the per-image values of those that are means."""
+    measurements = [
+        ece(probabilities, labels),
+        adaptive_ece(probabilities, labels),
+        brier(probabilities, labels),
+        nll(probabilities, labels),
+    ]
+    arrays = {
+        "calibration/brier": brier_values(probabilities, labels),
+        "calibration/nll": nll_values(probabilities, labels),
+    }
+    return measurements, arrays
+
+
+def ece(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> Measurement:
+    """Return the expected calibration error, in [0, 1], bins of the same width.
+
+    Its interval: see `_interval`. Raises UserError if these are no probabilities or labels.
+    """
+    confidence, correct = _top(probabilities, labels)
+    bin_of = _equal_width_bins(confidence, bins)
+    gap = correct - confidence
+
+    def of_resamples(picks: NDArray[np.int64]) -> NDArray[np.float64]:
+        row = np.arange(len(picks))[:, None] * bins
+        totals = np.bincount(
+            (row + bin_of[picks]).ravel(), gap[picks].ravel(), minlength=len(picks) * bins
+        )
+        found: NDArray[np.float64] = np.abs(totals.reshape(-1, bins)).sum(axis=1)
+        found /= picks.shape[1]
+        return found
+
+    value = float(of_resamples(np.arange(len(gap))[None])[0])
+    return Measurement("calibration/ece", value, _interval(value, len(gap), of_resamples), len(gap))
+
+
+def adaptive_ece(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> Measurement:
+    """Return the ECE with bins of the same number of images (one more in the first ones).
+
+    Bins are cut anew in each resample. Raises UserError if these are no probabilities or
+    labels.
+    """
+    confidence, correct = _top(probabilities, labels)
+    order = np.argsort(confidence, kind="stable")
+    gap = (correct - confidence)[order]
+    rank = np.argsort(order)
+    starts = _equal_mass_starts(len(gap), bins)
+
+    def of_resamples(picks: NDArray[np.int64]) -> NDArray[np.float64]:
+        by_confidence = np.sort(rank[picks], axis=1)
+        totals = np.add.reduceat(gap[by_confidence], starts, axis=1)
+        found: NDArray[np.float64] = np.abs(totals).sum(axis=1)
+        found /= picks.shape[1]
+        return found
+
+    value = float(of_resamples(np.arange(len(gap))[None])[0])
+    interval = _interval(value, len(gap), of_resamples)
+    return Measurement("calibration/adaptive_ece", value, interval, len(gap))
+
+
+def brier(probabilities: Probabilities, labels: Labels) -> Measurement:
+    """Return the mean Brier score, in [0, 2], over all classes."""
+    return mean_of("calibration/brier", brier_values(probabilities, labels))
+
+
+def nll(probabilities: Probabilities, labels: Labels) -> Measurement:
+    """Return the mean negative log likelihood, in nats."""
+    return mean_of("calibration/nll", nll_values(probabilities, labels))
+
+
+def brier_values(probabilities: Probabilities, labels: Labels) -> Float[Tensor, " images"]:
+    """Return each image's Brier score, float64."""
+    _require_probabilities(probabilities, labels)
+    truth = torch.nn.functional.one_hot(labels.long(), probabilities.shape[1])
+    return (probabilities.double() - truth).square().sum(1)
+
+
+def nll_values(probabilities: Probabilities, labels: Labels) -> Float[Tensor, " images"]:
+    """Return each image's negative log likelihood, float64, in nats."""
+    _require_probabilities(probabilities, labels)
+    of_label = probabilities.double().gather(1, labels.long()[:, None])[:, 0]
+    return -of_label.clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
+def reliability_bins(
+    probabilities: Probabilities, labels: Labels, bins: int = BINS
+) -> ReliabilityBins:
+    """Return the bins of the same width that `ece` is made of."""
+    confidence, correct = _top(probabilities, labels)
+    bin_of = _equal_width_bins(confidence, bins)
+    count = np.bincount(bin_of, minlength=bins)
+    some = np.where(count, count, np.nan)
+    return ReliabilityBins(
+        edges=torch.linspace(0, 1, bins + 1, dtype=torch.float64),
+        count=torch.from_numpy(count),
+        confidence=torch.from_numpy(np.bincount(bin_of, confidence, bins) / some),
+        accuracy=torch.from_numpy(np.bincount(bin_of, correct, bins) / some),
+    )
+
+
+def _interval(value: float, images: int, of_resamples: _Statistic) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of a calibration error, over images.
+
+    Resampling makes bins noisier, so it raises the error; that shift, mean of the resamples
+    minus value, is taken off the percentiles, lest they lie above the value.
+    """
+    rng = np.random.default_rng(0)
+    at_once = max(1, _AT_ONCE // images)
+    sizes = [min(at_once, RESAMPLES - done) for done in range(0, RESAMPLES, at_once)]
+    found = np.concatenate(
+        [of_resamples(rng.integers(images, size=(size, images))) for size in sizes]
+    )
+    low, high = np.quantile(found, [0.025, 0.975]) - (found.mean() - value)
+    return max(float(low), 0.0), min(float(high), 1.0)
+
+
+def _top(
+    probabilities: Probabilities, labels: Labels
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return each image's top probability, and 1 where it is the label's, else 0."""
+    _require_probabilities(probabilities, labels)
+    confidence, predicted = probabilities.double().max(1)
+    return confidence.numpy(), (predicted == labels).double().numpy()
+
+
+def _equal_width_bins(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
+    edges = np.linspace(0, 1, bins + 1)
+    # the last bin also takes a sum of fp32 numbers that came out a little above 1
+    return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+
+
+def _equal_mass_starts(images: int, bins: int) -> NDArray[np.int64]:
+    """Return the first place of each bin; of fewer images than bins, each has its own."""
+    parts = np.array_split(np.arange(images), min(bins, images))
+    return np.array([part[0] for part in parts])
+
+
+def _require_probabilities(probabilities: Probabilities, labels: Labels) -> None:
+    images, classes = probabilities.shape
+    if images == 0:
+        raise UserError("calibration of no images was asked for: give at least one")
+    sums = probabilities.double().sum(1)
+    # NaN fails both comparisons
+    if not bool((probabilities >= 0).all()) or not bool(((sums - 1).abs() < _SUM_TOLERANCE).all()):
+        raise UserError(
+            "these are no probabilities (rows of numbers from 0 that sum to 1): "
+            "give the softmax of the logits"
+        )
+    if not bool(((labels >= 0) & (labels < classes)).all()):
+        raise UserError(f"a label lies outside the {classes} classes: give labels from 0")

@@ -1,0 +1,111 @@
+"""The official corrupted sets in CIFAR-10-C's layout: NAME.npy for each corruption, labels.npy.
+
+NAME.npy holds the same images at severities 1 to 5, one block after the other (5 x 10,000 for
+CIFAR-10-C and CIFAR-100-C). Files are memory-mapped, and nothing is unpickled.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clarep.data.labelled import LabelledImages
+from clarep.data.npz import array_images, checked_labels
+from clarep.errors import UserError, unknown_name
+from clarep.robustness.corruptions.by_name import SEVERITIES
+
+LABELS_NAME = "labels.npy"
+
+
+def official_names(folder: Path) -> list[str]:
+    """Return the corruptions that a folder holds, sorted. Raises UserError if there are none."""
+    names = sorted(path.stem for path in folder.glob("*.npy") if path.name != LABELS_NAME)
+    if not names:
+        raise UserError(
+            f"{folder} holds no corruption: give a folder of NAME.npy and {LABELS_NAME}, such as "
+            "CIFAR-10-C"
+        )
+    return names
+
+
+def load_official(
+    folder: Path, name: str, severity: int, class_names: tuple[str, ...]
+) -> LabelledImages:
+    """Load one corruption at one severity from NAME.npy.
+
+    Args:
+        folder: holds NAME.npy, uint8 (5 N, H, W, 3), and labels.npy, whole numbers (5 N,) or
+            (N,).
+        name: the corruption, a file's name without its ending.
+        severity: 1 to 5.
+        class_names: names of the classes, in the order of the labels.
+
+    Raises:
+        UserError: for an unknown corruption or severity, a missing or damaged file, pickled
+            objects, another type or shape, or labels that differ between severities.
+    """
+    if severity not in SEVERITIES:
+        raise UserError(f"severity {severity} is outside 1 to 5: give one of these")
+    names = official_names(folder)
+    if name not in names:
+        raise unknown_name(f"corruption in {folder}", name, names)
+    path = folder / f"{name}.npy"
+    x = read_npy(path)
+    if len(x) % len(SEVERITIES) or not len(x):
+        raise UserError(
+            f"{path} holds {len(x)} images, which are no five severities of the same number: "
+            "it is cut off, or not in CIFAR-10-C's layout"
+        )
+    count = len(x) // len(SEVERITIES)
+    labels = checked_labels(
+        str(folder / LABELS_NAME), read_npy(folder / LABELS_NAME), len(class_names)
+    )
+    return array_images(
+        name=f"{folder.name}/{name}/severity={severity}",
+        source=f"{path}/severity={severity}",
+        x=x[(severity - 1) * count : severity * count],
+        labels=_labels_once(folder, labels, count),
+        classes=class_names,
+        image_size=None,
+    )
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """Memory-map an array without unpickling anything.
+
+    Raises UserError if the file is missing, damaged, or holds Python objects.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: give the folder that holds it") from None
+    except (OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"cannot read {path} as an .npy without pickles: {reason}") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise UserError(f"{path} is an archive: give a single array, as np.save writes it")
+    if array.ndim == 0:
+        raise UserError(f"{path} holds a single value: give an array of one entry an image")
+    return array
+
+
+def _labels_once(folder: Path, labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return the labels of one severity, from those of one or of all five."""
+    if len(labels) == count:
+        return labels
+    path = folder / LABELS_NAME
+    if len(labels) != len(SEVERITIES) * count:
+        raise UserError(
+            f"{path} holds {len(labels)} labels, the corruptions have {count} images a severity: "
+            "they do not belong together"
+        )
+    of_severity: NDArray[np.int64] = labels.reshape(len(SEVERITIES), count)
+    if (of_severity != of_severity[0]).any():
+        raise UserError(
+            f"the labels in {path} differ between severities: it is not in CIFAR-10-C's layout, "
+            "where the same images come five times"
+        )
+    first: NDArray[np.int64] = of_severity[0]
+    return first
