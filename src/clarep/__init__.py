@@ -12,14 +12,19 @@ if TYPE_CHECKING:
     from clarep.clarid.canonical_set import CanonicalSet
     from clarep.clarid.clarid import CLARep, Clarid, ClaridConfig
     from clarep.clarid.identify import identify
-    from clarep.data.labelled import (
-        LabelledImages,
-        class_balanced_choice,
-        to_uint8,
-        to_unit_range,
-    )
+    from clarep.data.labelled import LabelledImages, class_balanced_choice, to_uint8, to_unit_range
     from clarep.data.load import DataConfig, load_data
+    from clarep.distill.student import Student
+    from clarep.distill.students import build_student, load_student
+    from clarep.distill.train_config import DistillConfig
+    from clarep.distill.train_student import cadistill, train_student
     from clarep.errors import UserError
+    from clarep.report.html import build_report
+    from clarep.robustness.evaluation import Evaluation
+    from clarep.robustness.suite import robustness_suite
+    from clarep.robustness.suite_config import SuiteConfig
+    from clarep.study.comparison import compare
+    from clarep.study.runs import read_run
     from clarep.teachers.teacher import Teacher
     from clarep.teachers.zoo import load_teacher
 
@@ -31,16 +36,28 @@ __all__ = [
     "Clarid",
     "ClaridConfig",
     "DataConfig",
+    "DistillConfig",
+    "Evaluation",
     "LabelledImages",
+    "Student",
+    "SuiteConfig",
     "Teacher",
     "UserError",
     "__version__",
+    "build_report",
+    "build_student",
+    "cadistill",
     "class_balanced_choice",
+    "compare",
     "identify",
     "load_data",
+    "load_student",
     "load_teacher",
+    "read_run",
+    "robustness_suite",
     "to_uint8",
     "to_unit_range",
+    "train_student",
 ]
 
 _MODULES = {
@@ -49,15 +66,27 @@ _MODULES = {
     "Clarid": "clarep.clarid.clarid",
     "ClaridConfig": "clarep.clarid.clarid",
     "DataConfig": "clarep.data.load",
+    "DistillConfig": "clarep.distill.train_config",
+    "Evaluation": "clarep.robustness.evaluation",
     "LabelledImages": "clarep.data.labelled",
+    "Student": "clarep.distill.student",
+    "SuiteConfig": "clarep.robustness.suite_config",
     "Teacher": "clarep.teachers.teacher",
     "UserError": "clarep.errors",
+    "build_report": "clarep.report.html",
+    "build_student": "clarep.distill.students",
+    "cadistill": "clarep.distill.train_student",
     "class_balanced_choice": "clarep.data.labelled",
+    "compare": "clarep.study.comparison",
     "identify": "clarep.clarid.identify",
     "load_data": "clarep.data.load",
+    "load_student": "clarep.distill.students",
     "load_teacher": "clarep.teachers.zoo",
+    "read_run": "clarep.study.runs",
+    "robustness_suite": "clarep.robustness.suite",
     "to_uint8": "clarep.data.labelled",
     "to_unit_range": "clarep.data.labelled",
+    "train_student": "clarep.distill.train_student",
 }
 
 

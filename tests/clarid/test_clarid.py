@@ -435,16 +435,16 @@ def test_names_are_checked_where_no_type_checker_looks():
     """In a process without the tests' import hook: an unknown kind must not pass for random."""
     code = """
 from clarep import ClaridConfig, UserError
-from clarep.clarid.clarid import _check_config
+from clarep.clarid.config import check_config
 for wrong in (dict(kind="botom"), dict(branch="nul"), dict(solver="huen"),
               dict(inversion="fixedpoint"), dict(measure="energie")):
     try:
-        _check_config(ClaridConfig(**wrong))
+        check_config(ClaridConfig(**wrong))
     except UserError as error:
         print(error)
     else:
         print("took", wrong)
-_check_config(ClaridConfig())
+check_config(ClaridConfig())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == ""

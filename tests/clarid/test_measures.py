@@ -268,7 +268,29 @@ def test_the_table_and_its_files(measured, tmp_path):
     with open(tmp_path / "measures.csv", newline="") as stream:
         table = list(csv.DictReader(stream))
     assert [float(row["judge_accuracy"]) for row in table] == [0.95, 0.25]
-    assert table[0].keys() == stored[0].keys()
+    low, high = stored[0]["judge_interval"]
+    assert (float(table[0]["judge_low"]), float(table[0]["judge_high"])) == (low, high)
+    intervals = {name for name in stored[0] if name.endswith("_interval")}
+    assert intervals == {"removed_interval", "background_interval", "judge_interval"}
+    both = {name.replace("interval", end) for name in intervals for end in ("low", "high")}
+    assert set(table[0]) == set(stored[0]) - intervals | both
+    numbers = [value for name, value in table[0].items() if name != "kind"]
+    assert all(float(value) >= 0 for value in numbers)
+
+
+def test_a_row_without_an_interval_has_empty_cells(measured, tmp_path):
+    write_measures([measured(latents=draw(20, 3, 32, 32).double())], tmp_path)
+    with open(tmp_path / "measures.csv", newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert row["removed_low"] == row["removed_high"] == ""
+    assert row["judge_low"] != ""
+
+
+def test_the_table_has_a_legend(measured):
+    legend = " ".join(measures_table([measured()]).splitlines()[3:])
+    assert "docs/method.md#measures" in legend
+    for word in ("judge", "NMI", "within/total", "spread", "R2"):
+        assert word in legend
 
 
 @pytest.mark.parametrize("name", CONTROLS)

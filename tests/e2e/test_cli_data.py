@@ -135,7 +135,34 @@ def test_skip_bad_goes_on_and_lists(pets: Path, capsys: pytest.CaptureFixture[st
     assert main(["data", "show", str(pets)]) == 2
     assert "dog/1.png: it is empty" in capsys.readouterr().err
     assert main(["data", "show", str(pets), "--skip-bad"]) == 0
-    assert f"skipped {pets}/dog/1.png: it is empty (zero bytes)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"skipped {pets}/dog/1.png: it is empty (zero bytes)" in printed
+    assert "5 images of 16x16, 2 classes" in printed
+    assert "      3  cat\n        2  dog\n" in printed
+
+
+def test_what_is_skipped_is_not_counted_though_it_is_not_shown(
+    pets: Path, capsys: pytest.CaptureFixture[str]
+):
+    (pets / "dog" / "2.png").write_bytes(b"")
+    command = ["data", "show", str(pets), "--columns", "1", "--json"]
+    assert main(command) == 0  # the first of each class can be read
+    assert json.loads(capsys.readouterr().out)["images"] == 6
+    assert main([*command, "--skip-bad"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["images"], summary["images_per_class"]) == (5, {"cat": 3, "dog": 2})
+    assert len(summary["skipped"]) == 1
+
+
+def test_a_bad_image_leaves_its_place_to_the_next(pets: Path):
+    def sheet(*more: str) -> bytes:
+        assert main(["data", "show", str(pets), "--columns", "2", *more]) == 0
+        with Image.open("sheet.png") as picture:
+            return picture.convert("RGB").crop((0, 0, picture.width, picture.height - 30)).tobytes()
+
+    whole = sheet()
+    (pets / "dog" / "0.png").write_bytes(b"")
+    assert sheet("--skip-bad") == whole
 
 
 def test_a_sheet_that_does_not_fit(no_file_above, capsys: pytest.CaptureFixture[str]):

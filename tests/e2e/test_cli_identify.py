@@ -103,6 +103,14 @@ def test_the_whole_road_on_backdrops(command, teacher_path, capsys):
         assert line in printed.out
     assert "identify: 20/20 images" in printed.err
     assert "measure: 6/6 rows" in printed.err
+    measuring = [line for line in printed.err.splitlines() if line.startswith("measure: ")]
+    assert measuring[0] == "measure: 0/6 rows, 0 s so far, now top"
+    assert not [line for line in measuring if " left" in line]  # a row may cost a hundred others
+    assert "now bottom (exact Jacobians of 20 images, slow)" in printed.err
+    assert printed.err.index("20 images to do") < printed.err.index("identify: 20/20 images")
+    assert printed.err.rstrip().splitlines()[-1].startswith("pictures: decoding the rows")
+    assert printed.err.index("now bottom") < printed.err.index("pictures: ")
+    assert "docs/method.md#measures" in printed.out
     assert "note" not in printed.err  # the classes are the teacher's
 
     canonical = CanonicalSet.load("out/canon")
@@ -298,6 +306,10 @@ def test_a_folder_of_photographs(command, capsys):
     assert main(command(options=options)) == 0
     printed = capsys.readouterr()
     assert "labels are matched by number" in printed.err
+    warnings = [line for line in printed.err.splitlines() if line.startswith("clarep: warning: ")]
+    assert len(warnings) == 1
+    assert "the teacher does not know such images" in warnings[0]
+    assert "clarep train-teacher --data photos" in warnings[0]
     assert "table" not in printed.out  # without masks there is nothing to measure
     canonical = CanonicalSet.load("out/canon")
     assert sorted(canonical.tensors["label"].tolist()) == list(range(10))
@@ -354,8 +366,8 @@ WRONG = {
     "branch": ("--branch nul", "null"),
     "solver": ("--solver huen", "heun"),
     "control": ("--controls none randm", "unknown control 'randm': did you mean random"),
-    "option": ("--guidnce 3", "--guidance"),
-    "value": ("--steps many", "--steps"),
+    "option": ("--guidnce 3", "identify has no option --guidnce: did you mean --guidance?\n"),
+    "value": ("--steps many", "--steps cannot be 'many': give a whole number, such as 8\n"),
     "t too high": ("--t 1.5", "t 1.5 is outside (0, 1)"),
     "t too low": ("--t 0", "t 0 is outside (0, 1)"),
     "t of no trained level": ("--t 0.999", "outside the teacher's range (0.01, 80]"),
@@ -364,12 +376,17 @@ WRONG = {
     "sigma is no number": ("--sigma nan", "sigma nan is outside"),
     "t and sigma": ("--t 0.5 --sigma 1", "both t and sigma are given"),
     "k too large": ("--k 5000", "outside 1 to 3072, the latent's dimension"),
-    "k too small": ("--k 0", "k = 0 means 0 directions"),
+    "k too small": ("--k 0", "k = 0 means 0 directions, outside 1 to 3072"),
     "k in between": ("--k 1.5", "k = 1.5 is neither a whole number nor a share"),
     "k infinite": ("--k inf", "k = inf is neither"),
     "k in words": ("--k lots", "k = 'lots' is not understood"),
-    "k of too much energy": ("--k energy:2", "k = 'energy:2' is not understood"),
+    "k of too much energy": ("--k energy:2", "what follows energy: must lie between 0 and 1"),
+    "k of no energy": ("--k energy:much", "k = 'energy:much' is not understood"),
     "guidance": ("--guidance -1", "guidance -1 is outside"),
+    "guidance is no number": ("--guidance nan", "give a finite number of 0 or more"),
+    "control that is like none": ("--controls foo", "unknown control 'foo': valid are none"),
+    "value lacks": ("--steps", "--steps lacks its value: give a whole number, such as 8"),
+    "flag with a value": ("--json yes", "--json takes no value and was followed by 'yes'"),
     "steps": ("--steps 0", "0 steps are too few"),
     "tolerance": ("--tolerance 2", "tolerance 2 is outside (0, 1)"),
     "memory": ("--memory-mb 0", "memory_mb 0"),
@@ -514,3 +531,22 @@ def test_progress_says_how_far_and_how_fast(capsys):
     assert lines[0] == "walk: 4/10 steps, 0.00 steps/s"
     assert lines[1].startswith("walk: 7/10 steps, ")
     assert lines[1].endswith(" s left")
+
+
+def test_progress_of_uneven_units_tells_no_time_left(capsys):
+    with progress("measure", "rows", total=3, even=False) as advance:
+        advance(0, "now top")
+        advance(1)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["measure: 0/3 rows, 0 s so far, now top", "measure: 1/3 rows, 0 s so far"]
+
+
+def test_a_good_round_trip_is_no_warning(command, finished, capsys, monkeypatch):
+    shutil.copytree(finished, "out")
+    for psnr, warned in ((19.9, True), (20.1, False)):
+        monkeypatch.setattr("clarep.cli.identify._median_psnr", lambda _, psnr=psnr: psnr)
+        capsys.readouterr()
+        assert main(command()) == 0
+        printed = capsys.readouterr()
+        assert (f"the median round trip is {psnr:.1f} dB" in printed.err) == warned
+        assert f"median round trip {psnr:.1f} dB" in printed.out

@@ -15,18 +15,20 @@ from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.controls import CONTROLS, compare_with_controls
 from clarep.clarid.identify import SHARD_SIZE, identify
 from clarep.clarid.measures import Measures, judged_data
-from clarep.cli.shared import describe, note, note_other_classes
+from clarep.cli.mistakes import did_you_mean
+from clarep.cli.shared import describe, note, note_other_classes, warn
 from clarep.data.backdrops import Backdrops
 from clarep.data.labelled import LabelledImages, class_balanced_choice, readable_indices
 from clarep.data.load import DataConfig, load_data
-from clarep.engine.progress import progress
+from clarep.engine.progress import announce, progress
 from clarep.engine.seeds import check_seed
-from clarep.errors import UserError, unknown_name
+from clarep.errors import UserError
 from clarep.report.identified import draw_identified
 from clarep.report.measures import measures_table, write_measures
 from clarep.teachers.judge import load_judge
 from clarep.teachers.zoo import load_teacher
 
+_POOR_PSNR = 20.0  # dB, of the median round trip
 _FEWEST_MEASURED = 2  # of each class: with one, k-means finds the classes whatever the features
 
 
@@ -71,7 +73,9 @@ class Identify:
         chosen, bad = readable_indices(data, balanced, self.skip_bad)
         self._identify(clarid, data, chosen)
         canonical = CanonicalSet.load(self.out / "canon")
+        self._warn_of_poor_round_trips(canonical)
         measured = self._measure(clarid, data, canonical)
+        announce("pictures: decoding the rows, and one exact spectrum (its Jacobian is formed)")
         pictures = draw_identified(clarid, data, canonical, self.out / "report")
         self._print(canonical, measured, pictures, bad)
 
@@ -79,7 +83,9 @@ class Identify:
         """Raise UserError for what would only fail after hours."""
         for name in self.controls:
             if name not in CONTROLS:
-                raise unknown_name("control", name, CONTROLS)
+                near = did_you_mean(name, CONTROLS)
+                mend = f"{near} valid are {', '.join(CONTROLS)}".strip()
+                raise UserError(f"unknown control '{name}': {mend}")
         check_seed(self.seed)
         if self.shard_size < 1:
             raise UserError(f"--shard-size {self.shard_size} is below 1: give {SHARD_SIZE}, say")
@@ -105,8 +111,14 @@ class Identify:
             seed=self.seed,
             shard_size=self.shard_size,
         )
+        if clarid.num_dirs is None:
+            announce(f"identify: settling k = {self.clarid.k} by exact spectra of a few images")
         start = next(steps)
         note_other_classes(clarid.teacher, data)
+        announce(
+            f"identify: {start.total - start.done} of {start.total} images to do, "
+            f"in shards of {self.shard_size}"
+        )
         with progress("identify", "images", start.total, start.done) as advance:
             for step in steps:
                 advance(step.new)
@@ -126,16 +138,33 @@ class Identify:
                 "class: it is left out; a larger --fraction gives it"
             )
             return []
-        measured = []
+        measured: list[Measures] = []
         rows = compare_with_controls(
             clarid, load_judge(), backdrops, subset, self.controls, seed=self.seed
         )
-        with progress("measure", "rows", 1 + len(self.controls)) as advance:
-            for row in rows:
-                measured.append(row)
+        kinds = (clarid.config.kind, *self.controls)
+        # One row may cost a hundred times another: no time left could be true.
+        with progress("measure", "rows", len(kinds), even=False) as advance:
+            for kind in kinds:
+                exact = f" (exact Jacobians of {len(subset)} images, slow)"
+                slow = kind in ("bottom", "middle") and bool(measured)
+                advance(0, f"now {kind}{exact if slow else ''}")
+                measured.append(next(rows))
                 advance(1)
         write_measures(measured, self.out / "report")
         return measured
+
+    def _warn_of_poor_round_trips(self, canonical: CanonicalSet) -> None:
+        """Say so where the teacher cannot even give back the images it was shown."""
+        psnr = _median_psnr(canonical)
+        if psnr < _POOR_PSNR:
+            warn(
+                f"the median round trip is {psnr:.1f} dB, below {_POOR_PSNR:g} dB: inverted and "
+                "decoded, the images do not come back, so the teacher does not know such images "
+                "(or --steps is too low) and what is found says little about them; give a teacher "
+                "of such images with --teacher, or train one with clarep train-teacher "
+                f"--data {self.data.data}"
+            )
 
     def _print(
         self,
@@ -148,7 +177,7 @@ class Identify:
         places = {"canonical set": self.out / "canon"} | pictures
         if measured:
             places |= {"table": report / "measures.csv"}
-        psnr = float(torch.quantile(canonical.tensors["round_trip_psnr"], 0.5))
+        psnr = _median_psnr(canonical)
         if self.json:
             answer: dict[str, Any] = {
                 "images": len(canonical),
@@ -173,3 +202,7 @@ class Identify:
         )
         for name, path in places.items():
             print(f"{name} in {path}")
+
+
+def _median_psnr(canonical: CanonicalSet) -> float:
+    return float(torch.quantile(canonical.tensors["round_trip_psnr"], 0.5))

@@ -103,6 +103,10 @@ class Evaluation:
             raise UserError(f"cannot read {path} ({error}): {again}") from error
 
 
+Measured = tuple[list[Measurement], dict[str, Tensor]]
+"""What one part of the suite gives: figures, and the arrays behind them."""
+
+
 def mean_of(key: str, values: Tensor, untrustworthy: str = "") -> Measurement:
     """Return the mean of per-image values (N,) as a measurement, with its interval."""
     values = values.double()

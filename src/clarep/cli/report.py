@@ -1,0 +1,38 @@
+"""`clarep report`: one HTML page of what a set of runs measured."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from clarep.report.html import build_report
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write one self-contained HTML page about trained and evaluated students.
+
+    What a run lacks is left out, and the page says which command gives it.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run folders, as clarep distill and clarep evaluate wrote them."""
+    canon: Path | None = None
+    """Canonical set to show beside them: a folder that clarep identify wrote (its canon/)."""
+    out: Path = Path("runs/report")
+    """Folder of the report: index.html, and its numbers in data/."""
+    title: str = "Measured students"
+    """Heading of the page."""
+    json: bool = False
+    """Print one JSON object instead of a line."""
+
+    def run(self) -> None:
+        """Build the page and say where it is."""
+        page = build_report(self.runs, self.canon, self.out, self.title)
+        if self.json:
+            print(json.dumps({"wrote": {"report": str(page), "data": str(self.out / "data")}}))
+            return
+        print(f"report in {page}")
+        print(f"its numbers in {self.out / 'data'}")

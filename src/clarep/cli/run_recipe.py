@@ -1,0 +1,96 @@
+"""`clarep run`: a study from a recipe, building only what is missing, to a table and a report."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from clarep.engine.progress import progress
+from clarep.report.comparison import comparison_table, write_comparison
+from clarep.report.html import build_report
+from clarep.study.comparison import Comparison, compare
+from clarep.study.plan import Study
+from clarep.study.recipe import find_recipe, load_recipe
+from clarep.study.runner import Turn, missing_jobs, turns
+from clarep.study.runs import read_run
+
+
+@dataclass(frozen=True)
+class RunRecipe:
+    """Run a study: canonical sets, students, evaluations, one table, one report.
+
+    Only what is missing is built. Killed at any moment, the same command goes on.
+    """
+
+    recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
+    """A .toml file, or the name of a recipe that comes with clarep: demo."""
+    out: Path = Path("runs/study")
+    """Folder of the study: store/ and runs/ hold what was built, report/ the table and report."""
+    dry_run: bool = False
+    """Print what exists and what would be built, and stop."""
+
+    def run(self) -> None:
+        """Plan, build what is missing, compare, report."""
+        study = Study(load_recipe(find_recipe(self.recipe)), self.out)
+        print_plan(study)
+        if not self.dry_run:
+            build_missing(study)
+            finish(study, self.out / "report")
+
+
+def print_plan(study: Study) -> None:
+    """Print every job, and whether it exists already."""
+    recipe, missing = study.recipe, missing_jobs(study)
+    print(
+        f"recipe {recipe.name}: {_count(len(recipe.variants), 'method')}, "
+        f"{_count(len(recipe.seeds), 'seed')}; {len(study.jobs) - len(missing)} of "
+        f"{_count(len(study.jobs), 'part')} exist, {len(missing)} to build"
+    )
+    for job in study.jobs:
+        state = "build" if job in missing else "exists"
+        print(f"  {state:7}{job.kind:14}{job.name:32}{job.folder}")
+
+
+def build_missing(study: Study) -> None:
+    """Build what is missing, with progress on stderr."""
+    for turn in turns(study):
+        _walk(turn)
+
+
+def finish(study: Study, folder: Path) -> Comparison:
+    """Compare the study's runs, write and print the table, and make the report."""
+    compared = compare([read_run(run) for run in study.runs])
+    tables = write_comparison(compared, folder)
+    report = build_report(list(study.runs), study.canonical, folder)
+    print(comparison_table(compared))
+    print(f"table in {tables['md']}, {tables['csv'].name} and {tables['json'].name}")
+    print(f"report in {report}")
+    return compared
+
+
+def _walk(turn: Turn) -> None:
+    """Build one job, its progress saying which of how many it is."""
+    parts: Iterator = iter(turn.parts)  # type: ignore[type-arg]
+    start = next(parts)
+    with progress(_title(turn), turn.job.unit, start.total, start.done) as advance:
+        for part in parts:
+            advance(part.new)
+
+
+def _title(turn: Turn) -> str:
+    title = f"[{turn.number}/{turn.total}] {turn.job.kind} {turn.job.name}"
+    if turn.seconds_left is None:
+        return title
+    return f"{title} (about {_duration(turn.seconds_left)} left in all)"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,165 @@
+"""A comparison as a table: on a terminal, as Markdown, CSV and JSON."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from clarep.engine.artefacts import atomic_path, write_json
+from clarep.report.tables import plain_table, write_csv
+from clarep.study.comparison import Cell, Comparison, Row
+
+_NONE = "\N{EN DASH}"
+_MARKS = {"better": " ▲", "worse": " ▼", "neither": "", "untested": f" {_NONE}"}
+_NAMES = {
+    "clean/accuracy": "clean",
+    "corruption/mean": "corruptions",
+    "corruption/mce": "mCE",
+    "background/mixed_rand": "mixed_rand",
+    "background/gap": "BG-gap",
+    "calibration/ece": "ECE",
+}
+_COLUMNS = 8  # that fit beside each other on a terminal of 200 characters
+
+
+def comparison_table(comparison: Comparison) -> str:
+    """Return the table as plain text, notes below it."""
+    notes = "\n".join(_notes(comparison))
+    parts = [
+        range(start, min(start + _COLUMNS, len(comparison.measures)))
+        for start in range(0, len(comparison.measures), _COLUMNS)
+    ]
+    tables = [
+        plain_table(
+            ["method", *(heading(comparison.measures[i]) for i in columns)],
+            [[row.name, *(_text(comparison, row, i) for i in columns)] for row in comparison.rows],
+            notes if columns is parts[-1] else "",
+        )
+        for columns in parts
+    ]
+    return "\n".join(tables)
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """Return the table in Markdown, notes below it."""
+    headings = ["method", *(heading(key) for key in comparison.measures)]
+    rows = [
+        [row.name, *(_text(comparison, row, i) for i in range(len(comparison.measures)))]
+        for row in comparison.rows
+    ]
+    lines = [f"| {' | '.join(cells)} |" for cells in [headings, ["---"] * len(headings), *rows]]
+    return "\n".join([*lines, "", *(f"- {note}" for note in _notes(comparison)), ""])
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> dict[str, Path]:
+    """Write table.md, table.csv (a line a method and measure) and table.json into `folder`."""
+    paths = {suffix: folder / f"table.{suffix}" for suffix in ("md", "csv", "json")}
+    with atomic_path(paths["md"]) as temporary:
+        temporary.write_text(comparison_markdown(comparison))
+    write_csv(comparison_lines(comparison), paths["csv"])
+    write_json(paths["json"], comparison_json(comparison))
+    return paths
+
+
+def comparison_lines(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return one flat dictionary a method and measure."""
+    return [
+        {"method": row.name, "seeds": " ".join(map(str, row.seeds))} | _line(key, cell)
+        for row in comparison.rows
+        for key, cell in zip(comparison.measures, row.cells, strict=True)
+    ]
+
+
+def comparison_json(comparison: Comparison) -> dict[str, Any]:
+    """Return all of a comparison as JSON values."""
+    return asdict(comparison) | {
+        "verdicts": {
+            row.name: {cell.measure: cell.verdict for cell in row.cells if cell is not None}
+            for row in comparison.rows
+            if row.name != comparison.reference
+        }
+    }
+
+
+def heading(key: str) -> str:
+    """Return a measurement's short name for a column."""
+    if key.startswith("attack/") and "=" in key:
+        _, attack, setting = key.split("/", maxsplit=2)
+        unit, eps = setting.split("=")
+        attack = attack.removesuffix("-linf").removesuffix("-l2")
+        attack = attack.upper() if attack in ("pgd", "apgd-ce", "apgd-dlr") else attack
+        return f"{attack} {eps}/255" if unit == "eps_255" else f"{attack} L2 {eps}"
+    return _NAMES.get(key, key)
+
+
+def _text(comparison: Comparison, row: Row, i: int) -> str:
+    cell = row.cells[i]
+    if cell is None:
+        return _NONE
+    low, high = cell.interval
+    text = f"{cell.value:.3f} [{low:.2f}, {high:.2f}]"
+    if comparison.reference not in (None, row.name):
+        text += _MARKS[cell.verdict]
+    return f"{text} *not trustworthy*" if cell.untrustworthy else text
+
+
+def _line(key: str, cell: Cell | None) -> dict[str, Any]:
+    difference = cell.difference if cell else None
+    return {
+        "measure": key,
+        "value": cell and cell.value,
+        "low": cell and cell.interval[0],
+        "high": cell and cell.interval[1],
+        "difference": difference and difference.value,
+        "difference_low": difference and difference.interval[0],
+        "difference_high": difference and difference.interval[1],
+        "p": difference and difference.p_value,
+        "p_holm": difference and difference.p_holm,
+        "verdict": cell and cell.verdict,
+        "untrustworthy": cell and cell.untrustworthy,
+    }
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    notes = [_intervals_note(comparison.rows)]
+    if comparison.tests:
+        notes.append(
+            f"▲ better, ▼ worse than {comparison.reference} at 5 %: paired bootstrap over images "
+            f"of these students, Holm over {comparison.tests} tests; {_NONE} not tested (no "
+            "per-image values)"
+        )
+    elif comparison.reference is None:
+        notes.append("nothing is marked: there is no run of the method to compare with")
+    seeds = {row.seeds for row in comparison.rows}
+    if len(seeds) > 1:
+        each = ", ".join(f"{row.name} {' '.join(map(str, row.seeds))}" for row in comparison.rows)
+        notes.append(f"the methods were trained with other seeds: {each}")
+    notes += _untrustworthy_notes(comparison.rows)
+    return notes
+
+
+def _untrustworthy_notes(rows: Sequence[Row]) -> list[str]:
+    """Return a line for each method and reason, with all the measures that it speaks against."""
+    measures: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for cell in row.cells:
+            if cell is not None and cell.untrustworthy:
+                measures.setdefault((row.name, cell.untrustworthy), []).append(cell.measure)
+    return [
+        f"not trustworthy, {name}, {', '.join(map(heading, keys))}: {reason}"
+        for (name, reason), keys in measures.items()
+    ]
+
+
+def _intervals_note(rows: Sequence[Row]) -> str:
+    counts = sorted({len(row.seeds) for row in rows})
+    if counts == [1]:
+        return (
+            "ONE seed a method: 95 % intervals by the bootstrap over images, which do not show "
+            "what another seed would change"
+        )
+    over_seeds = "mean over seeds, 95 % intervals by Student's t over them"
+    if counts[0] == 1:
+        return f"{over_seeds}; methods of one seed: by the bootstrap over images"
+    number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{number} seeds: {over_seeds}"

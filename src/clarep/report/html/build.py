@@ -1,0 +1,163 @@
+"""The report: one page from a set of runs and their canonical set."""
+
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
+from clarep.engine.artefacts import atomic_path
+from clarep.errors import UserError
+from clarep.report.html.markup import figure, notes, paragraph, table
+from clarep.report.html.material import Material, Section
+from clarep.report.html.runs import group_runs, read_runs
+from clarep.report.html.sections.attacks import attacks_section
+from clarep.report.html.sections.backgrounds import backgrounds_section
+from clarep.report.html.sections.calibration import calibration_section
+from clarep.report.html.sections.canonical import canonical_section
+from clarep.report.html.sections.corruptions import corruptions_section
+from clarep.report.html.sections.cost import cost_section
+from clarep.report.html.sections.features import features_section
+from clarep.report.html.sections.focus import focus_section
+from clarep.report.html.sections.results import results_section
+from clarep.report.html.sections.setup import setup_section
+from clarep.report.html.teacher import teacher_of
+
+PAGE_NAME = "index.html"
+DATA_NAME = "data"
+# A browser that obeys this asks the network for nothing, whatever a run's strings hold.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def build_report(
+    runs: Sequence[Path], canon: Path | None, out: Path, title: str = "Measured students"
+) -> Path:
+    """Write OUT/index.html, which needs no other file, and its numbers as OUT/data/*.csv, .json.
+
+    What a run lacks is left out, and the page says so and which command gives it. The same runs
+    give the same bytes.
+
+    Args:
+        runs: folders that hold student/ and robustness/, as far as they got.
+        canon: canonical set to show; None leaves its sections out.
+        out: folder of the report.
+        title: heading of the page.
+
+    Raises:
+        UserError: if no run can be read, one is given twice, or canon is no canonical set.
+    """
+    read = read_runs(runs)
+    canonical, canon_missing = _read_canon(canon)
+    material = Material(read, group_runs(read), canonical, canon_missing)
+    sections = _sections(material)
+    material.downloads.write(out / DATA_NAME)
+    page = out / PAGE_NAME
+    with atomic_path(page) as temporary:
+        temporary.write_text(_page(title, material, sections), encoding="utf-8")
+    return page
+
+
+def _read_canon(folder: Path | None) -> tuple[CanonicalSet | None, str]:
+    """Return the set, or why it is missing; raises UserError if the folder never held one."""
+    if folder is None:
+        return None, "no canonical set was given: `clarep report RUN… --canon DIR` shows one"
+    if not (folder / MANIFEST).exists():
+        raise UserError(
+            f"{folder} holds no canonical set (no {MANIFEST}): give a folder that "
+            "clarep identify wrote, or leave --canon out"
+        )
+    try:
+        return CanonicalSet.load(folder), ""
+    except UserError as error:
+        return None, str(error)
+
+
+def _sections(material: Material) -> list[Section]:
+    teacher = teacher_of(material.canon)
+    measurements = [
+        {
+            "run": run.name,
+            "method": run.method,
+            "seed": run.seed,
+            "key": one.key,
+            "value": one.value,
+            "low": one.interval[0],
+            "high": one.interval[1],
+            "images": one.images,
+            "untrustworthy": one.untrustworthy,
+        }
+        for run in material.runs
+        if run.evaluation is not None
+        for one in run.evaluation.measurements
+    ]
+    material.downloads.keep("measurements", measurements)
+    sections = [
+        results_section(material),
+        setup_section(material),
+        cost_section(material),
+        canonical_section(material, teacher),
+        features_section(material, teacher),
+        attacks_section(material),
+        corruptions_section(material),
+        backgrounds_section(material),
+        calibration_section(material),
+        focus_section(material),
+    ]
+    return [*sections, _data_section(material)]
+
+
+def _data_section(material: Material) -> Section:
+    names = {name: kept for name, kept in material.downloads.tables.items() if kept}
+    rows = [
+        [name, len(table_rows), f"data/{name}.csv, .json"] for name, table_rows in names.items()
+    ]
+    every = material.downloads.links("measurements") if names.get("measurements") else ""
+    content = paragraph(
+        "Every number of this page, inside it and as files in data/ beside it. measurements holds "
+        "each run's own figures; the other tables hold what is shown, averaged over seeds."
+    )
+    listed = table("Data", ("table", "rows", "files beside the page"), rows)
+    caption = "The links below figures and tables hold the same; measurements:"
+    return Section("data", "Data", content + figure(listed, caption, every))
+
+
+def _page(title: str, material: Material, sections: Sequence[Section]) -> str:
+    style = (files("clarep.report.html") / "style.css").read_text(encoding="utf-8")
+    links = "".join(f'<li><a href="#{s.key}">{escape(s.title)}</a></li>' for s in sections)
+    body = "".join(
+        f'<section id="{s.key}" aria-labelledby="{s.key}-h"><h2 id="{s.key}-h">'
+        f"{escape(s.title)}</h2>{s.html}</section>"
+        for s in sections
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="icon" href="data:,">'
+        f"<title>{escape(title)}</title><style>\n{style}</style></head><body>"
+        f'<div class="page"><nav aria-label="Sections"><ol>{links}</ol></nav><main>'
+        f"<h1>{escape(title)}</h1>{_lede(material, sections)}{body}"
+        f"<footer>{paragraph('Made by clarep report. Self-contained: no network is used.')}"
+        "</footer></main></div></body></html>\n"
+    )
+
+
+def _lede(material: Material, sections: Sequence[Section]) -> str:
+    """Say in a sentence what the page is about, and in how many places something is missing."""
+    evaluated = sum(run.evaluation is not None for run in material.runs)
+    methods = ", ".join(group.label for group in material.groups)
+    text = (
+        f"{len(material.runs)} {_plural('run', len(material.runs))} of "
+        f"{len(material.groups)} {_plural('method', len(material.groups))} ({methods}), "
+        f"{evaluated} of them evaluated."
+    )
+    incomplete = [s for s in sections if s.missing]
+    lede = paragraph(text, "lede")
+    if not incomplete:
+        return lede
+    places = ", ".join(s.title for s in incomplete)
+    return lede + notes([f"This report is incomplete; what is missing is said in: {places}."])
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"

@@ -1,0 +1,218 @@
+"""The report's kinds of chart, each a function from numbers to SVG."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+
+from clarep.report.html.svg import (
+    Axis,
+    Number,
+    Plot,
+    label_room,
+    linear_axis,
+    log_axis,
+    marker_shape,
+)
+
+_MOST_END_LABELS = 6
+_LONGEST_END_LABEL = 18
+_DODGE = 2.2  # pixels
+
+
+@dataclass(frozen=True)
+class Point:
+    """A figure at a place, with its interval."""
+
+    x: Number
+    value: Number
+    low: Number
+    high: Number
+    untrustworthy: str = ""
+
+
+@dataclass(frozen=True)
+class Series:
+    """What a line or a row of bars shows."""
+
+    label: str
+    css: str
+    slot: int
+    points: tuple[Point, ...]
+
+
+def legend(entries: Sequence[tuple[str, str, int]]) -> str:
+    """Return (label, css, slot) as swatches with names."""
+    items = "".join(
+        f'<li><svg class="swatch" viewBox="0 0 22 12" aria-hidden="true">'
+        f'<line class="line {css}" x1="1" x2="21" y1="6" y2="6"/>'
+        f'<g class="mark {css}">{marker_shape(11, 6, slot, 3.6)}</g></svg>{escape(label)}</li>'
+        for label, css, slot in entries
+    )
+    return f'<ul class="legend">{items}</ul>'
+
+
+def class_legend(names: Sequence[str]) -> str:
+    """Return the classes of a scatter with their markers."""
+    items = "".join(
+        f'<li><svg class="swatch dot" viewBox="0 0 12 12" aria-hidden="true">'
+        f'<g class="mark {class_css(i)}">{marker_shape(6, 6, i, 4)}</g></svg>{escape(name)}</li>'
+        for i, name in enumerate(names)
+    )
+    return f'<ul class="legend">{items}</ul>'
+
+
+def class_css(label: int) -> str:
+    """Return the class name that gives a class its colour; ten colours, four markers."""
+    return f"c{label % 10}"
+
+
+def line_chart(name: str, title: str, x_label: str, series: Sequence[Series]) -> str:
+    """Draw shares of 1 in percent over x, each series with its intervals and a label at its end."""
+    drawn = [one for one in series if one.points]
+    xs = [point.x for one in drawn for point in one.points]
+    named = len(drawn) <= _MOST_END_LABELS and all(
+        len(one.label) <= _LONGEST_END_LABEL for one in drawn
+    )
+    top = max(point.high for one in drawn for point in one.points)
+    y = linear_axis("accuracy, %", 0.0, 1.0 if top > 0.5 else max(top * 1.1, 0.05), unit=100)
+    plot = Plot(
+        name,
+        title,
+        _in_words(drawn, x_label),
+        _marks_at(x_label, xs),
+        y,
+        right=label_room([one.label for one in drawn]) if named else 12,
+    )
+    for i, one in enumerate(drawn):
+        aside = _DODGE * (i - (len(drawn) - 1) / 2)  # so that intervals do not cover each other
+        points = sorted(one.points, key=lambda point: point.x)
+        plot.line([(point.x, point.value) for point in points], one.css)
+        for point in points:
+            plot.whisker(point.x, point.low, point.high, one.css, aside)
+            doubt = " hollow" if point.untrustworthy else ""
+            tip = f"{one.label}, {x_label} {point.x:g}: {_percent(point)}"
+            if point.untrustworthy:
+                tip += f"; not trustworthy: {point.untrustworthy}"
+            plot.marker(point.x, point.value, one.slot, one.css + doubt, tip, aside=aside)
+    if named:
+        ends = [(max(one.points, key=lambda p: p.x).value, one.label, one.css) for one in drawn]
+        plot.end_labels(ends)
+    return plot.svg()
+
+
+def _marks_at(label: str, xs: Sequence[Number]) -> Axis:
+    """Return an axis whose ticks are the measured places, where these are few and apart."""
+    low, high = min(xs), max(xs)
+    axis = linear_axis(label, low, high, count=4)
+    places = sorted(set(xs))
+    span = axis.high - axis.low
+    near = any(b - a < 0.09 * span for a, b in pairwise(places))
+    if len(places) <= 8 and not near:
+        return Axis(label, axis.low, axis.high, tuple((x, f"{x:g}") for x in places))
+    return axis
+
+
+def _percent(point: Point) -> str:
+    interval = f"[{100 * point.low:.1f}, {100 * point.high:.1f}]"
+    return f"{100 * point.value:.1f} % {interval}"
+
+
+def _in_words(series: Sequence[Series], x_label: str) -> str:
+    """Tell first and last point of each series, for who cannot see the chart."""
+    sentences = []
+    for one in series:
+        first, last = min(one.points, key=lambda p: p.x), max(one.points, key=lambda p: p.x)
+        sentences.append(
+            f"{one.label}: {_percent(first)} at {x_label} {first.x:g}, "
+            f"{_percent(last)} at {last.x:g}."
+        )
+    return " ".join(sentences)
+
+
+def bar_chart(
+    name: str, title: str, x_label: str, rows: Sequence[tuple[str, Sequence[tuple[Series, Point]]]]
+) -> str:
+    """Draw a group of lying bars for each row, one a series, with intervals, in percent."""
+    figures = [point for _, bars in rows for _, point in bars]
+    high = max(point.high for point in figures)
+    axis = linear_axis(x_label, min(0.0, *(p.low for p in figures)), max(high, 0.05), unit=100)
+    most = max(len(bars) for _, bars in rows)
+    thickness = 14.0 if most == 1 else 8.0 if most <= 3 else 6.0
+    pitch = most * thickness + 9
+    left = min(150, label_room([label for label, _ in rows]) + 2)
+    plot = Plot(
+        name,
+        title,
+        " ".join(
+            f"{label}: " + ", ".join(f"{s.label} {_percent(p)}" for s, p in bars) + "."
+            for label, bars in rows
+        ),
+        axis,
+        Axis("", 0, 1),
+        height=round(len(rows) * pitch) + 72,
+        left=left,
+    )
+    plot.grid_across()
+    for i, (label, bars) in enumerate(rows):
+        top = i * pitch + 5
+        middle = top + len(bars) * thickness / 2
+        plot.text(left - 7, middle + 30, label, "tick", "end")
+        for j, (one, point) in enumerate(bars):
+            y = top + j * thickness
+            tip = f"{label}, {one.label}: {_percent(point)}"
+            plot.bar(y, thickness - 1, point.value, one.css, tip)
+            plot.bar_whisker(y + (thickness - 1) / 2, point.low, point.high)
+    return plot.svg()
+
+
+def scatter(
+    name: str, title: str, axes: tuple[str, str], points: Sequence[tuple[Number, Number, int, str]]
+) -> str:
+    """Draw (x, y, class, tooltip) without ticks, a little air around them."""
+    x = _around(axes[0], [point[0] for point in points])
+    y = _around(axes[1], [point[1] for point in points])
+    words = f"{len(points)} points, one an image, coloured by class."
+    plot = Plot(name, title, words, x, y, height=300, left=22, right=6, bare=True)
+    for px, py, label, tip in points:
+        plot.marker(px, py, label, class_css(label), tip, size=2.7)
+    return plot.svg()
+
+
+def _around(label: str, values: Sequence[Number]) -> Axis:
+    low, high = min(values), max(values)
+    air = 0.05 * (high - low) or 1.0
+    return Axis(label, low - air, high + air)
+
+
+def spectrum_chart(
+    name: str, quantiles: Sequence[tuple[Number, Number, Number]], title: str
+) -> str:
+    """Draw (5 %, median, 95 %) of singular values over the direction's rank, k marked."""
+    k = len(quantiles)
+    x = log_axis("direction, ordered by singular value", 1, max(k * 1.5, 2))
+    y = log_axis("singular value", min(q[0] for q in quantiles) * 0.8, quantiles[0][2] * 1.2)
+    words = (
+        f"Median from {quantiles[0][1]:.3g} at the first to {quantiles[-1][1]:.3g} at the "
+        f"{k}th direction, where the projection stops."
+    )
+    plot = Plot(name, title, words, x, y, height=280)
+    plot.band([(i + 1, low, high) for i, (low, _, high) in enumerate(quantiles)], "s1")
+    plot.line([(i + 1, middle) for i, (_, middle, _) in enumerate(quantiles)], "s1")
+    plot.upright(k, f"k = {k}", "reference")
+    return plot.svg()
+
+
+def reliability_chart(
+    name: str, title: str, bins: Sequence[tuple[Number, Number, Number]], css: str, slot: int
+) -> str:
+    """Draw (confidence, accuracy, share of images) of each bin against the diagonal."""
+    words = " ".join(f"Confidence {c:.2f}: accuracy {a:.2f}, {s:.0%}." for c, a, s in bins)
+    x, y = linear_axis("mean confidence", 0, 1), linear_axis("accuracy", 0, 1)
+    plot = Plot(name, title, words, x, y, height=290)
+    plot.line([(0, 0), (1, 1)], "reference")
+    for confidence, accuracy, share in bins:
+        tip = f"confidence {confidence:.2f}, accuracy {accuracy:.2f}, {share:.1%} of images"
+        plot.whisker(confidence, confidence, accuracy, css)
+        plot.marker(confidence, accuracy, slot, css, tip, size=2.5 + 9 * share**0.5)
+    return plot.svg()

@@ -1,0 +1,65 @@
+"""What every section is made from, and what a section is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from clarep.clarid.canonical_set import CanonicalSet
+from clarep.report.html.charts import Series, legend
+from clarep.report.html.markup import Downloads
+from clarep.report.html.runs import Group, ReportRun
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page."""
+
+    key: str
+    """Its anchor."""
+    title: str
+    html: str
+    missing: tuple[str, ...] = ()
+    """What could not be shown and which command gives it, a sentence each."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that was read, and the numbers gathered for taking away."""
+
+    runs: Sequence[ReportRun]
+    groups: Sequence[Group]
+    canon: CanonicalSet | None
+    canon_missing: str
+    """Why there is no canonical set, and what gives one; empty if there is one."""
+    downloads: Downloads = field(default_factory=Downloads)
+
+    @property
+    def measured(self) -> list[Group]:
+        """The groups of which at least one run was evaluated."""
+        return [group for group in self.groups if group.evaluations]
+
+    def keys(self, prefix: str) -> list[str]:
+        """Return all measured keys of that start, each once, in the order of measuring."""
+        found = (m.key for g in self.groups for e in g.evaluations for m in e.measurements)
+        return list(dict.fromkeys(key for key in found if key.startswith(prefix)))
+
+    def lacking(self, prefix: str, what: str) -> tuple[str, ...]:
+        """Say which evaluated runs have no figure of that start."""
+        poor = [
+            run
+            for run in self.runs
+            if run.evaluation is not None
+            and not any(m.key.startswith(prefix) for m in run.evaluation.measurements)
+        ]
+        if not poor or not self.measured:
+            return ()
+        names = ", ".join(run.name for run in poor)
+        return (f"{what} not measured on {names}: `clarep evaluate {poor[0].folder}` measures it",)
+
+    def legend(self) -> str:
+        """Return the evaluated methods with their colours and markers."""
+        return legend([(group.label, group.css, group.slot) for group in self.measured])
+
+
+def series_of(group: Group) -> Series:
+    """Return a group's name, colour and marker, without points yet."""
+    return Series(group.label, group.css, group.slot, ())

@@ -1,0 +1,31 @@
+"""Names of the classes, from whichever artefact has them."""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from clarep.distill.students import student_path
+from clarep.errors import UserError
+from clarep.report.html.material import Material
+
+
+def names_of(material: Material, count: int) -> list[str]:
+    """Return at least `count` class names: a student's, the canonical set's, or numbers."""
+    candidates = [_of_student(run.folder) for run in material.runs]
+    if material.canon is not None:
+        candidates.append(material.canon.manifest["config"].get("class_names"))
+    for names in candidates:
+        if isinstance(names, list) and len(names) >= count:
+            return [str(name) for name in names]
+    return [f"class {i}" for i in range(count)]
+
+
+def _of_student(run: Path) -> list[str] | None:
+    """Return the class names in the metadata of a run's weights; None if they cannot be read."""
+    try:
+        with safe_open(student_path(run), framework="pt") as archive:
+            names = json.loads((archive.metadata() or {})["info"])["class_names"]
+    except (UserError, SafetensorError, OSError, ValueError, LookupError, TypeError):
+        return None
+    return names if isinstance(names, list) else None

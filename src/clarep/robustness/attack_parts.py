@@ -1,0 +1,216 @@
+"""The suite's attacks: a part for every radius, for the checks of each norm, CW and AutoAttack."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clarep.robustness.attacks.config import AttackConfig
+from clarep.robustness.attacks.curves import (
+    WORST,
+    attacks_on,
+    robust_accuracy,
+    threat_to_check,
+    threats,
+)
+from clarep.robustness.attacks.cw import cw_l2
+from clarep.robustness.attacks.masking import masking_reasons
+from clarep.robustness.attacks.standard import auto_attack
+from clarep.robustness.attacks.threat import Norm, Threat
+from clarep.robustness.evaluation import Measured, Measurement, mean_of
+from clarep.robustness.subject import as_float, fingerprint
+from clarep.robustness.suite_bench import BACKWARD, PARTS_NAME, Bench, Part
+
+CHECK = "check/"
+"""Key of the measurement, of a part alone, that holds what the checks of a norm found."""
+_NORMS: tuple[Norm, ...] = ("linf", "l2")
+_RESAMPLES = 1_000
+_AUTOATTACK_PASSES = 10_000  # of an image that withstands, about
+_OF_OTHER_PARTS = ("eps_255", "eps_l2", "cw", "autoattack_eps_255", "check_images", "check_margin")
+
+
+def attack_parts(bench: Bench) -> list[Part]:
+    """Return the attacks that are configured, weakest first, and the checks of each norm."""
+    config = bench.config.attack
+    # The checks take the first ones: in the order of the data these might be of one class.
+    rng = np.random.default_rng(bench.config.seed)
+    indices = rng.permutation(bench.choose(bench.config.attack_images))
+    parts: list[Part] = []
+    for norm in _NORMS:
+        ladder = configured(bench, norm)
+        rungs = [ladder[: i + 1] for i in range(len(ladder))] if attacks_on(norm, config) else []
+        parts += [_threat_part(bench, indices, rung) for rung in rungs]
+        if rungs and config.check_images:
+            parts.append(_check_part(bench, indices, ladder))
+    if config.cw:
+        parts.append(_cw_part(bench, indices))
+    for eps_255 in sorted(set(config.autoattack_eps_255)):
+        parts.append(_autoattack_part(bench, indices, Threat.of_eps_255(eps_255)))
+    return parts
+
+
+def configured(bench: Bench, norm: Norm) -> list[Threat]:
+    """Return the radii of our own attacks, smallest first."""
+    height, width, channels = bench.data.read(0).shape
+    return threats(norm, bench.config.attack, (channels, height, width))
+
+
+def radii(bench: Bench, norm: Norm) -> list[Threat]:
+    """Return the radii of all attacks, AutoAttack too, smallest first."""
+    found = set(configured(bench, norm))
+    if norm == "linf":
+        found |= {Threat.of_eps_255(eps) for eps in bench.config.attack.autoattack_eps_255}
+    return sorted(found, key=lambda threat: threat.eps)
+
+
+def key_of(name: str, threat: Threat) -> str:
+    """Return the key of an attack's figure, such as attack/pgd-linf/eps_255=1."""
+    return f"attack/{name}-{threat.norm}/{threat.setting}"
+
+
+def _attacked(
+    bench: Bench, indices: NDArray[np.int64]
+) -> tuple[Float[Tensor, "batch c h w"], Int64[Tensor, " batch"]]:
+    """Return the attacked images in [0, 1], and their labels."""
+    images = as_float(bench.data.images(indices))
+    return images, torch.from_numpy(bench.data.labels[indices])
+
+
+def _settings(bench: Bench, ladder: list[Threat]) -> dict[str, Any]:
+    options = asdict(bench.config.attack)
+    attack = {key: value for key, value in options.items() if key not in _OF_OTHER_PARTS}
+    return {
+        "attack_images": bench.config.attack_images,
+        "attack": attack,
+        "ladder": [threat.setting for threat in ladder],
+    }
+
+
+def _steps(norm: Norm, config: AttackConfig) -> int:
+    """Return the gradients that all attacks of a norm take of an image that withstands."""
+    apgd_steps = config.apgd_steps * config.apgd_restarts
+    pgd_steps = config.pgd_steps * config.pgd_restarts
+    return sum(pgd_steps if name == "pgd" else apgd_steps for name in attacks_on(norm, config))
+
+
+def _threat_part(bench: Bench, indices: NDArray[np.int64], ladder: list[Threat]) -> Part:
+    """Return the part of the ladder's last threat; what fell on a lower rung is not attacked."""
+    threat, config = ladder[-1], bench.config.attack
+
+    def measure() -> Measured:
+        x, y = _attacked(bench, indices)
+        before = None
+        if len(ladder) > 1:
+            names = attacks_on(threat.norm, config)
+            before = {name: bench.arrays[key_of(name, ladder[-2])].bool() for name in names}
+        correct = robust_accuracy(bench.subject, x, y, threat, config, before=before)
+        arrays = {key_of(name, threat): right.float() for name, right in correct.items()}
+        measurements = [mean_of(key, right) for key, right in arrays.items()]
+        return measurements, arrays | {"attack/index": torch.from_numpy(indices)}
+
+    # Fewer are left on every rung.
+    passes = BACKWARD * _steps(threat.norm, config) * len(indices) // len(ladder)
+    name = f"attacks/{threat.norm}-{threat.setting}"
+    return Part(name, passes, _settings(bench, ladder), measure)
+
+
+def _check_part(bench: Bench, indices: NDArray[np.int64], ladder: list[Threat]) -> Part:
+    """Return the part that looks for signs that the attacks of a norm were weak."""
+    config, norm, reference = bench.config.attack, ladder[0].norm, bench.reference
+
+    def measure() -> Measured:
+        x, y = _attacked(bench, indices)
+        curve = {at: {WORST: bench.arrays[key_of(WORST, at)].bool()} for at in ladder}
+        threat = threat_to_check(curve)
+        reasons: list[str] = []
+        if threat is not None:
+            correct = curve[threat][WORST]
+            reasons = masking_reasons(
+                bench.subject, x, y, threat, correct=correct, config=config, reference=reference
+            )
+        count = float(len(reasons))
+        found = Measurement(f"{CHECK}{norm}", count, (count, count), len(y), "; ".join(reasons))
+        return [found], {}
+
+    settings = _settings(bench, ladder) | {
+        "check_images": config.check_images,
+        "check_margin": config.check_margin,
+        "reference": None if reference is None else fingerprint(reference),
+    }
+    # Five times the steps of three starts, on the half that is still right.
+    checked = min(config.check_images, len(indices))
+    passes = BACKWARD * 15 * _steps(norm, config) * checked // 2
+    return Part(f"attacks/check-{norm}", passes, settings, measure)
+
+
+def _autoattack_part(bench: Bench, indices: NDArray[np.int64], threat: Threat) -> Part:
+    config = bench.config.attack
+    folder = None if bench.folder is None else bench.folder / PARTS_NAME / "autoattack"
+
+    def measure() -> Measured:
+        x, y = _attacked(bench, indices)
+        found = auto_attack(
+            bench.subject,
+            x,
+            y,
+            threat,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            folder=folder,
+            fingerprint=bench.student_sha256,
+        )
+        key, right = key_of("autoattack", threat), found.correct.float()
+        measured = mean_of(key, right, "; ".join(found.reasons))
+        return [measured], {key: right, "attack/index": torch.from_numpy(indices)}
+
+    settings = {"attack_images": bench.config.attack_images, "batch_size": config.batch_size}
+    passes = _AUTOATTACK_PASSES * len(indices)
+    return Part(f"attacks/autoattack-{threat.setting}", passes, settings, measure)
+
+
+def _cw_part(bench: Bench, indices: NDArray[np.int64]) -> Part:
+    config = bench.config.attack
+
+    def measure() -> Measured:
+        x, y = _attacked(bench, indices)
+        found = cw_l2(
+            bench.subject,
+            x,
+            y,
+            steps=config.cw_steps,
+            searches=config.cw_searches,
+            batch_size=config.batch_size,
+        )
+        median = _median("attack/cw-l2/median_l2", found.distance)
+        arrays = {
+            "attack/cw-l2/distance": found.distance,
+            "attack/index": torch.from_numpy(indices),
+        }
+        return [median], arrays
+
+    settings = {
+        "attack_images": bench.config.attack_images,
+        "cw_steps": config.cw_steps,
+        "cw_searches": config.cw_searches,
+        "batch_size": config.batch_size,
+    }
+    passes = BACKWARD * config.cw_steps * config.cw_searches * len(indices)
+    return Part("attacks/cw-l2", passes, settings, measure)
+
+
+def _median(key: str, values: Float[Tensor, " batch"]) -> Measurement:
+    """Return the (lower) median with its 95 % bootstrap interval over images.
+
+    An image for which nothing was found counts as farther than all others.
+    """
+    ranked = np.sort(values.double().numpy())
+    middle = (len(ranked) - 1) // 2
+    picks = np.random.default_rng(0).integers(len(ranked), size=(_RESAMPLES, len(ranked)))
+    places = np.sort(picks, axis=1)[:, middle]  # of each resample's median: no sums of infinities
+    low, high = np.quantile(places, [0.025, 0.975], method="nearest")
+    interval = (float(ranked[low]), float(ranked[high]))
+    return Measurement(key, float(ranked[middle]), interval, len(ranked))

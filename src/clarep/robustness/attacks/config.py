@@ -1,0 +1,80 @@
+"""Which attacks are run and how strong they are."""
+
+from dataclasses import dataclass
+
+from clarep.engine.seeds import check_seed
+from clarep.errors import UserError, unknown_name
+from clarep.robustness.attacks.pgd import STEP_RULES, StepRule
+from clarep.robustness.attacks.threat import check_eps_255, check_eps_l2
+
+ATTACK_NAMES = ("pgd", "apgd-ce", "apgd-dlr")
+
+
+@dataclass(frozen=True)
+class AttackConfig:
+    """How students are attacked."""
+
+    eps_255: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+    """Radii of the L-infinity attacks, in steps of 1/255 (units of 0-255); none for no such."""
+    eps_l2: tuple[float, ...] = (0.05, 0.1, 0.25, 0.5, 1.0)
+    """Radii of the L2 attacks, in units of pixels in [0, 1]; none for no such."""
+    attacks: tuple[str, ...] = ("pgd", "apgd-ce", "apgd-dlr")
+    """L-infinity attacks: pgd, apgd-ce, apgd-dlr."""
+    attacks_l2: tuple[str, ...] = ("pgd",)
+    """L2 attacks beside CW: pgd, apgd-ce, apgd-dlr."""
+    pgd_steps: int = 20
+    """Gradients an image and restart of PGD."""
+    pgd_restarts: int = 1
+    """Random starts of PGD; each only for images that are still right."""
+    pgd_rule: StepRule = "constant"
+    """Steps of PGD: all of 2.5 radii / steps, or falling along half a cosine."""
+    apgd_steps: int = 30
+    """Gradients an image and restart of APGD, which chooses its step sizes itself."""
+    apgd_restarts: int = 1
+    """Random starts of APGD; each only for images that are still right."""
+    cw: bool = True
+    """Look for the nearest error of every image in L2 (Carlini & Wagner)."""
+    cw_steps: int = 100
+    """Steps of Adam for each weight of the error in CW."""
+    cw_searches: int = 6
+    """Weights of the error that CW tries, by binary search."""
+    autoattack_eps_255: tuple[float, ...] = ()
+    """Radii of standard AutoAttack, in steps of 1/255; needs the extra [attacks] and minutes."""
+    check_images: int = 100
+    """Images on which the checks against gradient masking are made; 0 skips them."""
+    check_margin: float = 0.02
+    """Share of images by which such a check may miss before figures are called untrustworthy."""
+    batch_size: int = 250
+    """Images a pass."""
+    seed: int = 0
+    """Seed of the random starts."""
+
+
+def check_attacks(config: AttackConfig, image_shape: tuple[int, ...] | None = None) -> None:
+    """Raise UserError, in one sentence, for a setting that nothing can be attacked with.
+
+    image_shape: (C, H, W), to tell an L2 radius that no change of such an image has.
+    """
+    for eps_255 in (*config.eps_255, *config.autoattack_eps_255):
+        check_eps_255(eps_255)
+    for eps_l2 in config.eps_l2:
+        check_eps_l2(eps_l2, image_shape)
+    for name in (*config.attacks, *config.attacks_l2):
+        if name not in ATTACK_NAMES:
+            raise unknown_name("attack", name, ATTACK_NAMES)
+    if config.eps_255 and not config.attacks:
+        raise UserError("attacks names none for the radii of eps_255: give pgd, or no eps_255")
+    if config.eps_l2 and not (config.attacks_l2 or config.cw):
+        raise UserError("attacks_l2 names none for the radii of eps_l2: give pgd, or no eps_l2")
+    if config.pgd_rule not in STEP_RULES:
+        raise unknown_name("step rule", config.pgd_rule, STEP_RULES)
+    counts = ("pgd_steps", "pgd_restarts", "apgd_steps", "apgd_restarts")
+    for name in (*counts, "cw_steps", "cw_searches", "batch_size"):
+        value = getattr(config, name)
+        if value < 1:
+            raise UserError(f"{name} {value} is below 1: give a whole number from 1 up")
+    if config.check_images < 0:
+        raise UserError(f"check_images {config.check_images} is below 0: give 100, say")
+    if not 0 <= config.check_margin < 1:
+        raise UserError(f"check_margin {config.check_margin} is outside [0, 1): give 0.02, say")
+    check_seed(config.seed)

@@ -1,0 +1,180 @@
+"""Were the attacks strong, or were gradients masked? Athalye et al. 2018, Carlini et al. 2019.
+
+Each check returns a sentence that says why the figures must not be trusted, or nothing. They are
+necessary conditions: passing them all proves no robustness.
+"""
+
+import math
+from dataclasses import replace
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clarep.robustness.attacks.config import AttackConfig
+from clarep.robustness.attacks.curves import WORST, generator_of, robust_accuracy
+from clarep.robustness.attacks.passes import Model, ascend, cross_entropy, evaluating, still_right
+from clarep.robustness.attacks.pgd import pgd
+from clarep.robustness.attacks.threat import Threat
+
+_MORE_STEPS = 5
+_MORE_RESTARTS = 2
+
+
+def masking_reasons(
+    model: Model,
+    x: Float[Tensor, "batch c h w"],
+    y: Int[Tensor, " batch"],
+    threat: Threat,
+    *,
+    correct: Bool[Tensor, " batch"],
+    config: AttackConfig,
+    reference: Model | None = None,
+) -> list[str]:
+    """Make every check on the first `config.check_images` images; return what speaks against.
+
+    Args:
+        model: the attacked model.
+        x: the attacked images, in an order in which the first ones stand for all.
+        y: their labels.
+        threat: where the checks are made; `threat_to_check` finds one that can tell.
+        correct: which images were reported to be still right there, under all attacks.
+        config: the attacks as they were run, and the margin of the checks.
+        reference: another model of the same classes, for the transfer check; None skips it.
+
+    Returns:
+        sentences, empty if nothing speaks against the figures of the threat's norm.
+    """
+    x, y, correct = (part[: config.check_images] for part in (x, y, correct))
+    if not len(x):
+        return []
+    found = [
+        zero_gradients(model, x, y, config),
+        stronger_attack(model, x, y, threat, correct=correct, config=config),
+        unbounded_attack(model, x, y, threat, config),
+    ]
+    if reference is not None:
+        found.append(
+            transfer_attack(model, reference, x, y, threat=threat, correct=correct, config=config)
+        )
+    return [reason for reason in found if reason]
+
+
+def zero_gradients(
+    model: Model, x: Float[Tensor, "batch c h w"], y: Int[Tensor, " batch"], config: AttackConfig
+) -> str:
+    """Check that the cross-entropy of rightly classified images has a gradient.
+
+    It is exactly 0 where the softmax saturates in fp32 or the input is quantised.
+    """
+    right = still_right(model, x, y, config.batch_size).nonzero().flatten()
+    if not len(right):
+        return ""
+    flat = 0
+    with evaluating(model):
+        for part in right.split(config.batch_size):
+            _, _, grad = ascend(model, cross_entropy, x[part], y[part])
+            flat += int((grad.flatten(1) == 0).all(dim=1).sum())
+    if flat <= config.check_margin * len(right):
+        return ""
+    return (
+        f"the loss's gradient is exactly zero on {flat / len(right):.0%} of the images, where "
+        "attacks by gradients of the cross-entropy cannot move"
+    )
+
+
+def stronger_attack(
+    model: Model,
+    x: Float[Tensor, "batch c h w"],
+    y: Int[Tensor, " batch"],
+    threat: Threat,
+    *,
+    correct: Bool[Tensor, " batch"],
+    config: AttackConfig,
+) -> str:
+    """Check that more steps and restarts leave the accuracy about where it was reported."""
+    stronger = replace(
+        config,
+        pgd_steps=config.pgd_steps * _MORE_STEPS,
+        pgd_restarts=config.pgd_restarts + _MORE_RESTARTS,
+        apgd_steps=config.apgd_steps * _MORE_STEPS,
+        apgd_restarts=config.apgd_restarts + _MORE_RESTARTS,
+        seed=(config.seed + 1) % 2**32,
+    )
+    at = correct.nonzero().flatten()
+    if not len(at):
+        return ""
+    after = correct.clone()
+    after[at] = robust_accuracy(model, x[at], y[at], threat, stronger)[WORST]
+    drop = _share(correct) - _share(after)
+    if drop <= config.check_margin:
+        return ""
+    return (
+        f"the attack was too weak: {_MORE_STEPS} times the steps and {_MORE_RESTARTS} more "
+        f"restarts leave {_share(after):.1%} right at {threat.setting} where {_share(correct):.1%} "
+        "were reported"
+    )
+
+
+def unbounded_attack(
+    model: Model,
+    x: Float[Tensor, "batch c h w"],
+    y: Int[Tensor, " batch"],
+    threat: Threat,
+    config: AttackConfig,
+) -> str:
+    """Check that every attack fools about every image where the radius is huge.
+
+    At half the range, or half the L2 diameter, all images can be turned into the same grey one.
+    """
+    shape = tuple(x.shape[1:])
+    eps = 0.5 if threat.norm == "linf" else 0.5 * math.sqrt(math.prod(shape))
+    huge = Threat(threat.norm, eps)
+    correct = robust_accuracy(model, x, y, huge, config)
+    failed = {
+        name: _share(right)
+        for name, right in correct.items()
+        if name != WORST and _share(right) > config.check_margin
+    }
+    if not failed:
+        return ""
+    names = " and ".join(f"{name} leaves {share:.0%}" for name, share in failed.items())
+    return f"{names} right at {huge.setting}, where any image can be reached and none should be"
+
+
+def transfer_attack(
+    model: Model,
+    reference: Model,
+    x: Float[Tensor, "batch c h w"],
+    y: Int[Tensor, " batch"],
+    *,
+    threat: Threat,
+    correct: Bool[Tensor, " batch"],
+    config: AttackConfig,
+) -> str:
+    """Check that images made against another model fool few that withstood attacks of their own."""
+    at = correct.nonzero().flatten()
+    if not len(at):
+        return ""
+    x_adv = pgd(
+        reference,
+        x[at],
+        y[at],
+        threat,
+        config.pgd_steps,
+        generator=generator_of(config.seed, "transfer", threat),
+        drop_fooled=False,
+        batch_size=config.batch_size,
+    )
+    after = correct.clone()
+    after[at] = still_right(model, x_adv, y[at], config.batch_size)
+    drop = _share(correct) - _share(after)
+    if drop <= config.check_margin:
+        return ""
+    return (
+        f"images made against another model are stronger than attacks on this one: they leave "
+        f"{_share(after):.1%} right at {threat.setting} where {_share(correct):.1%} were reported"
+    )
+
+
+def _share(correct: Bool[Tensor, " batch"]) -> float:
+    return float(correct.double().mean())

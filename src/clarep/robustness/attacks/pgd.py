@@ -1,0 +1,113 @@
+"""PGD: projected gradient ascent on the cross-entropy (Madry et al. 2018, arXiv 1706.06083)."""
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clarep.errors import UserError, unknown_name
+from clarep.robustness.attacks.passes import BATCH, Model, ascend, cross_entropy, still_right
+from clarep.robustness.attacks.restarts import check_counts, with_restarts
+from clarep.robustness.attacks.threat import Threat, steepest
+
+StepRule = Literal["constant", "cosine"]
+STEP_RULES: tuple[StepRule, ...] = ("constant", "cosine")
+_PATH = 2.5  # radii that all steps together could walk: enough from any start to any end
+
+
+def pgd(
+    model: Model,
+    x: Float[Tensor, "batch c h w"],
+    y: Int[Tensor, " batch"],
+    threat: Threat,
+    steps: int = 20,
+    *,
+    step_size: float | None = None,
+    restarts: int = 1,
+    generator: torch.Generator,
+    rule: StepRule = "constant",
+    drop_fooled: bool = True,
+    batch_size: int = BATCH,
+) -> Float[Tensor, "batch c h w"]:
+    """Return adversarial images within the threat.
+
+    Args:
+        model: images in [0, 1] -> logits; a module is held in evaluation mode.
+        x: images in [0, 1].
+        y: true labels.
+        threat: how far an image may be changed.
+        steps: gradients an image and restart.
+        step_size: of the first step, in units of [0, 1] pixels; None takes the size with which
+            all steps together are 2.5 radii long.
+        restarts: random starts; each only for images that are still right.
+        generator: of the random starts.
+        rule: all steps alike, or falling along half a cosine to nearly 0 (over the same length,
+            with a first step twice as long).
+        drop_fooled: leave an image alone once it is fooled, which is what makes it quick; False
+            walks on to the end, and deeper: for images that shall fool another model too.
+        batch_size: images a pass.
+
+    Raises:
+        UserError: for a count below 1, a step size that is none, or an unknown rule.
+    """
+    sizes = step_sizes(threat, steps, step_size, rule)
+
+    def walk(x: Tensor, y: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        return _walk(model, x, y, start, threat=threat, sizes=sizes, drop_fooled=drop_fooled)
+
+    return with_restarts(
+        walk,
+        model,
+        x,
+        y,
+        threat,
+        restarts=restarts,
+        generator=generator,
+        batch_size=batch_size,
+        skip_wrong=drop_fooled,
+    )
+
+
+def step_sizes(
+    threat: Threat, steps: int, step_size: float | None = None, rule: StepRule = "constant"
+) -> list[float]:
+    """Return the length of every step; see `pgd`."""
+    check_counts(steps=steps)
+    if step_size is not None and not 0 < step_size < math.inf:
+        raise UserError(f"step_size {step_size} is not a finite number above 0: give one")
+    if rule not in STEP_RULES:
+        raise unknown_name("step rule", rule, STEP_RULES)
+    if rule == "constant":
+        return [_PATH * threat.eps / steps if step_size is None else step_size] * steps
+    first = 2 * _PATH * threat.eps / steps if step_size is None else step_size
+    return [first * (1 + math.cos(math.pi * (i + 0.5) / steps)) / 2 for i in range(steps)]
+
+
+def _walk(
+    model: Model,
+    x: Float[Tensor, "batch c h w"],
+    y: Int[Tensor, " batch"],
+    start: Float[Tensor, "batch c h w"],
+    *,
+    threat: Threat,
+    sizes: list[float],
+    drop_fooled: bool,
+) -> tuple[Float[Tensor, "batch c h w"], Bool[Tensor, " batch"]]:
+    """Walk from `start`; return where each image ended, and whether it is fooled there."""
+    ends = start.clone()
+    fooled = torch.zeros_like(y, dtype=torch.bool)
+    left = torch.arange(len(y), device=y.device)
+    for size in sizes:
+        logits, _, grad = ascend(model, cross_entropy, ends[left], y[left])
+        missed = logits.argmax(dim=1) == y[left]
+        if not drop_fooled:
+            missed = torch.ones_like(missed)
+        fooled[left[~missed]] = True
+        left, grad = left[missed], grad[missed]
+        if not len(left):
+            return ends, fooled
+        ends[left] = threat.project(ends[left] + size * steepest(grad, threat.norm), x[left])
+    fooled[left] = ~still_right(model, ends[left], y[left], len(left))
+    return ends, fooled

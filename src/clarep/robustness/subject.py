@@ -1,0 +1,102 @@
+"""`Subject`: a student under test, with every pass counted."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from clarep.data.labelled import LabelledImages, class_balanced_choice
+from clarep.distill.student import Student
+
+BATCH = 250  # images a pass
+
+
+class Subject(nn.Module):
+    """A student that answers in batches and counts how many images it was shown."""
+
+    def __init__(self, student: Student) -> None:
+        super().__init__()
+        self.student = student
+        self.passes = 0
+        """Forward passes of one image so far."""
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
+        """Return the logits of images in [0, 1]: what attacks see."""
+        self.passes += len(x)
+        logits: Tensor = self.student(x)
+        return logits
+
+    @torch.no_grad()
+    def both(
+        self, images: UInt8[Tensor, "batch c h w"]
+    ) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch classes"]]:
+        """Return features and logits of images."""
+        self.passes += len(images)
+        parts = [self.student.both(as_float(part)) for part in images.split(BATCH)]
+        return torch.cat([f for f, _ in parts]), torch.cat([logits for _, logits in parts])
+
+    @torch.no_grad()
+    def predict(self, images: UInt8[Tensor, "batch c h w"]) -> Int[Tensor, " batch"]:
+        """Return the predicted class of each image."""
+        return torch.cat([self(as_float(part)).argmax(dim=1) for part in images.split(BATCH)])
+
+    def predict_at(self, data: LabelledImages, indices: NDArray[np.int64]) -> Int[Tensor, " batch"]:
+        """Return the predicted class of the images at `indices`, read a batch at a time."""
+        return torch.cat([self.predict(data.images(part)) for part in batches(indices)])
+
+
+def as_float(images: UInt8[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
+    """Map uint8 in [0, 255] to float32 in [0, 1], the range that students take."""
+    return images.float() / 255
+
+
+def batches(indices: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Cut indices into parts of at most BATCH."""
+    return (indices[i : i + BATCH] for i in range(0, len(indices), BATCH))
+
+
+def right_at(
+    subject: Subject, data: LabelledImages, indices: NDArray[np.int64]
+) -> Float[Tensor, " batch"]:
+    """Return 1 for each image at `indices` that is classified rightly, else 0."""
+    labels = torch.from_numpy(data.labels[indices])
+    return (subject.predict_at(data, indices) == labels).float()
+
+
+def choose_images(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+    """Choose about `count` images, evenly from the classes; all of them if there are no more."""
+    if count >= len(labels):
+        return np.arange(len(labels))
+    return class_balanced_choice(labels, count / len(labels), seed)
+
+
+@contextmanager
+def under_test(student: Student) -> Iterator[Subject]:
+    """Yield the student as a subject: in evaluation mode, its weights without gradients.
+
+    Afterwards its modes are what they were.
+    """
+    modes = {module: module.training for module in student.modules()}
+    wanted = {parameter: parameter.requires_grad for parameter in student.parameters()}
+    try:
+        yield Subject(student.eval().requires_grad_(False)).eval()
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for parameter, requires_grad in wanted.items():
+            parameter.requires_grad_(requires_grad)
+
+
+def fingerprint(student: Student) -> str:
+    """Return the SHA-256 of a student's weights, names and shapes included."""
+    digest = hashlib.sha256()
+    for name, value in sorted(student.state_dict().items()):
+        array = np.ascontiguousarray(value.detach().cpu().numpy())
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,87 @@
+"""What the parts of the suite share: student, test set, the choice of images, the clean answers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clarep.data.backdrops import Backdrops
+from clarep.data.labelled import LabelledImages
+from clarep.distill.student import Student
+from clarep.robustness.backgrounds import Separated, separate
+from clarep.robustness.corruptions import Baseline
+from clarep.robustness.evaluation import Measured
+from clarep.robustness.subject import Subject, batches, choose_images
+from clarep.robustness.suite_config import SuiteConfig
+
+PARTS_NAME = "parts"
+BACKWARD = 3  # what a pass there and back costs, in forward passes
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is measured, and stored, in one go."""
+
+    name: str
+    """Its folder under parts/."""
+    passes: int
+    """About what it costs, in forward passes of one image: for the progress."""
+    settings: dict[str, Any]
+    """All that its figures depend on beside the student, the data and the seed."""
+    measure: Callable[[], Measured]
+    """Measures it."""
+
+
+class Bench:
+    """What the parts share: student, test set, the choice of images, the clean answers."""
+
+    subject: Subject
+
+    def __init__(
+        self,
+        data: LabelledImages,
+        config: SuiteConfig,
+        *,
+        reference: Student | None,
+        baseline: Baseline | None,
+        ood: dict[str, LabelledImages],
+        student_sha256: str,
+        folder: Path | None,
+    ) -> None:
+        self.student_sha256, self.folder = student_sha256, folder
+        self.data, self.config = data, config
+        self.arrays: dict[str, Tensor] = {}
+        """Of the parts that are measured: a part may go on from one before it."""
+        self.reference, self.baseline = reference, baseline
+        self.separated: Separated | None = separate(data)
+        self.ood: Mapping[str, LabelledImages] = ood
+        if isinstance(data, Backdrops) and self.separated is not None:
+            # A backdrop without a garment is of no class: the nearest set that is out of them.
+            self.ood = {"only_bg": self.separated.variants["only_bg"]} | ood
+
+    def choose(self, count: int) -> NDArray[np.int64]:
+        """Choose about `count` images of the test set, evenly from the classes."""
+        return choose_images(self.data.labels, count, self.config.seed)
+
+    @cached_property
+    def indices(self) -> NDArray[np.int64]:
+        """The images that the clean figures are taken on."""
+        return self.choose(self.config.images)
+
+    @cached_property
+    def clean(self) -> dict[str, Tensor]:
+        """The student's answers on the clean images."""
+        both = [self.subject.both(self.data.images(part)) for part in batches(self.indices)]
+        logits = torch.cat([logits for _, logits in both])
+        return {
+            "label": torch.from_numpy(self.data.labels[self.indices]),
+            "index": torch.from_numpy(self.indices),
+            "probabilities": logits.double().softmax(dim=1).float(),
+            "features": torch.cat([features for features, _ in both]),
+        }

@@ -1,0 +1,75 @@
+"""What is made of several parts together: means over corruptions, worst cases, doubts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from clarep.robustness.attack_parts import CHECK, key_of, radii
+from clarep.robustness.attacks.curves import WORST
+from clarep.robustness.corruptions import mean_accuracy, mean_corruption_error
+from clarep.robustness.evaluation import Measured, Measurement, mean_of
+from clarep.robustness.suite_bench import Bench
+
+
+def joined(bench: Bench, measurements: list[Measurement], arrays: dict[str, Tensor]) -> Measured:
+    """Return the evaluation's figures and arrays from those of all its parts."""
+    groups = bench.config.groups
+    if "corruptions" in groups:
+        more, more_arrays = corruption_means(bench, arrays)
+        measurements, arrays = measurements + more, arrays | more_arrays
+    if "attacks" in groups:
+        arrays = arrays | worst_cases(bench, arrays)
+        measurements = [
+            mean_of(one.key, arrays[one.key]) if f"/{WORST}-" in one.key else one
+            for one in measurements
+        ]
+    return doubted(measurements), arrays
+
+
+def corruption_means(bench: Bench, arrays: Mapping[str, Tensor]) -> Measured:
+    """Return mean accuracy over all corruptions, and mCE if there is a baseline."""
+    config = bench.config
+    correct = {
+        name: torch.stack(
+            [arrays[f"corruption/{name}/severity={severity}"] for severity in config.severities]
+        ).bool()
+        for name in config.corruptions
+    }
+    joint: dict[str, Tensor] = {"corruption/mean": mean_accuracy(correct).float()}
+    if bench.baseline is not None:
+        joint["corruption/mce"] = mean_corruption_error(correct, bench.baseline).float()
+    return [mean_of(key, values) for key, values in joint.items()], joint
+
+
+def worst_cases(bench: Bench, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the worst case of each image with AutoAttack and all smaller radii counted."""
+    worst: dict[str, Tensor] = {}
+    for norm in ("linf", "l2"):
+        right: Tensor | None = None
+        for threat in radii(bench, norm):
+            for name in (WORST, "autoattack"):
+                now = arrays.get(key_of(name, threat))
+                if now is not None:
+                    right = now if right is None else torch.minimum(right, now)
+            if right is not None and key_of(WORST, threat) in arrays:
+                worst[key_of(WORST, threat)] = right
+    return worst
+
+
+def doubted(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Put what the masking checks of a norm found to every attack's figure of that norm."""
+    doubts = {
+        one.key.removeprefix(CHECK): one.untrustworthy
+        for one in measurements
+        if one.key.startswith(CHECK)
+    }
+    result = []
+    for one in measurements:
+        if one.key.startswith(CHECK):
+            continue
+        norm = one.key.split("/")[1].rpartition("-")[2] if one.key.startswith("attack/") else ""
+        reasons = [reason for reason in (one.untrustworthy, doubts.get(norm, "")) if reason]
+        result.append(replace(one, untrustworthy="; ".join(reasons)))
+    return result

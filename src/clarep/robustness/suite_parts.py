@@ -1,0 +1,150 @@
+"""The parts of the robustness suite: what each measures, and on which images."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clarep.data.labelled import LabelledImages
+from clarep.robustness.attack_parts import attack_parts
+from clarep.robustness.backgrounds import (
+    background_measures,
+    example_arrays,
+    first_of_each_class,
+)
+from clarep.robustness.calibration import calibration
+from clarep.robustness.corruptions import corrupt
+from clarep.robustness.evaluation import Measured, mean_of
+from clarep.robustness.focus import IG_STEPS, focus_measures, saliency_maps
+from clarep.robustness.ood import auroc, max_softmax
+from clarep.robustness.subject import batches, choose_images
+from clarep.robustness.suite_bench import BACKWARD, Bench, Part
+
+
+def clean_parts(bench: Bench) -> list[Part]:
+    """Return the part that measures accuracy as it is."""
+
+    def measure() -> Measured:
+        clean = bench.clean
+        right = (clean["probabilities"].argmax(dim=1) == clean["label"]).float()
+        return [mean_of("clean/accuracy", right)], clean | {"clean/accuracy": right}
+
+    return [Part("clean", len(bench.indices), {"images": bench.config.images}, measure)]
+
+
+def calibration_parts(bench: Bench) -> list[Part]:
+    """Return the part that measures whether confidence is what it says."""
+
+    def measure() -> Measured:
+        return calibration(bench.clean["probabilities"], bench.clean["label"])
+
+    return [Part("calibration", len(bench.indices), {"images": bench.config.images}, measure)]
+
+
+def background_parts(bench: Bench) -> list[Part]:
+    """Return the part that swaps backgrounds; none where no foreground is known."""
+    parts, config = bench.separated, bench.config
+    if parts is None:
+        return []
+
+    def measure() -> Measured:
+        measurements, arrays = background_measures(
+            bench.subject, parts, config.images, config.flip_backdrops, config.seed
+        )
+        if parts.paired:
+            shown = first_of_each_class(parts.variants["original"], parts.usable)
+            arrays |= example_arrays(bench.subject, parts, shown)
+            arrays["examples/saliency"] = saliency_maps(bench.subject, arrays["examples/original"])
+        return measurements, arrays
+
+    passes = len(bench.indices) * (len(parts.variants) + config.flip_backdrops)
+    settings = {"images": config.images, "flip_backdrops": config.flip_backdrops}
+    return [Part("backgrounds", passes, settings, measure)]
+
+
+def focus_parts(bench: Bench) -> list[Part]:
+    """Return the part that asks where the student looks; none where no foreground is known."""
+    parts, config = bench.separated, bench.config
+    if parts is None or parts.masks is None:
+        return []
+    labels = parts.variants["original"].labels[parts.usable]
+    indices = parts.usable[choose_images(labels, config.focus_images, config.seed)]
+
+    def measure() -> Measured:
+        return focus_measures(bench.subject, parts, indices)
+
+    passes = len(indices) * (1 + BACKWARD * (1 + IG_STEPS))
+    return [Part("focus", passes, {"focus_images": config.focus_images}, measure)]
+
+
+def corruption_parts(bench: Bench) -> list[Part]:
+    """Return a part for each corruption."""
+    config = bench.config
+    indices = bench.choose(config.corruption_images)
+    settings = {
+        "corruption_images": config.corruption_images,
+        "severities": list(config.severities),
+    }
+
+    def part(name: str) -> Part:
+        def measure() -> Measured:
+            return corruption_measures(bench, name, indices)
+
+        passes = 2 * len(indices) * len(config.severities)  # half of it for the corruption
+        return Part(f"corruptions/{name}", passes, settings, measure)
+
+    return [part(name) for name in config.corruptions]
+
+
+def corruption_measures(bench: Bench, name: str, indices: NDArray[np.int64]) -> Measured:
+    """Return accuracy under a corruption at each severity, and their mean."""
+    labels = torch.from_numpy(bench.data.labels[indices])
+    arrays: dict[str, Tensor] = {}
+    for severity in bench.config.severities:
+        right, first = [], 0
+        for part in batches(indices):
+            images = corrupt(bench.data.images(part), name, severity, bench.config.seed, first)
+            right.append(bench.subject.predict(images) == labels[first : first + len(part)])
+            first += len(part)
+        arrays[f"corruption/{name}/severity={severity}"] = torch.cat(right).float()
+    arrays[f"corruption/{name}/mean"] = torch.stack(list(arrays.values())).mean(dim=0)
+    return [mean_of(key, values) for key, values in arrays.items()], arrays
+
+
+def ood_parts(bench: Bench) -> list[Part]:
+    """Return a part for each set of images that are of none of the student's classes."""
+    config = bench.config
+
+    def part(name: str, data: LabelledImages) -> Part:
+        indices = choose_images(data.labels, config.images, config.seed)
+
+        def measure() -> Measured:
+            outputs = [bench.subject.both(data.images(at))[1] for at in batches(indices)]
+            outside = max_softmax(torch.cat(outputs)).float()
+            inside = bench.clean["probabilities"].amax(dim=1)
+            found = auroc(name, inside, outside)
+            return [found], {f"ood/{name}/confidence": outside}
+
+        settings = {"images": config.images, "ood": data.name, "ood_images": len(data)}
+        return Part(f"ood/{name}", len(indices), settings, measure)
+
+    return [part(name, data) for name, data in bench.ood.items()]
+
+
+_PARTS: dict[str, Callable[[Bench], list[Part]]] = {
+    "clean": clean_parts,
+    "calibration": calibration_parts,
+    "backgrounds": background_parts,
+    "focus": focus_parts,
+    "attacks": attack_parts,
+    "corruptions": corruption_parts,
+    "ood": ood_parts,
+}
+
+
+def all_parts(bench: Bench) -> list[Part]:
+    """Return the parts of the groups asked for, in the order in which they are measured."""
+    groups = (make for name, make in _PARTS.items() if name in bench.config.groups)
+    return [part for make in groups for part in make(bench)]

@@ -1,0 +1,1 @@
+"""Studies: recipes, what they build, and runs compared with each other."""

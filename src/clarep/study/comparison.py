@@ -1,0 +1,207 @@
+"""Methods x measures: means over seeds with intervals, and differences from vanilla, tested."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clarep.errors import UserError, unknown_name
+from clarep.study.runs import StudiedRun, group_runs
+from clarep.study.statistics import RESAMPLES, holm, paired_bootstrap, t_interval
+
+DEFAULT_MEASURES = (
+    "clean/accuracy",
+    "attack/pgd-linf/*",
+    "corruption/mean",
+    "background/mixed_rand",
+    "background/gap",
+    "calibration/ece",
+)
+REFERENCE = "vanilla"
+_LEVEL = 0.05
+_LOWER_IS_BETTER = (
+    "background/gap",
+    "background/flipped",
+    "calibration/*",
+    "corruption/mce",
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a method's measure differs from the reference's, image by image."""
+
+    value: float
+    """Method minus reference, both averaged over their seeds."""
+    interval: tuple[float, float]
+    """95 %, paired bootstrap over images."""
+    p_value: float
+    """Two-sided, of the same bootstrap."""
+    p_holm: float
+    """Corrected for all tests of the table."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measure of one method."""
+
+    measure: str
+    """The measurement's key."""
+    value: float
+    """Mean over seeds."""
+    interval: tuple[float, float]
+    """95 %: Student's t over seeds, of one seed the bootstrap over images."""
+    difference: Difference | None
+    """None for the reference itself and where there are no per-image values to pair."""
+    untrustworthy: str
+    """Why the figure must not be trusted; empty where nothing speaks against it."""
+
+    @property
+    def verdict(self) -> str:
+        """Better or worse than the reference (significantly), neither, or untested."""
+        if self.difference is None:
+            return "untested"
+        if self.difference.p_holm >= _LEVEL:
+            return "neither"
+        lower_is_better = any(fnmatchcase(self.measure, name) for name in _LOWER_IS_BETTER)
+        return "better" if (self.difference.value < 0) == lower_is_better else "worse"
+
+
+@dataclass(frozen=True)
+class Row:
+    """All measures of one method."""
+
+    name: str
+    """The method, or a recipe's variant of it."""
+    seeds: tuple[int, ...]
+    """Of its runs."""
+    cells: tuple[Cell | None, ...]
+    """One a measure; None where it was not measured on every run."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The table."""
+
+    reference: str | None
+    """Name of the row that the others are compared with; None if there is no such row."""
+    measures: tuple[str, ...]
+    """Keys, the columns."""
+    rows: tuple[Row, ...]
+    """One a method, in the order of the runs."""
+    tests: int
+    """How many differences were tested: what Holm's correction corrects for."""
+
+
+def compare(
+    runs: Sequence[StudiedRun],
+    measures: Sequence[str] | None = None,
+    reference: str = REFERENCE,
+    resamples: int = RESAMPLES,
+) -> Comparison:
+    """Compare runs with each other.
+
+    Args:
+        runs: read by `read_run`; those of one name are averaged over their seeds.
+        measures: keys or patterns such as corruption/*/mean; DEFAULT_MEASURES by default.
+        reference: name that the others are compared with, if there is a run of that name.
+        resamples: of the paired bootstrap.
+
+    The test asks whether these students would differ on other images of the same kind; it
+    does not see what another training seed would change, which the interval over seeds shows.
+
+    Raises:
+        UserError: if there is no run, runs are not comparable, or no measure has such a name.
+    """
+    if not runs:
+        raise UserError("there is nothing to compare: give at least one run folder")
+    groups = group_runs(runs)
+    keys = _choose(runs, measures)
+    present = reference if reference in groups else None
+    cells = {key: _column(key, groups, present, resamples) for key in keys}
+    cells, tests = _correct(cells)
+    rows = tuple(
+        Row(name, tuple(r.seed for r in members), tuple(cells[key][name] for key in keys))
+        for name, members in groups.items()
+    )
+    return Comparison(present, keys, rows, tests)
+
+
+def _choose(runs: Sequence[StudiedRun], patterns: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the keys that patterns name, by pattern, each once."""
+    known = list(dict.fromkeys(m.key for run in runs for m in run.evaluation.measurements))
+    chosen: list[str] = []
+    for pattern in DEFAULT_MEASURES if patterns is None else patterns:
+        matching = [key for key in known if fnmatchcase(key, pattern)]
+        if not matching and patterns is not None:
+            raise unknown_name("measure", pattern, known)
+        chosen += [key for key in matching if key not in chosen]
+    if not chosen:
+        raise unknown_name("measure", ", ".join(DEFAULT_MEASURES), known)
+    return tuple(chosen)
+
+
+def _column(
+    key: str, groups: dict[str, list[StudiedRun]], reference: str | None, resamples: int
+) -> dict[str, Cell | None]:
+    """Return one measure of every method, its p-values not yet corrected."""
+    cells = {name: _cell(key, members) for name, members in groups.items()}
+    if reference is None:
+        return cells
+    base = _per_image(key, groups[reference])
+    others = {name: _per_image(key, runs) for name, runs in groups.items() if name != reference}
+    paired = {
+        name: values - base
+        for name, values in others.items()
+        if values is not None and base is not None and len(values) == len(base)
+    }
+    if not paired:
+        return cells
+    intervals, p_values = paired_bootstrap(np.stack(list(paired.values()), axis=1), resamples)
+    for i, (name, values) in enumerate(paired.items()):
+        low, high = intervals[i]
+        p = float(p_values[i])
+        difference = Difference(float(values.mean()), (float(low), float(high)), p, p)
+        cell = cells[name]
+        cells[name] = cell and replace(cell, difference=difference)
+    return cells
+
+
+def _cell(key: str, runs: Sequence[StudiedRun]) -> Cell | None:
+    if not all(key in run.evaluation for run in runs):
+        return None
+    measured = [run.evaluation[key] for run in runs]
+    values = [m.value for m in measured]
+    interval = t_interval(values) if len(values) > 1 else measured[0].interval
+    reasons = dict.fromkeys(m.untrustworthy for m in measured if m.untrustworthy)
+    return Cell(key, float(np.mean(values)), interval, None, "; ".join(reasons))
+
+
+def _per_image(key: str, runs: Sequence[StudiedRun]) -> NDArray[np.float64] | None:
+    """Return a measure's per-image values averaged over runs, (N,), if all of them have some."""
+    arrays = [run.evaluation.arrays.get(key) for run in runs if key in run.evaluation]
+    stored = [array for array in arrays if array is not None and array.ndim == 1]
+    if len(stored) < len(runs) or len({len(array) for array in stored}) != 1:
+        return None
+    mean = torch.stack([array.double() for array in stored]).mean(0).numpy()
+    return np.asarray(mean, np.float64)
+
+
+def _correct(
+    columns: dict[str, dict[str, Cell | None]],
+) -> tuple[dict[str, dict[str, Cell | None]], int]:
+    """Put Holm's p-values, over the whole table, into the cells; return the number of tests."""
+    tested = [
+        (key, name, cell, cell.difference)
+        for key, column in columns.items()
+        for name, cell in column.items()
+        if cell is not None and cell.difference is not None
+    ]
+    corrected = {key: dict(column) for key, column in columns.items()}
+    adjusted = holm([difference.p_value for *_, difference in tested])
+    for (key, name, cell, difference), p_holm in zip(tested, adjusted, strict=True):
+        corrected[key][name] = replace(cell, difference=replace(difference, p_holm=p_holm))
+    return corrected, len(tested)

@@ -1,0 +1,134 @@
+"""Run folders as a comparison reads them: what was trained, how, and what was measured on it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clarep.engine.artefacts import first_difference
+from clarep.errors import UserError
+from clarep.robustness.evaluation import Evaluation
+
+STUDENT = "student"
+ROBUSTNESS = "robustness"
+STUDENT_CONFIG = "config.json"
+STUDY_NAME = "study.json"
+"""File of a run that a recipe made: its name there, such as a variant's."""
+
+_SETTINGS = ("method", "student", "layer", "data_options", "train", "canon", "teacher_sha256")
+"""Of student/config.json: what runs that are averaged have in common, but for the seed."""
+_TEST = ("data", "seed", "suite")
+"""Of an evaluation's configuration: what runs that are compared have in common."""
+
+
+@dataclass(frozen=True)
+class StudiedRun:
+    """One trained and evaluated student."""
+
+    folder: Path
+    """The run."""
+    name: str
+    """What its seeds are averaged under: its name in a recipe, or its method."""
+    seed: int
+    """Of its training."""
+    config: dict[str, Any]
+    """Student/config.json."""
+    evaluation: Evaluation
+    """Robustness/."""
+
+
+def read_run(folder: Path) -> StudiedRun:
+    """Read a run's student and evaluation; raises UserError that says what is missing."""
+    path = folder / STUDENT / STUDENT_CONFIG
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+        name, seed = str(config["method"]), int(config["seed"])
+        studied = folder / STUDY_NAME
+        if studied.exists():
+            name = str(json.loads(studied.read_text())["name"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{folder} holds no trained student (no {STUDENT}/{STUDENT_CONFIG}): "
+            "give run folders that clarep distill or clarep run wrote"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"cannot read {path} ({type(error).__name__}: {error}): train that student again"
+        ) from error
+    if not (folder / ROBUSTNESS).is_dir():
+        raise UserError(
+            f"{folder} was not evaluated (no {ROBUSTNESS}/): run clarep evaluate {folder}"
+        )
+    return StudiedRun(folder, name, seed, config, Evaluation.load(folder / ROBUSTNESS))
+
+
+def group_runs(runs: Sequence[StudiedRun]) -> dict[str, list[StudiedRun]]:
+    """Return the runs by name, in the order given.
+
+    Raises UserError where two runs cannot be averaged or compared: of other training data, test
+    images or suite; of one name but other settings; of one name and seed.
+    """
+    groups: dict[str, list[StudiedRun]] = {}
+    for run in runs:
+        _check_comparable(runs[0], run)
+        members = groups.setdefault(run.name, [])
+        for other in members:
+            _check_same_method(other, run)
+        members.append(run)
+    return groups
+
+
+def _check_comparable(first: StudiedRun, run: StudiedRun) -> None:
+    """Raise UserError unless both learned from the same data and met the same test."""
+    data = [{key: r.config.get(key) for key in ("data", "data_options")} for r in (first, run)]
+    if difference := first_difference(*data):
+        raise UserError(
+            f"{first.folder} and {run.folder} were trained on other data ({difference}): "
+            "compare runs of the same training data"
+        )
+    configs = [first.evaluation.config, run.evaluation.config]
+    named = ("data_options", *_TEST) if all("data_options" in c for c in configs) else _TEST
+    tests = [{key: config.get(key) for key in named} for config in configs]
+    if difference := first_difference(*tests):
+        raise UserError(
+            f"{first.folder} and {run.folder} were not measured alike ({difference}): "
+            "evaluate both with the same test data and settings"
+        )
+    labels = [r.evaluation.arrays.get("label") for r in (first, run)]
+    if labels[0] is not None and labels[1] is not None and not torch.equal(labels[0], labels[1]):
+        raise UserError(
+            f"{first.folder} and {run.folder} were measured on other test images (their labels "
+            "differ): evaluate both on the same ones"
+        )
+
+
+def _check_same_method(other: StudiedRun, run: StudiedRun) -> None:
+    """Raise UserError unless the runs, of one name, differ in their seed and in nothing else."""
+    if difference := first_difference(_settings(other), _settings(run)):
+        raise UserError(
+            f"{other.folder} and {run.folder} are both {run.name} but differ ({difference}): "
+            "seeds of one setting are averaged, so compare one setting of it, or give each a "
+            "name in a recipe ([variants.NAME])"
+        )
+    if other.seed == run.seed:
+        raise UserError(
+            f"{other.folder} and {run.folder} are both {run.name} with seed {run.seed}: "
+            "give each run once"
+        )
+
+
+def _settings(run: StudiedRun) -> dict[str, Any]:
+    """Return how the run was trained, without its seed.
+
+    The hash of a canonical set's manifest is left out: a set that is made again has another one,
+    because the manifest tells the seconds.
+    """
+    settings = {key: run.config.get(key) for key in _SETTINGS}
+    for key, without in (("train", "seed"), ("canon", "sha256")):
+        value = settings[key]
+        if isinstance(value, dict):
+            settings[key] = {k: v for k, v in value.items() if k != without}
+    return settings

@@ -1,0 +1,142 @@
+"""The canonical sets of a study: their settings, their addresses, and how they are built."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
+from clarep.clarid.clarid import Clarid, ClaridConfig
+from clarep.clarid.directions import Kind
+from clarep.clarid.identify import SHARD_SIZE, identify
+from clarep.data.labelled import LabelledImages, class_balanced_choice
+from clarep.data.load import DataConfig
+from clarep.engine.artefacts import Progressed, first_difference
+from clarep.errors import UserError
+from clarep.study.store import address, plain
+from clarep.teachers.teacher import Teacher
+
+_CONTENT = ("data_options", "clarid", "seed", "chosen", "shard_size", "teacher_sha256")
+
+
+@dataclass(frozen=True)
+class SetSettings:
+    """All that a canonical set's content follows from."""
+
+    teacher: str
+    """As the user named it."""
+    teacher_sha256: str
+    """Of its weights."""
+    data: DataConfig
+    """The images."""
+    chosen: tuple[int, ...]
+    """Which of them, as indices."""
+    fraction: float | None
+    """The share of every class that they are, where it is known."""
+    clarid: ClaridConfig
+    """How their CLAReps are found."""
+    seed: int
+    """Of the solver's start and of random directions."""
+    shard_size: int = SHARD_SIZE
+    """Images a shard."""
+
+    @property
+    def address(self) -> str:
+        """What stands for the set's content."""
+        return _address_of(plain(self) | {"data_options": plain(self.data)})
+
+    @property
+    def kind(self) -> str:
+        """Kind of directions, plain reconstructions by that name."""
+        plain_copy = self.clarid.kind == "none" and self.clarid.guidance == 1.0
+        return "reconstruction" if plain_copy else self.clarid.kind
+
+    def of(self, kind: Kind, guidance: float | None) -> "SetSettings":
+        """Return these settings with other directions, and another guidance if one is given."""
+        kept = self.clarid.guidance if guidance is None else guidance
+        return replace(self, clarid=replace(self.clarid, kind=kind, guidance=kept))
+
+    def is_built(self, folder: Path) -> bool:
+        """Tell whether the folder holds the whole set, and of these settings."""
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text())
+            files = [folder / shard["file"] for shard in manifest["shards"]]
+            same = _address_of(manifest["config"]) == self.address
+            return bool(manifest["complete"] and same and all(path.exists() for path in files))
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def build(self, teacher: Teacher, data: LabelledImages, folder: Path) -> Iterator[Progressed]:
+        """Build the set in the folder or go on with it, yielding after each shard."""
+        described: dict[str, Any] = {"teacher": self.teacher, "data_options": plain(self.data)}
+        if self.fraction is not None:
+            described["fraction"] = self.fraction
+        yield from identify(
+            Clarid(teacher, self.clarid),
+            data,
+            np.array(self.chosen, np.int64),
+            described,
+            folder,
+            seed=self.seed,
+            shard_size=self.shard_size,
+        )
+
+
+def _address_of(config: dict[str, Any]) -> str:
+    """Return the address of what a manifest's configuration describes."""
+    return address({name: config[name] for name in _CONTENT})
+
+
+def new_set(
+    spec: str,
+    teacher: Teacher,
+    config: DataConfig,
+    data: LabelledImages,
+    *,
+    fraction: float,
+    clarid: ClaridConfig,
+    seed: int,
+) -> SetSettings:
+    """Return the settings of a set of a random share of every class."""
+    chosen = class_balanced_choice(data.labels, fraction, seed)
+    return SetSettings(
+        spec, teacher.fingerprint, config, tuple(chosen.tolist()), fraction, clarid, seed
+    )
+
+
+def settings_of(folder: Path, spec: str, teacher: Teacher, config: DataConfig) -> SetSettings:
+    """Return the settings that an existing set of CLARID's own directions was made with.
+
+    Raises UserError if there is no whole set, it holds other directions, or it was made with
+    another teacher or of other data than these.
+    """
+    stored = CanonicalSet.load(folder).manifest["config"]
+    clarid = ClaridConfig(**stored["clarid"])
+    if clarid.kind != "top":
+        raise UserError(
+            f"{folder} holds {clarid.kind} directions and [canonical] top takes CLARID's own: "
+            "give a set that was made with --kind top"
+        )
+    if stored["teacher_sha256"] != teacher.fingerprint:
+        raise UserError(
+            f"{folder} was made with the teacher '{stored.get('teacher')}' and the recipe's "
+            f"teacher is '{spec}': give the same teacher, or another set"
+        )
+    if difference := first_difference(stored["data_options"], plain(config)):
+        raise UserError(
+            f"{folder} was made of other images than the recipe's [data] ({difference}): "
+            "give the same data, or another set"
+        )
+    return SetSettings(
+        teacher=spec,
+        teacher_sha256=teacher.fingerprint,
+        data=config,
+        chosen=tuple(stored["chosen"]),
+        fraction=stored.get("fraction"),
+        clarid=clarid,
+        seed=stored["seed"],
+        shard_size=stored["shard_size"],
+    )

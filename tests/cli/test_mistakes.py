@@ -1,0 +1,132 @@
+"""What is told of a mistaken command line, and that what is right passes."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+import tyro
+
+from clarep.cli.main import _COMMANDS, main
+from clarep.cli.mistakes import check_arguments
+from clarep.errors import UserError
+
+
+@dataclass(frozen=True)
+class Inner:
+    steps: int = 8
+    rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Walk:
+    names: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    train: Inner = field(default_factory=Inner)
+    plain: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    flat: Annotated[Inner, tyro.conf.arg(name="")] = field(default_factory=Inner)
+    kind: Literal["top", "none"] = "top"
+    k: int | float | str = 0.04
+    ks: tuple[int, ...] = (1, 2)
+    sizes: tuple[int, ...] | None = None
+    out_dir: Path = Path("runs")
+    json: bool = False
+    cached: bool = True
+
+
+@dataclass(frozen=True)
+class Group:
+    action: Annotated[Run, tyro.conf.subcommand("run")] | Annotated[None, tyro.conf.Suppress]
+
+
+COMMANDS = {"run": Run, "walk": Walk, "group": Group}
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        "",
+        "--help",
+        "run --help --nonsense",
+        "run --steps 3 --rate 0.5 --kind none --k energy:0.8 --ks 1 2 3 --out-dir x --json",
+        "run --rate None --k=-1 --steps -1 --rate -1e-3 --ks -1 -2",
+        "run --out_dir x --no-cached --ks",
+        "run --sizes 1 2 3",
+        "run --sizes None",
+        "walk a b --train.steps 3 --plain c",
+        "walk --plain a b",
+        "group run --steps 3",
+        "group --help",
+        "walk",  # what lacks is the parser's to tell
+    ],
+)
+def test_what_is_right_passes(right: str):
+    check_arguments(right.split(), COMMANDS)
+
+
+WRONG = {
+    "wlak a": "there is no command wlak: did you mean walk? valid are run, walk, group",
+    "zzz": "there is no command zzz: valid are run, walk, group",
+    "--steps 3": "there is no option --steps before the command: valid are run, walk, group",
+    "group": "group needs to be told what to do: give one of run",
+    "group rnu": "there is no command group rnu: did you mean run? valid are run",
+    "run --stesp 3": "run has no option --stesp: did you mean --steps?",
+    "run --zzz": "run has no option --zzz: clarep run --help lists them",
+    "run --train.steps 3": "run has no option --train.steps: did you mean --steps?",
+    "group run --stesp 3": "group run has no option --stesp: did you mean --steps?",
+    "walk a --train.stepss 3": "walk has no option --train.stepss: did you mean --train.steps?",
+    "run --cached": "run has no option --cached: did you mean --no-cached?",
+    "run --steps": "--steps lacks its value: give a whole number, such as 8",
+    "run --steps --json": "--steps lacks its value: give a whole number, such as 8",
+    "run --rate": "--rate lacks its value: give a number",
+    "run --k": "--k lacks its value: give a value, such as 0.04",
+    "run --out-dir": "--out-dir lacks its value: give a path, such as runs",
+    "run --kind": "--kind lacks its value: give one of top, none",
+    "run --steps 1.5": "--steps cannot be '1.5': give a whole number, such as 8",
+    "run --steps=": "--steps cannot be '': give a whole number, such as 8",
+    "run --rate x": "--rate cannot be 'x': give a number",
+    "run --kind nnoe": "--kind cannot be 'nnoe': did you mean none? valid are top, none",
+    "run --kind zzz": "--kind cannot be 'zzz': valid are top, none",
+    "run --ks 1 x": "--ks cannot be 'x': give a whole number, such as 1",
+    "run --sizes x": "--sizes cannot be 'x': give a whole number",
+    "run --json yes": "--json takes no value and was followed by 'yes': leave that out",
+    "run --steps 1 2": "--steps takes one value and was followed by '2': leave that out",
+    "run stray": "run takes options alone, and 'stray' is none: clarep run --help lists them",
+    "walk a --train.steps x": "--train.steps cannot be 'x': give a whole number, such as 8",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_is_told_in_one_sentence(wrong: str):
+    with pytest.raises(UserError) as caught:
+        check_arguments(wrong.split(), COMMANDS)
+    assert str(caught.value) == WRONG[wrong]
+
+
+def test_the_command_line_says_it_and_returns_2(capsys: pytest.CaptureFixture[str]):
+    assert main(["nosuch"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("clarep: there is no command nosuch: valid are demo, ")
+    assert printed.err.count("\n") == 1
+    assert main(["identify", "--fracton", "0.1"]) == 2
+    told = "clarep: identify has no option --fracton: did you mean --fraction?\n"
+    assert capsys.readouterr().err == told
+
+
+def test_bare_it_prints_the_help(capsys: pytest.CaptureFixture[str]):
+    assert main([]) == 0
+    printed = capsys.readouterr()
+    assert "identify" in printed.out
+    assert printed.err == ""
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_every_command_is_read_without_an_error(name: str):
+    """Of each command all options are known: one that is not is told so, by its name."""
+    words = {"data": "data show", "bench": "bench subspace"}.get(name, name)
+    with pytest.raises(UserError, match=f"^{words} has no option --zzzzzz: "):
+        check_arguments([*words.split(), "--zzzzzz"], _COMMANDS)

@@ -1,0 +1,139 @@
+"""`clarep run` from a recipe to a table and a report: killed, run again, fed with mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clarep.cli.main import main
+from clarep.distill.train import STUDENT_FILE
+
+RECIPE = """
+methods = ["vanilla", "cadistill"]
+seeds = [0]
+teacher = "{teacher}"
+[data]
+data = "{data}"
+[canonical]
+fraction = 0.25
+[clarid]
+k = 4
+steps = 2
+tolerance = 0.9
+[train]
+epochs = 2
+warmup_share = 0
+validation_share = 0.25
+batch_size = 16
+learning_rate = 0.05
+[evaluate]
+groups = ["clean", "calibration"]
+images = 20
+"""
+
+
+@pytest.fixture(autouse=True)
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_teacher_path: Path) -> str:
+    """A recipe on four images of each class, in the current folder."""
+    from clarep.data.backdrops import load_backdrops
+    from clarep.data.garments import CLASS_NAMES
+
+    monkeypatch.chdir(tmp_path)
+    arrays: dict[str, np.ndarray] = {"classes": np.array(CLASS_NAMES)}
+    for split in ("train", "test"):
+        data = load_backdrops(split)
+        chosen = np.concatenate([np.flatnonzero(data.labels == c)[:4] for c in range(10)])
+        arrays[f"x_{split}"] = data.images(chosen).permute(0, 2, 3, 1).numpy()
+        arrays[f"y_{split}"] = data.labels[chosen]
+    np.savez("garments.npz", **arrays)
+    text = RECIPE.format(teacher=tiny_teacher_path, data="garments.npz")
+    Path("quick.toml").write_text(text)
+    return text
+
+
+def weights(out: str) -> dict[str, bytes]:
+    found = Path(out, "runs").glob(f"*/student/{STUDENT_FILE}")
+    return {path.parents[1].name: path.read_bytes() for path in found}
+
+
+def test_the_whole_road_and_again(capsys):
+    assert main(["run", "quick.toml", "--out", "out", "--dry-run"]) == 0
+    printed = capsys.readouterr()
+    assert "recipe quick: 2 methods, 1 seed; 0 of 5 parts exist, 5 to build" in printed.out
+    assert printed.out.count("  build  ") == 5
+    assert not Path("out").exists()
+
+    assert main(["run", "quick.toml", "--out", "out"]) == 0
+    printed = capsys.readouterr()
+    assert "[1/5] canonical set top: 10/10 images" in printed.err
+    assert "[5/5] evaluation cadistill seed 0" in printed.err
+    assert "ONE seed a method" in printed.out
+    assert printed.out.splitlines()[-1] == "report in out/report/index.html"
+    for name in ("index.html", "table.md", "table.csv", "table.json"):
+        assert Path("out/report", name).stat().st_size > 100
+    rows = json.loads(Path("out/report/table.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["vanilla", "cadistill"]
+    before = weights("out")
+    assert len(before) == 2
+
+    assert main(["run", "quick.toml", "--out", "out"]) == 0
+    printed = capsys.readouterr()
+    assert "5 of 5 parts exist, 0 to build" in printed.out
+    assert "[1/" not in printed.err
+    assert weights("out") == before
+
+
+def test_killed_it_goes_on_to_the_same_weights(capsys, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    code = "import sys; from clarep.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "run", "quick.toml", "--out"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    run = subprocess.Popen([*command, "killed"], **quiet)
+    deadline = time.monotonic() + 60
+    while not list(Path("killed").glob("runs/*/student/history.jsonl")):
+        assert run.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(run.pid, signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    assert len(weights("killed")) < 2
+
+    for out in ("killed", "whole"):
+        assert subprocess.run([*command, out], check=False, **quiet).returncode == 0
+    assert weights("killed") == weights("whole")
+    assert not list(Path("killed").rglob("*.tmp"))
+
+
+WRONG = {
+    "no file": ("no.toml", "", "there is no recipe at no.toml"),
+    "name": ("dmeo", "", "unknown recipe 'dmeo': did you mean demo"),
+    "key": ("x.toml", "techer = 1\n", "x.toml: unknown key 'techer': did you mean teacher"),
+    "toml": ("x.toml", "= 3\n", "x.toml is not valid TOML"),
+    "data": ("x.toml", "[test]\ndata = 'nowhere.npz'\n", "no such file or folder"),
+    "teacher": ("x.toml", "teacher", "there is no teacher at no/teacher"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_users_mistake_is_one_line_and_exit_code_2(case, recipe, tiny_teacher_path, capsys):
+    name, more, words = WRONG[case]
+    if more == "teacher":
+        text = recipe.replace(str(tiny_teacher_path), "no/teacher")
+    elif more.startswith("[test]"):
+        text = recipe + more
+    else:
+        text = more + recipe
+    Path("x.toml").write_text(text)
+    assert main(["run", name, "--out", "out"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("clarep: ")
+    assert printed.err.count("\n") == 1
+    assert words in printed.err
+    assert not Path("out").exists()

@@ -1,0 +1,251 @@
+"""The page: what it says of whole and of incomplete runs, and that its numbers are those."""
+
+import base64
+import csv
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from clarep.errors import UserError
+from clarep.report.html import build_report
+from clarep.robustness.evaluation import Evaluation
+from clarep.study.statistics import t_interval
+
+SECTIONS = (
+    "results", "setup", "cost", "canonical", "features", "attacks", "corruptions", "backgrounds",
+    "calibration", "focus", "data",
+)  # fmt: skip
+
+
+class Tree(HTMLParser):
+    """Checks that tags nest, and gathers ids, links, sources and text by section."""
+
+    VOID = ("meta", "link", "img", "br")
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.hrefs: list[str] = []
+        self.sources: list[str] = []
+        self.sections: dict[str, str] = {}
+        self.section = ""
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.ids += [given["id"]] if "id" in given else []
+        self.hrefs += [given["href"]] if "href" in given else []
+        self.sources += [given["src"]] if "src" in given else []
+        if tag == "section":
+            self.section = given["id"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        if tag == "section":
+            self.section = ""
+
+    def handle_data(self, data):
+        self.sections[self.section] = self.sections.get(self.section, "") + data
+
+
+@pytest.fixture(scope="session")
+def tree(report: Path) -> Tree:
+    return Tree(report.read_text())
+
+
+def build(runs, tmp_path, canon=None) -> Tree:
+    return Tree(build_report(runs, canon, tmp_path / "out").read_text())
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_page_has_all_sections_and_needs_nothing_else(tree):
+    assert set(SECTIONS) <= set(tree.sections)
+    assert len(tree.ids) == len(set(tree.ids))
+    assert {href[1:] for href in tree.hrefs if href.startswith("#")} == set(SECTIONS)
+    assert all(href.startswith(("#", "data:")) for href in tree.hrefs)
+    assert tree.sources
+    assert all(source.startswith("data:image/png;base64,") for source in tree.sources)
+
+
+def test_the_main_table_is_the_mean_over_seeds_with_its_interval(runs, report):
+    key = "attack/pgd-linf/eps_255=1"
+    values = [Evaluation.load(run / "robustness")[key].value for run in runs[:2]]
+    [row] = [
+        row
+        for row in rows(report.parent / "data" / "main_table.csv")
+        if (row["method"], row["key"]) == ("vanilla", key)
+    ]
+    low, high = t_interval(values)
+    assert float(row["value"]) == pytest.approx(sum(values) / 2)
+    assert (float(row["low"]), float(row["high"])) == pytest.approx((low, high))
+    assert row["seeds"] == "2"
+    shown = f"{100 * sum(values) / 2:.1f}"
+    assert shown in Tree(report.read_text()).sections["results"]
+
+
+def test_every_measurement_can_be_taken_away(runs, report):
+    loaded = json.loads((report.parent / "data" / "measurements.json").read_text())
+    expected = [
+        (run.name, one.key, one.value)
+        for run in runs
+        for one in Evaluation.load(run / "robustness").measurements
+    ]
+    assert [(row["run"], row["key"], row["value"]) for row in loaded] == expected
+
+
+def test_the_links_hold_the_files_beside_the_page(report):
+    found = re.findall(r'download="([^"]+)" href="data:[^;]+;base64,([^"]*)"', report.read_text())
+    written = {path.name: path.read_bytes() for path in (report.parent / "data").iterdir()}
+    assert {name: base64.b64decode(text) for name, text in found} == written
+    assert len(found) == len(written)
+
+
+def test_a_figure_that_is_not_trustworthy_is_marked_and_explained(report, tree):
+    reason = "256 steps lower it by 9 points"
+    assert f'class="untrusted" title="{reason}"' in report.read_text()
+    for section in ("results", "attacks"):
+        assert f"random, attack/pgd-linf/eps_255=4: {reason}" in tree.sections[section]
+    assert "hollow" in report.read_text()
+
+
+def test_differences_from_vanilla_are_marked(tree, runs, tmp_path):
+    assert "▲ better" in tree.sections["results"].split("Accuracies in %")[0]
+    without = build(runs[2:], tmp_path)
+    assert "no evaluated run of method vanilla" in without.sections["results"]
+
+
+def test_originals_reconstructions_and_both_features_are_shown_where_the_teacher_is(tree):
+    assert "reconstruction" in tree.sections["canonical"].split("The first stored")[0]
+    assert "k = 4" in tree.sections["canonical"]
+    assert "before, inverted latents" in tree.sections["features"]
+    assert "after, CLAReps" in tree.sections["features"]
+
+
+def test_a_teacher_of_other_weights_and_data_that_are_gone_are_said(runs, canon, tmp_path):
+    shutil.copytree(canon, tmp_path / "canon")
+    manifest = json.loads((tmp_path / "canon" / "manifest.json").read_text())
+    manifest["config"]["teacher_sha256"] = "0" * 64
+    manifest["config"]["data_options"]["data"] = "no/such"
+    (tmp_path / "canon" / "manifest.json").write_text(json.dumps(manifest))
+    page = build(runs[:1], tmp_path, tmp_path / "canon")
+    assert "its SHA-256 differs" in page.sections["canonical"]
+    assert "The originals: the data set" in page.sections["canonical"]
+    assert "features before the projection" in page.sections["features"]
+    assert "after, CLAReps" in page.sections["features"]
+    assert "before, inverted latents" not in page.sections["features"]
+
+
+def test_a_damaged_canonical_set_leaves_the_rest(runs, canon, tmp_path):
+    shutil.copytree(canon, tmp_path / "canon")
+    (tmp_path / "canon" / "shard-00000.safetensors").write_bytes(b"cut")
+    page = build(runs[:1], tmp_path, tmp_path / "canon")
+    assert "truncated or changed" in page.sections["canonical"]
+    assert "clean" in page.sections["results"]
+
+
+def test_a_group_that_was_not_measured_is_said_and_the_rest_shown(fabricated, tmp_path):
+    sections = {
+        "attack": "attacks",
+        "corruption": "corruptions",
+        "background": "backgrounds",
+        "calibration": "calibration",
+        "focus": "focus",
+    }
+    runs = [
+        fabricated.make_run(tmp_path / group, seed=seed, without=(group,))
+        for seed, group in enumerate(sections)
+    ]
+    page = build(runs, tmp_path)
+    assert "This report is incomplete" in page.sections[""]
+    for run in runs:
+        told = f"not measured on {run.name}: clarep evaluate {run}"
+        for section in sections.values():
+            assert (told in page.sections[section]) == (section == sections[run.name])
+
+
+def test_a_run_without_evaluation_and_a_page_without_canonical_set(fabricated, tmp_path):
+    runs = [
+        fabricated.make_run(tmp_path / "measured"),
+        fabricated.make_run(tmp_path / "trained", "cadistill", evaluated=False),
+    ]
+    page = build(runs, tmp_path)
+    assert f"clarep evaluate {runs[1]}" in page.sections["setup"]
+    assert "--canon" in page.sections["canonical"]
+    assert "One seed only" in page.sections["setup"]
+    alone = build(runs[1:], tmp_path)
+    assert "No run is evaluated" in alone.sections["results"]
+
+
+def test_an_evaluation_without_its_training(fabricated, tmp_path):
+    run = fabricated.make_run(tmp_path / "run")
+    shutil.rmtree(run / "student")
+    page = build([run], tmp_path)
+    assert "config.json is missing" in page.sections["setup"]
+    assert "clean" in page.sections["results"]
+
+
+def test_nothing_readable_is_a_mistake(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="none of the 2 runs can be read"):
+        build([tmp_path / "empty", tmp_path / "gone"], tmp_path)
+    with pytest.raises(UserError, match="no run is given"):
+        build([], tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_given_twice_and_a_canon_that_is_none(runs, tmp_path):
+    with pytest.raises(UserError, match="is given twice"):
+        build([runs[0], runs[0]], tmp_path)
+    with pytest.raises(UserError, match="holds no canonical set"):
+        build(runs[:1], tmp_path, tmp_path)
+
+
+def test_classes_are_named_by_the_students_file_or_numbered(fabricated, tmp_path):
+    run = fabricated.make_run(tmp_path / "run")
+    assert "ankle boot" in build([run], tmp_path).sections["backgrounds"]
+    (run / "student" / "student.safetensors").write_bytes(b"cut")
+    assert "class 9" in build([run], tmp_path).sections["backgrounds"]
+
+
+def test_strings_of_a_run_are_escaped(fabricated, tmp_path):
+    attack = '<script>alert("x")</script>'
+    run = fabricated.make_run(tmp_path / "run", config={"method": attack, "student": "a&b'\""})
+    text = build_report([run], None, tmp_path / "out", title=attack).read_text()
+    Tree(text)
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_settings_of_one_method_are_told_apart_and_seeds_are_not(fabricated, tmp_path):
+    unbiased = {"data_options": {"correlation": 0.0, "data_seed": 0}}
+    runs = [
+        fabricated.make_run(tmp_path / "a", seed=0),
+        fabricated.make_run(tmp_path / "b", seed=1),
+        fabricated.make_run(tmp_path / "c", seed=0, config=unbiased),
+    ]
+    build(runs, tmp_path)
+    table = rows(tmp_path / "out" / "data" / "main_table.csv")
+    assert {(row["method"], row["seeds"]) for row in table} == {
+        ("vanilla (correlation 0.9)", "2"),
+        ("vanilla (correlation 0.0)", "1"),
+    }
+
+
+def test_the_same_runs_give_the_same_bytes(runs, report, canon, tmp_path):
+    again = build_report(runs, canon, tmp_path)
+    assert again.read_bytes() == report.read_bytes()

@@ -1,0 +1,88 @@
+"""`Evaluation` on disk: round trip, damage, and parts that do not belong together."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from clarep.errors import UserError
+from clarep.robustness.evaluation import ARRAYS_NAME, EVALUATION_NAME, Evaluation, mean_of
+
+
+@pytest.fixture
+def evaluation() -> Evaluation:
+    right = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    measured = [mean_of("clean/accuracy", right), mean_of("attack/x", 1 - right, "it is masked")]
+    return Evaluation({"seed": 0}, measured, {"clean/accuracy": right, "label": torch.arange(4)})
+
+
+def test_what_is_saved_is_loaded(evaluation: Evaluation, tmp_path: Path) -> None:
+    evaluation.save(tmp_path)
+    loaded = Evaluation.load(tmp_path)
+    assert loaded.config == evaluation.config
+    assert loaded.measurements == evaluation.measurements
+    assert loaded["attack/x"].untrustworthy == "it is masked"
+    assert {name: value.tolist() for name, value in loaded.arrays.items()} == {
+        "clean/accuracy": [1, 0, 1, 1],
+        "label": [0, 1, 2, 3],
+    }
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    loaded.save(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_figures_are_found_by_key(evaluation: Evaluation) -> None:
+    assert evaluation["clean/accuracy"].value == 0.75
+    assert evaluation["clean/accuracy"].images == 4
+    assert "clean/accuracy" in evaluation
+    assert "clean" not in evaluation
+    with pytest.raises(KeyError, match="ood"):
+        evaluation["ood/x/auroc"]
+
+
+def test_an_interval_holds_its_mean_and_narrows_with_images() -> None:
+    values = (torch.arange(40) % 4 > 0).float()
+    few, many = mean_of("a", values), mean_of("a", values.repeat(25))
+    assert few.interval[0] < 0.75 < few.interval[1]
+    width = few.interval[1] - few.interval[0]
+    assert width == pytest.approx(2 * 1.96 * (0.75 * 0.25 / 40) ** 0.5, rel=0.15)
+    assert many.interval[1] - many.interval[0] == pytest.approx(width / 5, rel=0.15)
+
+
+def test_arrays_of_another_evaluation_are_refused(evaluation: Evaluation, tmp_path: Path) -> None:
+    evaluation.save(tmp_path / "a")
+    evaluation.arrays["label"] = torch.ones(4)
+    evaluation.save(tmp_path / "b")
+    (tmp_path / "b" / ARRAYS_NAME).replace(tmp_path / "a" / ARRAYS_NAME)
+    with pytest.raises(UserError, match="its SHA-256 differs"):
+        Evaluation.load(tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", [EVALUATION_NAME, ARRAYS_NAME])
+def test_a_missing_file_is_named(evaluation: Evaluation, tmp_path: Path, name: str) -> None:
+    evaluation.save(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(UserError, match=f"holds no evaluation .no {name}"):
+        Evaluation.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format": 1}', '{"format": 2, "config": {}}'])
+def test_another_json_is_refused_in_one_sentence(
+    evaluation: Evaluation, tmp_path: Path, text: str
+) -> None:
+    evaluation.save(tmp_path)
+    (tmp_path / EVALUATION_NAME).write_text(text)
+    with pytest.raises(UserError, match="run clarep evaluate again"):
+        Evaluation.load(tmp_path)
+
+
+def test_a_measurement_with_another_field_is_refused(
+    evaluation: Evaluation, tmp_path: Path
+) -> None:
+    evaluation.save(tmp_path)
+    content = json.loads((tmp_path / EVALUATION_NAME).read_text())
+    content["measurements"][0]["colour"] = "red"
+    (tmp_path / EVALUATION_NAME).write_text(json.dumps(content))
+    with pytest.raises(UserError, match="colour"):
+        Evaluation.load(tmp_path)

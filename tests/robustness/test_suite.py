@@ -1,0 +1,225 @@
+"""The suite on a small untrained student: parts that survive, settings that count, bad settings."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clarep.data.backdrops import load_backdrops
+from clarep.data.garments import CLASS_NAMES, load_garments
+from clarep.distill.student import StudentInfo
+from clarep.distill.students import build_student
+from clarep.errors import UserError
+from clarep.robustness.attacks.config import AttackConfig
+from clarep.robustness.corruptions import corrupt
+from clarep.robustness.evaluation import Evaluation
+from clarep.robustness.suite import PARTS_NAME, SuiteRun, data_fingerprint, robustness_suite
+from clarep.robustness.suite_config import SuiteConfig, check_suite
+
+CONFIG = SuiteConfig(
+    groups=("clean", "calibration", "backgrounds", "focus", "corruptions", "ood"),
+    images=20,
+    corruption_images=10,
+    focus_images=10,
+    corruptions=("brightness", "contrast"),
+    severities=(1, 5),
+    flip_backdrops=3,
+)
+
+
+@pytest.fixture(scope="module")
+def student():
+    return build_student(StudentInfo("resnet8", CLASS_NAMES, (3, 32, 32))).eval()
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_backdrops("test", correlation=0.9)
+
+
+@pytest.fixture(scope="module")
+def whole(student, data, tmp_path_factory) -> Path:
+    """The folder of a finished evaluation."""
+    folder = tmp_path_factory.mktemp("whole")
+    robustness_suite(student, data, CONFIG, folder=folder)
+    return folder
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {
+        str(path.parent.relative_to(folder)): path.stat().st_mtime_ns
+        for path in (folder / PARTS_NAME).rglob("evaluation.json")
+    }
+
+
+def without_cost(folder: Path) -> Evaluation:
+    found = Evaluation.load(folder)
+    config = {key: value for key, value in found.config.items() if key != "cost"}
+    return dataclasses.replace(found, config=config)
+
+
+def test_every_group_gives_its_keys(whole: Path) -> None:
+    keys = {one.key for one in Evaluation.load(whole).measurements}
+    wanted = {"clean/accuracy", "background/gap", "background/mixed_rand", "corruption/mean"}
+    wanted |= {"calibration/ece", "calibration/nll", "ood/only_bg/auroc", "focus/area"}
+    wanted |= {"corruption/brightness/severity=5", "corruption/contrast/mean"}
+    assert wanted <= keys
+    arrays = Evaluation.load(whole).arrays
+    assert arrays["probabilities"].shape == (20, 10)
+    assert arrays["features"].shape[0] == 20
+    torch.testing.assert_close(arrays["probabilities"].sum(dim=1), torch.ones(20))
+    assert arrays["examples/saliency"].shape == arrays["examples/mask"].shape == (10, 32, 32)
+
+
+def test_figures_against_loops(whole: Path, student, data) -> None:
+    found = Evaluation.load(whole)
+    index = found.arrays["index"].numpy()
+    right = 0
+    with torch.no_grad():
+        for i in index:
+            answer = student(torch.from_numpy(data.read(int(i))).permute(2, 0, 1)[None] / 255)
+            right += int(answer.argmax()) == data.labels[i]
+    assert found["clean/accuracy"].value == pytest.approx(right / 20)
+    shares = []
+    chosen = SuiteRun(student, data, CONFIG)._bench.choose(10)
+    images = data.images(chosen)
+    with torch.no_grad():
+        for name in ("brightness", "contrast"):
+            for severity in (1, 5):
+                answer = student(corrupt(images, name, severity, 0) / 255).argmax(dim=1)
+                shares.append(float((answer.numpy() == data.labels[chosen]).mean()))
+    assert found["corruption/mean"].value == pytest.approx(np.mean(shares))
+    assert found["corruption/contrast/severity=5"].value == pytest.approx(shares[-1])
+
+
+def test_stopped_it_goes_on_and_ends_with_the_same_bytes(
+    student, data, whole: Path, tmp_path: Path
+) -> None:
+    steps = SuiteRun(student, data, CONFIG, folder=tmp_path).steps()
+    assert next(steps).done == 0
+    for _ in range(3):
+        last = next(steps)
+    steps.close()  # as far as a kill goes: what is stored is stored
+    before = times(tmp_path)
+    assert len(before) == 3
+    again = SuiteRun(student, data, CONFIG, folder=tmp_path)
+    start = next(again.steps())
+    assert start.done == last.done
+    assert start.total == last.total
+    again.evaluation()
+    assert before.items() <= times(tmp_path).items()
+    assert without_cost(tmp_path).config == without_cost(whole).config
+    assert without_cost(tmp_path).measurements == without_cost(whole).measurements
+    names = ["arrays.safetensors", *(f"{part}/arrays.safetensors" for part in times(whole))]
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_only_what_other_settings_touch_is_measured_again(student, data, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, groups=("clean", "corruptions"))
+    robustness_suite(student, data, config, folder=tmp_path)
+    before = times(tmp_path)
+    reports = []
+    config = dataclasses.replace(config, severities=(5,))
+    found = robustness_suite(student, data, config, folder=tmp_path, report=reports.append)
+    after = times(tmp_path)
+    assert {name for name in after if after[name] == before[name]} == {"parts/clean"}
+    assert len(reports) == 3
+    assert "corruption/brightness/severity=1" not in found
+    robustness_suite(student, data, config, folder=tmp_path)
+    assert times(tmp_path) == after
+
+
+def test_another_student_or_other_data_are_measured_anew(student, data, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, groups=("clean",))
+    robustness_suite(student, data, config, folder=tmp_path)
+    first = times(tmp_path)
+    other = build_student(StudentInfo("resnet8", CLASS_NAMES, (3, 32, 32)), seed=1)
+    robustness_suite(other, data, config, folder=tmp_path)
+    second = times(tmp_path)
+    assert second != first
+    robustness_suite(other, dataclasses.replace(data, seed=1), config, folder=tmp_path)
+    assert times(tmp_path) != second
+
+
+def test_a_damaged_part_is_measured_again(student, data, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, groups=("clean",))
+    robustness_suite(student, data, config, folder=tmp_path)
+    path = tmp_path / PARTS_NAME / "clean" / "arrays.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    robustness_suite(student, data, config, folder=tmp_path)
+    assert path.read_bytes() == whole
+
+
+def test_without_a_folder_the_figures_are_the_same(student, data, whole: Path) -> None:
+    found = robustness_suite(student, data, CONFIG)
+    assert found.measurements == Evaluation.load(whole).measurements
+
+
+def test_the_cost_is_counted(whole: Path) -> None:
+    cost = Evaluation.load(whole).config["cost"]
+    assert cost["forward_passes"]["clean"] == 20
+    assert cost["forward_passes"]["corruptions"] == 2 * 2 * 10
+    assert set(cost["seconds"]) == set(CONFIG.groups)
+    assert cost["peak_memory_mb"] > 10
+
+
+def test_a_student_is_its_own_baseline_at_one(student, data, whole: Path) -> None:
+    config = dataclasses.replace(CONFIG, groups=("corruptions",))
+    found = robustness_suite(student, data, config, baseline=Evaluation.load(whole))
+    assert found["corruption/mce"].value == pytest.approx(1)
+
+
+def test_a_baseline_of_other_severities_is_refused_at_once(student, data, whole: Path) -> None:
+    config = dataclasses.replace(CONFIG, groups=("corruptions",), severities=(2,))
+    with pytest.raises(UserError, match=r"severities \[1, 5\] and this student would be at \[2\]"):
+        SuiteRun(student, data, config, baseline=Evaluation.load(whole))
+    config = dataclasses.replace(CONFIG, groups=("corruptions",), corruptions=("fog",))
+    with pytest.raises(UserError, match="not measured on fog"):
+        SuiteRun(student, data, config, baseline=Evaluation.load(whole))
+
+
+def test_data_without_foregrounds_lack_those_groups(student) -> None:
+    config = dataclasses.replace(CONFIG, groups=("clean", "backgrounds", "focus"))
+    found = robustness_suite(student, load_garments("test"), config)
+    assert [one.key for one in found.measurements] == ["clean/accuracy"]
+
+
+def test_a_student_of_other_classes_or_another_size_is_refused(data) -> None:
+    few = build_student(StudentInfo("resnet8", CLASS_NAMES[:9], (3, 32, 32)))
+    with pytest.raises(UserError, match="9 classes"):
+        SuiteRun(few, data, CONFIG)
+    large = build_student(StudentInfo("resnet8", CLASS_NAMES, (3, 64, 64)))
+    with pytest.raises(UserError, match=r"64x64 .* 32x32"):
+        SuiteRun(large, data, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"groups": ("clean", "atacks")}, "unknown group 'atacks': did you mean attacks"),
+        ({"groups": ()}, "no group is given"),
+        ({"groups": ("clean", "clean")}, "given twice"),
+        ({"corruptions": ("frog",)}, "unknown corruption 'frog'"),
+        ({"severities": (0,)}, "unknown severity '0'"),
+        ({"severities": ()}, "no severity is given"),
+        ({"severities": (1, 1)}, "given twice"),
+        ({"attack_images": 0}, "--attack-images 0 is below 1"),
+        ({"attack": AttackConfig(seed=-1)}, "seed -1"),
+        ({"attack": AttackConfig(eps_255=(-1.0,))}, "eps_255 -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused_in_one_sentence(change, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        check_suite(dataclasses.replace(CONFIG, **change))
+
+
+def test_data_are_told_apart_by_their_pixels(data) -> None:
+    index = np.arange(5)
+    same = data_fingerprint(load_backdrops("test", correlation=0.9), index)
+    assert data_fingerprint(data, index) == same
+    other = dataclasses.replace(data, seed=5)
+    assert data_fingerprint(other, index)["sha256"] != same["sha256"]

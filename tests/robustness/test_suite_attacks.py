@@ -1,0 +1,165 @@
+"""The suite's attacks: radii that build on one another, worst cases, doubts, medians."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clarep.data.labelled import LabelledImages
+from clarep.distill.student import Student, StudentInfo
+from clarep.robustness.attack_parts import CHECK, _median, key_of
+from clarep.robustness.attacks.config import AttackConfig
+from clarep.robustness.attacks.threat import Threat
+from clarep.robustness.evaluation import Evaluation, Measurement, mean_of
+from clarep.robustness.suite import SuiteRun, robustness_suite
+from clarep.robustness.suite_config import SuiteConfig
+from clarep.robustness.suite_joint import doubted, worst_cases
+
+SIDE = 4
+LEVELS = np.linspace(0.15, 0.85, 40)  # mean grey of the images; the classes meet at 0.5
+
+CONFIG = SuiteConfig(
+    groups=("attacks",),
+    attack_images=40,
+    attack=AttackConfig(
+        eps_255=(20.0, 40.0, 80.0),
+        eps_l2=(1.0,),
+        attacks=("pgd", "apgd-ce"),
+        pgd_steps=5,
+        apgd_steps=5,
+        cw=False,
+        check_images=10,
+    ),
+)
+
+
+class Grey(Student):
+    """Says dark or bright by the mean grey: an image falls where eps exceeds |mean - 0.5|."""
+
+    def __init__(self, steps: int = 0) -> None:
+        super().__init__()
+        self.info = StudentInfo("grey", ("dark", "bright"), (3, SIDE, SIDE))
+        self.scale = torch.nn.Parameter(torch.tensor(20.0))
+        self.steps = steps  # of grey that it can tell apart; 0 for all
+
+    def features(self, x):
+        x = (x * self.steps).round() / self.steps if self.steps else x
+        return x.mean(dim=(1, 2, 3))[:, None]
+
+    def forward(self, x):
+        margin = self.scale * (self.features(x) - 0.5)
+        return torch.cat([-margin, margin], dim=1)
+
+    def both(self, x):
+        return self.features(x), self(x)
+
+
+@pytest.fixture(scope="module")
+def data() -> LabelledImages:
+    def read(i: int) -> np.ndarray:
+        return np.full((SIDE, SIDE, 3), round(255 * LEVELS[i]), np.uint8)
+
+    labels = (LEVELS > 0.5).astype(np.int64)
+    return LabelledImages("greys", labels, ("dark", "bright"), [str(i) for i in range(40)], read)
+
+
+@pytest.fixture(scope="module")
+def found(data: LabelledImages) -> Evaluation:
+    attack = dataclasses.replace(CONFIG.attack, cw=True, cw_searches=3)
+    return robustness_suite(Grey(), data, dataclasses.replace(CONFIG, attack=attack))
+
+
+def test_accuracy_falls_where_the_distance_to_the_border_says(found, data) -> None:
+    greys = np.array([data.read(i)[0, 0, 0] for i in range(40)])
+    for eps in (20, 40, 80):
+        expected = (np.abs(greys - 127.5) > eps).mean()
+        for name in ("pgd", "apgd-ce", "worst"):
+            one = found[f"attack/{name}-linf/eps_255={eps}"]
+            assert one.value == pytest.approx(expected)
+            assert one.untrustworthy == ""
+    distances = np.sort(np.abs(greys / 255 - 0.5)) * (3 * SIDE**2) ** 0.5
+    assert found["attack/pgd-l2/eps_l2=1"].value == pytest.approx((distances > 1).mean())
+    assert found["attack/cw-l2/median_l2"].value == pytest.approx(distances[19], rel=0.02)
+    assert not any(one.key.startswith(CHECK) for one in found.measurements)
+
+
+def test_images_are_in_the_order_of_their_index(found, data) -> None:
+    index = found.arrays["attack/index"].numpy()
+    assert sorted(index) == list(range(40))
+    assert (index[:10] < 20).any()  # what is checked is of both classes
+    assert (index[:10] >= 20).any()
+    right = found.arrays["attack/pgd-linf/eps_255=40"].bool().numpy()
+    greys = np.array([data.read(int(i))[0, 0, 0] for i in index])
+    assert (right == (np.abs(greys - 127.5) > 40)).all()
+
+
+def test_what_masks_its_gradient_is_not_trusted(data) -> None:
+    found = robustness_suite(Grey(steps=4), data, CONFIG)
+    for key in ("attack/pgd-linf/eps_255=40", "attack/worst-l2/eps_l2=1"):
+        assert "gradient is exactly zero" in found[key].untrustworthy
+
+
+def test_stopped_between_radii_it_goes_on_to_the_same_bytes(data, tmp_path: Path) -> None:
+    robustness_suite(Grey(), data, CONFIG, folder=tmp_path / "whole")
+    steps = SuiteRun(Grey(), data, CONFIG, folder=tmp_path / "cut").steps()
+    for _ in range(3):
+        next(steps)
+    steps.close()
+    robustness_suite(Grey(), data, CONFIG, folder=tmp_path / "cut")
+    both = [(tmp_path / name / "arrays.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert both[0] == both[1]
+
+
+def test_a_reference_enters_the_checks_alone(data, tmp_path: Path) -> None:
+    robustness_suite(Grey(), data, CONFIG, folder=tmp_path)
+    run = SuiteRun(Grey(), data, CONFIG, folder=tmp_path, reference=Grey())
+    start = next(run.steps())
+    checks = sum(part.passes for part in run.parts if "check" in part.name)
+    assert start.total - start.done == checks
+
+
+def test_the_worst_case_counts_autoattack_and_smaller_radii(data) -> None:
+    attack = dataclasses.replace(CONFIG.attack, autoattack_eps_255=(40.0,))
+    run = SuiteRun(Grey(), data, dataclasses.replace(CONFIG, attack=attack))
+    small, middle, large = (Threat.of_eps_255(eps) for eps in (20.0, 40.0, 80.0))
+    arrays = {
+        key_of("worst", small): torch.tensor([1.0, 1.0, 1.0, 0.0]),
+        key_of("worst", middle): torch.tensor([1.0, 1.0, 0.0, 0.0]),
+        key_of("autoattack", middle): torch.tensor([1.0, 0.0, 0.0, 0.0]),
+        key_of("worst", large): torch.tensor([0.0, 1.0, 0.0, 1.0]),
+    }
+    worst = worst_cases(run._bench, arrays)
+    assert worst[key_of("worst", small)].tolist() == [1, 1, 1, 0]
+    assert worst[key_of("worst", middle)].tolist() == [1, 0, 0, 0]
+    assert worst[key_of("worst", large)].tolist() == [0, 0, 0, 0]
+
+
+def test_doubts_go_to_every_attack_of_their_norm() -> None:
+    ones = torch.ones(3)
+    given = [
+        mean_of("clean/accuracy", ones),
+        mean_of("attack/pgd-linf/eps_255=1", ones),
+        mean_of("attack/autoattack-linf/eps_255=1", ones, "it says so"),
+        mean_of("attack/cw-l2/median_l2", ones),
+        Measurement(f"{CHECK}linf", 1.0, (1.0, 1.0), 3, "weak"),
+    ]
+    reasons = {one.key: one.untrustworthy for one in doubted(given)}
+    assert reasons == {
+        "clean/accuracy": "",
+        "attack/pgd-linf/eps_255=1": "weak",
+        "attack/autoattack-linf/eps_255=1": "it says so; weak",
+        "attack/cw-l2/median_l2": "",
+    }
+
+
+def test_a_median_bears_images_that_nothing_fools() -> None:
+    values = torch.tensor([0.0, 1.0, 2.0, 3.0, torch.inf])
+    found = _median("attack/cw-l2/median_l2", values)
+    assert found.value == 2
+    assert found.interval == (0.0, torch.inf)
+    many = _median("x", torch.linspace(0, 1, 1001))
+    assert many.value == pytest.approx(0.5)
+    half = 1.96 * 0.5 / 1001**0.5  # of the median of a uniform variable
+    assert many.interval == pytest.approx((0.5 - half, 0.5 + half), abs=0.01)

@@ -1,0 +1,219 @@
+"""A comparison's numbers against loops, its checks, and how it reads as a table."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from clarep.errors import UserError
+from clarep.report.comparison import (
+    comparison_markdown,
+    comparison_table,
+    heading,
+    write_comparison,
+)
+from clarep.robustness.evaluation import Evaluation, Measurement
+from clarep.study.comparison import compare
+from clarep.study.runs import read_run
+
+
+def load(runs):
+    return [read_run(run) for run in runs]
+
+
+def accuracy_of(run):
+    return Evaluation.load(run / "robustness").arrays["clean/accuracy"].double().numpy()
+
+
+def cell(comparison, name, key):
+    row = next(row for row in comparison.rows if row.name == name)
+    return row.cells[comparison.measures.index(key)]
+
+
+def test_means_intervals_and_differences_are_those_of_a_loop(make_run):
+    vanilla = [make_run("vanilla", seed, 0.7) for seed in (0, 1, 2)]
+    other = [make_run("cadistill", seed, 0.8) for seed in (0, 1, 2)]
+    compared = compare(load([*vanilla, *other]))
+    assert compared.reference == "vanilla"
+    assert compared.measures == ("clean/accuracy", "attack/pgd-linf/eps_255=1", "calibration/ece")
+
+    found = cell(compared, "cadistill", "clean/accuracy")
+    means = [accuracy_of(run).mean() for run in other]
+    assert found.value == pytest.approx(np.mean(means))
+    half = stats.t.ppf(0.975, 2) * stats.sem(means)
+    assert found.interval == pytest.approx((np.mean(means) - half, np.mean(means) + half))
+
+    differences = []
+    for i in range(400):
+        ours = sum(accuracy_of(run)[i] for run in other) / 3
+        differences.append(ours - sum(accuracy_of(run)[i] for run in vanilla) / 3)
+    assert found.difference.value == pytest.approx(np.mean(differences))
+    rng, resampled = np.random.default_rng(9), []
+    for _ in range(1000):
+        resampled.append(np.mean([differences[i] for i in rng.integers(400, size=400)]))
+    expected = np.quantile(resampled, [0.025, 0.975])
+    assert found.difference.interval == pytest.approx(expected, abs=0.008)
+    assert found.verdict == "better"
+
+    back = cell(compare(load([*vanilla, *other]), reference="cadistill"), "vanilla", found.measure)
+    assert back.difference.value == pytest.approx(-found.difference.value)
+    assert back.verdict == "worse"
+
+
+def test_one_seed_has_the_interval_over_images(make_run):
+    run = make_run("vanilla")
+    compared = compare(load([run]))
+    stored = Evaluation.load(run / "robustness")["clean/accuracy"]
+    assert cell(compared, "vanilla", "clean/accuracy").interval == stored.interval
+    assert "ONE seed a method" in comparison_table(compared)
+
+
+def test_holm_corrects_over_methods_and_measures(make_run):
+    runs = [make_run(m, 0, a) for m, a in [("vanilla", 0.7), ("kd", 0.72), ("adv", 0.73)]]
+    compared = compare(load(runs))
+    tested = [c.difference for row in compared.rows for c in row.cells if c.difference]
+    assert compared.tests == len(tested) == 4  # two methods, two measures with per-image values
+    smallest = min(tested, key=lambda d: d.p_value)
+    assert smallest.p_holm == pytest.approx(min(1, 4 * smallest.p_value))
+    assert all(d.p_holm >= d.p_value for d in tested)
+
+
+def test_without_values_of_images_there_is_no_test(make_run):
+    runs = [make_run("vanilla"), make_run("kd", accuracy=0.9)]
+    compared = compare(load(runs))
+    found = cell(compared, "kd", "calibration/ece")
+    assert found.difference is None
+    assert found.verdict == "untested"
+    assert found.interval == (0.01, 0.2)
+
+
+def test_a_lower_gap_is_better(make_run, monkeypatch):
+    from clarep.study import comparison as module
+
+    runs = load([make_run("vanilla", accuracy=0.5), make_run("kd", accuracy=0.9)])
+    assert cell(compare(runs), "kd", "clean/accuracy").verdict == "better"
+    monkeypatch.setattr(module, "_LOWER_IS_BETTER", ("clean/*",))
+    assert cell(compare(runs), "kd", "clean/accuracy").verdict == "worse"
+    monkeypatch.undo()
+    assert "background/gap" in module._LOWER_IS_BETTER
+
+
+def test_a_measure_that_a_seed_lacks_has_no_figure(make_run):
+    extra = Measurement("background/gap", 0.2, (0.1, 0.3), 400)
+    runs = [make_run("vanilla", more=[extra]), make_run("kd"), make_run("kd", 1, more=[extra])]
+    compared = compare(load(runs))
+    assert cell(compared, "vanilla", "background/gap").value == 0.2
+    assert cell(compared, "kd", "background/gap") is None
+    row = next(line for line in comparison_table(compared).splitlines() if line.startswith("kd"))
+    assert "  \N{EN DASH}   " in row
+
+
+def test_measures_by_pattern(make_run):
+    runs = load([make_run("vanilla")])
+    assert compare(runs, ["attack/*"]).measures == ("attack/pgd-linf/eps_255=1",)
+    with pytest.raises(UserError, match="unknown measure 'clean/acuracy': did you mean clean/acc"):
+        compare(runs, ["clean/acuracy"])
+
+
+def test_variants_of_one_method_are_rows_of_their_own(make_run):
+    runs = [make_run("cadistill", 0, epochs=3), make_run("cadistill", 0, name="longer", epochs=9)]
+    assert [row.name for row in compare(load(runs)).rows] == ["cadistill", "longer"]
+
+
+def test_what_cannot_be_compared_is_said(make_run, tmp_path):
+    first = make_run("vanilla")
+    cases = {
+        "trained on other data .correlation: 0.9 there, 0.5 now": make_run("a", correlation=0.5),
+        "not measured alike .correlation: 0.0 there, 0.5 now": make_run("b", test_correlation=0.5),
+        "on other test images": make_run("c", labels=torch.zeros(400, dtype=torch.long)),
+        "both vanilla but differ .epochs: 3 there, 5 now": make_run("vanilla", 1, epochs=5),
+    }
+    for words, run in cases.items():
+        with pytest.raises(UserError, match=words) as raised:
+            compare(load([first, run]))
+        assert str(run) in str(raised.value)
+    with pytest.raises(UserError, match="both vanilla with seed 0"):
+        compare(load([first, first]))
+    with pytest.raises(UserError, match="nothing to compare"):
+        compare([])
+
+
+def test_an_incomplete_run_says_what_is_missing(make_run, tmp_path):
+    with pytest.raises(UserError, match=r"no student/config\.json"):
+        read_run(tmp_path)
+    run = make_run("vanilla")
+    (run / "robustness" / "evaluation.json").unlink()
+    with pytest.raises(UserError, match=r"no evaluation \(no evaluation\.json\)"):
+        read_run(run)
+    (run / "robustness" / "arrays.safetensors").unlink()
+    (run / "robustness").rmdir()
+    with pytest.raises(UserError, match="run clarep evaluate"):
+        read_run(run)
+    (run / "student" / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"cannot read .*config\.json"):
+        read_run(run)
+
+
+def test_untrustworthy_figures_are_marked_and_explained(make_run):
+    runs = [make_run("vanilla"), make_run("adv", untrustworthy="more steps help the attack")]
+    compared = compare(load(runs))
+    for text in (comparison_table(compared), comparison_markdown(compared)):
+        row = next(line for line in text.splitlines() if "adv" in line)
+        assert row.count("*not trustworthy*") == 1
+        assert "not trustworthy, adv, PGD 1/255: more steps help the attack" in text
+
+
+def test_the_files_hold_the_table(make_run, tmp_path):
+    runs = [make_run("vanilla", accuracy=0.6), make_run("kd", accuracy=0.9)]
+    compared = compare(load(runs))
+    paths = write_comparison(compared, tmp_path / "report")
+    found = cell(compared, "kd", "clean/accuracy")
+    with open(paths["csv"], newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    assert len(lines) == 6
+    line = next(r for r in lines if (r["method"], r["measure"]) == ("kd", "clean/accuracy"))
+    assert float(line["value"]) == found.value
+    assert float(line["p_holm"]) == found.difference.p_holm
+    assert line["verdict"] == "better"
+    content = json.loads(paths["json"].read_text())
+    assert content["rows"][1]["cells"][0]["difference"]["value"] == found.difference.value
+    assert content["verdicts"]["kd"]["clean/accuracy"] == "better"
+    markdown = paths["md"].read_text().splitlines()
+    assert markdown[0] == "| method | clean | PGD 1/255 | ECE |"
+    assert {line.count("|") for line in markdown[:4]} == {5}
+    assert f"{found.value:.3f} [" in markdown[3]
+    assert "▲" in markdown[3] and "▲" not in markdown[2]
+
+
+def test_other_seeds_and_no_reference_are_said(make_run):
+    runs = load([make_run("kd"), make_run("kd", 1), make_run("rkd")])
+    text = comparison_table(compare(runs))
+    assert "the methods were trained with other seeds: kd 0 1, rkd 0" in text
+    assert "there is no run of the method to compare with" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("attack/pgd-linf/eps_255=0.25", "PGD 0.25/255"),
+        ("attack/apgd-ce-linf/eps_255=1", "APGD-CE 1/255"),
+        ("attack/pgd-l2/eps_l2=0.5", "PGD L2 0.5"),
+        ("attack/worst-linf/eps_255=2", "worst 2/255"),
+        ("attack/cw-l2/median_l2", "attack/cw-l2/median_l2"),
+        ("background/gap", "BG-gap"),
+        ("ood/garments/auroc", "ood/garments/auroc"),
+    ],
+)
+def test_headings(key, expected):
+    assert heading(key) == expected
+
+
+def test_a_table_of_many_measures_stays_legible(make_run):
+    extra = [Measurement(f"ood/set{i}/auroc", 0.5, (0.4, 0.6), 400) for i in range(12)]
+    text = comparison_table(compare(load([make_run("vanilla", more=extra)]), ["*"]))
+    assert all(f"ood/set{i}/auroc" in text for i in range(12))
+    assert "0.500 [0.40, 0.60]" in text
+    assert max(map(len, text.splitlines())) <= 200

@@ -1,0 +1,203 @@
+"""What a recipe builds, where, in which order, and what it never builds twice."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from clarep.clarid.canonical_set import CanonicalSet
+from clarep.distill.train import STUDENT_FILE
+from clarep.errors import UserError
+from clarep.study.comparison import compare
+from clarep.study.plan import Study
+from clarep.study.recipe import load_recipe, with_top
+from clarep.study.runner import missing_jobs, turns
+from clarep.study.runs import read_run
+
+
+def named(jobs):
+    return [(job.kind, job.name) for job in jobs]
+
+
+def build(study: Study):
+    """Build all that is missing; returns what was built."""
+    built = []
+    for turn in turns(study):
+        for _ in turn.parts:
+            pass
+        built.append(turn.job)
+    return built
+
+
+@pytest.fixture(scope="session")
+def _built(tmp_path_factory):
+    return {}
+
+
+@pytest.fixture
+def out(tmp_path: Path, write_recipe, _built, tmp_path_factory) -> Path:
+    """A copy of the folder in which the quick recipe was run, once for all tests."""
+    import shutil
+
+    if "out" not in _built:
+        _built["out"] = tmp_path_factory.mktemp("study") / "out"
+        _built["jobs"] = named(build(Study(load_recipe(write_recipe()), _built["out"])))
+    shutil.copytree(_built["out"], tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_a_study_from_nothing(out, write_recipe, _built):
+    assert _built["jobs"] == [
+        ("canonical set", "top"),
+        ("canonical set", "none"),
+        ("student", "vanilla seed 0"),
+        ("evaluation", "vanilla seed 0"),
+        ("student", "cadistill seed 0"),
+        ("evaluation", "cadistill seed 0"),
+        ("student", "guidance-only seed 0"),
+        ("evaluation", "guidance-only seed 0"),
+    ]
+    study = Study(load_recipe(write_recipe()), out)
+    assert missing_jobs(study) == []
+    for job in study.jobs:
+        prefix = job.name.replace(" ", "-").replace("seed-", "seed")
+        assert job.folder.parent.name == ("store" if job.kind == "canonical set" else "runs")
+        assert job.folder.name.startswith(f"{prefix}-")
+        assert len(job.folder.name.rsplit("-", 1)[1]) == 12
+    top, none = (CanonicalSet.load(job.folder) for job in study.jobs[:2])
+    assert study.canonical == top.folder
+    assert top.tensors["index"].tolist() == none.tensors["index"].tolist()
+    assert none.manifest["config"]["clarid"]["kind"] == "none"
+    compared = compare([read_run(run) for run in study.runs])
+    assert [row.name for row in compared.rows] == ["vanilla", "cadistill", "guidance-only"]
+    assert compared.tests == 2  # accuracy; ECE has no per-image values
+
+
+def test_nothing_is_built_twice(out, write_recipe, monkeypatch):
+    monkeypatch.setattr("clarep.study.sets.identify", lambda *_, **__: pytest.fail("a set"))
+    monkeypatch.setattr("clarep.study.students.StudentRun", lambda *_, **__: pytest.fail("a run"))
+    assert build(Study(load_recipe(write_recipe()), out)) == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ({"seeds": "[0, 1]"}, ["student", "evaluation"] * 3),
+        ({"epochs": "3"}, ["student", "evaluation"] * 3),
+        ({"images": "10"}, ["evaluation"] * 3),
+        ({"fraction": "0.5"}, ["canonical set"] * 2 + ["student", "evaluation"] * 2),
+        ({"k": "5"}, ["canonical set"] * 2 + ["student", "evaluation"] * 2),
+        ({"methods": '["vanilla", "class-mean"]'}, ["student", "evaluation"]),
+        ({"methods": '["vanilla", "random"]'}, ["canonical set", "student", "evaluation"]),
+        ({"methods": '["cadistill"]'}, ["evaluation"]),  # there is no vanilla beside it
+    ],
+)
+def test_another_recipe_builds_what_it_does_not_share(out, write_recipe, lines, expected):
+    study = Study(load_recipe(write_recipe("other", **lines)), out)
+    assert [job.kind for job in missing_jobs(study)] == expected
+
+
+def test_what_is_added_stands_beside_what_was_there(out, write_recipe):
+    first = Study(load_recipe(write_recipe()), out)
+    more = Study(load_recipe(write_recipe("other", seeds="[0, 1]")), out)
+    assert len(build(more)) == 6
+    compared = compare([read_run(run) for run in more.runs])
+    assert [row.seeds for row in compared.rows] == [(0, 1)] * 3
+    assert missing_jobs(first) == []
+
+
+def test_an_interrupted_study_goes_on(tmp_path, out, write_recipe):
+    """Stopped in the middle of each kind of job; then it ends with the same weights."""
+    recipe = load_recipe(write_recipe())
+    other = tmp_path / "other"
+    study = Study(recipe, other)
+    for turn in turns(study):
+        next(turn.parts)  # begun, no more
+        if turn.job.kind == "student":
+            next(turn.parts)  # an epoch
+        turn.parts.close()
+        again = next(iter(turns(Study(recipe, other))))
+        assert again.job.name == turn.job.name
+        for _ in again.parts:
+            pass
+    assert missing_jobs(study) == []
+    for run in study.runs:
+        weights = [folder / "runs" / run.name / "student" / STUDENT_FILE for folder in (other, out)]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_damage_is_mended(out, write_recipe):
+    study = Study(load_recipe(write_recipe()), out)
+    run = next(iter(study.runs))
+    weights = run / "student" / STUDENT_FILE
+    weights.write_bytes(weights.read_bytes()[:-1])
+    shard = next(study.jobs[0].folder.glob("*.safetensors"))
+    shard.unlink()
+    assert named(missing_jobs(study)) == [("canonical set", "top"), ("student", "vanilla seed 0")]
+    build(study)
+    assert missing_jobs(study) == []
+
+
+def test_an_existing_set_gives_the_controls_its_images(out, write_recipe):
+    recipe = load_recipe(write_recipe())
+    folder = Study(recipe, out).jobs[0].folder
+    moved = folder.rename(out / "canon")
+    study = Study(with_top(recipe, moved), out)
+    assert missing_jobs(study) == []  # the same content has the same address
+    assert study.canonical == moved
+
+
+def test_an_existing_set_that_does_not_fit(out, write_recipe):
+    recipe = load_recipe(write_recipe())
+    top, none = (job.folder for job in Study(recipe, out).jobs[:2])
+    with pytest.raises(UserError, match="holds none directions"):
+        Study(with_top(recipe, none), out)
+    with pytest.raises(UserError, match="holds no canonical set"):
+        Study(with_top(recipe, out), out)
+    other = load_recipe(write_recipe("other", teacher='"backdrops"'))
+    with pytest.raises(UserError, match="the recipe's teacher is 'backdrops'"):
+        Study(with_top(other, top), out)
+    other = load_recipe(write_recipe("other", data='"backdrops"'))
+    with pytest.raises(UserError, match=r"made of other images than the recipe's \[data\]"):
+        Study(with_top(other, top), out)
+
+
+def test_guidance_only_wants_guidance(tmp_path, write_recipe):
+    path = write_recipe(steps="2\nguidance = 1.0")
+    with pytest.raises(UserError, match="guidance-only decodes with a guidance above 1"):
+        Study(load_recipe(path), tmp_path / "out")
+
+
+def test_one_classifier_for_all_who_ask_it(tmp_path, write_recipe):
+    lines = {
+        "methods": '["kd", "vanilla", "rkd"]',
+        "seeds": '[0, 1]\nclassifier_student = "resnet8"',
+    }
+    study = Study(load_recipe(write_recipe(**lines)), tmp_path / "out")
+    kinds = [job.kind for job in study.jobs]
+    assert kinds.count("classifier") == 1
+    assert kinds.index("classifier") < kinds.index("student")
+    assert named(study.jobs)[1] == ("student", "vanilla seed 0")  # first, whatever the order given
+    for turn, _ in zip(turns(study), range(5), strict=False):
+        for _ in turn.parts:
+            pass
+    kd = next(job for job in study.jobs if job.name == "kd seed 0")
+    assert json.loads((kd.folder / "student/config.json").read_text())["classifier_sha256"]
+
+
+def test_time_left_comes_from_jobs_of_the_same_kind(out, write_recipe):
+    study = Study(load_recipe(write_recipe("other", seeds="[0, 1]")), out)
+    seconds = {
+        "student vanilla resnet8": [10.0, 20.0],
+        "student cadistill resnet8": [30.0],
+        "student guidance-only resnet8": [40.0],
+        "evaluation resnet8": [5.0],
+    }
+    (out / "store/seconds.json").write_text(json.dumps(seconds))
+    assert next(turns(study)).seconds_left == 15 + 30 + 40 + 3 * 5
+    seconds.pop("student guidance-only resnet8")  # then: the mean of all students
+    (out / "store/seconds.json").write_text(json.dumps(seconds))
+    assert next(turns(study)).seconds_left == 15 + 30 + 20 + 3 * 5
+    for text in ('{"student vanilla resnet8": [1]}', "{", '{"student": 3}'):
+        (out / "store/seconds.json").write_text(text)
+        assert next(turns(study)).seconds_left is None

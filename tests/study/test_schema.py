@@ -1,0 +1,128 @@
+"""TOML tables into dataclasses: what is taken, and what each mistake says."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from clarep.errors import UserError
+from clarep.study.schema import build, read_toml
+
+
+@dataclass(frozen=True)
+class Inner:
+    weight: float = 1.0
+    steps: int = 5
+
+
+@dataclass(frozen=True)
+class Settings:
+    count: int
+    rate: float = 0.1
+    k: int | float | str = 4
+    name: str | None = None
+    is_on: bool = False
+    mode: Literal["fast", "slow"] = "fast"
+    place: Path | None = None
+    eps: tuple[float, ...] = (1.0,)
+    pair: tuple[int, str] = (1, "a")
+    inner: Inner = field(default_factory=Inner)
+    free: Mapping[str, Any] = field(default_factory=dict)
+
+
+def made(text: str, tmp_path: Path) -> Settings:
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    return build(Settings, read_toml(path), "x.toml: [train]")
+
+
+def test_every_type(tmp_path):
+    text = """
+    count = 3
+    rate = 2
+    k = "energy:0.8"
+    name = "n"
+    is_on = true
+    mode = "slow"
+    place = "a/b"
+    eps = [0.5, 1, 2]
+    pair = [7, "z"]
+    inner = {weight = 2, steps = 1}
+    free = {anything = 1}
+    """
+    expected = Settings(
+        count=3,
+        rate=2.0,
+        k="energy:0.8",
+        name="n",
+        is_on=True,
+        mode="slow",
+        place=Path("a/b"),
+        eps=(0.5, 1.0, 2.0),
+        pair=(7, "z"),
+        inner=Inner(2.0, 1),
+        free={"anything": 1},
+    )
+    built = made(text, tmp_path)
+    assert built == expected
+    assert isinstance(built.rate, float)
+    assert isinstance(built.eps[1], float)
+
+
+@pytest.mark.parametrize(("given", "kind"), [("3", int), ("0.25", float), ('"energy:0.5"', str)])
+def test_a_union_keeps_the_type_that_was_given(given, kind, tmp_path):
+    assert type(made(f"count = 1\nk = {given}", tmp_path).k) is kind
+
+
+def test_what_is_absent_keeps_its_default(tmp_path):
+    assert made("count = 1", tmp_path) == Settings(count=1)
+
+
+WRONG = {
+    "unknown": ("count = 1\nrte = 2", "x.toml: [train] unknown key 'rte': did you mean rate"),
+    "lacking": ("", "x.toml: [train] lacks count"),
+    "text for a number": ('count = "1"', "count = '1' is of the wrong type: give a whole number"),
+    "fraction for a whole": ("count = 1.5", "count = 1.5 is of the wrong type"),
+    "bool for a whole": ("count = true", "count = True is of the wrong type"),
+    "bool for a number": ("count = 1\nrate = true", "rate = True is of the wrong type"),
+    "number for bool": ("count = 1\nis_on = 1", "give true or false"),
+    "literal": ('count = 1\nmode = "fsat"', "mode: unknown value 'fsat': did you mean fast"),
+    "list": ("count = 1\neps = 2", "eps = 2 is of the wrong type: give a list in [brackets]"),
+    "item": ('count = 1\neps = ["a"]', "eps = 'a' is of the wrong type: give a number"),
+    "length": ("count = 1\npair = [1]", "give a list of 2"),
+    "inner": ("count = 1\ninner = 2", "inner = 2 is of the wrong type: give a table"),
+    "inner key": ("count = 1\ninner = {wieght = 2}", "[train] inner: unknown key 'wieght': did"),
+    "union": ("count = 1\nk = [1]", "give a whole number or a number or a string in quotes"),
+    "optional": ("count = 1\nname = 2", "name = 2 is of the wrong type: give a string in quotes"),
+    "free": ("count = 1\nfree = 2", "free = 2 is of the wrong type: give a table"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_mistake_names_file_table_key_and_mend(case, tmp_path):
+    text, words = WRONG[case]
+    with pytest.raises(UserError) as raised:
+        made(text, tmp_path)
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_fields_that_may_not_be_given(tmp_path):
+    with pytest.raises(UserError, match="unknown key 'rate'"):
+        build(Settings, {"count": 1, "rate": 0.2}, "x", without=("rate",))
+
+
+def test_no_such_file_and_no_toml(tmp_path):
+    with pytest.raises(UserError, match=r"there is no recipe at .*no\.toml"):
+        read_toml(tmp_path / "no.toml")
+    with pytest.raises(UserError, match="is a folder"):
+        read_toml(tmp_path)
+    path = tmp_path / "bad.toml"
+    path.write_text("a = ")
+    with pytest.raises(UserError, match="is not valid TOML"):
+        read_toml(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="is not valid TOML"):
+        read_toml(path)

@@ -1,0 +1,115 @@
+"""The bootstrap, Holm and t against naive loops, scipy, and simulations of what they promise."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from clarep.study.statistics import bootstrap_means, holm, paired_bootstrap, t_interval
+
+
+def naive_holm(p_values):
+    """Holm's rule, word by word: the i-th smallest of m times m - i + 1, never falling."""
+    m = len(p_values)
+    adjusted = [0.0] * m
+    largest = 0.0
+    for rank, i in enumerate(sorted(range(m), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (m - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_holm_is_the_naive_loop(seed):
+    rng = np.random.default_rng(seed)
+    p_values = list(rng.random(rng.integers(1, 12)) ** 3)
+    p_values += p_values[: seed % 3]  # ties
+    assert holm(p_values) == pytest.approx(naive_holm(p_values), abs=1e-15)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_holm_holds_the_family_wise_rate():
+    rng = np.random.default_rng(0)
+    families = rng.random((4000, 10))
+    wrong = np.mean([min(holm(list(family))) < 0.05 for family in families])
+    assert 0.038 < wrong < 0.062  # 0.0489 for independent tests
+
+
+def test_resampled_means_are_the_naive_loop(monkeypatch):
+    from clarep.study import statistics
+
+    monkeypatch.setattr(statistics, "_PICKS_AT_ONCE", 70)  # ten resamples at once, then the rest
+    values = np.random.default_rng(1).normal(size=(7, 3))
+    means = bootstrap_means(values, resamples=25, seed=5)
+    rng = np.random.default_rng(5)
+    expected = []
+    for count in (10, 10, 5):
+        for picks in rng.integers(7, size=(count, 7)):
+            expected.append([sum(values[i, j] for i in picks) / 7 for j in range(3)])
+    assert means == pytest.approx(np.array(expected), abs=1e-14)
+
+
+def test_a_paired_interval_is_scipys():
+    rng = np.random.default_rng(2)
+    differences = rng.choice([-1.0, 0.0, 1.0], p=[0.1, 0.7, 0.2], size=(300, 1))
+    intervals, _ = paired_bootstrap(differences, resamples=20_000)
+    theirs = stats.bootstrap(
+        (differences[:, 0],), np.mean, n_resamples=20_000, method="percentile", rng=rng
+    ).confidence_interval
+    assert intervals[0] == pytest.approx([theirs.low, theirs.high], abs=0.008)
+
+
+def test_a_paired_p_value_is_near_students_for_many_images():
+    rng = np.random.default_rng(3)
+    differences = rng.normal(size=(800, 8)) + np.linspace(0, 0.1, 8)
+    _, p_values = paired_bootstrap(differences, resamples=20_000)
+    expected = stats.ttest_1samp(differences, 0).pvalue
+    assert p_values == pytest.approx(expected, abs=0.015)
+
+
+def test_the_paired_test_errs_at_five_percent_where_nothing_differs():
+    """Two students that are right on the same images but for some, by chance alone."""
+    rng = np.random.default_rng(4)
+    hard = rng.random((200, 1000))  # 200 images in each of 1,000 studies
+    first, second = ((hard + 0.3 * rng.normal(size=hard.shape)) < 0.7 for _ in range(2))
+    _, p_values = paired_bootstrap(first.astype(float) - second, resamples=1000)
+    assert 0.035 < np.mean(p_values < 0.05) < 0.065  # 3 standard errors are 0.021
+
+
+def test_intervals_cover_and_differences_are_found():
+    rng = np.random.default_rng(5)
+    probabilities = [0.05, 0.8, 0.15]  # worse, equal, better
+    differences = rng.choice([-1.0, 0.0, 1.0], p=probabilities, size=(300, 1000))
+    intervals, p_values = paired_bootstrap(differences, resamples=1000)
+    low, high = intervals.T
+    covered = (low <= 0.1) & (high >= 0.1)
+    assert 0.925 < covered.mean() < 0.97
+    assert np.mean(p_values < 0.05) > 0.95
+
+
+def test_equal_columns_are_never_different():
+    _, p_values = paired_bootstrap(np.zeros((50, 2)), resamples=200)
+    assert p_values.tolist() == [1.0, 1.0]
+
+
+def test_the_smallest_p_value_says_how_many_resamples_there_were():
+    _, p_values = paired_bootstrap(np.ones((50, 1)), resamples=199)
+    assert p_values[0] == 1 / 200
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_does_not():
+    values = np.random.default_rng(6).normal(size=(40, 2))
+    first, again, other = (bootstrap_means(values, 50, seed) for seed in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_t_interval_is_scipys(count):
+    values = list(np.random.default_rng(count).normal(size=count))
+    expected = stats.t.interval(0.95, count - 1, loc=np.mean(values), scale=stats.sem(values))
+    assert t_interval(values) == pytest.approx(expected)
