@@ -8,7 +8,7 @@ demo: .venv/ready
 	$(BIN)/clarep demo --out runs/demo
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 4
 
 lint: .venv/ready
 	$(BIN)/ruff check src tests

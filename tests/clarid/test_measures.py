@@ -275,7 +275,7 @@ def test_the_table_and_its_files(measured, tmp_path):
     both = {name.replace("interval", end) for name in intervals for end in ("low", "high")}
     assert set(table[0]) == set(stored[0]) - intervals | both
     numbers = [value for name, value in table[0].items() if name != "kind"]
-    assert all(float(value) >= 0 for value in numbers)
+    assert all(math.isfinite(float(value)) for value in numbers)
 
 
 def test_a_row_without_an_interval_has_empty_cells(measured, tmp_path):

@@ -4,17 +4,16 @@
 paper leaves open, and what was chosen, stands in docs/method.md.
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from clarep.clarid.config import ClaridConfig, check_config, resolve_sigma, resolve_tap
 from clarep.clarid.directions import (
-    Kind,
     energy_share,
     find_directions,
     k_for_energy,
@@ -22,47 +21,14 @@ from clarep.clarid.directions import (
     project_out,
 )
 from clarep.engine.cost import Ledger
-from clarep.errors import UserError, unknown_name
+from clarep.errors import UserError
 from clarep.geometry.jacobian import Engine, Jacobian, probe_engine
-from clarep.geometry.subspace import Measure, Subspace
+from clarep.geometry.subspace import Subspace
 from clarep.sampling.decode import decode, invert, psnr
 from clarep.sampling.ode import Denoiser
 from clarep.teachers.teacher import Teacher
 
-_DEFAULT_T = 0.85
-
-
-@dataclass(frozen=True)
-class ClaridConfig:
-    """How canonical latent representations are found."""
-
-    t: float | None = None
-    """Where to invert to, as a share of the teacher's time axis; 0.85 unless --sigma is given."""
-    sigma: float | None = None
-    """Where to invert to, as a noise level; instead of --t."""
-    tap: str = "mid"
-    """Layer whose Jacobian is taken; mid is the family's default."""
-    k: int | float | str = 0.04
-    """Directions to project out: a number, a share of the latent's dimension, or energy:SHARE."""
-    guidance: float = 3.0
-    """Classifier-free guidance of the decoding after the projection; 1 is none."""
-    steps: int = 8
-    """Steps of the inversion and of each decoding."""
-    solver: Literal["euler", "heun"] = "heun"
-    """How the ODE is walked down: euler is DDIM, heun is of second order at twice the cost."""
-    inversion: Literal["euler", "heun", "fixed_point"] = "heun"
-    """How the ODE is walked up; fixed_point nearly undoes euler, at six times its cost; choose
-    --solver euler with it."""
-    kind: Kind = "top"
-    """Directions: top is CLARID; bottom, middle, random and none are controls."""
-    branch: Literal["conditional", "null"] = "conditional"
-    """Label under which the Jacobian is taken."""
-    measure: Measure = "energy"
-    """What the solver's tolerance bounds: missing captured energy, or worst principal angle."""
-    tolerance: float = 0.01
-    """Missing share of the optimal captured energy (or angle in radians) at which it stops."""
-    memory_mb: float = 1024.0
-    """Bound on the memory of one chunk of Jacobian products, in MiB."""
+__all__ = ["CLARep", "Clarid", "ClaridConfig"]
 
 
 @dataclass(frozen=True)
@@ -115,9 +81,9 @@ class Clarid:
         teacher.check_attributes()
         self.teacher = teacher
         self.config = config = replace(config or ClaridConfig(), **settings)
-        self.sigma_te = _resolve_sigma(teacher, config)
-        self.tap = _resolve_tap(teacher, config.tap)
-        _check_config(config)
+        self.sigma_te = resolve_sigma(teacher, config)
+        self.tap = resolve_tap(teacher, config.tap)
+        check_config(config)
         channels, height, width = teacher.latent_shape
         self.num_dirs = parse_k(config.k, channels * height * width)
         self.ledger = Ledger()
@@ -273,41 +239,3 @@ class Clarid:
 def _check_count(what: str, count: int, images: int) -> None:
     if count != images:
         raise UserError(f"{images} images came with {count} {what}: give one for each image")
-
-
-def _check_config(config: ClaridConfig) -> None:
-    """Raise UserError for a value that no teacher would take."""
-    for field in fields(config):
-        # The types are Literals: the command line checks them, a caller in Python may not.
-        names = get_args(field.type)
-        value = getattr(config, field.name)
-        if names and all(isinstance(name, str) for name in names) and value not in names:
-            raise unknown_name(field.name, str(value), names)
-    if config.inversion == "fixed_point" and config.solver != "euler":
-        raise UserError(
-            "inversion fixed_point belongs to solver euler, whose steps it nearly undoes, and "
-            f"solver is {config.solver}: choose solver euler with it (--solver euler)"
-        )
-    if not 0 <= config.guidance < math.inf:
-        raise UserError(f"guidance {config.guidance:g} is outside [0, inf): give 1 (none) or more")
-    if not 0 < config.tolerance < 1:
-        raise UserError(f"tolerance {config.tolerance:g} is outside (0, 1): give 0.01, say")
-    if config.steps < 1:
-        raise UserError(f"{config.steps} steps are too few: give at least 1")
-    if not 0 < config.memory_mb < math.inf:
-        raise UserError(f"memory_mb {config.memory_mb:g} is not above 0: give 1024, say")
-
-
-def _resolve_sigma(teacher: Teacher, config: ClaridConfig) -> float:
-    if config.sigma is not None and config.t is not None:
-        raise UserError("both t and sigma are given: give one of them")
-    if config.sigma is None:
-        return teacher.sigma_from_t(_DEFAULT_T if config.t is None else config.t)
-    teacher.check_sigma(config.sigma)
-    return config.sigma
-
-
-def _resolve_tap(teacher: Teacher, tap: str) -> str:
-    resolved = teacher.default_tap if tap == "mid" else tap
-    teacher.check_tap(resolved)
-    return resolved

@@ -36,8 +36,8 @@ def parse_k(k: int | float | str, n: int) -> int | None:
     count = round(k * n) if share else int(k)
     if not 1 <= count <= n:
         raise UserError(
-            f"k = {k} means {count} directions, outside 1 to {n}, the latent's dimension: "
-            "choose a number or share inside"
+            f"k = {k} means {count} directions, outside 1 to {n}, the latent's dimension: give a "
+            "whole number or a share (0.04) inside, or kind none (--kind none) to remove nothing"
         )
     return count
 
@@ -45,13 +45,18 @@ def parse_k(k: int | float | str, n: int) -> int | None:
 def energy_share(k: str) -> float:
     """Return the share in "energy:SHARE". Raises UserError if it is not in (0, 1)."""
     try:
-        share = float(k.removeprefix(_ENERGY)) if k.startswith(_ENERGY) else -1.0
+        share = float(k.removeprefix(_ENERGY)) if k.startswith(_ENERGY) else None
     except ValueError:
-        share = -1.0
-    if not 0 < share < 1:
+        share = None
+    if share is None:
         raise UserError(
             f"k = '{k}' is not understood: give a number (128), a share of the dimension (0.04) "
             f"or a share of the energy ({_ENERGY}0.8)"
+        )
+    if not 0 < share < 1:
+        raise UserError(
+            f"k = '{k}' is no share of the energy: what follows {_ENERGY} must lie between 0 and "
+            f"1, such as {_ENERGY}0.8"
         )
     return share
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 
 from clarep.data.labelled import LabelledImages, readable_indices
 from clarep.data.load import DataConfig, DataOptions, load_data
@@ -21,7 +22,7 @@ class Show:
     """Write a labelled contact sheet of a data set: one row a class."""
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
-    """Garments, backdrops, or a path: class folders, an .npz, or CIFAR-10's batches."""
+    """A name (garments, backdrops) or a path: class folders, an .npz, or CIFAR-10's batches."""
     options: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
     """How the data set is read."""
     columns: int = 10
@@ -29,7 +30,7 @@ class Show:
     seed: int | None = None
     """Choose the images at random with this seed; without it, the first of each class."""
     skip_bad: bool = False
-    """Go on without unreadable images, and list them."""
+    """Go on without unreadable images, count the others, and list them; decodes all first."""
     out: Path = Path("sheet.png")
     """The sheet, a PNG."""
     json: bool = False
@@ -44,12 +45,18 @@ class Show:
         if self.seed is not None:
             check_seed(self.seed)
         data = load_data(DataConfig(data=self.name, **vars(self.options)))
-        chosen = choose_by_class(data.labels, len(data.class_names), self.columns, self.seed)
-        readable, bad = readable_indices(data, np.concatenate(chosen), self.skip_bad)
-        sheet = class_sheet(data, [indices[np.isin(indices, readable)] for indices in chosen])
+        kept, bad = np.arange(len(data)), list[str]()
+        if self.skip_bad:
+            kept, bad = readable_indices(data, kept, skip_bad=True)
+        classes = len(data.class_names)
+        shown = choose_by_class(data.labels[kept], classes, self.columns, self.seed)
+        chosen = [kept[places] for places in shown]
+        if not self.skip_bad:
+            readable_indices(data, np.concatenate(chosen), skip_bad=False)
+        sheet = class_sheet(data, chosen)
         with atomic_path(self.out) as temporary:
             sheet.save(temporary, format="PNG")
-        summary = _Summary.of(data, int(readable[0]), self.out, bad)
+        summary = _Summary.of(data, kept, int(np.concatenate(chosen)[0]), self.out, bad)
         print(json.dumps(asdict(summary), indent=2) if self.json else summary.lines())
 
 
@@ -77,12 +84,19 @@ class _Summary:
     skipped: list[str]
 
     @classmethod
-    def of(cls, data: LabelledImages, readable: int, out: Path, bad: list[str]) -> "_Summary":
-        counts = np.bincount(data.labels, minlength=len(data.class_names))
+    def of(
+        cls,
+        data: LabelledImages,
+        kept: NDArray[np.int64],
+        readable: int,
+        out: Path,
+        bad: list[str],
+    ) -> "_Summary":
+        counts = np.bincount(data.labels[kept], minlength=len(data.class_names))
         return cls(
             out=str(out),
             name=data.name,
-            images=len(data),
+            images=len(kept),
             classes=len(data.class_names),
             image_size=list(data.read(readable).shape[:2]),
             images_per_class=dict(zip(data.class_names, counts.tolist(), strict=True)),

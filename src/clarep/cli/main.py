@@ -6,20 +6,28 @@ import io
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, Union, runtime_checkable
 
 import tyro
 
 from clarep.cli.bench import Bench
 from clarep.cli.card import Card
+from clarep.cli.compare import Compare
 from clarep.cli.data import Data
 from clarep.cli.demo import Demo
+from clarep.cli.distill import Distill
+from clarep.cli.evaluate import Evaluate
 from clarep.cli.identify import Identify
+from clarep.cli.mistakes import check_arguments
+from clarep.cli.report import Report
+from clarep.cli.run_recipe import RunRecipe
 from clarep.cli.select import Select
 from clarep.cli.train_judge import TrainJudge
 from clarep.cli.train_teacher import TrainTeacher
 from clarep.errors import UserError
 
+# A new command is one entry here, and one in _RESUMABLE if it goes on after a kill.
 _COMMANDS: dict[str, type] = {
     "demo": Demo,
     "data": Data,
@@ -29,8 +37,13 @@ _COMMANDS: dict[str, type] = {
     "bench": Bench,
     "identify": Identify,
     "select": Select,
+    "distill": Distill,
+    "evaluate": Evaluate,
+    "compare": Compare,
+    "run": RunRecipe,
+    "report": Report,
 }
-_RESUMABLE = (Demo, TrainTeacher, Identify, Select)
+_RESUMABLE = (Demo, TrainTeacher, Identify, Select, Distill, Evaluate, RunRecipe)
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CANNOT_WRITE = (
@@ -53,7 +66,21 @@ class Command(Protocol):
         """Do what the command says."""
 
 
+@dataclass(frozen=True)
+class _Mistaken:
+    """What was given instead of a command: running it tells the mistake."""
+
+    mistake: UserError
+
+    def run(self) -> None:
+        raise self.mistake
+
+
 def _parse(arguments: Sequence[str]) -> Command:
+    try:
+        check_arguments(arguments, _COMMANDS)
+    except UserError as mistake:
+        return _Mistaken(mistake)
     # The suppressed None makes a table of one command a union too.
     members = (
         *(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in _COMMANDS.items()),

@@ -23,6 +23,11 @@ def note(text: str) -> None:
     print(f"clarep: note: {text}", file=sys.stderr)
 
 
+def warn(text: str) -> None:
+    """Say on stderr why a run's result should not be trusted."""
+    print(f"clarep: warning: {text}", file=sys.stderr)
+
+
 def note_other_classes(teacher: Teacher, data: LabelledImages) -> None:
     """Say so where the classes of the data are not named as the teacher's."""
     ours, theirs = tuple(data.class_names), tuple(teacher.class_names)

@@ -15,6 +15,8 @@ from clarep.errors import UserError
 
 # A new block this small, against the root mean square singular value, may be amplified rounding.
 _NEARLY_CLOSED = 1e-2
+# A block whose singular values span less than that needs no third round against the basis.
+_WELL_CONDITIONED = 0.05
 Product = Callable[[Tensor], Tensor]
 
 
@@ -31,6 +33,8 @@ class Krylov:
         right: (B, n, d), empty before the first `expand`.
         left: (B, m, a).
         small: J in these bases, (B, a, d), float64.
+        ahead: `small` with the columns of the block that will be appended next, as far as J^T
+            left tells them: (B, a, d + r), float64. Its singular values are those of J^T left.
         backs: J^T left, (B, n, a).
         products: directions that each image was multiplied with.
         exact: (B,), whether `right` holds J's top directions but for rounding, if it holds
@@ -65,7 +69,8 @@ class Krylov:
         self.products = image.shape[2] + self.left.shape[2]
         self.right = image.new_zeros(batch, n, 0)
         self.small = image.new_zeros(batch, self.left.shape[2], 0, dtype=torch.float64)
-        self._next, _, self._kept = self._extend(self.right, self.backs)
+        self._next, into, self._kept = self._extend(self.right, self.backs)
+        self.ahead = into.mT.double()
         self._narrowed = False  # right lacks a part of backs, so that nothing tells a closed space
         self.exact = torch.zeros_like(self._scale, dtype=torch.bool)
         self.closes_early = False
@@ -88,6 +93,10 @@ class Krylov:
         self.products += image.shape[2] + left_new.shape[2]
         complete |= _closed(kept_left) & self._vanishes(back)
         self._next, into, self._kept = self._extend(self.right, back, self._width)
+        coupling = into[:, self.right.shape[2] :].mT.double()  # (B, new in left, r)
+        above = self.left.shape[2] - coupling.shape[1]
+        coupling = torch.nn.functional.pad(coupling, (0, 0, above, 0))
+        self.ahead = torch.cat([self.small, coupling], dim=2)
         self._narrowed = self._narrowed or back.shape[2] > self._next.shape[2]
 
         self.exact = complete | _closed(kept_left) | _closed(self._kept)
@@ -123,6 +132,12 @@ class Krylov:
         onto = onto + correction
         q, r = torch.linalg.qr(rest)
         u, s, _ = torch.linalg.svd(r, full_matrices=False)
+        if s.shape[1] >= wide > 0:
+            least = torch.maximum(self._floor, _WELL_CONDITIONED * s[:, 0])
+            if bool((s[:, wide - 1] > least).all()):
+                new = (q @ u)[:, :, :wide]
+                kept = torch.ones_like(s[:, :wide], dtype=torch.bool)
+                return new, torch.cat([onto, new.mT @ rest], dim=1), kept
         kept = (s > self._floor[:, None])[:, None, :wide]
         new = torch.zeros(batch, n, wide, dtype=block.dtype, device=block.device)
         count = min(wide, s.shape[1])

@@ -16,8 +16,8 @@ from clarep.geometry.dense import check_k, exact_right_singular_vectors
 from clarep.geometry.krylov import Krylov, Product, check_finite, check_not_zero
 
 Measure = Literal["energy", "angle"]
-_FLAT = 1.5  # see _Progress
-_FLAT = 1.5  # see _Progress
+_FLAT = 1.5  # see _EnergyProgress
+_MANY_IMAGES = 8  # of a batch that fills the processor with small blocks too
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,9 @@ def top_right_singular_subspace(
         start: a guess of the subspace (from a neighbouring noise level, say), any width; where
             it is wider than a block, the directions added later still come by the block. A
             random direction is added to it, as a guess may be blind.
-        block_size: directions added at a time; by default an eighth of k, at least 8:
-            small blocks need the fewest products (docs/solver.md), large ones are faster each.
+        block_size: directions added at a time; small blocks need the fewest products
+            (docs/solver.md), large ones are faster each where the batch is small. By default
+            an eighth of k, of 8 images or more a sixteenth; at least 8.
         max_products: stop once they are used, whatever the error; k directions need about 4 k.
         exact: form J by min(m, n) products instead, whatever the options above say, and take
             its singular vectors in float64. For small n, and to check the solver.
@@ -88,7 +89,8 @@ def top_right_singular_subspace(
         dense = check_finite(rmatmat(eye).mT if m < n else matmat(eye))
         check_not_zero(dense.flatten(1).norm(dim=1))
         return subspace_of_dense(dense, exact_right_singular_vectors(dense, k))
-    width = min(block_size or max(8, math.ceil(k / 8)), m, n)
+    share = 16 if batch >= _MANY_IMAGES else 8
+    width = min(block_size or max(8, math.ceil(k / share)), m, n)
     given = 0 if start is None else start.shape[2]
     columns = max(0 if start is None else 1, width - given)
     random = torch.randn(batch, n, columns, generator=generator, dtype=dtype).to(device)
@@ -135,15 +137,16 @@ def _climb(
     may_close: bool,
 ) -> Subspace | None:
     """Grow the space until its top k are good enough; None if it closes first and may not."""
-    progress = _Progress(measure)
+    progress = _EnergyProgress(k) if measure == "energy" else _AngleProgress()
     while True:
         krylov.expand()
         if krylov.closes_early and not may_close:
             return None
         if krylov.right.shape[2] < k:
+            progress.grow(krylov)
             continue
         values, vectors = _ritz(krylov.small, k)
-        error = torch.where(krylov.exact, 0, progress.update(values, vectors))
+        error = torch.where(krylov.exact, 0, progress.update(krylov, values, vectors))
         spent = max_products is not None and krylov.products >= max_products
         if spent or bool((error <= tolerance).all()):
             return _read_off(krylov, values, vectors, error)
@@ -171,42 +174,76 @@ def _ritz(small: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, vectors.take_along_dim(order[:, None], dim=2)
 
 
-class _Progress:
-    """Estimate how far the Ritz subspace is from the optimum, from how it has moved.
+class _EnergyProgress:
+    """Estimate how much of the optimal energy is missing, from how the energy has grown.
 
-    Between expansions the missing energy (or the angle) shrinks about geometrically, so what
-    is still to come is the last change times ratio / (1 - ratio). The larger of the last two
-    ratios is taken, as one alone is noisy. On a flat spectrum the missing energy falls as the
-    inverse square of the products, and the formula gives 2/3 of it: hence _FLAT.
+    The space on J's left is half a step ahead: its energy, known without a product, is one that
+    the next step will reach at least. What lies beyond it is to come: from step to step its gains
+    shrink about geometrically, so that is the last gain times ratio / (1 - ratio).
+
+    On a flat spectrum the missing energy falls as the inverse square of the products, and the
+    formula gives 2/3 of it. There new directions bring much and a power step nothing: `beyond`,
+    by which the larger `left` exceeds `right`, over `within`, by which `right` exceeds what
+    `left` had at the same size, tells it, and the estimate is raised by that, up to _FLAT.
     """
 
-    def __init__(self, measure: Measure) -> None:
-        self._measure = measure
-        self._last: tuple[Tensor, Tensor] | None = None
+    def __init__(self, k: int) -> None:
+        self._k = k
+        self._ahead: Tensor | None = None
+        self._gain: Tensor | None = None
+
+    def grow(self, krylov: Krylov) -> Tensor | None:
+        """Take note of the space; return the energy of `left` before, if it held k directions."""
+        before, ahead = self._ahead, krylov.ahead
+        if ahead.shape[1] >= self._k:
+            squares = torch.linalg.eigvalsh(ahead @ ahead.mT)  # (B, a), ascending
+            self._ahead = squares[:, -self._k :].clamp_min(0).sum(1)
+        return before
+
+    def update(self, krylov: Krylov, values: Tensor, vectors: Tensor) -> Tensor:
+        """Return the estimated error of each image, (B,), float64; infinite at first."""
+        before, energy = self.grow(krylov), values.square().sum(1)
+        error = torch.full_like(energy, math.inf)
+        if before is None or self._ahead is None:
+            return error
+        within = (energy - before).clamp_min(0) / energy
+        beyond = (self._ahead - energy).clamp_min(0) / energy
+        gain = within + beyond
+        if self._gain is not None:
+            ratio = (gain / self._gain.clamp_min(1e-300)).clamp(0.3, 0.9)
+            raised = (beyond / within.clamp_min(1e-300)).clamp(1, _FLAT)
+            error = beyond + raised * gain * ratio / (1 - ratio)
+        self._gain = gain
+        return error
+
+
+class _AngleProgress:
+    """Estimate the worst principal angle to the optimum, from how the subspace has turned.
+
+    Between expansions the turns shrink about geometrically, so what is still to come is the last
+    one times ratio / (1 - ratio), with the larger of the last two ratios and _FLAT for safety.
+    """
+
+    def __init__(self) -> None:
+        self._last: Tensor | None = None
         self._change: Tensor | None = None
         self._ratio: Tensor | None = None
 
-    def update(self, values: Tensor, vectors: Tensor) -> Tensor:
+    def grow(self, krylov: Krylov) -> None:
+        """Take note of a space that is too small yet: nothing to do."""
+
+    def update(self, krylov: Krylov, values: Tensor, vectors: Tensor) -> Tensor:
         """Return the estimated error of each image, (B,), float64; infinite at first."""
         error = torch.full_like(values[:, 0], math.inf)
         if self._last is not None:
-            change = self._distance(values, vectors, *self._last)
+            cosines = torch.linalg.svdvals(vectors[:, : self._last.shape[1]].mT @ self._last)
+            # The sine, not the arc cosine: accurate for small angles.
+            change = (1 - cosines[:, -1].clamp(0, 1) ** 2).clamp_min(0).sqrt()
             if self._change is not None:
                 ratio = (change / self._change.clamp_min(1e-300)).clamp(0.5, 0.9)
                 larger = ratio if self._ratio is None else torch.maximum(ratio, self._ratio)
                 error = _FLAT * change * larger / (1 - larger)
                 self._ratio = ratio
             self._change = change
-        self._last = values, vectors
+        self._last = vectors
         return error
-
-    def _distance(
-        self, values: Tensor, vectors: Tensor, before: Tensor, vectors_before: Tensor
-    ) -> Tensor:
-        if self._measure == "energy":
-            energy = values.square().sum(1)
-            return (energy - before.square().sum(1)).clamp_min(0) / energy
-        cosines = torch.linalg.svdvals(vectors[:, : vectors_before.shape[1]].mT @ vectors_before)
-        # The sine, not the arc cosine: accurate for small angles.
-        sine: Tensor = (1 - cosines[:, -1].clamp(0, 1) ** 2).clamp_min(0).sqrt()
-        return sine

@@ -47,7 +47,8 @@ class AttackConfig:
     batch_size: int = 250
     """Images a pass."""
     seed: int = 0
-    """Seed of the random starts."""
+    """Seed of everything random: the attacks' starts and, in the suite, the choice of images,
+    corruptions and backgrounds."""
 
 
 def check_attacks(config: AttackConfig, image_shape: tuple[int, ...] | None = None) -> None:
