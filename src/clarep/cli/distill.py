@@ -1,0 +1,86 @@
+"""`clarep distill`: train a student by CaDistill or one of its rivals."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from clarep.clarid.canonical_set import CanonicalSet
+from clarep.cli.shared import describe
+from clarep.data.load import DataConfig, load_data
+from clarep.distill.run_checks import method_named
+from clarep.distill.students import load_student
+from clarep.distill.train import STUDENT_FILE, StudentRun
+from clarep.distill.train_config import DistillConfig, check_distill
+from clarep.distill.train_student import walk
+from clarep.teachers.zoo import load_teacher
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Train a student; killed at any moment, the same command goes on to the same weights.
+
+    Under accelerate launch -m clarep.cli.main distill ... or torchrun, on many processes.
+    """
+
+    data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
+    """What to train on."""
+    train: DistillConfig = field(default_factory=DistillConfig)
+    """How to train."""
+    method: str = "cadistill"
+    """Vanilla; cadistill and its ablations cadistill-no-align, -no-cano, -no-dist; its controls
+    reconstruction, guidance-only, random, bottom, middle, class-mean; its rivals
+    diffusion-features, generated, supcon, kd, rkd, adv, augment."""
+    student: str = "resnet8"
+    """Architecture: resnet8, resnet18, wrn16-2, vit-tiny, or timm:NAME."""
+    layer: str | None = None
+    """The student's layer that meets the teacher; without it, what its head reads."""
+    canon: Path | None = None
+    """Folder of a canonical set, for CaDistill and its controls."""
+    teacher: str | None = None
+    """A bundled teacher's name, or a path, for diffusion-features and generated; elsewhere only
+    checked to be the one that made the canonical set."""
+    classifier: Path | None = None
+    """Folder or file of a stronger student, for kd and rkd."""
+    out: Path = Path("runs/distill")
+    """Folder of the run: student/ holds student.safetensors, config.json, history.jsonl,
+    checkpoint.pt and tensorboard/."""
+    json: bool = False
+    """Print one JSON object instead of lines; progress goes to stderr."""
+
+    def run(self) -> None:
+        """Train to the end, then write the picked student."""
+        spec = method_named(self.method)
+        check_distill(spec.configured(self.train))
+        canonical = None
+        if self.canon is not None and spec.canonical_kind:
+            canonical = CanonicalSet.load(self.canon)
+        run = StudentRun(
+            load_data(self.data),
+            self.out / "student",
+            method=self.method,
+            student=self.student,
+            layer=self.layer,
+            config=self.train,
+            canonical=canonical,
+            teacher=None if self.teacher is None else load_teacher(self.teacher),
+            classifier=None if self.classifier is None else load_student(self.classifier),
+            data_options=describe("", self.data)["data_options"],
+        )
+        walk(run)
+        done = run.finish()
+        if run.is_main:
+            self._print(done)
+
+    def _print(self, done: dict[str, Any]) -> None:
+        path = self.out / "student" / STUDENT_FILE
+        keys = ("method", "picked_epoch", "validation_accuracy", "seconds")
+        if self.json:
+            print(json.dumps({key: done[key] for key in keys} | {"student": str(path)}))
+            return
+        accuracy = done["validation_accuracy"]
+        text = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
+        print(f"{self.method}: epoch {done['picked_epoch']}{text}, {done['seconds']:.0f} s")
+        print(f"student in {path}")

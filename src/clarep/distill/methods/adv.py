@@ -1,0 +1,40 @@
+"""Adversarial training: the expensive upper mark for robustness to small perturbations.
+
+"Towards Deep Learning Models Resistant to Adversarial Attacks", Madry et al. 2018, arXiv
+1706.06083.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from clarep.distill.methods.base import Batch, Method
+
+_STEP = 2.5  # of eps, over all steps: enough to cross the ball from any start
+
+
+class Adv(Method):
+    """Cross-entropy on the images as an L-infinity attack with random start leaves them."""
+
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        _, logits = self.both(self.attack(batch))
+        return {"ce": self.cross_entropy(logits, batch.labels)}
+
+    def attack(self, batch: Batch) -> Tensor:
+        """Return images within eps and [0, 1] of a high loss, by projected gradient ascent.
+
+        The student is asked in evaluation mode, so that its batch statistics are those of the
+        images that it is trained on.
+        """
+        eps, steps = self.config.rivals.adv_eps_255 / 255, self.config.rivals.adv_steps
+        start = 2 * torch.rand(batch.images.shape, generator=batch.generator) - 1
+        low, high = (batch.images - eps).clamp(min=0), (batch.images + eps).clamp(max=1)
+        x = (batch.images + eps * start.to(batch.images.device)).clamp(low, high)
+        self.student.eval()
+        for _ in range(steps):
+            x.requires_grad_()
+            loss = F.cross_entropy(self.both(x)[1], batch.labels, reduction="sum")
+            (gradient,) = torch.autograd.grad(loss, x)
+            x = (x.detach() + _STEP * eps / steps * gradient.sign()).clamp(low, high)
+        self.student.train()
+        return x

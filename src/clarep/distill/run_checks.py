@@ -1,0 +1,171 @@
+"""Whether canonical set, teacher, classifier and data belong together; one sentence if not."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from clarep.clarid.canonical_set import CanonicalSet
+from clarep.data.labelled import LabelledImages
+from clarep.distill.methods import METHODS, MethodSpec
+from clarep.distill.run_parts import Sources
+from clarep.distill.student import Student
+from clarep.errors import UserError, unknown_name
+from clarep.teachers.teacher import Teacher
+
+
+def method_named(name: str) -> MethodSpec:
+    """Return the method of that name; raises UserError if there is none."""
+    if name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    return METHODS[name]
+
+
+def check_sources(
+    method: str,
+    data: LabelledImages,
+    sources: Sources,
+    data_options: Mapping[str, Any] | None,
+) -> None:
+    """Raise UserError if a method lacks what it needs, or is given what does not fit the data.
+
+    sources: those that the method looks at.
+    """
+    spec = method_named(method)
+    canonical, teacher, classifier = sources.canonical, sources.teacher, sources.classifier
+    needs = {
+        "--canon": (spec.canonical_kind is not None, canonical, "a folder of clarep identify"),
+        "--teacher": (spec.needs_teacher, teacher, "a diffusion model, such as backdrops"),
+        "--classifier": (spec.needs_classifier, classifier, "a folder of clarep distill"),
+    }
+    for option, (needed, given, what) in needs.items():
+        if needed and given is None:
+            raise UserError(f"method {method} needs {option}: give {what}")
+    if canonical is not None:
+        check_canonical(canonical, data, data_options, teacher)
+        check_kind(method, canonical)
+    elif teacher is not None:
+        check_teacher(teacher, data)
+    if classifier is not None:
+        check_classifier(classifier, data)
+
+
+def check_kind(method: str, canonical: CanonicalSet) -> None:
+    """Raise UserError if the set was not made as the method wants it."""
+    spec = method_named(method)
+    made = canonical.manifest["config"]["clarid"]
+    kind, guidance = made["kind"], made["guidance"]
+    if kind != spec.canonical_kind:
+        raise UserError(
+            f"method {method} takes a canonical set of kind {spec.canonical_kind} and "
+            f"{canonical.folder} is of kind {kind}: make one with clarep identify "
+            f"--kind {spec.canonical_kind}"
+        )
+    if spec.canonical_guidance not in (None, guidance):
+        raise UserError(
+            f"method {method} takes a canonical set of guidance {spec.canonical_guidance:g} and "
+            f"{canonical.folder} is of guidance {guidance:g}: make one with clarep identify "
+            f"--kind {kind} --guidance {spec.canonical_guidance:g}"
+        )
+    if spec.stronger_guidance and guidance <= 1:
+        raise UserError(
+            f"method {method} takes a canonical set of a guidance above 1 and "
+            f"{canonical.folder} is of guidance {guidance:g}: make one with clarep identify "
+            f"--kind {kind} --guidance 3"
+        )
+
+
+def check_canonical(
+    canonical: CanonicalSet,
+    data: LabelledImages,
+    data_options: Mapping[str, Any] | None,
+    teacher: Teacher | None,
+) -> None:
+    """Raise UserError if the set was made of other data, classes or teacher than the student's."""
+    config, folder = canonical.manifest["config"], canonical.folder
+    if teacher is not None and config["teacher_sha256"] != teacher.fingerprint:
+        raise UserError(
+            f"{folder} was made with another teacher than --teacher (weights "
+            f"{config['teacher_sha256'][:12]} there, {teacher.fingerprint[:12]} given): give the "
+            "teacher that made it, or leave --teacher out"
+        )
+    if data_options is not None:
+        _check_options(config.get("data_options"), json.loads(json.dumps(data_options)), folder)
+    if tuple(config["class_names"]) != tuple(data.class_names):
+        theirs, ours = config["class_names"], data.class_names
+        pairs = zip(theirs, ours, strict=False)
+        first = next((f"'{a}' there, '{b}' here" for a, b in pairs if a != b), None)
+        first = first or f"{len(theirs)} there, {len(ours)} here"
+        raise UserError(
+            f"{folder} was made with a teacher of other classes than {data.name} has ({first}): "
+            "give a set whose teacher knows these classes"
+        )
+    _check_images(canonical, data)
+
+
+def _check_options(there: Any, here: dict[str, Any], folder: object) -> None:
+    there = there if isinstance(there, dict) else {}
+    for name, ours in here.items():
+        theirs = there.get(name)
+        if theirs != ours:
+            raise UserError(
+                f"{folder} was made of other data than the student's ({name}: {theirs} there, "
+                f"{ours} now): give a set of these data, or --{name.replace('_', '-')} as it was"
+            )
+
+
+def _check_images(canonical: CanonicalSet, data: LabelledImages) -> None:
+    """Raise UserError unless each sample's image has its label and size in the data."""
+    index, labels = (canonical.tensors[name].numpy() for name in ("index", "label"))
+    mend = "give a set that was made of these data"
+    outside = index[(index < 0) | (index >= len(data))]
+    if len(outside):
+        raise UserError(
+            f"{canonical.folder} holds image {outside[0]} and {data.name} has {len(data)}: {mend}"
+        )
+    wrong = np.flatnonzero(data.labels[index] != labels)
+    if len(wrong):
+        i = int(wrong[0])
+        raise UserError(
+            f"{canonical.folder} holds image {index[i]} as class {labels[i]} and in {data.name} "
+            f"it is of class {data.labels[index[i]]}: {mend}"
+        )
+    theirs, ours = canonical.tensors["sample"].shape[1:], data.images([0]).shape[1:]
+    if theirs != ours:
+        raise UserError(
+            f"samples in {canonical.folder} are {theirs[1]}x{theirs[2]} and images of {data.name} "
+            f"{ours[1]}x{ours[2]}: give --image-size {theirs[1]}"
+        )
+
+
+def check_teacher(teacher: Teacher, data: LabelledImages) -> None:
+    """Raise UserError unless the teacher takes the data's images and knows their classes."""
+    if tuple(teacher.class_names) != tuple(data.class_names):
+        raise UserError(
+            f"the teacher's classes ({', '.join(teacher.class_names[:3])} ...) are not those of "
+            f"{data.name} ({', '.join(data.class_names[:3])} ...): give a teacher of these classes"
+        )
+    ours = tuple(data.images([0]).shape[1:])
+    if ours != teacher.image_shape:
+        raise UserError(
+            f"images of {data.name} are {ours[1]}x{ours[2]} and the teacher takes "
+            f"{teacher.image_shape[1]}x{teacher.image_shape[2]}: "
+            f"give --image-size {teacher.image_shape[1]}"
+        )
+
+
+def check_classifier(classifier: Student, data: LabelledImages) -> None:
+    """Raise UserError unless the classifier takes the data's images and has their classes."""
+    if tuple(classifier.info.class_names) != tuple(data.class_names):
+        raise UserError(
+            f"the classifier's classes ({', '.join(classifier.info.class_names[:3])} ...) are not "
+            f"those of {data.name} ({', '.join(data.class_names[:3])} ...): give one of these "
+            "classes"
+        )
+    ours, theirs = tuple(data.images([0]).shape[1:]), classifier.info.image_shape
+    if ours != theirs:
+        raise UserError(
+            f"images of {data.name} are {ours[1]}x{ours[2]} and the classifier takes "
+            f"{theirs[1]}x{theirs[2]}: give --image-size {theirs[1]}"
+        )

@@ -1,0 +1,103 @@
+"""What a training run keeps in its folder: configuration, history, curves."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from clarep.engine.artefacts import (
+    atomic_path,
+    first_difference,
+    remove_left_temporaries,
+    versions,
+    write_json,
+)
+from clarep.engine.extras import require_extra
+from clarep.errors import UserError
+
+CONFIG_NAME = "config.json"
+HISTORY_NAME = "history.jsonl"
+CHECKPOINT_NAME = "checkpoint.pt"
+TENSORBOARD_NAME = "tensorboard"
+
+
+def as_read(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what comes back when `config` is written as JSON and read."""
+    read: dict[str, Any] = json.loads(json.dumps(config))
+    return read
+
+
+def refuse_foreign(out: Path, described: dict[str, Any]) -> None:
+    """Raise UserError if a folder without a checkpoint holds files that this run did not write.
+
+    A run that was killed before its first checkpoint leaves its own configuration: it goes on.
+    """
+    taken = [name for name in (CONFIG_NAME, HISTORY_NAME) if (out / name).exists()]
+    if not taken:
+        return
+    try:
+        found = json.loads((out / CONFIG_NAME).read_text())
+        difference = first_difference({key: found[key] for key in described}, described)
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        difference = f"{taken[0]} of something else"
+    if difference:
+        raise UserError(
+            f"{out} holds a run of another configuration ({difference}): "
+            "give another --out, or the options it was started with"
+        )
+
+
+def start_folder(out: Path, described: dict[str, Any], epoch: int) -> None:
+    """Write the configuration; drop what was logged after `epoch` and what a kill left behind."""
+    write_json(out / CONFIG_NAME, described | {"versions": versions(), "seconds": None})
+    remove_left_temporaries(out)
+    path = out / HISTORY_NAME
+    if not path.exists():
+        return
+    complete = [line for line in path.read_text().splitlines(True) if line.endswith("\n")]
+    with atomic_path(path) as temporary:
+        kept = [line for line in complete if json.loads(line)["epoch"] <= epoch]
+        temporary.write_text("".join(kept))
+
+
+def append_history(out: Path, record: dict[str, Any]) -> None:
+    """Write a record as one more line of the history."""
+    path = out / HISTORY_NAME
+    try:
+        with open(path, "a") as stream:
+            stream.write(json.dumps(record) + "\n")
+    except OSError as error:
+        error.filename = str(path)  # a full disk names no file
+        raise
+
+
+def read_history(out: Path) -> list[dict[str, Any]]:
+    """Return the records of the history, an epoch each."""
+    path = out / HISTORY_NAME
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+class Curves:
+    """The history as TensorBoard scalars; a resumed run's replace those after its checkpoint."""
+
+    def __init__(self, out: Path, epoch: int) -> None:
+        """Raises UserError if TensorBoard is not installed."""
+        require_extra("tensorboard", "train")
+        from torch.utils.tensorboard import SummaryWriter
+
+        make: Callable[..., Any] = SummaryWriter
+        self._writer = make(str(out / TENSORBOARD_NAME), purge_step=epoch + 1)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Write a record's numbers; a nested record's under its name."""
+        for name, value in record.items():
+            parts = value if isinstance(value, dict) else {"": value}
+            for part, number in parts.items():
+                if number is not None:
+                    tag = f"{name}/{part}" if part else name
+                    self._writer.add_scalar(tag, number, record["epoch"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()

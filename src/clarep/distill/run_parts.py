@@ -1,0 +1,116 @@
+"""What a run is put together from: the launcher's processes, sets, and what identifies them."""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from clarep.clarid.canonical_set import CanonicalSet
+from clarep.distill.augment import to_student_range
+from clarep.distill.canonical_batches import CanonicalImages
+from clarep.distill.methods import MethodSpec
+from clarep.distill.student import Student
+from clarep.distill.train_config import DistillConfig
+from clarep.distill.train_data import Indices, TrainImages
+from clarep.engine.extras import require_extra
+from clarep.errors import UserError
+from clarep.teachers.teacher import Teacher
+
+_EVALUATION_BATCH = 500
+
+
+def make_accelerator(config: DistillConfig) -> Any:
+    """Return accelerate's view of the processes: one by default, as many as were launched.
+
+    Mixed precision is ours (it leaves the losses alone), so accelerate is told none. Raises
+    UserError if accelerate is not installed, or for fp16 without a GPU.
+    """
+    accelerator = require_extra("accelerate", "train").Accelerator(mixed_precision="no")
+    if config.mixed_precision == "fp16" and accelerator.device.type != "cuda":
+        raise UserError(
+            f"--train.mixed-precision fp16 needs a GPU and this runs on {accelerator.device.type}: "
+            "give bf16 or no"
+        )
+    return accelerator
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a student may learn from beside its images."""
+
+    canonical: CanonicalSet | None = None
+    """A canonical set."""
+    teacher: Teacher | None = None
+    """A diffusion model."""
+    classifier: Student | None = None
+    """A stronger student."""
+
+    def used_by(self, spec: MethodSpec) -> "Sources":
+        """Return those that a method looks at; a teacher beside a set is compared with it."""
+        return Sources(
+            self.canonical if spec.canonical_kind else None,
+            self.teacher if spec.needs_teacher or spec.canonical_kind else None,
+            self.classifier if spec.needs_classifier else None,
+        )
+
+    def described(self, spec: MethodSpec) -> dict[str, Any]:
+        """Return what a run's configuration holds of them."""
+        asked = self.teacher if spec.needs_teacher else None
+        return {
+            "canon": None if self.canonical is None else _describe_canonical(self.canonical),
+            "teacher_sha256": None if asked is None else asked.fingerprint,
+            "classifier_sha256": (
+                None if self.classifier is None else weights_hash(self.classifier)
+            ),
+        }
+
+    def on(self, device: torch.device, apart: Indices, config: DistillConfig) -> dict[str, Any]:
+        """Return them as fields of `Ingredients`, the set without the images validated on."""
+        canonical = None
+        if self.canonical is not None:
+            pooled = config.teacher_features == "pooled"
+            canonical = CanonicalImages.of(self.canonical, pooled).without(apart).to(device)
+        classifier = None
+        if self.classifier is not None:
+            classifier = self.classifier.to(device).eval()
+        return {"canonical": canonical, "teacher": self.teacher, "classifier": classifier}
+
+
+def _describe_canonical(canonical: CanonicalSet) -> dict[str, Any]:
+    config = canonical.manifest["config"]
+    # As write_json wrote it, so that this is the SHA-256 of manifest.json.
+    text = json.dumps(canonical.manifest, indent=2) + "\n"
+    return {
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "teacher_sha256": config["teacher_sha256"],
+        "kind": config["clarid"]["kind"],
+        "guidance": config["clarid"]["guidance"],
+        "images": len(canonical),
+    }
+
+
+def weights_hash(student: Student) -> str:
+    """Return the SHA-256 of a student's weights."""
+    digest = hashlib.sha256()
+    for name, value in student.state_dict().items():
+        digest.update(name.encode())
+        plain = value.detach().cpu().contiguous(memory_format=torch.contiguous_format)
+        digest.update(plain.numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def accuracy(student: Student, images: TrainImages, device: torch.device) -> float:
+    """Return the share of images that the student names rightly, in evaluation mode."""
+    student.eval()
+    parts = np.array_split(np.arange(len(images)), math.ceil(len(images) / _EVALUATION_BATCH))
+    right = 0
+    for positions, batch in zip(parts, images.batches(parts), strict=True):
+        logits = student(to_student_range(batch.to(device)))
+        labels = images.labels[torch.from_numpy(positions)]
+        right += int((logits.argmax(1).cpu() == labels).sum())
+    return right / len(images)

@@ -1,0 +1,84 @@
+"""Train a student in one call: what `clarep distill` does, as functions."""
+
+from pathlib import Path
+from typing import Any
+
+from clarep.clarid.canonical_set import CanonicalSet
+from clarep.data.labelled import LabelledImages
+from clarep.distill.student import Student
+from clarep.distill.students import load_student
+from clarep.distill.train import STUDENT_FILE, StudentRun
+from clarep.distill.train_config import DistillConfig
+from clarep.engine.progress import progress
+
+
+def train_student(
+    data: LabelledImages,
+    out: Path | str,
+    *,
+    method: str = "vanilla",
+    config: DistillConfig | None = None,
+    **parts: Any,
+) -> Student:
+    """Train a student by any method into a folder, or go on with the run that is in it.
+
+    Args:
+        data: the training images.
+        out: the folder.
+        method: a name of `METHODS`.
+        config: how to train.
+        parts: student, layer, canonical, teacher, classifier, data_options of `StudentRun`.
+
+    Returns:
+        The picked student, on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: as `StudentRun` does.
+    """
+    run = StudentRun(data, Path(out), method=method, config=config, **parts)
+    walk(run)
+    run.finish()
+    return load_student(Path(out) / STUDENT_FILE)
+
+
+def cadistill(
+    data: LabelledImages,
+    canonical: CanonicalSet | Path | str,
+    out: Path | str,
+    *,
+    config: DistillConfig | None = None,
+    **parts: Any,
+) -> Student:
+    """Train a student by CaDistill with a canonical set, or the folder that holds it.
+
+    Everything else is as in `train_student`.
+    """
+    loaded = canonical if isinstance(canonical, CanonicalSet) else CanonicalSet.load(canonical)
+    return train_student(data, out, method="cadistill", config=config, canonical=loaded, **parts)
+
+
+def walk(run: StudentRun) -> None:
+    """Train a run to its end with progress on stderr, of the main process."""
+    if not run.is_main:
+        for _ in run.records():
+            pass
+        return
+    images = len(run.images)
+    total, done = run.config.epochs * images, run.epoch * images
+    with progress("training", "images", total, done) as advance:
+        reported = 0
+
+        def report(count: int) -> None:
+            nonlocal reported
+            reported += count
+            advance(count)
+
+        for record in run.records(report):
+            advance(images - reported, _note(record))
+            reported = 0
+
+
+def _note(record: dict[str, Any]) -> str:
+    text = f"epoch {record['epoch']}, loss {record['train']['loss']:.4f}"
+    accuracy = record["validation_accuracy"]
+    return text if accuracy is None else f"{text}, validation accuracy {accuracy:.4f}"

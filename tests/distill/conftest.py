@@ -1,0 +1,87 @@
+"""Three coloured classes of 16 pixels, a tiny teacher of them, and its canonical sets."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+
+from clarep.clarid.canonical_set import CanonicalSet
+from clarep.clarid.clarid import Clarid
+from clarep.clarid.identify import identify
+from clarep.data.load import DataConfig, load_data
+from clarep.distill.train_config import DistillConfig
+from clarep.teachers import UNet, UNetConfig, load_teacher, save_unet
+
+QUICK = DistillConfig(epochs=2, batch_size=32, canonical_batch_size=8, learning_rate=0.05, cutout=3)
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    images = rng.integers(0, 128, (120, 16, 16, 3))
+    images[np.arange(120), :, :, labels] += 64
+    images = images.astype(np.uint8)
+    np.savez(path, x_train=images, y_train=labels, x_test=images[:30], y_test=labels[:30])
+    return path
+
+
+@pytest.fixture(scope="session")
+def data_config(archive):
+    return DataConfig(data=str(archive))
+
+
+@pytest.fixture(scope="session")
+def data_options(data_config):
+    return json.loads(json.dumps(asdict(data_config), default=str))
+
+
+@pytest.fixture(scope="session")
+def data(data_config):
+    return load_data(data_config)
+
+
+@pytest.fixture(scope="session")
+def teacher_path(data, tmp_path_factory):
+    torch_state = torch.get_rng_state()
+    torch.manual_seed(0)
+    net = UNet(UNetConfig(image_size=16, num_classes=3, widths=(8, 16), embed_dim=16))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if not parameter.any():  # freshly made, these hide the layers before them
+                parameter.normal_(std=0.1)
+    torch.set_rng_state(torch_state)
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    save_unet(net, path, data.class_names, 0.01, 80.0)
+    return path
+
+
+@pytest.fixture(scope="session")
+def teacher(teacher_path):
+    return load_teacher(str(teacher_path))
+
+
+@pytest.fixture(scope="session")
+def canonical_of(data, data_options, teacher, tmp_path_factory):
+    """Make the canonical set of a kind and guidance, once each; every fourth image is in it."""
+    made = {}
+
+    def of(kind="top", guidance=3.0):
+        if (kind, guidance) not in made:
+            folder = tmp_path_factory.mktemp("canon")
+            clarid = Clarid(teacher, k=2, steps=1, kind=kind, guidance=guidance, solver="euler")
+            described = {"teacher": "tiny", "data_options": data_options}
+            chosen = np.arange(0, 120, 4)
+            list(identify(clarid, data, chosen, described, folder, seed=0))
+            made[kind, guidance] = CanonicalSet.load(folder)
+        return made[kind, guidance]
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def quick():
+    return QUICK

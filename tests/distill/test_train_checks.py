@@ -1,0 +1,233 @@
+"""What does not belong together is refused in one sentence, before anything is written."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from clarep.distill.run_checks import check_canonical
+from clarep.distill.student import StudentInfo
+from clarep.distill.students import build_student
+from clarep.distill.train import StudentRun
+from clarep.distill.train_config import DistillConfig, RivalsConfig, check_distill
+from clarep.errors import UserError
+
+NAN, INF = float("nan"), float("inf")
+
+
+def refused(data, out, words, **parts):
+    with pytest.raises(UserError, match=words) as caught:
+        StudentRun(data, out, **parts)
+    assert "\n" not in str(caught.value)
+    assert not out.exists()
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "student"
+
+
+@pytest.fixture
+def made(canonical_of, data_options):
+    return canonical_of(), data_options
+
+
+@pytest.mark.parametrize(
+    ("method", "option"),
+    [
+        ("cadistill", "--canon"),
+        ("random", "--canon"),
+        ("generated", "--teacher"),
+        ("diffusion-features", "--teacher"),
+        ("kd", "--classifier"),
+        ("rkd", "--classifier"),
+    ],
+)
+def test_what_a_method_needs(data, out, method, option):
+    refused(data, out, f"^method {method} needs {option}: give a", method=method)
+
+
+def test_no_such_method(data, out):
+    refused(data, out, "unknown method 'cadistil': did you mean cadistill", method="cadistil")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("cadistill", "none", 3.0, "takes a canonical set of kind top and .* is of kind none"),
+        ("class-mean", "random", 3.0, "of kind top and .* is of kind random"),
+        ("random", "top", 3.0, "of kind random and .* is of kind top: .* --kind random"),
+        ("reconstruction", "none", 3.0, "of guidance 1 and .* is of guidance 3: .* --guidance 1"),
+        ("guidance-only", "none", 1.0, "of a guidance above 1 and .* is of guidance 1"),
+    ],
+)
+def test_a_set_of_another_kind(data, out, canonical_of, case):
+    method, kind, guidance, words = case
+    refused(data, out, words, method=method, canonical=canonical_of(kind, guidance))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("data", "backdrops"),
+        ("correlation", 0.9),
+        ("data_seed", 3),
+        ("split", "test"),
+        ("image_size", 32),
+        ("variant", "only_fg"),
+    ],
+)
+def test_a_set_of_other_data(data, out, made, option, value):
+    canonical, data_options = made
+    mend = f"--{option.replace('_', '-')} as it was"
+    words = rf"of other data than the student's \({option}: .* there, {value} now\).*{mend}"
+    other = data_options | {option: value}
+    refused(data, out, words, method="cadistill", canonical=canonical, data_options=other)
+
+
+def test_the_sets_own_data_pass(data, canonical_of, data_options, teacher):
+    check_canonical(canonical_of(), data, data_options, teacher)
+
+
+def test_a_set_of_other_classes(data, out, canonical_of):
+    parts = {"method": "cadistill", "canonical": canonical_of()}
+    other = replace(data, class_names=("ant", *data.class_names[1:]))
+    refused(other, out, r"of other classes than .* \('.*' there, 'ant' here\)", **parts)
+    more = replace(data, class_names=(*data.class_names, "ant"))
+    refused(more, out, r"of other classes than .* \(3 there, 4 here\)", **parts)
+
+
+def test_a_set_of_another_teacher(data, out, canonical_of, teacher):
+    class Other(type(teacher)):
+        fingerprint = "0123456789abcdef"
+
+    other = object.__new__(Other)
+    parts = {"method": "cadistill", "canonical": canonical_of(), "teacher": other}
+    refused(
+        data, out, r"was made with another teacher than --teacher .*0123456789ab given", **parts
+    )
+
+
+def test_a_set_whose_images_are_others(data, out, canonical_of):
+    parts = {"method": "cadistill", "canonical": canonical_of()}
+    turned = replace(data, labels=(data.labels + 1) % 3)
+    refused(turned, out, "holds image 0 as class 0 and in .* it is of class 1", **parts)
+    fewer = replace(data, labels=data.labels[:60])
+    refused(fewer, out, "holds image 60 and .* has 60", **parts)
+    smaller = replace(data, read=lambda i: data.read(i)[:8, :8])
+    refused(smaller, out, "are 16x16 and images of .* 8x8: give --image-size 16", **parts)
+
+
+@pytest.mark.parametrize("method", ["generated", "diffusion-features"])
+def test_a_teacher_of_other_classes_or_size(data, out, teacher, method):
+    other = replace(data, class_names=("a", "b", "c"))
+    refused(other, out, "the teacher's classes .* are not those", method=method, teacher=teacher)
+    smaller = replace(data, read=lambda i: data.read(i)[:8, :8])
+    words = "are 8x8 and the teacher takes 16x16: give --image-size 16"
+    refused(smaller, out, words, method=method, teacher=teacher)
+
+
+def test_a_classifier_of_other_classes_or_size(data, out):
+    other = build_student(StudentInfo("resnet8", ("a", "b", "c"), (3, 16, 16)))
+    words = "the classifier's classes .* are not those"
+    refused(data, out, words, method="kd", classifier=other)
+    larger = build_student(StudentInfo("resnet8", data.class_names, (3, 32, 32)))
+    words = "are 16x16 and the classifier takes 32x32: give --image-size 32"
+    refused(data, out, words, method="kd", classifier=larger)
+
+
+def test_what_a_method_does_not_use_is_not_looked_at(data, out, canonical_of, teacher):
+    other = replace(data, class_names=("a", "b", "c"))
+    run = StudentRun(
+        other, out, config=DistillConfig(epochs=1), canonical=canonical_of("none"), teacher=teacher
+    )
+    assert run.described["canon"] is None and run.described["teacher_sha256"] is None
+
+
+def test_a_validation_share_too_small(data, out):
+    config = DistillConfig(validation_share=0.01)
+    refused(data, out, "of the 40 images of class '.*' leaves one side", config=config)
+
+
+def test_images_too_small_for_the_crop(data, out):
+    refused(data, out, "--train.crop-padding 16", config=DistillConfig(crop_padding=16))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_fp16_needs_a_gpu(data, out):
+    refused(data, out, "fp16 needs a GPU", config=DistillConfig(mixed_precision="fp16"))
+
+
+@pytest.mark.parametrize("missing", ["accelerate", "tensorboard"])
+def test_a_missing_extra_is_named(data, out, monkeypatch, missing, quick):
+    import sys
+
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(UserError, match=rf"{missing} is not installed: .*clarep\[train\]"):
+        list(StudentRun(data, out, config=quick).records())
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("epochs", [0, -1]),
+        ("batch_size", [1]),
+        ("canonical_batch_size", [1, 0]),
+        ("learning_rate", [0.0, -1.0, NAN, INF]),
+        ("momentum", [-0.1, 1.0, NAN]),
+        ("weight_decay", [-1.0, NAN, INF]),
+        ("warmup_share", [-0.1, 1.0]),
+        ("clip_norm", [0.0, NAN]),
+        ("label_smoothing", [1.0, -0.1]),
+        ("crop_padding", [-1]),
+        ("cutout", [-1]),
+        ("ema", [1.0, -0.5]),
+        ("validation_share", [1.0, -0.1, NAN]),
+        ("memory_mb", [-1.0, NAN]),
+        ("workers", [-1]),
+        ("lambda_align", [-1.0, NAN]),
+        ("lambda_cano", [-1.0, INF]),
+        ("lambda_dist", [-1.0]),
+        ("warmup_align", [-1.0]),
+        ("temperature_align", [0.0, NAN]),
+        ("temperature_cano", [0.0]),
+        ("queue_size", [-1]),
+    ],
+)
+def test_settings_that_cannot_be_trained_with(name, values):
+    for value in values:
+        option = f"--train.{name.replace('_', '-')}"
+        with pytest.raises(UserError, match=f"^{option} {value} is "):
+            check_distill(replace(DistillConfig(), **{name: value}))
+
+
+def test_nothing_to_pick_on():
+    with pytest.raises(UserError, match=r"leaves nothing to pick .* or --train\.pick last"):
+        check_distill(DistillConfig(validation_share=0.0))
+    check_distill(DistillConfig(validation_share=0.0, pick="last"))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("supcon_weight", [-1.0]),
+        ("supcon_temperature", [0.0]),
+        ("kd_weight", [-0.1, 1.1, NAN]),
+        ("kd_temperature", [0.0]),
+        ("rkd_distance_weight", [-1.0]),
+        ("adv_eps_255", [0.0, -1.0, 256.0, NAN]),
+        ("adv_steps", [0]),
+        ("augmix_severity", [0.0, 11.0]),
+        ("augmix_weight", [-1.0]),
+        ("diffusion_weight", [NAN]),
+        ("diffusion_share", [0.0, 1.5]),
+        ("generated_share", [0.0]),
+        ("generated_guidance", [-1.0]),
+        ("generated_steps", [0]),
+    ],
+)
+def test_rivals_settings(name, values):
+    for value in values:
+        option = f"--train.rivals.{name.replace('_', '-')}"
+        with pytest.raises(UserError, match=f"^{option} {value} is "):
+            check_distill(DistillConfig(rivals=replace(RivalsConfig(), **{name: value})))

@@ -1,0 +1,142 @@
+"""What is trained on: the share kept apart, epochs cut into batches, canonical batches."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from clarep.data.labelled import class_balanced_choice
+from clarep.distill.canonical_batches import CanonicalImages
+from clarep.distill.train_data import TrainImages, epoch_batches, seed_of, split_off
+from clarep.errors import UserError
+
+
+def test_the_share_apart_is_balanced_and_disjoint(data):
+    kept, apart = split_off(data, 0.1, 0)
+    assert np.bincount(data.labels[apart]).tolist() == [4, 4, 4]
+    assert sorted([*kept, *apart]) == list(range(120))
+    assert split_off(data, 0.1, 0)[1].tolist() == apart.tolist()
+    assert split_off(data, 0.1, 1)[1].tolist() != apart.tolist()
+
+
+def test_the_share_apart_is_not_what_identify_chooses(data):
+    _, apart = split_off(data, 0.1, 0)
+    chosen = class_balanced_choice(data.labels, 0.1, 0)
+    assert len(np.intersect1d(apart, chosen)) < len(apart)
+
+
+def test_no_share(data):
+    kept, apart = split_off(data, 0.0, 0)
+    assert len(kept) == 120 and len(apart) == 0
+
+
+@pytest.mark.parametrize("share", [0.01, 0.99])
+def test_a_share_too_small_for_a_class(data, share):
+    with pytest.raises(UserError, match=r"of the 40 images of class '.*' leaves one side without"):
+        split_off(data, share, 0)
+
+
+@pytest.mark.parametrize(("images", "size", "steps"), [(100, 32, 3), (108, 16, 7), (5, 128, 1)])
+def test_an_epoch_holds_each_image_once_in_nearly_equal_batches(images, size, steps):
+    batches = epoch_batches(images, size, 0, 0)
+    assert len(batches) == steps
+    assert sorted(np.concatenate(batches)) == list(range(images))
+    assert max(map(len, batches)) - min(map(len, batches)) <= 1
+    again, other = epoch_batches(images, size, 0, 0), epoch_batches(images, size, 0, 1)
+    assert np.array_equal(np.concatenate(again), np.concatenate(batches))
+    assert not np.array_equal(np.concatenate(other), np.concatenate(batches))
+
+
+def test_seeds_of_purposes_differ():
+    keys = [("batches", 0, 0), ("batches", 0), ("views", 0, 0), ("views", 0, 0, 1), ("views", 1, 0)]
+    assert len({seed_of(*key) for key in keys}) == len(keys) - 1  # trailing zeros do not count
+    assert all(0 <= seed_of(*key) < 2**63 for key in keys)
+
+
+def test_images_in_memory_or_not_are_the_same(data):
+    index = np.array([5, 0, 7, 119])
+    stored = TrainImages.of(data, index, 100.0, 2)
+    decoded = TrainImages.of(data, index, 0.0, 0)
+    assert stored.stored is not None and decoded.stored is None
+    positions = np.array([3, 1, 1])
+    assert torch.equal(stored.images(positions), data.images([119, 0, 0]))
+    assert torch.equal(decoded.images(positions), data.images([119, 0, 0]))
+
+    extra, labels = torch.full((2, 3, 16, 16), 9, dtype=torch.uint8), torch.tensor([2, 0])
+    positions = np.array([4, 0, 5, 2])
+    for images in (stored.with_added(extra, labels), decoded.with_added(extra, labels)):
+        assert len(images) == 6 and images.labels[4:].tolist() == [2, 0]
+        got = images.images(positions)
+        assert torch.equal(got[[0, 2]], extra) and torch.equal(got[[1, 3]], data.images([5, 7]))
+        assert images.data_index(positions).tolist() == [-1, 5, -1, 7]
+        assert torch.equal(images.images(np.array([5])), extra[:1])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_other_processes_decode_the_same(data):
+    index = np.arange(20)
+    images = TrainImages.of(data, index, 0.0, 1)
+    batches = epoch_batches(20, 8, 0, 0)
+    got = list(images.batches(batches))
+    assert all(
+        torch.equal(some, data.images(batch)) for some, batch in zip(got, batches, strict=True)
+    )
+
+
+@pytest.fixture
+def canonical(canonical_of):
+    return CanonicalImages.of(canonical_of(), pooled=False)
+
+
+def test_a_canonical_set_in_memory(canonical_of, canonical):
+    tensors = canonical_of().tensors
+    assert canonical.index.tolist() == tensors["index"].tolist() == list(range(0, 120, 4))
+    assert torch.equal(canonical.features, tensors["features"].flatten(1))
+    pooled = CanonicalImages.of(canonical_of(), pooled=True).features
+    assert torch.allclose(pooled, tensors["features"].mean((2, 3)), atol=1e-6)
+    wanted = ((tensors["sample"] + 1) * 127.5).clamp(0, 255)
+    assert (canonical.images - wanted).abs().max() <= 0.5
+
+
+def test_pairs_come_first_and_the_rest_is_balanced(canonical):
+    batch_index = np.array([3, 8, -1, 4, 5, 100])  # 8, 4 and 100 have a sample
+    batch = canonical.draw(batch_index, 9, 0)
+    assert len(batch.rows) == 9 == len(batch.rows.unique())
+    assert set(batch.pairs.tolist()) == {1, 3, 5}
+    paired = canonical.index[batch.rows[:3].numpy()]
+    assert paired.tolist() == batch_index[batch.pairs.numpy()].tolist()
+    assert batch.labels.bincount().tolist() == [3, 3, 3]
+    assert torch.equal(batch.features, canonical.features[batch.rows])
+    assert torch.equal(batch.labels, canonical.labels[batch.rows])
+    assert torch.equal(batch.images, canonical.images[batch.rows])
+
+
+def test_a_draw_follows_its_seed_and_fills_from_all(canonical):
+    rows = [canonical.draw(np.array([1]), 6, seed).rows.tolist() for seed in (0, 0, 1)]
+    assert rows[0] == rows[1] != rows[2]
+    seen = {row for seed in range(40) for row in canonical.draw(np.array([1]), 6, seed).rows}
+    assert {int(row) for row in seen} == set(range(30))
+
+
+def test_more_pairs_than_asked_for_and_a_set_smaller_than_asked_for(canonical):
+    batch = canonical.draw(np.arange(120), 7, 0)
+    assert len(batch.rows) == len(batch.pairs) == 7
+    assert max(batch.labels.bincount()) - min(batch.labels.bincount()) <= 1
+    assert len(canonical.draw(np.array([1]), 100, 0).rows) == 30
+
+
+def test_images_to_validate_on_are_left_out(canonical):
+    left = canonical.without(np.array([0, 8, 9]))
+    assert left.index.tolist() == [i for i in range(0, 120, 4) if i not in (0, 8)]
+    assert torch.equal(left.features, canonical.features[[1, *range(3, 30)]])
+    with pytest.raises(UserError, match="all 30 images of the canonical set lie in the validation"):
+        canonical.without(np.arange(120))
+
+
+def test_class_means(canonical):
+    means = replace(canonical, features=canonical.features.double()).with_class_means()
+    for i in range(30):
+        same = [j for j in range(30) if canonical.labels[j] == canonical.labels[i]]
+        wanted = sum(canonical.features[j].double() for j in same) / len(same)
+        assert torch.allclose(means.features[i], wanted)
