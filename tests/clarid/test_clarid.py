@@ -86,7 +86,13 @@ def test_k_that_makes_no_sense(k):
         parse_k(k, N)
 
 
-@pytest.mark.parametrize("k", ["energy:1", "energy:0", "energy:nan", "energy:", "half", "0,5", ""])
+@pytest.mark.parametrize("k", ["energy:1", "energy:0", "energy:2", "energy:-1", "energy:nan"])
+def test_k_of_no_share_of_the_energy(k):
+    with pytest.raises(UserError, match=r"what follows energy: must lie between 0 and 1, such as"):
+        parse_k(k, N)
+
+
+@pytest.mark.parametrize("k", ["energy:", "energy:much", "half", "0,5", ""])
 def test_k_that_is_not_understood(k):
     with pytest.raises(UserError, match="is not understood: give a number"):
         parse_k(k, N)

@@ -1,5 +1,7 @@
 """What is told of a mistaken command line, and that what is right passes."""
 
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -130,3 +132,29 @@ def test_every_command_is_read_without_an_error(name: str):
     words = {"data": "data show", "bench": "bench subspace"}.get(name, name)
     with pytest.raises(UserError, match=f"^{words} has no option --zzzzzz: "):
         check_arguments([*words.split(), "--zzzzzz"], _COMMANDS)
+
+
+def test_one_command_imports_no_other():
+    code = """
+import sys
+from clarep.cli.main import main
+assert main(["identify", "--help"]) == 0
+print(*sorted(name for name in sys.modules if name.startswith("clarep.cli.")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: clarep identify ")
+    loaded = done.stdout.splitlines()[-1].split()
+    assert loaded == [f"clarep.cli.{name}" for name in ("identify", "main", "mistakes", "shared")]
+
+
+def test_ctrl_c_tells_what_goes_on(capsys: pytest.CaptureFixture[str], monkeypatch):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("clarep.cli.identify.Identify.run", stop)
+    monkeypatch.setattr("clarep.cli.data.Show.run", stop)
+    assert main(["identify"]) == 130
+    told = "clarep: stopped; the same command goes on where it stopped\n"
+    assert capsys.readouterr().err == told
+    assert main(["data", "show", "garments"]) == 130
+    assert capsys.readouterr().err == "clarep: stopped\n"

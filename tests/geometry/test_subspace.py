@@ -112,8 +112,7 @@ def test_energy_is_within_the_tolerance(name, k, dtype):
     jacobian = operator(name, name, dtype=dtype)
     found = solve(jacobian, k, tolerance=0.01)
     assert_sound(jacobian, found, k)
-    allowed = 0.015 if name == "flat" else 0.01  # docs/solver.md tells how often it misses there
-    assert missing_share(jacobian, found).max() <= allowed
+    assert missing_share(jacobian, found).max() <= 0.01
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -209,8 +208,9 @@ def test_a_warm_start_saves_products(measure):
     near = truth + 1e-3 * torch.randn(
         truth.shape, generator=torch.Generator().manual_seed(1), dtype=truth.dtype
     )
-    cold = solve(jacobian, 16, measure=measure)
-    warm = solve(jacobian, 16, measure=measure, start=near)
+    tolerance = {"energy": 1e-3, "angle": 1e-2}[measure]
+    cold = solve(jacobian, 16, measure=measure, tolerance=tolerance)
+    warm = solve(jacobian, 16, measure=measure, tolerance=tolerance, start=near)
     assert_sound(jacobian, warm, 16)
     assert missing_share(jacobian, warm).max() <= 0.02
     assert warm.products < cold.products

@@ -5,45 +5,52 @@ import errno
 import io
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Annotated, Any, Protocol, Union, runtime_checkable
 
 import tyro
 
-from clarep.cli.bench import Bench
-from clarep.cli.card import Card
-from clarep.cli.compare import Compare
-from clarep.cli.data import Data
-from clarep.cli.demo import Demo
-from clarep.cli.distill import Distill
-from clarep.cli.evaluate import Evaluate
-from clarep.cli.identify import Identify
 from clarep.cli.mistakes import check_arguments
-from clarep.cli.report import Report
-from clarep.cli.run_recipe import RunRecipe
-from clarep.cli.select import Select
-from clarep.cli.train_judge import TrainJudge
-from clarep.cli.train_teacher import TrainTeacher
 from clarep.errors import UserError
 
-# A new command is one entry here, and one in _RESUMABLE if it goes on after a kill.
-_COMMANDS: dict[str, type] = {
-    "demo": Demo,
-    "data": Data,
-    "train-teacher": TrainTeacher,
-    "train-judge": TrainJudge,
-    "card": Card,
-    "bench": Bench,
-    "identify": Identify,
-    "select": Select,
-    "distill": Distill,
-    "evaluate": Evaluate,
-    "compare": Compare,
-    "run": RunRecipe,
-    "report": Report,
+# A new command is one entry here: the module of clarep.cli and the class in it. One that goes on
+# after a kill is in _RESUMABLE too.
+_PLACES = {
+    "demo": "demo.Demo",
+    "data": "data.Data",
+    "train-teacher": "train_teacher.TrainTeacher",
+    "train-judge": "train_judge.TrainJudge",
+    "card": "card.Card",
+    "bench": "bench.Bench",
+    "identify": "identify.Identify",
+    "select": "select.Select",
+    "distill": "distill.Distill",
+    "evaluate": "evaluate.Evaluate",
+    "compare": "compare.Compare",
+    "run": "run_recipe.RunRecipe",
+    "report": "report.Report",
 }
-_RESUMABLE = (Demo, TrainTeacher, Identify, Select, Distill, Evaluate, RunRecipe)
+_RESUMABLE = ("demo", "train-teacher", "identify", "select", "distill", "evaluate", "run")
+
+
+class _Commands(Mapping[str, type]):
+    """The commands by name, each imported when it is asked for: no other one's time is spent."""
+
+    def __getitem__(self, name: str) -> type:
+        module, kind = _PLACES[name].split(".")
+        found: type = getattr(import_module(f"clarep.cli.{module}"), kind)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PLACES)
+
+    def __len__(self) -> int:
+        return len(_PLACES)
+
+
+_COMMANDS = _Commands()
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CANNOT_WRITE = (
@@ -81,9 +88,10 @@ def _parse(arguments: Sequence[str]) -> Command:
         check_arguments(arguments, _COMMANDS)
     except UserError as mistake:
         return _Mistaken(mistake)
+    asked_for = [name for name in arguments[:1] if name in _PLACES] or list(_PLACES)
     # The suppressed None makes a table of one command a union too.
     members = (
-        *(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in _COMMANDS.items()),
+        *(Annotated[_COMMANDS[name], tyro.conf.subcommand(name)] for name in asked_for),
         Annotated[None, tyro.conf.Suppress],
     )
     kinds: Any = Union[members]  # noqa: UP007 - X | Y cannot take members known at run time
@@ -140,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         goes_on = "; the same command goes on where it stopped"
-        is_resumable = isinstance(command, _RESUMABLE)
+        is_resumable = given[0] in _RESUMABLE
         print(f"clarep: stopped{goes_on if is_resumable else ''}", file=sys.stderr)
         return 130
     return 0

@@ -16,7 +16,8 @@ from clarep.geometry.dense import check_k, exact_right_singular_vectors
 from clarep.geometry.krylov import Krylov, Product, check_finite, check_not_zero
 
 Measure = Literal["energy", "angle"]
-_FLAT = 1.5  # see _EnergyProgress
+_FLAT = 2.0  # see _EnergyProgress
+_SAFETY = 1.5  # see _Progress
 _MANY_IMAGES = 8  # of a batch that fills the processor with small blocks too
 
 
@@ -96,7 +97,8 @@ def top_right_singular_subspace(
     random = torch.randn(batch, n, columns, generator=generator, dtype=dtype).to(device)
     first = random if start is None else torch.cat([start, random], dim=2)
     krylov = Krylov(matmat, rmatmat, first, width, generator)
-    found = _climb(krylov, k, measure, tolerance, max_products, may_close=width >= k)
+    progress = _progress(measure, k, guessed=start is not None)
+    found = _climb(krylov, k, progress, tolerance, max_products, may_close=width >= k)
     if found is not None:
         return found
 
@@ -107,7 +109,8 @@ def top_right_singular_subspace(
     first = torch.randn(batch, n, wide, generator=generator, dtype=dtype).to(device)
     krylov = Krylov(matmat, rmatmat, first, wide, generator)
     left_over = None if max_products is None else max(1, max_products - used)
-    found = _climb(krylov, k, measure, tolerance, left_over, may_close=True)
+    progress = _progress(measure, k, guessed=False)
+    found = _climb(krylov, k, progress, tolerance, left_over, may_close=True)
     assert found is not None
     return replace(found, products=found.products + used)
 
@@ -130,14 +133,13 @@ def subspace_of_dense(
 def _climb(
     krylov: Krylov,
     k: int,
-    measure: Measure,
+    progress: "_EnergyProgress | _Progress",
     tolerance: float,
     max_products: int | None,
     *,
     may_close: bool,
 ) -> Subspace | None:
     """Grow the space until its top k are good enough; None if it closes first and may not."""
-    progress = _EnergyProgress(k) if measure == "energy" else _AngleProgress()
     while True:
         krylov.expand()
         if krylov.closes_early and not may_close:
@@ -174,6 +176,10 @@ def _ritz(small: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, vectors.take_along_dim(order[:, None], dim=2)
 
 
+def _progress(measure: Measure, k: int, *, guessed: bool) -> "_EnergyProgress | _Progress":
+    return _Progress(measure) if guessed or measure == "angle" else _EnergyProgress(k)
+
+
 class _EnergyProgress:
     """Estimate how much of the optimal energy is missing, from how the energy has grown.
 
@@ -182,9 +188,10 @@ class _EnergyProgress:
     shrink about geometrically, so that is the last gain times ratio / (1 - ratio).
 
     On a flat spectrum the missing energy falls as the inverse square of the products, and the
-    formula gives 2/3 of it. There new directions bring much and a power step nothing: `beyond`,
-    by which the larger `left` exceeds `right`, over `within`, by which `right` exceeds what
-    `left` had at the same size, tells it, and the estimate is raised by that, up to _FLAT.
+    formula gives 2/3 of it, by a ratio that is noisy. There new directions bring much and a power
+    step nothing: `beyond`, by which the larger `left` exceeds `right`, over `within`, by which
+    `right` exceeds what `left` had at the same size, tells it. The estimate is raised by that, up
+    to _FLAT; where the spectrum falls it stays as it is.
     """
 
     def __init__(self, k: int) -> None:
@@ -217,15 +224,18 @@ class _EnergyProgress:
         return error
 
 
-class _AngleProgress:
-    """Estimate the worst principal angle to the optimum, from how the subspace has turned.
+class _Progress:
+    """Estimate how far the Ritz subspace is from the optimum, from how it has moved alone.
 
-    Between expansions the turns shrink about geometrically, so what is still to come is the last
-    one times ratio / (1 - ratio), with the larger of the last two ratios and _FLAT for safety.
+    For the angle, and for the energy of a space that started from a guess, whose `left` says
+    little. Between expansions the missing energy (or the angle) shrinks about geometrically, so
+    what is still to come is the last change times ratio / (1 - ratio). The larger of the last two
+    ratios is taken, as one alone is noisy, and _SAFETY for flat spectra.
     """
 
-    def __init__(self) -> None:
-        self._last: Tensor | None = None
+    def __init__(self, measure: Measure) -> None:
+        self._measure = measure
+        self._last: tuple[Tensor, Tensor] | None = None
         self._change: Tensor | None = None
         self._ratio: Tensor | None = None
 
@@ -236,14 +246,23 @@ class _AngleProgress:
         """Return the estimated error of each image, (B,), float64; infinite at first."""
         error = torch.full_like(values[:, 0], math.inf)
         if self._last is not None:
-            cosines = torch.linalg.svdvals(vectors[:, : self._last.shape[1]].mT @ self._last)
-            # The sine, not the arc cosine: accurate for small angles.
-            change = (1 - cosines[:, -1].clamp(0, 1) ** 2).clamp_min(0).sqrt()
+            change = self._distance(values, vectors, *self._last)
             if self._change is not None:
                 ratio = (change / self._change.clamp_min(1e-300)).clamp(0.5, 0.9)
                 larger = ratio if self._ratio is None else torch.maximum(ratio, self._ratio)
-                error = _FLAT * change * larger / (1 - larger)
+                error = _SAFETY * change * larger / (1 - larger)
                 self._ratio = ratio
             self._change = change
-        self._last = vectors
+        self._last = values, vectors
         return error
+
+    def _distance(
+        self, values: Tensor, vectors: Tensor, before: Tensor, vectors_before: Tensor
+    ) -> Tensor:
+        if self._measure == "energy":
+            energy = values.square().sum(1)
+            return (energy - before.square().sum(1)).clamp_min(0) / energy
+        cosines = torch.linalg.svdvals(vectors[:, : vectors_before.shape[1]].mT @ vectors_before)
+        # The sine, not the arc cosine: accurate for small angles.
+        sine: Tensor = (1 - cosines[:, -1].clamp(0, 1) ** 2).clamp_min(0).sqrt()
+        return sine
