@@ -152,3 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"clarep: stopped{goes_on if is_resumable else ''}", file=sys.stderr)
         return 130
     return 0
+
+
+if __name__ == "__main__":  # accelerate launch -m clarep.cli.main distill ...
+    sys.exit(main())

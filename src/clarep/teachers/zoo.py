@@ -7,7 +7,10 @@ from clarep.errors import UserError, unknown_name
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet_teacher import load_unet
 
-BUNDLED = {"backdrops": "backdrops.safetensors"}
+BUNDLED = {
+    "backdrops": "backdrops.safetensors",
+    "backdrops-biased": "backdrops-biased.safetensors",
+}
 """Name -> file in `teachers/assets`; NAME.json and NAME_history.jsonl lie beside it."""
 WEIGHTS_NAME = "teacher.safetensors"
 CARD_NAME = "card.json"
