@@ -158,3 +158,16 @@ def test_ctrl_c_tells_what_goes_on(capsys: pytest.CaptureFixture[str], monkeypat
     assert capsys.readouterr().err == told
     assert main(["data", "show", "garments"]) == 130
     assert capsys.readouterr().err == "clarep: stopped\n"
+
+
+def test_nobody_reads_to_the_end():
+    code = (
+        "import sys; from clarep.cli.main import main; sys.exit(main(['data', 'show', '--help']))"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    run.stdout.close()
+    _, told = run.communicate()
+    assert (run.returncode, told) == (141, "")

@@ -50,9 +50,9 @@ class Identify:
     seed: int = 0
     """Seed of the choice, of the solver's start and of random directions."""
     controls: tuple[str, ...] = ("none", "reconstruction", "random")
-    """Backdrops only: what to measure beside it; none, reconstruction, random, bottom, middle."""
+    """For backdrops: what to measure beside it; none, reconstruction, random, bottom, middle."""
     control_images: int = 100
-    """Backdrops only: images, evenly from the classes, on which all rows are measured; 0 skips."""
+    """For backdrops: images, evenly from the classes, on which all rows are measured; 0 skips."""
     shard_size: int = SHARD_SIZE
     """Images a shard: what a kill can cost."""
     skip_bad: bool = False

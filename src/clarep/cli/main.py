@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import io
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -110,6 +111,7 @@ def _one_sentence(boxed: str) -> str:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", boxed)
     lines = [re.sub(r"[╭╮╰╯│─]+", " ", line).strip() for line in plain.splitlines()[1:]]
     text = " ".join(line for line in lines if line)
+    text = text.replace("Unrecognized options:", "not understood:")
     return re.sub(r"\s+", " ", text.split("For full helptext")[0]).strip()
 
 
@@ -125,8 +127,22 @@ def _cannot_write(error: OSError) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0 when done, 2 after a user's mistake, 130 after Ctrl-C."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    """Run the command line.
+
+    Returns 0 when done, 2 after a user's mistake, 130 after Ctrl-C, 141 where nobody reads the
+    output any more (`clarep --help | head`).
+    """
+    try:
+        code = _main(sys.argv[1:] if arguments is None else list(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered goes nowhere, or the interpreter would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code
+
+
+def _main(given: list[str]) -> int:
     caught = io.StringIO()
     try:
         with contextlib.redirect_stderr(caught):
