@@ -164,7 +164,8 @@ def _main(given: list[str]) -> int:
         return 2
     except KeyboardInterrupt:
         goes_on = "; the same command goes on where it stopped"
-        is_resumable = any(type(command) is _COMMANDS[name] for name in _RESUMABLE)
+        place = f"{type(command).__module__}.{type(command).__name__}"  # none is imported for it
+        is_resumable = any(place == f"clarep.cli.{_PLACES[name]}" for name in _RESUMABLE)
         print(f"clarep: stopped{goes_on if is_resumable else ''}", file=sys.stderr)
         return 130
     return 0
