@@ -5,8 +5,13 @@ import sys
 
 import pytest
 
-HEAVY = (
-    "torchvision timm diffusers sklearn skimage scipy matplotlib tyro rich accelerate ray beartype"
+EXTRAS = "torchvision timm diffusers accelerate tensorboard pyautoattack ray beartype"
+"""What no public name may pull in: libraries of an extra."""
+HEAVY = f"{EXTRAS} sklearn skimage scipy matplotlib tyro rich"
+"""What nothing that finds CLAReps may pull in."""
+CLARID = (
+    "CLARep CanonicalSet Clarid ClaridConfig DataConfig LabelledImages Teacher UserError "
+    "class_balanced_choice identify load_data load_teacher to_uint8 to_unit_range"
 )
 
 
@@ -17,17 +22,30 @@ def run(code: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_all_public_names_resolve_and_pull_in_nothing_foreign():
-    code = f"""
+def pulled_in(names: str, watched: str) -> list[str]:
+    """Return how many names resolved, whether torch came, and which of `watched` came with it."""
+    return run(f"""
 import sys, clarep
-named = [getattr(clarep, name) for name in clarep.__all__]
-assert all(value is not None for value in named)
-assert set(clarep.__all__) <= set(dir(clarep))
-print(len(named), "torch" in sys.modules)
-print(*[name for name in "{HEAVY}".split() if name in sys.modules])
-"""
-    count, torch_loaded, *foreign = run(code)
-    assert (int(count) >= 12, torch_loaded, foreign) == (True, "True", [])
+names = {names}
+assert all(getattr(clarep, name) is not None for name in names)
+assert set(names) <= set(dir(clarep))
+print(len(names), "torch" in sys.modules)
+print(*[name for name in "{watched}".split() if name in sys.modules])
+""")
+
+
+def test_importing_clarep_costs_torch_at_most():
+    assert pulled_in("[]", HEAVY)[2:] == []
+
+
+def test_the_names_of_clarid_pull_in_nothing_foreign_but_torch():
+    count, torch_loaded, *foreign = pulled_in(f'"{CLARID}".split()', HEAVY)
+    assert (int(count), torch_loaded, foreign) == (len(CLARID.split()), "True", [])
+
+
+def test_all_public_names_resolve_without_an_extra():
+    count, _, *foreign = pulled_in("clarep.__all__", EXTRAS)
+    assert int(count) > len(CLARID.split()) and foreign == []
 
 
 def test_the_names_are_those_of_their_rooms():

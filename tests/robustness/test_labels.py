@@ -11,6 +11,7 @@ from PIL import Image
 from clarep.data.cifar import CLASS_NAMES
 from clarep.errors import UserError
 from clarep.robustness.labels import (
+    imagenet_columns,
     load_cifar10_1,
     load_imagenet_a,
     load_imagenet_v2,
@@ -44,7 +45,7 @@ def test_imagenet_a_maps_its_folders_to_the_student_s_logits(tmp_path: Path):
 
 def test_imagenet_a_wants_classes_that_the_student_has(tmp_path: Path):
     write(tmp_path / "n99999999" / "a.png")
-    with pytest.raises(UserError, match=r"unknown class of the student.*'n99999999'"):
+    with pytest.raises(UserError, match=r"n99999999 is of no class of the student's 4"):
         load_imagenet_a(tmp_path, WNIDS, image_size=8)
     with pytest.raises(UserError, match=r"listed twice"):
         load_imagenet_a(tmp_path, (*WNIDS, WNIDS[0]), image_size=8)
@@ -65,6 +66,31 @@ def test_imagenet_v2_labels_are_numbers_not_places(tmp_path: Path):
         str(label) for label in data.labels
     ]
     assert len(data.class_names) == 1000
+
+
+def test_imagenet_labels_are_places_among_the_sorted_wnids():
+    wnids = ["n01440764", *(f"n{2_000_000 + i:08d}" for i in range(998)), "n15075141"]
+    order = np.random.default_rng(0).permutation(1000)
+    columns = imagenet_columns([wnids[i] for i in order])
+    assert [int(order[column]) for column in columns] == list(range(1000))
+    numbers = [str(i) for i in order]
+    assert [numbers[column] for column in imagenet_columns(numbers)] == [
+        str(i) for i in range(1000)
+    ]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["n01440764", "n15075141"],
+        [f"n{2_000_000 + i:08d}" for i in range(1000)],
+        ["n01440764", *(f"n1{i}" for i in range(998)), "n15075141"],
+        [str(i) for i in range(1, 1001)],
+    ],
+)
+def test_other_classes_are_not_imagenet_s(names: list[str]):
+    with pytest.raises(UserError, match=r"are not the 1,000 ImageNet classes"):
+        imagenet_columns(names)
 
 
 @pytest.mark.parametrize("name", ["n01440764", "1000", "-1", "1.5", "٣"])

@@ -2,25 +2,28 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from clarep.cli.shared import describe
+from clarep.cli.shared import describe, note
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data
 from clarep.distill.student import Student
 from clarep.distill.students import load_student, student_path
 from clarep.engine.artefacts import sha256_file
 from clarep.engine.progress import progress
-from clarep.errors import UserError
+from clarep.errors import UserError, unknown_name
 from clarep.report.tables import plain_table
+from clarep.robustness.attacks.threat import unit_note
 from clarep.robustness.boxes import has_boxes, load_boxed
 from clarep.robustness.challenge import is_challenge, load_challenge
 from clarep.robustness.evaluation import Evaluation, Measurement
 from clarep.robustness.suite import SuiteRun
+from clarep.robustness.suite_beyond import BEYOND
 from clarep.robustness.suite_config import SuiteConfig
 
 _SHOWN = (
@@ -31,6 +34,7 @@ _SHOWN = (
     (r"attack/(cw-l2/median_l2)", "{}"),
     (r"corruption/mean", "corruptions, mean"),
     (r"corruption/mce", "corruptions, mCE"),
+    (r"beyond/(.*)/accuracy", "{}"),
     (r"background/mixed_rand", "other backgrounds (mixed_rand)"),
     (r"background/gap", "BG-gap"),
     (r"background/flipped", "flipped by some background"),
@@ -70,6 +74,12 @@ class Evaluate:
     """Evaluated run whose corruption errors are the measure of mCE."""
     ood: tuple[str, ...] = ()
     """Sets of images of none of the classes, names or paths, for AUROC."""
+    official_corruptions: Path | None = None
+    """Folder of NAME.npy and labels.npy, CIFAR-10-C's say, made from the test data: corrupted
+    images are read there instead of made."""
+    beyond: tuple[str, ...] = ()
+    """Natural test sets, NAME=PATH each: cifar10.1, imagenet-a, imagenet-r, imagenet-v2 and their
+    folders; real and real.json of ImageNet-ReaL, new labels for the test data."""
     out: Path | None = None
     """Folder of the evaluation; without it, RUN/robustness."""
     json: bool = False
@@ -79,6 +89,7 @@ class Evaluate:
         """Measure, store, and print a short table."""
         file = student_path(self.student)
         student = load_student(file)
+        beyond = _named_paths(self.beyond)
         options = self._data_options(file)
         data = load_test_data(options)
         out = _home(file) / "robustness" if self.out is None else self.out
@@ -91,13 +102,24 @@ class Evaluate:
             reference=None if self.reference is None else load_student(self.reference),
             baseline=None if self.baseline is None else _load_evaluation(self.baseline),
             ood=self._ood(student),
+            official_corruptions=self.official_corruptions,
+            beyond=beyond,
         )
+        self._note_units()
         steps = suite.steps()
         start = next(steps)
         with progress("evaluate", "passes", start.total, start.done) as advance:
             for step in steps:
                 advance(step.new)
         self._print(suite.evaluation(), out)
+
+    def _note_units(self) -> None:
+        """Say so where a radius looks as if another unit were meant."""
+        attack = self.suite.attack
+        if "attacks" in self.suite.groups:
+            for eps_255 in dict.fromkeys((*attack.eps_255, *attack.autoattack_eps_255)):
+                if text := unit_note(eps_255):
+                    note(text)
 
     def _data_options(self, file: Path) -> DataConfig:
         """Return how the test data are read: as the student's own, but for what is given."""
@@ -188,6 +210,21 @@ def _load_any_split(given: str, image_size: int) -> LabelledImages:
         except UserError:
             continue
     return load_data(replace(config, split="train"))
+
+
+def _named_paths(given: Sequence[str]) -> dict[str, Path]:
+    """Read the NAME=PATH of --beyond; raises UserError."""
+    paths: dict[str, Path] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if name not in BEYOND:
+            raise unknown_name("set of --beyond", name, BEYOND)
+        if not equals or not path:
+            raise UserError(f"--beyond {text} names no path: give {name}=PATH")
+        if name in paths:
+            raise UserError(f"--beyond gives {name} twice: name each set once")
+        paths[name] = Path(path)
+    return paths
 
 
 def _home(file: Path) -> Path:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +28,16 @@ def make_accelerator(config: DistillConfig) -> Any:
     """Return accelerate's view of the processes: one by default, as many as were launched.
 
     Mixed precision is ours (it leaves the losses alone), so accelerate is told none. Raises
-    UserError if accelerate is not installed, or for fp16 without a GPU.
+    UserError if accelerate is not installed, if it does not see all launched processes (each would
+    train alone, into the same folder), or for fp16 without a GPU.
     """
     accelerator = require_extra("accelerate", "train").Accelerator(mixed_precision="no")
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != launched:
+        raise UserError(
+            f"{launched} processes were launched and accelerate joins {accelerator.num_processes}: "
+            "without GPUs, set ACCELERATE_USE_CPU=true"
+        )
     if config.mixed_precision == "fp16" and accelerator.device.type != "cuda":
         raise UserError(
             f"--train.mixed-precision fp16 needs a GPU and this runs on {accelerator.device.type}: "

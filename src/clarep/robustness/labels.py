@@ -19,6 +19,9 @@ from clarep.data.npz import array_images, checked_labels
 from clarep.errors import UserError, unknown_name
 from clarep.robustness.corruptions.official import read_npy
 
+_WNID = re.compile(r"n\d{8}")
+_WNIDS_OF_A = 200  # of ImageNet-R too
+_IMAGENET_ENDS = ("n01440764", "n15075141")  # labels 0 and 999
 _VALIDATION_FILE = re.compile(r"ILSVRC2012_val_(\d{8})\.")
 
 
@@ -45,16 +48,29 @@ def load_imagenet_a(root: Path, wnids: Sequence[str], image_size: int | None = 2
         image_size: side that images are brought to; None keeps a common size.
 
     Raises:
-        UserError: for a folder that is none of `wnids`, one named twice there, and what
-            `load_class_folders` refuses.
+        UserError: for folders that are no wnids, more than these sets have, or none of `wnids`;
+            for a wnid named twice there, and what `load_class_folders` refuses.
     """
     if len(set(wnids)) != len(wnids):
         raise UserError("a wnid is listed twice: give each class of the student once")
     place = {wnid: i for i, wnid in enumerate(wnids)}
     images = load_class_folders(root, image_size=image_size)
     for name in images.class_names:
+        if not _WNID.fullmatch(name):
+            raise UserError(
+                f"{root / name} is no wnid such as n01440764: give the folder of ImageNet-A or "
+                "-R itself, which holds one folder for each of 200 wnids"
+            )
         if name not in place:
-            raise unknown_name(f"class of the student, a folder of {root}:", name, place)
+            raise UserError(
+                f"{root / name} is of no class of the student's {len(wnids)}: give a student of "
+                "the 1,000 ImageNet classes named by their wnids, or of all wnids of that folder"
+            )
+    if len(images.class_names) > _WNIDS_OF_A:
+        raise UserError(
+            f"{root} holds {len(images.class_names)} class folders, ImageNet-A and -R have "
+            f"{_WNIDS_OF_A}: give the folder of one of these"
+        )
     return SubsetImages(images, torch.tensor([place[name] for name in images.class_names]))
 
 
@@ -88,6 +104,27 @@ def load_imagenet_v2(
         sources=[data.sources[i] for i in order],
         read=lambda i: data.read(int(order[i])),
     )
+
+
+def imagenet_columns(class_names: Sequence[str]) -> Int[Tensor, " 1000"]:
+    """Return for each of ImageNet's labels 0 to 999 its place among a student's classes.
+
+    A label is a wnid's place among the 1,000, sorted. The student's classes may come in any
+    order. Raises UserError unless they are these wnids, or the numbers 0 to 999.
+    """
+    numbers = [str(i) for i in range(1_000)]
+    names = sorted(class_names)
+    if set(names) == set(numbers):
+        names = numbers
+    elif (names[0], names[-1], len(names)) != (*_IMAGENET_ENDS, 1_000) or not all(
+        _WNID.fullmatch(name) for name in names
+    ):
+        raise UserError(
+            f"the student's {len(names)} classes ({', '.join(list(class_names)[:3])} ...) are not "
+            "the 1,000 ImageNet classes, named by wnid or number: give a student of these"
+        )
+    place = {name: i for i, name in enumerate(class_names)}
+    return torch.tensor([place[name] for name in names])
 
 
 def load_cifar10_1(folder: Path, version: str = "v6") -> LabelledImages:

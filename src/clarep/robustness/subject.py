@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from clarep.data.labelled import LabelledImages, class_balanced_choice
 from clarep.distill.student import Student
 
 BATCH = 250  # images a pass
+_FINGERPRINTED = 16  # images
 
 
 class Subject(nn.Module):
@@ -100,3 +102,10 @@ def fingerprint(student: Student) -> str:
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def data_fingerprint(data: LabelledImages, indices: NDArray[np.int64]) -> dict[str, Any]:
+    """Return what tells a test set from another: name, size, and the first chosen pixels."""
+    digest = hashlib.sha256(data.labels.astype(np.int64).tobytes())
+    digest.update(data.images(indices[:_FINGERPRINTED]).numpy().tobytes())
+    return {"name": data.name, "images": len(data), "sha256": digest.hexdigest()}

@@ -1,15 +1,12 @@
 """The robustness suite: every part measured on one student, stored as it comes, gone on with."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from clarep.data.labelled import LabelledImages
 from clarep.distill.run_files import as_read
@@ -24,14 +21,14 @@ from clarep.engine.artefacts import (
 from clarep.engine.cost import peak_memory_mb
 from clarep.errors import UserError
 from clarep.robustness.corruptions import Baseline, baseline_of, mean_corruption_error
+from clarep.robustness.corruptions.official import OfficialSets, load_official_sets
 from clarep.robustness.evaluation import Evaluation
-from clarep.robustness.subject import fingerprint, under_test
+from clarep.robustness.subject import data_fingerprint, fingerprint, under_test
 from clarep.robustness.suite_bench import PARTS_NAME, Bench, Part
+from clarep.robustness.suite_beyond import load_beyond
 from clarep.robustness.suite_config import SuiteConfig, check_suite
 from clarep.robustness.suite_joint import joined
 from clarep.robustness.suite_parts import all_parts
-
-_FINGERPRINTED = 16  # images
 
 
 class SuiteRun:
@@ -53,6 +50,8 @@ class SuiteRun:
         reference: Student | None = None,
         baseline: Evaluation | None = None,
         ood: Mapping[str, LabelledImages] | None = None,
+        official_corruptions: Path | None = None,
+        beyond: Mapping[str, Path] | None = None,
     ) -> None:
         """Take what is measured.
 
@@ -67,9 +66,13 @@ class SuiteRun:
             reference: another student, for the transfer check of the attacks.
             baseline: evaluation of the student that corruption errors are divided by (mCE).
             ood: name -> images of no class of the student's.
+            official_corruptions: folder in CIFAR-10-C's layout that the corrupted images are
+                read from; None makes them.
+            beyond: name of BEYOND -> where that natural test set lies.
 
         Raises:
-            UserError: if the student does not fit the data, or for a setting out of range.
+            UserError: if the student does not fit the data or a set beyond them, for a setting
+                out of range, and for what the sets' readers refuse.
         """
         self.config = SuiteConfig() if config is None else config
         check_suite(self.config)
@@ -78,16 +81,23 @@ class SuiteRun:
                 check_fit(one, data)
         self.student, self.folder, self.described = student, folder, described or {}
         sha256 = fingerprint(student)
-        scale = None if baseline is None else _baseline(baseline, self.config)
+        official = official_corruptions if "corruptions" in self.config.groups else None
+        scale = None if baseline is None else _baseline(baseline, self.config, official)
         self._bench = Bench(
             data,
             self.config,
             reference=reference,
             baseline=scale,
             ood=dict(ood or {}),
+            official=None if official is None else _official(official, self.config, data),
+            beyond=load_beyond(beyond or {}, student, data),
             student_sha256=sha256,
             folder=folder,
         )
+        self._sets = {
+            "official_corruptions": None if official is None else str(official),
+            "beyond": {name: str(path) for name, path in (beyond or {}).items()},
+        }
         self._common = {
             "student_sha256": sha256,
             "data": data_fingerprint(data, self._bench.indices),
@@ -166,6 +176,7 @@ class SuiteRun:
         costs = {part.name: self._measured[part.name].config["cost"] for part in self.parts}
         evaluation = Evaluation(
             config=self.described
+            | self._sets
             | self._common
             | {
                 "suite": as_read(asdict(self.config)),
@@ -190,6 +201,8 @@ def robustness_suite(
     reference: Student | None = None,
     baseline: Evaluation | None = None,
     ood: Mapping[str, LabelledImages] | None = None,
+    official_corruptions: Path | None = None,
+    beyond: Mapping[str, Path] | None = None,
     report: Callable[[Progressed], None] | None = None,
 ) -> Evaluation:
     """Measure a student's robustness; killed, the same call goes on where it stopped.
@@ -206,6 +219,8 @@ def robustness_suite(
         reference=reference,
         baseline=baseline,
         ood=ood,
+        official_corruptions=official_corruptions,
+        beyond=beyond,
     )
     for step in run.steps():
         if report is not None:
@@ -226,7 +241,13 @@ def check_fit(student: Student, data: LabelledImages) -> None:
         )
 
 
-def _baseline(evaluation: Evaluation, config: SuiteConfig) -> Baseline | None:
+def _official(folder: Path, config: SuiteConfig, data: LabelledImages) -> OfficialSets:
+    return load_official_sets(folder, config.corruptions, config.severities, data)
+
+
+def _baseline(
+    evaluation: Evaluation, config: SuiteConfig, official: Path | None
+) -> Baseline | None:
     """Return what corruption errors are divided by.
 
     Raises UserError now for a baseline that would only be refused after all is measured.
@@ -239,17 +260,17 @@ def _baseline(evaluation: Evaluation, config: SuiteConfig) -> Baseline | None:
             f"the baseline was measured at the severities {there} and this student would be at "
             f"{list(config.severities)}: give both the same --severities"
         )
+    was_official = evaluation.config.get("official_corruptions") is not None
+    if was_official != (official is not None):
+        ways = ("generated corruptions", "official files")
+        raise UserError(
+            f"the baseline was measured on {ways[was_official]} and this student would be on "
+            f"{ways[not was_official]}: give both the same --official-corruptions, or neither"
+        )
     baseline = baseline_of(evaluation, str(evaluation.config.get("run", "the baseline")))
     one_right = torch.ones(1, 1, dtype=torch.bool)
     mean_corruption_error({name: one_right for name in config.corruptions}, baseline)
     return baseline
-
-
-def data_fingerprint(data: LabelledImages, indices: NDArray[np.int64]) -> dict[str, Any]:
-    """Return what tells a test set from another: name, size, and the first chosen pixels."""
-    digest = hashlib.sha256(data.labels.astype(np.int64).tobytes())
-    digest.update(data.images(indices[:_FINGERPRINTED]).numpy().tobytes())
-    return {"name": data.name, "images": len(data), "sha256": digest.hexdigest()}
 
 
 def _summed(parts: Sequence[Part], costs: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What the parts of the suite share: student, test set, the choice of images, the clean answers."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +16,10 @@ from clarep.data.labelled import LabelledImages
 from clarep.distill.student import Student
 from clarep.robustness.backgrounds import Separated, separate
 from clarep.robustness.corruptions import Baseline
+from clarep.robustness.corruptions.official import OfficialSets
 from clarep.robustness.evaluation import Measured
 from clarep.robustness.subject import Subject, batches, choose_images
+from clarep.robustness.suite_beyond import BeyondSet
 from clarep.robustness.suite_config import SuiteConfig
 
 PARTS_NAME = "parts"
@@ -51,6 +53,8 @@ class Bench:
         reference: Student | None,
         baseline: Baseline | None,
         ood: dict[str, LabelledImages],
+        official: OfficialSets | None = None,
+        beyond: Sequence[BeyondSet] = (),
         student_sha256: str,
         folder: Path | None,
     ) -> None:
@@ -59,6 +63,7 @@ class Bench:
         self.arrays: dict[str, Tensor] = {}
         """Of the parts that are measured: a part may go on from one before it."""
         self.reference, self.baseline = reference, baseline
+        self.official, self.beyond = official, beyond
         self.separated: Separated | None = separate(data)
         self.ood: Mapping[str, LabelledImages] = ood
         if isinstance(data, Backdrops) and self.separated is not None:

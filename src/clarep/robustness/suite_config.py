@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 
+from clarep.engine.extras import require_extra
 from clarep.engine.seeds import check_seed
 from clarep.errors import UserError, unknown_name
 from clarep.robustness.attacks.config import AttackConfig, check_attacks
@@ -53,7 +54,7 @@ class SuiteConfig:
 
 
 def check_suite(config: SuiteConfig) -> None:
-    """Raise UserError for a setting that is out of range."""
+    """Raise UserError for a setting that is out of range, or whose extra is not installed."""
     check_seed(config.seed)
     for kind, given, valid in (
         ("group", config.groups, GROUPS),
@@ -73,3 +74,5 @@ def check_suite(config: SuiteConfig) -> None:
         if value < 1:
             raise UserError(f"--{option.replace('_', '-')} {value} is below 1: give 100, say")
     check_attacks(config.attack)
+    if "attacks" in config.groups and any(config.attack.autoattack_eps_255):
+        require_extra("pyautoattack", "attacks")  # now: AutoAttack comes after all other attacks

@@ -1,6 +1,7 @@
 """The parts of the robustness suite: what each measures, and on which images."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +20,9 @@ from clarep.robustness.corruptions import corrupt
 from clarep.robustness.evaluation import Measured, mean_of
 from clarep.robustness.focus import IG_STEPS, focus_measures, saliency_maps
 from clarep.robustness.ood import auroc, max_softmax
-from clarep.robustness.subject import batches, choose_images
+from clarep.robustness.subject import batches, choose_images, data_fingerprint
 from clarep.robustness.suite_bench import BACKWARD, Bench, Part
+from clarep.robustness.suite_beyond import BeyondSet
 
 
 def clean_parts(bench: Bench) -> list[Part]:
@@ -83,7 +85,7 @@ def corruption_parts(bench: Bench) -> list[Part]:
     """Return a part for each corruption."""
     config = bench.config
     indices = bench.choose(config.corruption_images)
-    settings = {
+    settings: dict[str, Any] = {
         "corruption_images": config.corruption_images,
         "severities": list(config.severities),
     }
@@ -93,9 +95,17 @@ def corruption_parts(bench: Bench) -> list[Part]:
             return corruption_measures(bench, name, indices)
 
         passes = 2 * len(indices) * len(config.severities)  # half of it for the corruption
-        return Part(f"corruptions/{name}", passes, settings, measure)
+        read = {} if bench.official is None else {"official": fingerprints(bench, name, indices)}
+        return Part(f"corruptions/{name}", passes, settings | read, measure)
 
     return [part(name) for name in config.corruptions]
+
+
+def fingerprints(bench: Bench, name: str, indices: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """Return what tells the official files of a corruption from others."""
+    assert bench.official is not None
+    of_severity = bench.official[name]
+    return [data_fingerprint(of_severity[at], indices) for at in bench.config.severities]
 
 
 def corruption_measures(bench: Bench, name: str, indices: NDArray[np.int64]) -> Measured:
@@ -105,7 +115,11 @@ def corruption_measures(bench: Bench, name: str, indices: NDArray[np.int64]) -> 
     for severity in bench.config.severities:
         right, first = [], 0
         for part in batches(indices):
-            images = corrupt(bench.data.images(part), name, severity, bench.config.seed, first)
+            if bench.official is None:
+                clean = bench.data.images(part)
+                images = corrupt(clean, name, severity, bench.config.seed, first)
+            else:
+                images = bench.official[name][severity].images(part)
             right.append(bench.subject.predict(images) == labels[first : first + len(part)])
             first += len(part)
         arrays[f"corruption/{name}/severity={severity}"] = torch.cat(right).float()
@@ -133,6 +147,25 @@ def ood_parts(bench: Bench) -> list[Part]:
     return [part(name, data) for name, data in bench.ood.items()]
 
 
+def beyond_parts(bench: Bench) -> list[Part]:
+    """Return a part for each natural test set beyond the student's own."""
+    return [_beyond_part(bench, one) for one in bench.beyond]
+
+
+def _beyond_part(bench: Bench, one: BeyondSet) -> Part:
+    key, config = f"beyond/{one.name}/accuracy", bench.config
+    chosen = choose_images(one.images.labels, config.images, config.seed)
+
+    def measure() -> Measured:
+        logits = [bench.subject.both(one.images.images(at))[1] for at in batches(chosen)]
+        correct, kept = one.correct(torch.cat(logits), chosen)
+        arrays = {key: correct.float(), f"beyond/{one.name}/index": torch.from_numpy(kept)}
+        return [mean_of(key, arrays[key])], arrays
+
+    settings = {"images": config.images, "beyond": one.fingerprint(chosen)}
+    return Part(f"beyond/{one.name}", len(chosen), settings, measure)
+
+
 _PARTS: dict[str, Callable[[Bench], list[Part]]] = {
     "clean": clean_parts,
     "calibration": calibration_parts,
@@ -145,6 +178,6 @@ _PARTS: dict[str, Callable[[Bench], list[Part]]] = {
 
 
 def all_parts(bench: Bench) -> list[Part]:
-    """Return the parts of the groups asked for, in the order in which they are measured."""
+    """Return the parts of the groups and sets asked for, in the order of measuring."""
     groups = (make for name, make in _PARTS.items() if name in bench.config.groups)
-    return [part for make in groups for part in make(bench)]
+    return [part for make in (*groups, beyond_parts) for part in make(bench)]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 RESAMPLES = 10_000
 _PICKS_AT_ONCE = 1 << 22  # resampled indices in memory: 32 MiB
@@ -63,6 +62,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
     """Return the 95 % interval of the mean of at least two values, by Student's t."""
+    from scipy import stats  # half a second that only this needs
+
     array = np.asarray(values, float)
     error = float(array.std(ddof=1)) / len(array) ** 0.5
     half = float(stats.t.ppf(0.975, len(array) - 1)) * error

@@ -4,6 +4,7 @@ NAME.npy holds the same images at severities 1 to 5, one block after the other (
 CIFAR-10-C and CIFAR-100-C). Files are memory-mapped, and nothing is unpickled.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from clarep.errors import UserError, unknown_name
 from clarep.robustness.corruptions.by_name import SEVERITIES
 
 LABELS_NAME = "labels.npy"
+OfficialSets = Mapping[str, Mapping[int, LabelledImages]]
+"""Corruption -> severity -> the corrupted test set, in the order of the clean one."""
 
 
 def official_names(folder: Path) -> list[str]:
@@ -27,6 +30,50 @@ def official_names(folder: Path) -> list[str]:
             "CIFAR-10-C"
         )
     return names
+
+
+def load_official_sets(
+    folder: Path, names: Sequence[str], severities: Sequence[int], data: LabelledImages
+) -> OfficialSets:
+    """Load corruptions of a test set, and check that they are of that set.
+
+    Entry by entry their labels must be those of `data`: then classes mean the same in both, and
+    image i is the clean image i corrupted, so that the same choice of images is measured.
+
+    Raises:
+        UserError: for a corruption that the folder lacks, labels or an image shape that are not
+            those of `data`, and what `load_official` refuses.
+    """
+    held = official_names(folder)
+    lacking = [name for name in names if name not in held]
+    if lacking:
+        raise UserError(
+            f"{folder} lacks {lacking[0]}.npy, {len(lacking)} of the {len(names)} corruptions "
+            f"asked for: name with --corruptions some that it holds, {', '.join(held)}"
+        )
+    sets = {
+        name: {at: load_official(folder, name, at, data.class_names) for at in severities}
+        for name in names
+    }
+    for of_severity in sets.values():
+        for one in of_severity.values():
+            _require_corrupted(folder, one, data)
+    return sets
+
+
+def _require_corrupted(folder: Path, one: LabelledImages, data: LabelledImages) -> None:
+    """Raise UserError unless labels and image shape are those of the clean images."""
+    if not np.array_equal(one.labels, data.labels):
+        raise UserError(
+            f"the labels in {folder / LABELS_NAME} are not those of {data.name}, entry by entry: "
+            "give the test data that these files were made from, in their order"
+        )
+    theirs, ours = one.read(0).shape, data.read(0).shape
+    if theirs != ours:
+        raise UserError(
+            f"images of {one.name} are {theirs[1]}x{theirs[0]} and those of {data.name} "
+            f"{ours[1]}x{ours[0]}: give a student and data of that size"
+        )
 
 
 def load_official(

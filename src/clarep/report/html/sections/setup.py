@@ -104,7 +104,7 @@ def _seeds_missing(material: Material) -> tuple[str, ...]:
     return (
         f"One seed only: {names}. Their intervals come from the bootstrap over images and do not "
         f"show how much another seed would change: `clarep distill --method {single[0].method} "
-        f"--seed {(single[0].runs[0].seed or 0) + 1} …`, then `clarep evaluate`, give a second",
+        f"--train.seed {(single[0].runs[0].seed or 0) + 1} …`, then `clarep evaluate`, adds one",
     )
 
 

@@ -1,0 +1,36 @@
+"""Launched processes that accelerate does not join would train alone into one folder."""
+
+import os
+import subprocess
+import sys
+
+_MAKE = """
+from clarep.distill.run_parts import make_accelerator
+from clarep.distill.train_config import DistillConfig
+from clarep.errors import UserError
+try:
+    make_accelerator(DistillConfig())
+except UserError as mistake:
+    print(mistake)
+"""
+
+
+def said(**environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", _MAKE],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_launched_processes_that_are_not_joined_are_refused():
+    # What torchrun sets; without a GPU accelerate passes over it unless told to use the CPU.
+    launched = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "-1"}
+    assert "2 processes were launched and accelerate joins 1" in said(**launched)
+
+
+def test_one_process_needs_nothing():
+    assert said() == ""
