@@ -6,25 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from clarep.engine.artefacts import (
-    atomic_path,
     first_difference,
     remove_left_temporaries,
     versions,
     write_json,
 )
 from clarep.engine.extras import require_extra
+from clarep.engine.history import HISTORY_NAME, keep_records
 from clarep.errors import UserError
 
 CONFIG_NAME = "config.json"
-HISTORY_NAME = "history.jsonl"
 CHECKPOINT_NAME = "checkpoint.pt"
 TENSORBOARD_NAME = "tensorboard"
-
-
-def as_read(config: dict[str, Any]) -> dict[str, Any]:
-    """Return what comes back when `config` is written as JSON and read."""
-    read: dict[str, Any] = json.loads(json.dumps(config))
-    return read
 
 
 def refuse_foreign(out: Path, described: dict[str, Any]) -> None:
@@ -51,30 +44,7 @@ def start_folder(out: Path, described: dict[str, Any], epoch: int) -> None:
     """Write the configuration; drop what was logged after `epoch` and what a kill left behind."""
     write_json(out / CONFIG_NAME, described | {"versions": versions(), "seconds": None})
     remove_left_temporaries(out)
-    path = out / HISTORY_NAME
-    if not path.exists():
-        return
-    complete = [line for line in path.read_text().splitlines(True) if line.endswith("\n")]
-    with atomic_path(path) as temporary:
-        kept = [line for line in complete if json.loads(line)["epoch"] <= epoch]
-        temporary.write_text("".join(kept))
-
-
-def append_history(out: Path, record: dict[str, Any]) -> None:
-    """Write a record as one more line of the history."""
-    path = out / HISTORY_NAME
-    try:
-        with open(path, "a") as stream:
-            stream.write(json.dumps(record) + "\n")
-    except OSError as error:
-        error.filename = str(path)  # a full disk names no file
-        raise
-
-
-def read_history(out: Path) -> list[dict[str, Any]]:
-    """Return the records of the history, an epoch each."""
-    path = out / HISTORY_NAME
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    keep_records(out, "epoch", epoch)
 
 
 class Curves:

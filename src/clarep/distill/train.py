@@ -18,8 +18,6 @@ from clarep.distill.run_files import (
     CHECKPOINT_NAME,
     CONFIG_NAME,
     Curves,
-    append_history,
-    read_history,
     refuse_foreign,
     start_folder,
 )
@@ -35,6 +33,7 @@ from clarep.distill.train_data import TrainImages, epoch_batches, split_off
 from clarep.distill.train_state import TrainState, check_checkpoint, learning_rate
 from clarep.distill.train_step import BatchDrawer, take_step
 from clarep.engine.artefacts import sha256_file, versions, write_json
+from clarep.engine.history import append_record, read_records
 from clarep.teachers.teacher import Teacher
 
 STUDENT_FILE = "student.safetensors"
@@ -157,7 +156,7 @@ class StudentRun:
             while self.epoch < self.config.epochs:
                 record = self._epoch(report)
                 if curves is not None:
-                    append_history(self.out, record)
+                    append_record(self.out, record)
                     curves.add(record)
                     self._state.save(self._checkpoint, self.described)
                 self._accelerator.wait_for_everyone()
@@ -168,7 +167,7 @@ class StudentRun:
 
     def finish(self) -> dict[str, Any]:
         """Write the picked weights and the whole configuration; returns what the latter holds."""
-        history = read_history(self.out)
+        history = read_records(self.out)
         best = self.config.pick == "best"
         epoch = self._state.best_epoch if best else self.epoch
         record = history[epoch - 1]

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from clarep.distill.methods.base import Method
-from clarep.distill.run_files import as_read
 from clarep.distill.student import Student
 from clarep.distill.train_config import DistillConfig
-from clarep.engine.artefacts import atomic_path, first_difference
+from clarep.engine.artefacts import as_read, atomic_path, first_difference
 from clarep.errors import UserError
 
 # What torch and json raise for a checkpoint that is cut short or of other contents.

@@ -61,6 +61,12 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=2) + "\n")
 
 
+def as_read(value: dict[str, Any]) -> dict[str, Any]:
+    """Return what comes back when `value` is written as JSON and read."""
+    read: dict[str, Any] = json.loads(json.dumps(value))
+    return read
+
+
 def remove_left_temporaries(folder: Path) -> None:
     """Delete what killed processes left half written in `folder`; what a live one writes stays.
 

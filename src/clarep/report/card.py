@@ -15,11 +15,11 @@ from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.engine.artefacts import sha256_file, versions
+from clarep.engine.history import HISTORY_NAME
 from clarep.errors import UserError
 from clarep.report.quality import frechet_distance, judge_features, teacher_quality
 from clarep.teachers.judge import judge_card, load_judge
 from clarep.teachers.teacher import Teacher
-from clarep.teachers.train import HISTORY_NAME
 from clarep.teachers.unet_teacher import load_unet
 from clarep.teachers.zoo import WEIGHTS_NAME
 

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clarep.engine.bootstrap import RESAMPLES
 from clarep.robustness.attacks.config import AttackConfig
 from clarep.robustness.attacks.curves import (
     WORST,
@@ -28,7 +29,6 @@ from clarep.robustness.suite_bench import BACKWARD, PARTS_NAME, Bench, Part
 CHECK = "check/"
 """Key of the measurement, of a part alone, that holds what the checks of a norm found."""
 _NORMS: tuple[Norm, ...] = ("linf", "l2")
-_RESAMPLES = 1_000
 _AUTOATTACK_PASSES = 10_000  # of an image that withstands, about
 _OF_OTHER_PARTS = ("eps_255", "eps_l2", "cw", "autoattack_eps_255", "check_images", "check_margin")
 
@@ -209,7 +209,7 @@ def _median(key: str, values: Float[Tensor, " batch"]) -> Measurement:
     """
     ranked = np.sort(values.double().numpy())
     middle = (len(ranked) - 1) // 2
-    picks = np.random.default_rng(0).integers(len(ranked), size=(_RESAMPLES, len(ranked)))
+    picks = np.random.default_rng(0).integers(len(ranked), size=(RESAMPLES, len(ranked)))
     places = np.sort(picks, axis=1)[:, middle]  # of each resample's median: no sums of infinities
     low, high = np.quantile(places, [0.025, 0.975], method="nearest")
     interval = (float(ranked[low]), float(ranked[high]))

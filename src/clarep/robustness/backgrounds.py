@@ -13,10 +13,9 @@ from torch import Tensor
 
 from clarep.data.backdrops import VARIANTS, Backdrops
 from clarep.data.labelled import LabelledImages
+from clarep.engine.bootstrap import RESAMPLES
 from clarep.robustness.evaluation import Measured, Measurement, mean_of
 from clarep.robustness.subject import Subject, choose_images, right_at
-
-_RESAMPLES = 1_000
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def gap(same: Float[Tensor, " batch"], rand: Float[Tensor, " other"], paired: bo
     rng = np.random.default_rng(0)
     means = []
     for values in (same.double().numpy(), rand.double().numpy()):
-        picks = rng.integers(len(values), size=(_RESAMPLES, len(values)))
+        picks = rng.integers(len(values), size=(RESAMPLES, len(values)))
         means.append(values[picks].mean(axis=1))
     low, high = np.quantile(means[0] - means[1], [0.025, 0.975])
     images = min(len(same), len(rand))

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from clarep.data.labelled import LabelledImages
-from clarep.distill.run_files import as_read
 from clarep.distill.student import Student
 from clarep.distill.students import check_classes
 from clarep.engine.artefacts import (
     Progressed,
+    as_read,
     first_difference,
     remove_left_temporaries,
     versions,

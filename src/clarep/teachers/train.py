@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from clarep.data.labelled import LabelledImages, to_unit_range
-from clarep.engine.artefacts import atomic_path, first_difference, write_json
+from clarep.engine.artefacts import as_read, atomic_path, first_difference, write_json
+from clarep.engine.history import HISTORY_NAME, append_record, keep_records
 from clarep.errors import UserError
 from clarep.teachers.denoising import denoising_loss, held_out_losses
 from clarep.teachers.train_config import TrainConfig, check_held_out, check_train, unet_for
 from clarep.teachers.unet import UNet, sigma_from_t
 
-HISTORY_NAME = "history.jsonl"
 RECORD_EVERY = 50
 _CONFIG_NAME = "config.json"
 _CHECKPOINT_NAME = "checkpoint.pt"
@@ -70,10 +70,10 @@ class _State:
             raise UserError(
                 f"cannot read the checkpoint {path}: delete it to begin anew, or give another --out"
             ) from error
-        if started_with != _as_read(config):
+        if started_with != as_read(config):
             raise UserError(
                 f"{path.parent} holds a teacher of another configuration "
-                f"({first_difference(started_with, _as_read(config))}): "
+                f"({first_difference(started_with, as_read(config))}): "
                 "give another --out, or the options it was started with"
             )
         self.net.load_state_dict(saved["net"])
@@ -166,7 +166,7 @@ class TeacherRun:
         else:
             _refuse_foreign(out, self._described)
         write_json(out / _CONFIG_NAME, self._described)
-        _truncate_history(out / HISTORY_NAME, self.step)
+        keep_records(out, "step", self.step)
         for name in (_CHECKPOINT_NAME, HISTORY_NAME, _CONFIG_NAME):
             for leftover in out.glob(f".{name}.*.tmp"):  # of a run that was killed while it saved
                 leftover.unlink()
@@ -213,13 +213,8 @@ class TeacherRun:
             record["held_out"] = held_out_losses(
                 self.ema, self.held_out, config.sigma_min, config.sigma_max
             )
-        _append(self.out / HISTORY_NAME, json.dumps(record) + "\n")
+        append_record(self.out, record)
         return record
-
-
-def _as_read(config: dict[str, Any]) -> Any:
-    """Return what comes back when `config` is written as JSON and read."""
-    return json.loads(json.dumps(config))
 
 
 def _refuse_foreign(out: Path, config: dict[str, Any]) -> None:
@@ -234,26 +229,8 @@ def _refuse_foreign(out: Path, config: dict[str, Any]) -> None:
         found = json.loads((out / _CONFIG_NAME).read_text())
     except (FileNotFoundError, ValueError):
         found = None
-    if found != _as_read(config):
+    if found != as_read(config):
         raise UserError(
             f"{out} holds a {taken[0]} of something else and no {_CHECKPOINT_NAME}: "
             "give another --out, or the options that run was started with"
         )
-
-
-def _append(path: Path, text: str) -> None:
-    try:
-        with open(path, "a") as stream:
-            stream.write(text)
-    except OSError as error:
-        error.filename = str(path)  # a full disk names no file
-        raise
-
-
-def _truncate_history(path: Path, step: int) -> None:
-    """Drop what was logged after the checkpoint, so that the resumed curve has no step twice."""
-    if not path.exists():
-        return
-    complete = [line for line in path.read_text().splitlines(True) if line.endswith("\n")]
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(line for line in complete if json.loads(line)["step"] <= step))
