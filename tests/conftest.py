@@ -1,15 +1,40 @@
 """Every test runs with the shapes and types of clarep's signatures enforced."""
 
+import re
 import resource
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("clarep", "beartype.beartype")
+
+QUICK_RECIPE = """
+methods = ["vanilla", "cadistill", "guidance-only"]
+seeds = [0]
+teacher = "{teacher}"
+[data]
+data = "{data}"
+[canonical]
+fraction = 0.25
+[clarid]
+k = 4
+steps = 2
+tolerance = 0.9
+[train]
+epochs = 2
+warmup_share = 0
+validation_share = 0.25
+batch_size = 16
+learning_rate = 0.05
+[evaluate]
+groups = ["clean", "calibration"]
+images = 20
+"""
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +56,40 @@ def tiny_teacher_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tiny") / "teacher.safetensors"
     save_unet(net, path, CLASS_NAMES, 0.01, 80.0)
     return path
+
+
+@pytest.fixture(scope="session")
+def garments_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small archive of ten classes: four images of each to train on, two to test."""
+    from clarep.data.backdrops import load_backdrops
+    from clarep.data.garments import CLASS_NAMES
+
+    arrays: dict[str, np.ndarray] = {"classes": np.array(CLASS_NAMES)}
+    for split, count in (("train", 4), ("test", 2)):
+        data = load_backdrops(split)
+        chosen = np.concatenate([np.flatnonzero(data.labels == c)[:count] for c in range(10)])
+        arrays[f"x_{split}"] = data.images(chosen).permute(0, 2, 3, 1).numpy()
+        arrays[f"y_{split}"] = data.labels[chosen]
+    path = tmp_path_factory.mktemp("garments") / "garments.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture
+def write_recipe(tmp_path: Path, tiny_teacher_path: Path, garments_path: Path):
+    """Write the quick recipe, with single lines replaced, and return its path."""
+
+    def write(name: str = "quick", **lines: str) -> Path:
+        text = QUICK_RECIPE.format(teacher=tiny_teacher_path, data=garments_path)
+        for key, value in lines.items():
+            changed = re.sub(rf"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)
+            assert changed != text, key
+            text = changed
+        path = tmp_path / f"{name}.toml"
+        path.write_text(text)
+        return path
+
+    return write
 
 
 @pytest.fixture

@@ -8,53 +8,17 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from clarep.cli.main import main
 from clarep.distill.train import STUDENT_FILE
 
-RECIPE = """
-methods = ["vanilla", "cadistill"]
-seeds = [0]
-teacher = "{teacher}"
-[data]
-data = "{data}"
-[canonical]
-fraction = 0.25
-[clarid]
-k = 4
-steps = 2
-tolerance = 0.9
-[train]
-epochs = 2
-warmup_share = 0
-validation_share = 0.25
-batch_size = 16
-learning_rate = 0.05
-[evaluate]
-groups = ["clean", "calibration"]
-images = 20
-"""
-
 
 @pytest.fixture(autouse=True)
-def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_teacher_path: Path) -> str:
-    """A recipe on four images of each class, in the current folder."""
-    from clarep.data.backdrops import load_backdrops
-    from clarep.data.garments import CLASS_NAMES
-
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_recipe) -> str:
+    """A recipe of two methods on four images of each class, quick.toml in the current folder."""
     monkeypatch.chdir(tmp_path)
-    arrays: dict[str, np.ndarray] = {"classes": np.array(CLASS_NAMES)}
-    for split in ("train", "test"):
-        data = load_backdrops(split)
-        chosen = np.concatenate([np.flatnonzero(data.labels == c)[:4] for c in range(10)])
-        arrays[f"x_{split}"] = data.images(chosen).permute(0, 2, 3, 1).numpy()
-        arrays[f"y_{split}"] = data.labels[chosen]
-    np.savez("garments.npz", **arrays)
-    text = RECIPE.format(teacher=tiny_teacher_path, data="garments.npz")
-    Path("quick.toml").write_text(text)
-    return text
+    return write_recipe(methods='["vanilla", "cadistill"]').read_text()
 
 
 def weights(out: str) -> dict[str, bytes]:

@@ -112,6 +112,7 @@ def _evaluation(method: str, seed: int, without: tuple[str, ...]) -> Evaluation:
     share("background/flipped", 1 - skill)
     for name in ("ece", "adaptive_ece", "brier", "nll"):
         figure(f"calibration/{name}", 0.3 * (1 - skill))
+    share("beyond/cifar10.1/accuracy", skill)
     figure("ood/garments/auroc", 0.7)
     share("focus/input_gradient", skill / 2)
     share("focus/integrated_gradients", skill / 2 + 0.05)

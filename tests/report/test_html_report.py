@@ -17,7 +17,7 @@ from clarep.study.statistics import t_interval
 
 SECTIONS = (
     "results", "setup", "cost", "canonical", "features", "attacks", "corruptions", "backgrounds",
-    "calibration", "focus", "data",
+    "beyond", "calibration", "focus", "data",
 )  # fmt: skip
 
 
@@ -106,6 +106,12 @@ def test_every_measurement_can_be_taken_away(runs, report):
         for one in Evaluation.load(run / "robustness").measurements
     ]
     assert [(row["run"], row["key"], row["value"]) for row in loaded] == expected
+
+
+def test_other_test_sets_have_a_section_only_where_one_was_measured(tree, fabricated, tmp_path):
+    assert "cifar10.1" in tree.sections["beyond"]
+    without = build([fabricated.make_run(tmp_path / "run", without=("beyond",))], tmp_path)
+    assert "beyond" not in without.sections
 
 
 def test_the_links_hold_the_files_beside_the_page(report):

@@ -131,9 +131,10 @@ def test_radii_in_the_wrong_unit_are_refused():
 
 
 def test_large_radii_get_a_note_on_their_unit():
-    assert unit_note(64.0) == ""
+    assert unit_note(64.0) == unit_note(0.25) == unit_note(0.0) == ""
     assert "50% of its range" in unit_note(128.0)
     assert "0-255" in unit_note(128.0)
+    assert "0.03 of the range 0-1 is 7.65" in unit_note(0.03)
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,7 @@ def test_what_cannot_be_compared_is_said(make_run, tmp_path):
     cases = {
         "trained on other data .correlation: 0.9 there, 0.5 now": make_run("a", correlation=0.5),
         "not measured alike .correlation: 0.0 there, 0.5 now": make_run("b", test_correlation=0.5),
+        "official corruption files: false there, true now": make_run("d", official="CIFAR-10-C"),
         "on other test images": make_run("c", labels=torch.zeros(400, dtype=torch.long)),
         "both vanilla but differ .epochs: 3 there, 5 now": make_run("vanilla", 1, epochs=5),
     }

@@ -3,6 +3,8 @@ import json
 import pytest
 
 from clarep.cli.main import main
+from clarep.distill.student import StudentInfo
+from clarep.distill.students import build_student, save_student
 from clarep.teachers import load_teacher
 
 TINY = ["--train.steps", "3", "--train.batch-size", "4"]
@@ -62,3 +64,19 @@ def test_options_that_cannot_be_measured_with(run_folder, tmp_path, capsys, opti
 def test_card_of_no_run(tmp_path, capsys):
     assert main(["card", str(tmp_path)]) == 2
     assert "holds no finished training run" in capsys.readouterr().err
+
+
+def test_a_classifier_of_ones_own_takes_the_judges_place(run_folder, tmp_path, capsys):
+    names = load_teacher(str(run_folder)).class_names
+    student = build_student(StudentInfo("resnet8", names, (3, 32, 32)), seed=0)
+    save_student(student, tmp_path / "student.safetensors")
+    out = tmp_path / "card.json"
+    few = ["--images-per-class", "1", "--steps", "1", "--guidances", "1"]
+    given = ["--classifier", str(tmp_path), "--correlation", "0.5"]
+    assert main(["card", str(run_folder), "--out", str(out), *few, *given]) == 0
+    assert "median round trip" in capsys.readouterr().out
+    card = json.loads(out.read_text())
+    assert card["quality"]["classifier"]["student"] == "resnet8"
+    assert card["quality"]["reference"] == "10 test images"
+    assert card["round_trip"]["images"] == 100
+    assert card["round_trip"]["psnr_least"] <= card["round_trip"]["psnr_median"]

@@ -6,9 +6,17 @@ from torch import Tensor
 
 from clarep.data import load_backdrops, to_unit_range
 from clarep.data.garments import CLASS_NAMES
+from clarep.distill.student import StudentInfo
+from clarep.distill.students import build_student
 from clarep.errors import UserError
-from clarep.report.card import garment_quality
-from clarep.report.quality import frechet_distance, sample_classes, teacher_quality
+from clarep.report.card import garment_quality, student_quality
+from clarep.report.quality import (
+    SampleSettings,
+    frechet_distance,
+    judge_classifier,
+    sample_classes,
+    teacher_quality,
+)
 from clarep.teachers import Teacher, UNet, UNetConfig, UNetTeacher, load_judge
 
 
@@ -84,6 +92,9 @@ class Remembered(Teacher):
         return t
 
 
+FEW = SampleSettings((1.0,), images_per_class=2, steps=2)
+
+
 def one_of_each_class():
     """An image of each class that the judge names rightly, (10, 3, 32, 32)."""
     data, judge = load_backdrops("test"), load_judge()
@@ -96,12 +107,10 @@ def one_of_each_class():
 
 
 def test_samples_are_measured_against_their_labels_and_the_reference():
-    images, judge = one_of_each_class(), load_judge()
+    images, judge = one_of_each_class(), judge_classifier(load_judge())
     reference = images.repeat_interleave(2, dim=0)
     right, wrong = (
-        teacher_quality(
-            Remembered(remembered), judge, reference, [1.0], images_per_class=2, steps=2
-        )[0]
+        teacher_quality(Remembered(remembered), judge, reference, FEW)[0]
         for remembered in (images, images.roll(1, dims=0))
     )
     assert right["guidance"] == 1.0 and right["class_accuracy"] == 1.0
@@ -109,9 +118,7 @@ def test_samples_are_measured_against_their_labels_and_the_reference():
     assert right["frechet_distance"] == pytest.approx(0, abs=1e-3)
     assert wrong["class_accuracy"] == 0.0
     assert wrong["frechet_distance"] == pytest.approx(0, abs=1e-3)  # the same set of images
-    grey = teacher_quality(
-        Remembered(torch.zeros(10, 3, 32, 32)), judge, reference, [1.0], images_per_class=2, steps=2
-    )[0]
+    grey = teacher_quality(Remembered(torch.zeros(10, 3, 32, 32)), judge, reference, FEW)[0]
     assert grey["class_accuracy"] == pytest.approx(0.1)
     assert grey["frechet_distance"] > 1
 
@@ -148,7 +155,7 @@ def test_equal_numbers_of_images_are_compared(monkeypatch):
     monkeypatch.setattr(card, "frechet_distance", counting)
     monkeypatch.setattr("clarep.report.quality.frechet_distance", counting)
     teacher = Remembered(one_of_each_class())
-    quality = garment_quality(teacher, guidances=(1.0,), images_per_class=3, steps=1)
+    quality = garment_quality(teacher, SampleSettings((1.0,), images_per_class=3, steps=1))
     assert seen == [(30, 30)] * 2  # training images, then samples
     assert quality["reference"] == "30 test images" and quality["images_per_class"] == 3
 
@@ -157,9 +164,27 @@ def test_equal_numbers_of_images_are_compared(monkeypatch):
 def test_more_samples_than_test_images(images_per_class):
     teacher = Remembered(torch.zeros(10, 3, 32, 32))
     with pytest.raises(UserError, match="give between 1 and 100 images per class"):
-        garment_quality(teacher, images_per_class=images_per_class)
+        garment_quality(teacher, SampleSettings(images_per_class=images_per_class))
+
+
+def test_a_student_measures_as_the_judge_does():
+    """What the student's own pass says of each sample and test image is what is counted."""
+    data = (load_backdrops("train"), load_backdrops("test"))
+    student = build_student(StudentInfo("resnet8", CLASS_NAMES, (3, 32, 32)), seed=0).eval()
+    teacher = Remembered(one_of_each_class())
+    quality = student_quality(teacher, student, data, FEW)
+    with torch.no_grad():
+        predicted = student(data[1].images(np.arange(1_000)).float() / 255).argmax(1)
+        samples = student((teacher.images + 1) / 2).argmax(1)
+    right = predicted == torch.from_numpy(data[1].labels)
+    assert quality["classifier"]["test_accuracy"] == pytest.approx(float(right.float().mean()))
+    expected = float((samples == torch.arange(10)).float().mean())
+    assert quality["samples"][0]["class_accuracy"] == pytest.approx(expected)
+    other = build_student(StudentInfo("resnet8", CLASS_NAMES[::-1], (3, 32, 32)), seed=0)
+    with pytest.raises(UserError, match="give a classifier of the teacher's data"):
+        student_quality(teacher, other, data, FEW)
 
 
 def test_the_judge_refuses_other_classes():
     with pytest.raises(UserError, match="knows 32x32 garments only, and the teacher draws 16x16"):
-        garment_quality(tiny_teacher())
+        garment_quality(tiny_teacher(), SampleSettings())

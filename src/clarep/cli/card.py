@@ -1,17 +1,21 @@
-"""`clarep card`: measure a trained teacher of garments and complete its model card."""
+"""`clarep card`: measure a trained teacher and complete its model card."""
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
+from clarep.data.load import DataConfig, load_data
+from clarep.distill.students import load_student
 from clarep.engine.artefacts import write_json
 from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
-from clarep.report.card import garment_quality, training_card
+from clarep.report.card import garment_quality, round_trip, student_quality, training_card
+from clarep.report.quality import SampleSettings
+from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import CARD_NAME, load_teacher
 
 
@@ -19,11 +23,16 @@ from clarep.teachers.zoo import CARD_NAME, load_teacher
 class Card:
     """Write a teacher's model card: recipe, training, held-out losses, quality of samples.
 
-    The bundled judge measures class-conditional samples, so the teacher must draw garments.
+    Class-conditional samples are measured by the bundled judge, which knows the ten garments on
+    backdrops; of other images, by a student trained on them (--classifier).
     """
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """Folder that clarep train-teacher wrote."""
+    data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
+    """What the teacher was trained on: samples are compared with its training and test images."""
+    classifier: Path | None = None
+    """Run of a student trained on the same classes, which measures instead of the judge."""
     out: Path | None = None
     """The card, a JSON file; without it, card.json in the folder."""
     name: str | None = None
@@ -46,26 +55,30 @@ class Card:
         check_seed(self.seed)
         started = time.perf_counter()
         card = training_card(self.run_folder)
-        quality = garment_quality(
-            load_teacher(str(self.run_folder)),
-            self.guidances,
-            self.images_per_class,
-            self.steps,
-            self.seed,
-        )
+        teacher = load_teacher(str(self.run_folder))
+        quality = self._quality(teacher)
         card["quality"] = quality | {"seconds": round(time.perf_counter() - started, 1)}
+        card["round_trip"] = round_trip(teacher, load_data(replace(self.data, split="test")))
         card["name"] = self.name or card["name"]
         out = self.out or self.run_folder / CARD_NAME
         write_json(out, card)
         floor = quality["frechet_distance_of_train_images"]
         print(
             f"training images: Fréchet distance {floor:.3f} to {quality['reference']} "
-            "in the judge's features"
+            "in the classifier's features"
         )
         for sample in quality["samples"]:
             print(
                 f"guidance {sample['guidance']:g}: class accuracy {sample['class_accuracy']:.3f}, "
                 f"Fréchet distance {sample['frechet_distance']:.3f}"
             )
+        print(f"median round trip: {card['round_trip']['psnr_median']:.1f} dB")
         print(f"held-out loss: {json.dumps(card['held_out_loss'])}")
         print(f"card in {out}")
+
+    def _quality(self, teacher: Teacher) -> dict[str, Any]:
+        settings = SampleSettings(self.guidances, self.images_per_class, self.steps, self.seed)
+        if self.classifier is None:
+            return garment_quality(teacher, settings)
+        train, test = (load_data(replace(self.data, split=split)) for split in ("train", "test"))
+        return student_quality(teacher, load_student(self.classifier), (train, test), settings)

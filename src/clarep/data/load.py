@@ -19,20 +19,20 @@ class DataOptions:
     """How a data set is read, whichever it is."""
 
     split: str = "train"
-    """Train or test; val where the data have it."""
+    """Which part: train, test, or val where the data have it."""
     image_size: int | None = None
     """Crop images to their central square and resize it to this side, in pixels."""
     correlation: float = 0.0
-    """Backdrops only: share of images, in [0, 1], that are given their class's own scene; the
+    """For backdrops: share of images, in [0, 1], that are given their class's own scene; the
     others draw any of the ten."""
     variant: str = "original"
-    """Backdrops only: original, only_fg, only_bg, no_fg, mixed_same, mixed_rand, mixed_next."""
+    """For backdrops: original, only_fg, only_bg, no_fg, mixed_same, mixed_rand, mixed_next."""
     data_seed: int = 0
-    """Backdrops only: seed of placement, scene, crop and tint."""
+    """For backdrops: seed of placement, scene, crop and tint."""
     classes_file: Path | None = None
-    """Class folders only: text file with one folder (and class name) a line, to load no others."""
+    """For class folders: text file with one folder (and class name) a line, to load no others."""
     alpha_colour: str = "white"
-    """Class folders only: colour behind transparent pixels, a name or #rrggbb."""
+    """For class folders: colour behind transparent pixels, a name or #rrggbb."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class DataConfig(DataOptions):
     """Which data set, and how it is read."""
 
     data: str = "backdrops"
-    """Garments, backdrops, or a path: class folders, an .npz, or CIFAR-10's batches."""
+    """A name (garments, backdrops) or a path: class folders, an .npz, or CIFAR-10's batches."""
 
 
 def load_data(config: DataConfig) -> LabelledImages:

@@ -11,13 +11,24 @@ from typing import Any
 import numpy as np
 import torch
 
+from clarep.clarid.clarid import Clarid
 from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.distill.student import Student
 from clarep.engine.artefacts import sha256_file, versions
 from clarep.engine.history import HISTORY_NAME
+from clarep.engine.tensors import sha256_state
 from clarep.errors import UserError
-from clarep.report.quality import frechet_distance, judge_features, teacher_quality
+from clarep.report.quality import (
+    Classifier,
+    SampleSettings,
+    classify_all,
+    frechet_distance,
+    judge_classifier,
+    student_classifier,
+    teacher_quality,
+)
 from clarep.teachers.judge import judge_card, load_judge
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet_teacher import load_unet
@@ -76,17 +87,9 @@ def _summary(history: list[dict[str, Any]], batch_size: int) -> dict[str, Any]:
 
 def garment_quality(
     teacher: Teacher,
-    guidances: tuple[float, ...] = (1.0, 3.0),
-    images_per_class: int = 100,
-    steps: int = 25,
-    seed: int = 0,
+    settings: SampleSettings,
 ) -> dict[str, Any]:
-    """Measure a teacher of backdrops by the bundled judge.
-
-    Three sets of as many images, 10 * images_per_class: test images, which are the reference;
-    samples, as many of every class; training images. The Fréchet distance is measured from
-    samples to test images, at each guidance, and from training to test images, all in the
-    judge's features. The latter is the floor: no sampler can be asked for less.
+    """Measure a teacher of backdrops by the bundled judge; see `sample_quality`.
 
     Raises UserError if the teacher's classes or image size are not the judge's, or if there
     are not as many test images (1,000).
@@ -97,26 +100,94 @@ def garment_quality(
             f"{teacher.image_shape[1]}x{teacher.image_shape[2]} images of "
             f"{len(teacher.class_names)} other classes: measure it by a classifier of its own data"
         )
-    judge = load_judge()
-    count = len(CLASS_NAMES) * images_per_class
-    test = _real_images(load_backdrops("test"), count, seed)
-    train = _real_images(load_backdrops("train"), count, seed)
-    floor = frechet_distance(judge_features(judge, train), judge_features(judge, test))
     return {
         "judge": {key: judge_card()[key] for key in ("sha256", "test_accuracy")},
-        "reference": f"{count:,} test images",
-        "frechet_distance_of_train_images": round(floor, 4),
-        "sampler": {"solver": "heun", "steps": steps, "seed": seed},
-        "images_per_class": images_per_class,
-        "samples": teacher_quality(
+        **sample_quality(
             teacher,
-            judge,
-            test,
-            guidances,
-            images_per_class=images_per_class,
-            steps=steps,
-            seed=seed,
+            judge_classifier(load_judge()),
+            (load_backdrops("train"), load_backdrops("test")),
+            settings,
         ),
+    }
+
+
+def student_quality(
+    teacher: Teacher,
+    student: Student,
+    data: tuple[LabelledImages, LabelledImages],
+    settings: SampleSettings,
+) -> dict[str, Any]:
+    """Measure a teacher by a student trained on real images; see `sample_quality`.
+
+    Raises UserError if the student's classes or image shape are not the teacher's.
+    """
+    ours = (student.info.class_names, student.info.image_shape)
+    if ours != (teacher.class_names, teacher.image_shape):
+        raise UserError(
+            f"the classifier knows {ours[1]} images of {', '.join(ours[0][:3])} ... and the "
+            f"teacher draws {teacher.image_shape} images of "
+            f"{', '.join(teacher.class_names[:3])} ...: give a classifier of the teacher's data"
+        )
+    classifier = student_classifier(student)
+    _, test = data
+    with torch.no_grad():
+        _, logits = classify_all(classifier, to_unit_range(test.images(np.arange(len(test)))))
+    right = logits.argmax(dim=1) == torch.from_numpy(test.labels)
+    return {
+        "classifier": {
+            "student": student.info.name,
+            "sha256": sha256_state(student),
+            "test_accuracy": round(float(right.float().mean()), 4),
+        },
+        **sample_quality(teacher, classifier, data, settings),
+    }
+
+
+def sample_quality(
+    teacher: Teacher,
+    classifier: Classifier,
+    data: tuple[LabelledImages, LabelledImages],
+    settings: SampleSettings,
+) -> dict[str, Any]:
+    """Measure class-conditional samples beside the training and test images of `data`.
+
+    Three sets of as many images, classes * images_per_class: test images, which are the
+    reference; samples, as many of every class; training images. The Fréchet distance is measured
+    from samples to test images, at each guidance, and from training to test images, all in the
+    classifier's features. The latter is the floor: no sampler can be asked for less.
+
+    Raises UserError if there are not as many test or training images.
+    """
+    count = teacher.num_classes * settings.images_per_class
+    # Test images first: they are the fewer, and what is said of too few names them.
+    test, train = (_real_images(some, count, settings.seed) for some in reversed(data))
+    with torch.no_grad():
+        of_train, of_test = (classify_all(classifier, some)[0] for some in (train, test))
+    return {
+        "reference": f"{count:,} test images",
+        "frechet_distance_of_train_images": round(frechet_distance(of_train, of_test), 4),
+        "sampler": {"solver": "heun", "steps": settings.steps, "seed": settings.seed},
+        "images_per_class": settings.images_per_class,
+        "samples": teacher_quality(teacher, classifier, test, settings),
+    }
+
+
+def round_trip(teacher: Teacher, data: LabelledImages, count: int = 100) -> dict[str, Any]:
+    """Invert and decode the first images of `data` with `clarep identify`'s own defaults.
+
+    Returns median and least PSNR in dB, number of images and the noise level.
+    """
+    clarid = Clarid(teacher, kind="none")
+    chosen = np.arange(min(count, len(data)))
+    labels = torch.from_numpy(data.labels[chosen])
+    _, quality = clarid.invert(to_unit_range(data.images(chosen)), labels)
+    return {
+        "psnr_median": round(float(torch.quantile(quality, 0.5)), 2),
+        "psnr_least": round(float(quality.min()), 2),
+        "images": len(chosen),
+        "sigma": clarid.sigma_te,
+        "steps": clarid.config.steps,
+        "solver": clarid.config.solver,
     }
 
 

@@ -1,19 +1,54 @@
-"""How good a teacher's samples are: the judge's accuracy, a Fréchet distance in its features.
+"""How good a teacher's samples are: a classifier's accuracy, a Fréchet distance in its features.
 
 The distance is never called FID: FID is defined on another network's features.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from clarep.distill.student import Student
 from clarep.sampling.decode import decode
 from clarep.teachers.judge import Judge
 from clarep.teachers.teacher import Teacher
+
+Classifier = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Images (B, C, H, W) in [-1, 1] to features (B, D) and logits (B, K), of one pass."""
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """Which samples a teacher is measured on."""
+
+    guidances: tuple[float, ...] = (1.0, 3.0)
+    """Guidance strengths."""
+    images_per_class: int = 100
+    """Samples of each class; as many test and training images are drawn."""
+    steps: int = 25
+    """Heun steps from sigma_max to sigma_min."""
+    seed: int = 0
+    """Of the noise, and of the choice of real images."""
+
+
+def judge_classifier(judge: Judge) -> Classifier:
+    """Return the judge as a classifier."""
+
+    def classify(images: Tensor) -> tuple[Tensor, Tensor]:
+        features = judge.features(images)
+        logits: Tensor = judge.head(features)
+        return features, logits
+
+    return classify
+
+
+def student_classifier(student: Student) -> Classifier:
+    """Return a student, which takes images in [0, 1], as a classifier."""
+    return lambda images: student.both(((images + 1) / 2).clamp(0, 1))
 
 
 def frechet_distance(a: Float[Tensor, "many dim"], b: Float[Tensor, "more dim"]) -> float:
@@ -58,49 +93,43 @@ def sample_classes(
 
 
 @torch.no_grad()
-def judge_features(
-    judge: Judge, images: Float[Tensor, "batch 3 32 32"], chunk: int = 250
-) -> Float[Tensor, "batch dim"]:
-    """Return the judge's features of images in [-1, 1]."""
-    return torch.cat([judge.features(some) for some in images.split(chunk)])
+def classify_all(
+    classifier: Classifier, images: Float[Tensor, "batch c h w"], chunk: int = 250
+) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch classes"]]:
+    """Return features and logits of images in [-1, 1]."""
+    parts = [classifier(some) for some in images.split(chunk)]
+    return torch.cat([features for features, _ in parts]), torch.cat([out for _, out in parts])
 
 
 def teacher_quality(
     teacher: Teacher,
-    judge: Judge,
-    reference_images: Float[Tensor, "many 3 32 32"],
-    guidances: Sequence[float],
-    *,
-    images_per_class: int = 100,
-    steps: int = 25,
-    seed: int = 0,
+    classifier: Classifier,
+    reference_images: Float[Tensor, "many c h w"],
+    settings: SampleSettings,
 ) -> list[dict[str, Any]]:
     """Measure class-conditional samples, one record a guidance.
 
     Args:
-        teacher: of 32x32 garments in the ten classes of the judge.
-        judge: the independent classifier.
+        teacher: of the classifier's classes and image shape.
+        classifier: independent of the teacher; trained on real images.
         reference_images: real images in [-1, 1] that the Fréchet distance compares all samples
             of a guidance with. The distance is biased upwards by finite samples: only distances
             between equal numbers of images can be compared.
-        guidances: guidance strengths.
-        images_per_class: samples of each class.
-        steps: Heun steps from sigma_max to sigma_min.
-        seed: of the noise.
+        settings: which samples.
 
     Returns:
-        guidance; class_accuracy, the share of samples that the judge gives the wanted class;
-        accuracy_by_class; frechet_distance in the judge's features; seconds.
+        guidance; class_accuracy, the share of samples that get the wanted class;
+        accuracy_by_class; frechet_distance in the classifier's features; seconds.
     """
-    reference = judge_features(judge, reference_images)
-    labels = torch.arange(teacher.num_classes).repeat_interleave(images_per_class)
+    reference, _ = classify_all(classifier, reference_images)
+    labels = torch.arange(teacher.num_classes).repeat_interleave(settings.images_per_class)
     records = []
-    for guidance in guidances:
+    for guidance in settings.guidances:
         started = time.perf_counter()
-        images = sample_classes(teacher, labels, guidance, steps=steps, seed=seed)
-        features = judge_features(judge, images)
-        right = judge.head(features).argmax(dim=1) == labels
-        by_class = right.float().view(-1, images_per_class).mean(dim=1)
+        images = sample_classes(teacher, labels, guidance, steps=settings.steps, seed=settings.seed)
+        features, logits = classify_all(classifier, images)
+        right = logits.argmax(dim=1) == labels
+        by_class = right.float().view(-1, settings.images_per_class).mean(dim=1)
         records.append(
             {
                 "guidance": guidance,

@@ -91,7 +91,11 @@ def _check_comparable(first: StudiedRun, run: StudiedRun) -> None:
         )
     configs = [first.evaluation.config, run.evaluation.config]
     named = ("data_options", *_TEST) if all("data_options" in c for c in configs) else _TEST
-    tests = [{key: config.get(key) for key in named} for config in configs]
+    tests = [
+        {key: config.get(key) for key in named}
+        | {"official corruption files": config.get("official_corruptions") is not None}
+        for config in configs
+    ]
     if difference := first_difference(*tests):
         raise UserError(
             f"{first.folder} and {run.folder} were not measured alike ({difference}): "

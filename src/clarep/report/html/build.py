@@ -13,6 +13,7 @@ from clarep.report.html.material import Material, Section
 from clarep.report.html.runs import group_runs, read_runs
 from clarep.report.html.sections.attacks import attacks_section
 from clarep.report.html.sections.backgrounds import backgrounds_section
+from clarep.report.html.sections.beyond import beyond_section
 from clarep.report.html.sections.calibration import calibration_section
 from clarep.report.html.sections.canonical import canonical_section
 from clarep.report.html.sections.corruptions import corruptions_section
@@ -100,10 +101,11 @@ def _sections(material: Material) -> list[Section]:
         attacks_section(material),
         corruptions_section(material),
         backgrounds_section(material),
+        beyond_section(material),
         calibration_section(material),
         focus_section(material),
     ]
-    return [*sections, _data_section(material)]
+    return [*(section for section in sections if section is not None), _data_section(material)]
 
 
 def _data_section(material: Material) -> Section:

@@ -12,8 +12,9 @@ from clarep.errors import UserError, unknown_name
 
 Norm = Literal["linf", "l2"]
 NORMS: tuple[Norm, ...] = ("linf", "l2")
+SMALL_EPS_255 = 0.1
 LARGE_EPS_255 = 64
-"""Above it, whoever means shares of [0, 1] or counts pixels is told the unit."""
+"""Outside these, whoever means shares of [0, 1] or counts pixels is told the unit."""
 _ROUNDS = 32  # of the L2 projection; it ends by itself after three or so
 
 
@@ -155,7 +156,12 @@ def check_eps_l2(eps_l2: float, image_shape: tuple[int, ...] | None = None) -> N
 
 
 def unit_note(eps_255: float) -> str:
-    """Return a sentence on the unit where a legal eps_255 is suspiciously large, else ''."""
+    """Return a sentence on the unit where a legal eps_255 is oddly small or large, else ''."""
+    if 0 < eps_255 < SMALL_EPS_255:
+        return (
+            f"eps_255 {eps_255:g} is far below one grey level of 8 bits: units of 0-255 are "
+            f"meant, and {eps_255:g} of the range 0-1 is {255 * eps_255:g}"
+        )
     if eps_255 <= LARGE_EPS_255:
         return ""
     return (
