@@ -1,10 +1,12 @@
 """Tensors on disk as safetensors: atomic, and the same content gives the same bytes."""
 
+import hashlib
 import json
 from pathlib import Path
 
+import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from clarep.engine.artefacts import atomic_path
 
@@ -16,6 +18,15 @@ def save_tensors(
     data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
     with atomic_path(path) as temporary:
         temporary.write_bytes(_with_sorted_metadata(data) if metadata else data)
+
+
+def sha256_state(module: nn.Module) -> str:
+    """Return the SHA-256 of names, types, shapes and bytes of the state dict, in hexadecimal."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _with_sorted_metadata(data: bytes) -> bytes:

@@ -1,6 +1,5 @@
 """Our U-Net behind the `Teacher` interface, saved and loaded as safetensors."""
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from clarep.engine.artefacts import sha256_file
-from clarep.engine.tensors import save_tensors
+from clarep.engine.tensors import save_tensors, sha256_state
 from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet import UNet, UNetConfig, sigma_from_t
@@ -43,7 +42,7 @@ class UNetTeacher(Teacher):
         self.class_names = class_names
         self.null_label = config.num_classes
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
-        self.fingerprint = fingerprint or _sha256_weights(net)
+        self.fingerprint = fingerprint or sha256_state(net)
 
     def taps(self) -> dict[str, tuple[int, int]]:
         return self.net.taps()
@@ -72,15 +71,6 @@ class UNetTeacher(Teacher):
         sigma = float(sigma_from_t(torch.tensor(t, dtype=torch.float64)))
         self.check_sigma(sigma)
         return sigma
-
-
-def _sha256_weights(net: UNet) -> str:
-    """Return the SHA-256 of names and bytes of the state dict, in hexadecimal."""
-    digest = hashlib.sha256()
-    for name, value in net.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def save_unet(
