@@ -60,6 +60,18 @@ def test_an_undivided_archive_is_no_test_set(tmp_path: Path):
         load_npz(save(tmp_path, x=RGB, y=Y), "test")
 
 
+def test_a_file_for_each_split(tmp_path: Path):
+    np.savez(tmp_path / "a_train.npz", x=RGB[:3], y=Y[:3])
+    with pytest.raises(UserError, match="counts as 'train'"):
+        load_npz(tmp_path / "a_train.npz", "test")
+    np.savez(tmp_path / "a_test.npz", **jpeg_arrays([jpeg_bytes(RGB[3])]))
+    test = load_npz(tmp_path / "a_train.npz", "test")
+    assert len(test) == 1 and "a_test.npz" in test.name
+    assert len(load_npz(tmp_path / "a_train.npz")) == 3
+    np.savez(tmp_path / "a_train.npz", x_train=RGB, y_train=Y, x_test=RGB[:2], y_test=Y[:2])
+    assert len(load_npz(tmp_path / "a_train.npz", "test")) == 2  # its own comes first
+
+
 def test_image_size_resizes(tmp_path: Path):
     data = load_npz(save(tmp_path, x=RGB, y=Y), image_size=6)
     assert_array_equal(data.read(0), RGB[0, :, 1:7])

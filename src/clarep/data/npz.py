@@ -39,11 +39,13 @@ def load_npz(path: Path, split: str = "train", image_size: int | None = None) ->
       (N, H, W, 1) or (N, H, W, 3), and whole-number labels (N,);
     - `jpeg` (all files after one another, uint8), `offset` (N + 1) and `label` (N,): decoded
       when read, and lossy, which the set's name says;
-    and maybe `classes`, the names of the classes.
+    and maybe `classes`, the names of the classes. Two undivided archives, NAME_train.npz and
+    NAME_test.npz beside it, are one set: the first's path stands for both.
 
     Args:
         path: the archive.
-        split: which of x_train, x_test (or x_val); an archive without counts as train.
+        split: which of x_train, x_test (or x_val); an archive without counts as train, unless
+            the split lies in a file beside it.
         image_size: side that `square_resize` brings images to; None keeps their size.
 
     Raises:
@@ -52,6 +54,9 @@ def load_npz(path: Path, split: str = "train", image_size: int | None = None) ->
     """
     with open_archive(path) as archive:
         keys = set(archive)
+        beside = _file_beside(path, split) if _endings(keys) in ([], [""]) else None
+        if beside is not None:
+            return load_npz(beside, "train", image_size)
         names = archive["classes"] if "classes" in keys else None
         if {"jpeg", "offset", "label"} <= keys:
             require_undivided(str(path), split)
@@ -76,6 +81,14 @@ def load_npz(path: Path, split: str = "train", image_size: int | None = None) ->
         classes=classes,
         image_size=image_size,
     )
+
+
+def _file_beside(path: Path, split: str) -> Path | None:
+    """Return NAME_{split}.npz beside NAME_train.npz, if that is the path and another is wanted."""
+    if split == "train" or not path.stem.endswith("_train"):
+        return None
+    beside = path.with_name(f"{path.stem.removesuffix('_train')}_{split}{path.suffix}")
+    return beside if beside.exists() else None
 
 
 def array_images(
