@@ -21,7 +21,7 @@ COLUMNS = (
 
 
 def canonical_picture(
-    columns: Sequence[Float[Tensor, "rows c h w"]], row_labels: Sequence[str], title: str
+    columns: Sequence[Float[Tensor, "rows _ _ _"]], row_labels: Sequence[str], title: str
 ) -> Figure:
     """Draw a row an image and a column for each of COLUMNS, images in [-1, 1].
 
