@@ -60,6 +60,9 @@ class CLARep:
 class Clarid:
     """Finds CLAReps with one teacher and one setting.
 
+    Images, latents and labels may lie anywhere: they are moved to the teacher's device, and what is
+    returned lies on the CPU (but for `jacobian`).
+
     Args:
         teacher: any `Teacher`.
         config: the setting; single fields may be given as keywords instead.
@@ -84,6 +87,9 @@ class Clarid:
         self.sigma_te = resolve_sigma(teacher, config)
         self.tap = resolve_tap(teacher, config.tap)
         check_config(config)
+        if config.guidance != 1 or config.branch == "null":
+            # A teacher without a null label says so now, not after an hour.
+            teacher.condition(torch.tensor([teacher.null_label], device=teacher.device))
         channels, height, width = teacher.latent_shape
         self.num_dirs = parse_k(config.k, channels * height * width)
         self.ledger = Ledger()
@@ -141,20 +147,25 @@ class Clarid:
         self.teacher.check_images(images)
         _check_count("labels", len(labels), len(images))
         self.teacher.check_labels(labels)
-        config, denoise = self.config, self._denoiser(labels, 1.0)
+        device = self.teacher.device
+        config, denoise = self.config, self._denoiser(labels.to(device), 1.0)
         span = (self.sigma_te, self.teacher.sigma_min, config.steps)
         with self.ledger.stage("invert"):
-            x0 = self.teacher.encode(images)
+            x0 = self.teacher.encode(images.to(device))
             x_te = invert(denoise, x0, *span, solver=config.inversion)
         with self.ledger.stage("round trip"):
             back = decode(denoise, x_te, *span, solver=config.solver, to_sigma_min=True)
-            quality = psnr(self.teacher.decode(back), images)
-        return x_te, quality
+            quality = psnr(self.teacher.decode(back).cpu(), images.cpu())
+        return x_te.cpu(), quality
 
     def jacobian(
         self, x: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"]
     ) -> Jacobian:
-        """Return the Jacobian of the features at x, under the class or the null label."""
+        """Return the Jacobian of the features at x, under the class or the null label.
+
+        It lies on the teacher's device, and so must what it is multiplied with.
+        """
+        x, labels = x.to(self.teacher.device), labels.to(self.teacher.device)
         if self.config.branch == "null":
             labels = torch.full_like(labels, self.teacher.null_label)
         cond = self.teacher.condition(labels)
@@ -197,6 +208,7 @@ class Clarid:
                 measure=self.config.measure,
                 tolerance=self.config.tolerance,
             )
+            subspace = _on_cpu(subspace)
         self.ledger.jacobian_products += jacobian.products * len(x)
         return subspace
 
@@ -210,9 +222,11 @@ class Clarid:
         """Return the teacher's activations at the tap, given x and its class (or no class)."""
         if branch == "null":
             labels = torch.full_like(labels, self.teacher.null_label)
+        x, labels = x.to(self.teacher.device), labels.to(self.teacher.device)
         sigma = x.new_full((len(x),), self.sigma_te)
         with self.ledger.stage("features"):
-            return self.teacher.features(x, sigma, self.teacher.condition(labels), self.tap)
+            cond = self.teacher.condition(labels)
+            return self.teacher.features(x, sigma, cond, self.tap).cpu()
 
     @torch.no_grad()
     def sample(
@@ -220,10 +234,11 @@ class Clarid:
     ) -> Float[Tensor, "batch ci hi wi"]:
         """Return x decoded with guidance, images about [-1, 1]."""
         config = self.config
+        x, labels = x.to(self.teacher.device), labels.to(self.teacher.device)
         with self.ledger.stage("sample"):
             denoise = self._denoiser(labels, config.guidance)
             span = (self.sigma_te, self.teacher.sigma_min, config.steps)
-            return self.teacher.decode(decode(denoise, x, *span, solver=config.solver))
+            return self.teacher.decode(decode(denoise, x, *span, solver=config.solver)).cpu()
 
     def _denoiser(self, labels: Tensor, guidance: float) -> Denoiser:
         denoise: Callable[[Tensor, Tensor], Tensor] = self.teacher.denoiser(labels, guidance)
@@ -234,6 +249,17 @@ class Clarid:
             return denoise(x, sigma)
 
         return counted
+
+
+def _on_cpu(subspace: Subspace) -> Subspace:
+    """Return the same with every tensor on the CPU."""
+    return replace(
+        subspace,
+        V=subspace.V.cpu(),
+        singular_values=subspace.singular_values.cpu(),
+        residuals=subspace.residuals.cpu(),
+        error=subspace.error.cpu(),
+    )
 
 
 def _check_count(what: str, count: int, images: int) -> None:

@@ -71,7 +71,7 @@ def identify(
     yield Progressed(done, 0, len(chosen))
     for name, group in missing:
         reps = [rep for part in _parts(group) for rep in _compute(clarid, data, part, seed)]
-        writer.add(name, reps, clarid.ledger.as_dict())
+        writer.add(name, reps, _cost(clarid))
         clarid.ledger = Ledger()
         done += len(group)
         yield Progressed(done, len(group), len(chosen))
@@ -86,6 +86,12 @@ def _load(
 
 def _parts(group: Sequence[int]) -> list[Sequence[int]]:
     return [group[i : i + _BATCH] for i in range(0, len(group), _BATCH)]
+
+
+def _cost(clarid: Clarid) -> dict[str, Any]:
+    """Return the ledger so far, with the device that it is of where that is not the CPU."""
+    device = str(clarid.teacher.device)
+    return clarid.ledger.as_dict() | ({} if device == "cpu" else {"device": device})
 
 
 def _compute(clarid: Clarid, data: LabelledImages, part: Sequence[int], seed: int) -> list[CLARep]:

@@ -25,6 +25,7 @@ from clarep.geometry.benchmark import Case, Features, Problem
 from clarep.geometry.jacobian import probe_engine
 from clarep.geometry.subspace import Measure
 from clarep.report.benchmark import case_line, print_subspace
+from clarep.teachers.options import TeacherOptions, recorded
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher
 
@@ -45,8 +46,13 @@ class BenchSubspace:
     """Which images; they must fit the teacher."""
     out: Path = Path("runs/bench")
     """Folder for bench_subspace.json."""
+    teacher_options: Annotated[TeacherOptions, tyro.conf.arg(name="")] = field(
+        default_factory=TeacherOptions
+    )
+    """How the teacher is loaded and run."""
     teacher: str = "backdrops"
-    """A bundled teacher's name, or a path to a teacher.safetensors or its folder."""
+    """A bundled teacher's name, a path to a teacher.safetensors or its folder, or FAMILY:PLACE such
+    as dit:PATH."""
     tap: str | None = None
     """Layer whose Jacobian is taken; without it, the teacher's middle."""
     t: float = 0.85
@@ -127,12 +133,15 @@ class BenchSubspace:
 
     def _config(self) -> dict[str, Any]:
         given = asdict(self) | {"out": str(self.out)}
+        given["teacher_options"] = recorded(self.teacher_options) | {
+            "device": self.teacher_options.device
+        }
         file = self.data.classes_file
         given["data"] |= {"classes_file": None if file is None else str(file)}
         return given
 
     def _problem(self, note: Any) -> tuple[Problem, float]:
-        teacher = load_teacher(self.teacher)
+        teacher = load_teacher(self.teacher, self.teacher_options)
         tap = self.tap or teacher.default_tap
         teacher.check_tap(tap)
         sigma = teacher.sigma_from_t(self.t)
@@ -191,11 +200,13 @@ def _noisy_features(
     teacher: Teacher, tap: str, sigma: float, labelled: tuple[Tensor, Tensor], seed: int
 ) -> tuple[Features, Tensor]:
     """Return the features as functions of x alone, and x = x_0 + sigma eps of the images."""
-    images, labels = labelled
+    images, labels = (tensor.to(teacher.device) for tensor in labelled)
     teacher.check_images(images)
     teacher.check_labels(labels)
-    x = teacher.encode(images)
-    x = x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        x = teacher.encode(images)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+    x = x + sigma * noise.to(x)
 
     def features(part: slice) -> Any:
         cond = teacher.condition(labels[part])

@@ -45,6 +45,7 @@ class Demo:
             data=recipe.data,
             clarid=recipe.clarid,
             teacher=recipe.teacher,
+            teacher_options=recipe.teacher_options,
             fraction=recipe.canonical.fraction,
             seed=recipe.canonical.seed,
             controls=_CONTROLS,

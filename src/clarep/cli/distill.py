@@ -15,6 +15,9 @@ from clarep.distill.students import load_student
 from clarep.distill.train import STUDENT_FILE, StudentRun
 from clarep.distill.train_config import DistillConfig, check_distill
 from clarep.distill.train_student import walk
+from clarep.errors import UserError
+from clarep.teachers.options import TeacherOptions
+from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher
 
 
@@ -40,8 +43,12 @@ class Distill:
     canon: Path | None = None
     """Folder of a canonical set, for CaDistill and its controls."""
     teacher: str | None = None
-    """A bundled teacher's name, or a path, for diffusion-features and generated; elsewhere only
-    checked to be the one that made the canonical set."""
+    """A bundled teacher's name, a path or FAMILY:PLACE, for diffusion-features and generated;
+    elsewhere only checked to be the one that made the canonical set."""
+    teacher_options: Annotated[TeacherOptions, tyro.conf.arg(name="")] = field(
+        default_factory=TeacherOptions
+    )
+    """How the teacher is loaded and run; nothing here is of the student."""
     classifier: Path | None = None
     """Folder or file of a stronger student, for kd and rkd."""
     out: Path = Path("runs/distill")
@@ -65,7 +72,7 @@ class Distill:
             layer=self.layer,
             config=self.train,
             canonical=canonical,
-            teacher=None if self.teacher is None else load_teacher(self.teacher),
+            teacher=self._teacher(),
             classifier=None if self.classifier is None else load_student(self.classifier),
             data_options=describe("", self.data)["data_options"],
         )
@@ -73,6 +80,16 @@ class Distill:
         done = run.finish()
         if run.is_main:
             self._print(done)
+
+    def _teacher(self) -> Teacher | None:
+        if self.teacher is not None:
+            return load_teacher(self.teacher, self.teacher_options)
+        if self.teacher_options != TeacherOptions():
+            raise UserError(
+                "options of a teacher are given and no --teacher is: give one, or leave them out "
+                "(they are not the student's)"
+            )
+        return None
 
     def _print(self, done: dict[str, Any]) -> None:
         path = self.out / "student" / STUDENT_FILE

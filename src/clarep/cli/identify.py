@@ -26,6 +26,7 @@ from clarep.errors import UserError
 from clarep.report.identified import draw_identified
 from clarep.report.measures import measures_table, write_measures
 from clarep.teachers.judge import load_judge
+from clarep.teachers.options import TeacherOptions
 from clarep.teachers.zoo import load_teacher
 
 _POOR_PSNR = 20.0  # dB, of the median round trip
@@ -43,8 +44,13 @@ class Identify:
     """Which images."""
     clarid: Annotated[ClaridConfig, tyro.conf.arg(name="")] = field(default_factory=ClaridConfig)
     """How their CLAReps are found."""
+    teacher_options: Annotated[TeacherOptions, tyro.conf.arg(name="")] = field(
+        default_factory=TeacherOptions
+    )
+    """How the teacher is loaded and run."""
     teacher: str = "backdrops"
-    """A bundled teacher's name, or a path to a teacher.safetensors or its folder."""
+    """A bundled teacher's name, a path to a teacher.safetensors or its folder, or FAMILY:PLACE such
+    as dit:PATH."""
     fraction: float = 0.1
     """Share of every class that is chosen at random."""
     seed: int = 0
@@ -65,7 +71,7 @@ class Identify:
     def run(self) -> None:
         """Compute, measure, draw, and say where everything is."""
         self._check()
-        teacher = load_teacher(self.teacher)
+        teacher = load_teacher(self.teacher, self.teacher_options)
         clarid = Clarid(teacher, self.clarid)
         data = load_data(self.data)
         self._check_control_images(data)
@@ -75,7 +81,7 @@ class Identify:
         canonical = CanonicalSet.load(self.out / "canon")
         self._warn_of_poor_round_trips(canonical)
         measured = self._measure(clarid, data, canonical)
-        announce("pictures: decoding the rows, and one exact spectrum (its Jacobian is formed)")
+        announce("pictures: decoding the rows, and one exact spectrum if its Jacobian is small")
         pictures = draw_identified(clarid, data, canonical, self.out / "report")
         self._print(canonical, measured, pictures, bad)
 
@@ -101,7 +107,8 @@ class Identify:
             )
 
     def _identify(self, clarid: Clarid, data: LabelledImages, chosen: NDArray[np.int64]) -> None:
-        described = describe(self.teacher, self.data) | {"fraction": self.fraction}
+        described = describe(self.teacher, self.data, self.teacher_options)
+        described |= {"fraction": self.fraction}
         steps = identify(
             clarid,
             data,

@@ -17,6 +17,7 @@ from clarep.engine.cost import sum_costs
 from clarep.engine.progress import progress
 from clarep.report.canonical import save_figure
 from clarep.report.selection import selection_heatmap, selection_table, write_selection
+from clarep.teachers.options import TeacherOptions
 from clarep.teachers.zoo import load_teacher
 
 
@@ -31,8 +32,13 @@ class Select:
     """Which images."""
     grid: Annotated[GridConfig, tyro.conf.arg(name="")] = field(default_factory=GridConfig)
     """Which settings."""
+    teacher_options: Annotated[TeacherOptions, tyro.conf.arg(name="")] = field(
+        default_factory=TeacherOptions
+    )
+    """How the teacher is loaded and run."""
     teacher: str = "backdrops"
-    """A bundled teacher's name, or a path to a teacher.safetensors or its folder."""
+    """A bundled teacher's name, a path to a teacher.safetensors or its folder, or FAMILY:PLACE such
+    as dit:PATH."""
     skip_bad: bool = False
     """Draw from the images that can be read, and list the others; decodes all of them first."""
     out: Path = Path("runs/select")
@@ -42,9 +48,9 @@ class Select:
 
     def run(self) -> None:
         """Walk the grid, write the tables, and say what is recommended and why."""
-        teacher, data = load_teacher(self.teacher), load_data(self.data)
+        teacher, data = load_teacher(self.teacher, self.teacher_options), load_data(self.data)
         grid = plan_grid(teacher, data, self.grid, self.skip_bad)
-        steps = walk_grid(grid, describe(self.teacher, self.data), self.out)
+        steps = walk_grid(grid, describe(self.teacher, self.data, self.teacher_options), self.out)
         start = next(steps)
         note_other_classes(teacher, data)
         with progress("select", "cells", start.total, start.done) as advance:

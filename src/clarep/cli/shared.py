@@ -9,13 +9,21 @@ from clarep.clarid.measures import judged_data
 from clarep.data.backdrops import Backdrops
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig
+from clarep.teachers.options import TeacherOptions, recorded
 from clarep.teachers.teacher import Teacher
 
 
-def describe(teacher: str, data: DataConfig) -> dict[str, Any]:
-    """Return what was given of teacher and data, as JSON values: part of a run's configuration."""
+def describe(
+    teacher: str, data: DataConfig, options: TeacherOptions | None = None
+) -> dict[str, Any]:
+    """Return what was given of teacher and data, as JSON values: part of a run's configuration.
+
+    Of the teacher's options those alone that change what it computes, if any was given.
+    """
     plain: dict[str, Any] = json.loads(json.dumps(asdict(data), default=str))
-    return {"teacher": teacher, "data_options": plain}
+    described = {"teacher": teacher, "data_options": plain}
+    given = recorded(options or TeacherOptions())
+    return described | ({"teacher_options": given} if given else {})
 
 
 def note(text: str) -> None:

@@ -146,6 +146,8 @@ def solve(jacobian: Jacobian, k: int, measure: Measure, seed: int) -> Subspace:
         k,
         generator=torch.Generator().manual_seed(seed),
         batch=jacobian.batch,
+        dtype=jacobian.dtype,
+        device=jacobian.device,
         measure=measure,
         tolerance=TOLERANCE[measure],
     )

@@ -162,8 +162,12 @@ class Jacobian:
 
 @contextlib.contextmanager
 def differentiable() -> Iterator[None]:
-    """Use attention's plain kernels: the fused ones have no forward-mode AD."""
-    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
+    """Use attention's plain kernels: the fused ones have no forward-mode AD.
+
+    And none of TF32's ten bits on a GPU, which the adjoint test would not pass.
+    """
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), exact:
         # From torch's own rules for forward mode, when they are first used.
         warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")
         yield

@@ -10,6 +10,7 @@ from clarep.geometry.dense import exact_spectrum
 from clarep.report.canonical import canonical_picture, save_figure, spectrum_figure
 
 _ROWS = 10
+_LARGEST_DENSE = 2**25  # entries of a Jacobian that is formed for a picture
 
 
 def draw_identified(
@@ -42,6 +43,8 @@ def draw_identified(
     if config.kind == "top":  # other directions have no place on the spectrum's left
         paths["spectrum"] = folder / "spectrum.png"
         # One exact spectrum, so that the reader sees what lies beyond k.
-        exact = exact_spectrum(clarid.jacobian(x_te[:1], labels[:1]).dense()[0])
+        jacobian = clarid.jacobian(x_te[:1], labels[:1])
+        small = jacobian.m * jacobian.n <= _LARGEST_DENSE
+        exact = exact_spectrum(jacobian.dense()[0].cpu()) if small else None
         save_figure(spectrum_figure(values, values.shape[1], exact), paths["spectrum"])
     return paths

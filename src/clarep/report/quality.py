@@ -85,10 +85,10 @@ def sample_classes(
     noise = torch.randn(len(labels), *teacher.latent_shape, generator=generator)
     images = []
     for some, eps in zip(labels.split(chunk), noise.split(chunk), strict=True):
-        denoise = teacher.denoiser(some, guidance)
-        x = teacher.sigma_max * eps
+        denoise = teacher.denoiser(some.to(teacher.device), guidance)
+        x = teacher.sigma_max * eps.to(teacher.device)
         latents = decode(denoise, x, teacher.sigma_max, teacher.sigma_min, steps, solver="heun")
-        images.append(teacher.decode(latents))
+        images.append(teacher.decode(latents).cpu())
     return torch.cat(images).clamp(-1, 1)
 
 

@@ -17,6 +17,7 @@ from clarep.study.comparison import REFERENCE
 from clarep.study.recipe import Recipe, Variant
 from clarep.study.sets import SetSettings, new_set, settings_of
 from clarep.study.students import EvaluationSettings, StudentSettings
+from clarep.teachers.options import recorded
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher
 
@@ -78,7 +79,7 @@ class Study:
     @cached_property
     def teacher(self) -> Teacher:
         """The recipe's teacher."""
-        return load_teacher(self.recipe.teacher)
+        return load_teacher(self.recipe.teacher, self.recipe.teacher_options)
 
     def _check_students(self) -> None:
         """Raise UserError for what would only fail after hours: test data, architectures."""
@@ -149,6 +150,7 @@ class Study:
             fraction=variant.fraction,
             clarid=variant.clarid,
             seed=variant.canonical_seed,
+            teacher_options=recorded(recipe.teacher_options),
         )
 
     def _add_classifier(self) -> None:

@@ -14,11 +14,21 @@ from clarep.engine.seeds import check_seed
 from clarep.errors import UserError, unknown_name
 from clarep.robustness.suite_config import SuiteConfig, check_suite
 from clarep.study.schema import build, read_toml
+from clarep.teachers.options import TeacherOptions
 
 _Number = TypeVar("_Number", int, float)
 _SET_BY_RUNNER_TRAIN = ("seed",)
 _SET_BY_RUNNER_CLARID = ("kind",)
-_TABLES = ("data", "test", "canonical", "clarid", "train", "evaluate", "variants")
+_TABLES = (
+    "data",
+    "test",
+    "teacher_options",
+    "canonical",
+    "clarid",
+    "train",
+    "evaluate",
+    "variants",
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,9 @@ class Recipe:
     test: DataConfig
     """What they are measured on."""
     teacher: str
-    """A bundled teacher's name or a path."""
+    """A bundled teacher's name, a path, or FAMILY:PLACE."""
+    teacher_options: TeacherOptions
+    """How it is loaded and run."""
     classifier_student: str
     """Architecture of the classifier that kd and rkd learn from."""
     canonical: CanonicalSettings
@@ -148,6 +160,9 @@ def load_recipe(path: Path) -> Recipe:
         data=data,
         test=build(DataConfig, test, f"{path}: [test]"),
         teacher=top.teacher,
+        teacher_options=build(
+            TeacherOptions, tables["teacher_options"], f"{path}: [teacher_options]"
+        ),
         classifier_student=top.classifier_student,
         canonical=canonical,
         clarid=_clarid(tables["clarid"], f"{path}: [clarid]"),

@@ -1,8 +1,8 @@
 """The canonical sets of a study: their settings, their addresses, and how they are built."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class SetSettings:
     """Of the solver's start and of random directions."""
     shard_size: int = SHARD_SIZE
     """Images a shard."""
+    teacher_options: Mapping[str, Any] = field(default_factory=dict)
+    """What `recorded` gave of the teacher's options; they enter its SHA-256 too."""
 
     @property
     def address(self) -> str:
@@ -74,6 +76,8 @@ class SetSettings:
         described: dict[str, Any] = {"teacher": self.teacher, "data_options": plain(self.data)}
         if self.fraction is not None:
             described["fraction"] = self.fraction
+        if self.teacher_options:
+            described["teacher_options"] = dict(self.teacher_options)
         yield from identify(
             Clarid(teacher, self.clarid),
             data,
@@ -99,11 +103,19 @@ def new_set(
     fraction: float,
     clarid: ClaridConfig,
     seed: int,
+    teacher_options: Mapping[str, Any],
 ) -> SetSettings:
     """Return the settings of a set of a random share of every class."""
     chosen = class_balanced_choice(data.labels, fraction, seed)
     return SetSettings(
-        spec, teacher.fingerprint, config, tuple(chosen.tolist()), fraction, clarid, seed
+        teacher=spec,
+        teacher_sha256=teacher.fingerprint,
+        data=config,
+        chosen=tuple(chosen.tolist()),
+        fraction=fraction,
+        clarid=clarid,
+        seed=seed,
+        teacher_options=teacher_options,
     )
 
 
@@ -139,4 +151,5 @@ def settings_of(folder: Path, spec: str, teacher: Teacher, config: DataConfig) -
         clarid=clarid,
         seed=stored["seed"],
         shard_size=stored["shard_size"],
+        teacher_options=stored.get("teacher_options", {}),
     )

@@ -1,10 +1,11 @@
 """The one interface that clarep has to a class-conditional diffusion model."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from clarep.errors import UserError, unknown_name
 from clarep.sampling.ode import Denoiser
@@ -17,8 +18,9 @@ class Teacher(ABC):
 
     Inside clarep x_sigma = x_0 + sigma * eps, whatever the model itself calls its time. Images
     and latents are float (B, C, H, W); images lie in [-1, 1]. An adapter of a foreign model
-    implements the abstract methods and sets the attributes; nothing else is asked of it. A
-    latent model overrides `encode` and `decode` too.
+    implements the abstract methods and sets the attributes that have no default; nothing else is
+    asked of it. A latent model overrides `encode` and `decode` too. `Teacher.from_callable` makes
+    one of functions.
     """
 
     latent_shape: tuple[int, int, int]
@@ -37,6 +39,8 @@ class Teacher(ABC):
     """The tap that `mid` of a U-Net or the middle block of a transformer stands for."""
     fingerprint: str
     """SHA-256 of the weights: tells one teacher from another in every artefact."""
+    device: torch.device = torch.device("cpu")
+    """Where its methods take and give tensors; a teacher that sets nothing runs on the CPU."""
 
     @property
     def num_classes(self) -> int:
@@ -78,6 +82,69 @@ class Teacher(ABC):
     def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
         """Map clean latents to images, about [-1, 1]; the identity for a pixel model."""
         return latents
+
+    @staticmethod
+    def from_callable(
+        denoise: Callable[[Tensor, Tensor, Tensor], Tensor],
+        features: Callable[[Tensor, Tensor, Tensor, str], Tensor],
+        *,
+        latent_shape: tuple[int, int, int],
+        class_names: Sequence[str],
+        sigma_min: float,
+        sigma_max: float,
+        taps: Mapping[str, tuple[int, int]],
+        fingerprint: str | nn.Module,
+        default_tap: str | None = None,
+        null_label: int | None = None,
+        sigma_from_t: Callable[[float], float] | None = None,
+        image_shape: tuple[int, int, int] | None = None,
+        encode: Callable[[Tensor], Tensor] | None = None,
+        decode: Callable[[Tensor], Tensor] | None = None,
+        device: str = "cpu",
+    ) -> "Teacher":
+        """Make a teacher of a model's functions, which work on x = x_0 + sigma * eps.
+
+        Args:
+            denoise: x (B, C, H, W), sigma (B,), labels (B,) int64 -> estimate of x_0.
+            features: x, sigma, labels, tap -> activations there, batch first, differentiable in
+                x; image b's must depend on x_b alone. Best it stops at the tap.
+            latent_shape: (C, H, W) of x.
+            class_names: in the order of the labels.
+            sigma_min, sigma_max: the noise levels that the model knows.
+            taps: name -> (channels, stride in pixels of x) of each layer that features knows.
+            fingerprint: the module whose weights the functions use, or a text that changes with
+                them: a canonical set is bound to it.
+            default_tap: the tap that `mid` stands for; without it the middle one of taps.
+            null_label: the label of no class; without it, the number of classes.
+            sigma_from_t: noise level at share t in (0, 1) of the model's time; without it
+                tan(pi t / 2), as of the bundled teachers, whatever sigma_min and sigma_max.
+            image_shape, encode, decode: of a latent model, (C, H, W) and functions between
+                images in [-1, 1] and clean latents.
+            device: where the functions take and give tensors; the model must be there.
+
+        Raises:
+            UserError: for values that do not fit each other; while at work, for a function that
+                returns no tensor of the right shape.
+        """
+        from clarep.teachers.callable_teacher import CallableTeacher  # a subclass of this one
+
+        return CallableTeacher(
+            denoise,
+            features,
+            latent_shape=latent_shape,
+            class_names=class_names,
+            sigma_min=sigma_min,
+            sigma_max=sigma_max,
+            taps=taps,
+            fingerprint=fingerprint,
+            default_tap=default_tap,
+            null_label=null_label,
+            sigma_from_t=sigma_from_t,
+            image_shape=image_shape,
+            encode=encode,
+            decode=decode,
+            device=device,
+        )
 
     def denoiser(self, labels: Int64[Tensor, " batch"], guidance: float = 1.0) -> Denoiser:
         """Return the denoiser under labels (B,) and classifier-free guidance.

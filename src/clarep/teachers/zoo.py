@@ -1,9 +1,12 @@
-"""Teachers by name or path."""
+"""Teachers by name, path, or family and place (`dit:PATH`)."""
 
+from collections.abc import Callable
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
 from clarep.errors import UserError, unknown_name
+from clarep.teachers.options import TeacherOptions, check_device, check_options
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet_teacher import load_unet
 
@@ -12,6 +15,15 @@ BUNDLED = {
     "backdrops-biased": "backdrops-biased.safetensors",
 }
 """Name -> file in `teachers/assets`; NAME.json and NAME_history.jsonl lie beside it."""
+FAMILIES = {
+    "diffusers": "diffusers_unet.load_diffusers_unet",
+    "dit": "dit.load_dit",
+    "sd": "stable_diffusion.load_stable_diffusion",
+    "edm": "edm.load_edm",
+    "sit": "sit.load_sit",
+    "uvit": "uvit.load_uvit",
+}
+"""Family -> module of `clarep.teachers` and the function there that loads a place of it."""
 WEIGHTS_NAME = "teacher.safetensors"
 CARD_NAME = "card.json"
 
@@ -41,17 +53,43 @@ def teacher_path(spec: str) -> Path:
         return path
     if path.suffix == ".safetensors" or len(path.parts) > 1:
         raise UserError(f"there is no teacher at {path}: give an existing file or folder")
-    raise unknown_name("teacher", spec, [*BUNDLED, f"a path to a {WEIGHTS_NAME} or its folder"])
+    families = ", ".join(FAMILIES)
+    raise unknown_name(
+        "teacher",
+        spec,
+        [*BUNDLED, f"a path to a {WEIGHTS_NAME} or its folder", f"FAMILY:PLACE, of {families}"],
+    )
 
 
-def load_teacher(spec: str) -> Teacher:
-    """Load a teacher, computing in fp32.
+def load_teacher(spec: str, options: TeacherOptions | None = None) -> Teacher:
+    """Load a teacher.
 
     Args:
-        spec: a name of BUNDLED; a path to a teacher.safetensors; or a folder that
-            `clarep train-teacher` wrote.
+        spec: a name of BUNDLED; a path to a teacher.safetensors, or a folder that
+            `clarep train-teacher` wrote; or FAMILY:PLACE with a family of FAMILIES, whose place
+            is a file, a folder or an identifier of the Hugging Face hub (docs/teachers.md).
+        options: device, precision and what single families take; clarep's own U-Nets, which a
+            name of BUNDLED or a path stands for, take device alone.
 
     Raises:
-        UserError: if there is no such teacher, or its file is truncated or of another kind.
+        UserError: if there is no such teacher, its file is truncated or of another kind, an
+            option means nothing to it, the device is not here, or an extra is missing.
     """
-    return load_unet(teacher_path(spec))
+    options = options or TeacherOptions()
+    family, colon, place = spec.partition(":")
+    if colon and not Path(spec).exists():
+        if family not in FAMILIES:
+            raise unknown_name("teacher family", family, FAMILIES)
+        if not place:
+            raise UserError(f"teacher {spec} names no place: give {spec}PATH, a file or folder")
+        module, name = FAMILIES[family].split(".")
+        load: Callable[[str, TeacherOptions], Teacher] = getattr(
+            import_module(f"clarep.teachers.{module}"), name
+        )
+        return load(place, options)
+    check_options(options, "", ("device",))
+    device = check_device(options.device)
+    teacher = load_unet(teacher_path(spec))
+    teacher.net.to(device)
+    teacher.device = device
+    return teacher

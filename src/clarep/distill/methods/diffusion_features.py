@@ -103,14 +103,15 @@ def _features(
     chunks = np.array_split(rows, -(-len(rows) // _CHUNK))
     with progress("teacher features", "images", len(rows)) as advance:
         for chunk in chunks:
-            x0 = teacher.encode(to_unit_range(ingredients.images.images(chunk)))
-            x = x0 + sigma * torch.randn(x0.shape, generator=generator)
-            null = torch.full((len(x),), teacher.null_label)
+            images = to_unit_range(ingredients.images.images(chunk)).to(teacher.device)
+            x0 = teacher.encode(images)
+            x = x0 + sigma * torch.randn(x0.shape, generator=generator).to(x0)
+            null = torch.full((len(x),), teacher.null_label, device=teacher.device)
             features = teacher.features(
-                x, torch.full((len(x),), sigma), teacher.condition(null), tap
+                x, x.new_full((len(x),), sigma), teacher.condition(null), tap
             )
             if ingredients.config.teacher_features == "pooled" and features.ndim > 2:
                 features = features.flatten(2).mean(2)
-            parts.append(features.flatten(1))
+            parts.append(features.flatten(1).cpu())
             advance(len(chunk))
     return torch.cat(parts)

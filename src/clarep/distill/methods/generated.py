@@ -64,13 +64,13 @@ def _samples(teacher: Teacher, labels: Tensor, guidance: float, steps: int, seed
         for some in labels.split(_CHUNK):
             noise = torch.randn(len(some), *teacher.latent_shape, generator=generator)
             latents = decode(
-                teacher.denoiser(some, guidance),
-                teacher.sigma_max * noise,
+                teacher.denoiser(some.to(teacher.device), guidance),
+                teacher.sigma_max * noise.to(teacher.device),
                 teacher.sigma_max,
                 teacher.sigma_min,
                 steps,
                 solver="heun",
             )
-            parts.append(to_uint8(teacher.decode(latents)))
+            parts.append(to_uint8(teacher.decode(latents).cpu()))
             advance(len(some))
     return torch.cat(parts)

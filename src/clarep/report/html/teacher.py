@@ -6,6 +6,7 @@ from typing import Any
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.errors import UserError
+from clarep.teachers.options import options_of
 from clarep.teachers.zoo import load_teacher
 
 
@@ -19,13 +20,13 @@ class TeacherOfSet:
 
 
 def teacher_of(canon: CanonicalSet | None) -> TeacherOfSet:
-    """Load the teacher that the manifest names, and check that its weights are those."""
+    """Load the teacher that the manifest names, on the CPU, and check that it is the very one."""
     if canon is None:
         return TeacherOfSet(None, "no canonical set was given (--canon)")
     config: dict[str, Any] = canon.manifest["config"]
     spec = str(config.get("teacher", ""))
     try:
-        teacher = load_teacher(spec)
+        teacher = load_teacher(spec, options_of(config.get("teacher_options", {})))
         known = {field.name for field in fields(ClaridConfig)}
         given = {key: value for key, value in config["clarid"].items() if key in known}
         clarid = Clarid(teacher, ClaridConfig(**given))

@@ -1,0 +1,152 @@
+"""A teacher of a user's own functions: what `Teacher.from_callable` makes."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from clarep.engine.tensors import sha256_state
+from clarep.errors import UserError, unknown_name
+from clarep.teachers.options import check_device
+from clarep.teachers.teacher import Teacher
+
+
+class CallableTeacher(Teacher):
+    """Functions behind the `Teacher` interface; `Teacher.from_callable` documents each."""
+
+    def __init__(
+        self,
+        denoise: Callable[[Tensor, Tensor, Tensor], Tensor],
+        features: Callable[[Tensor, Tensor, Tensor, str], Tensor],
+        *,
+        latent_shape: tuple[int, int, int],
+        class_names: Sequence[str],
+        sigma_min: float,
+        sigma_max: float,
+        taps: Mapping[str, tuple[int, int]],
+        fingerprint: str | nn.Module,
+        default_tap: str | None,
+        null_label: int | None,
+        sigma_from_t: Callable[[float], float] | None,
+        image_shape: tuple[int, int, int] | None,
+        encode: Callable[[Tensor], Tensor] | None,
+        decode: Callable[[Tensor], Tensor] | None,
+        device: str,
+    ) -> None:
+        self._denoise, self._features = denoise, features
+        self._encode, self._decode = encode, decode
+        self._sigma_from_t = sigma_from_t or _cosine
+        self._taps = dict(taps)
+        self.latent_shape, self.image_shape = latent_shape, image_shape or latent_shape
+        self.class_names = tuple(class_names)
+        self.null_label = len(self.class_names) if null_label is None else null_label
+        self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
+        self._check()
+        names = list(self._taps)
+        self.default_tap = names[len(names) // 2] if default_tap is None else default_tap
+        if self.default_tap not in self._taps:
+            raise unknown_name("default_tap", self.default_tap, self._taps)
+        self.fingerprint = _fingerprint(fingerprint)
+        self.device = check_device(device)
+
+    def _check(self) -> None:
+        """Raise UserError for what would only fail once the teacher is at work."""
+        if not self.class_names or isinstance(self.class_names, str):
+            raise UserError("class_names is empty: give the classes' names in order of the labels")
+        if not self._taps:
+            raise UserError("taps is empty: give name -> (channels, stride) of at least one layer")
+        if not 0 < self.sigma_min < self.sigma_max < math.inf:
+            raise UserError(
+                f"sigma_min {self.sigma_min:g} and sigma_max {self.sigma_max:g} are no range: "
+                "give 0 < sigma_min < sigma_max"
+            )
+        for name, shape in (("latent_shape", self.latent_shape), ("image_shape", self.image_shape)):
+            if len(shape) != 3 or min(shape) < 1:
+                raise UserError(f"{name} {shape} is none: give (channels, height, width)")
+        if 0 <= self.null_label < self.num_classes:
+            raise UserError(
+                f"null_label {self.null_label} is the class "
+                f"'{self.class_names[self.null_label]}': give the label that stands for no class"
+            )
+        if (self._encode is None) != (self._decode is None):
+            given, lacking = ("encode", "decode") if self._encode else ("decode", "encode")
+            raise UserError(f"{given} is given and {lacking} is not: a latent model needs both")
+        if self._encode is None and self.image_shape != self.latent_shape:
+            raise UserError(
+                f"image_shape {self.image_shape} is not latent_shape {self.latent_shape}: "
+                "give encode and decode with it"
+            )
+
+    def taps(self) -> dict[str, tuple[int, int]]:
+        return self._taps
+
+    def condition(self, labels: Int64[Tensor, " batch"]) -> Tensor:
+        return labels.to(self.device)
+
+    def denoise(
+        self, x: Float[Tensor, "batch c h w"], sigma: Float[Tensor, " batch"], cond: Tensor
+    ) -> Float[Tensor, "batch c h w"]:
+        found = self._denoise(x, sigma, cond)
+        if not isinstance(found, Tensor) or found.shape != x.shape:
+            raise UserError(
+                f"denoise gave {_kind(found)} for x of shape {tuple(x.shape)}: "
+                "let it return the estimate of x_0, of x's shape"
+            )
+        return found
+
+    def features(
+        self,
+        x: Float[Tensor, "batch c h w"],
+        sigma: Float[Tensor, " batch"],
+        cond: Tensor,
+        tap: str,
+    ) -> Float[Tensor, "batch *feature"]:
+        self.check_tap(tap)
+        found = self._features(x, sigma, cond, tap)
+        if not isinstance(found, Tensor) or found.shape[:1] != x.shape[:1]:
+            raise UserError(
+                f"features gave {_kind(found)} at {tap} for {len(x)} latents: "
+                "let it return the activations, batch first"
+            )
+        return found
+
+    def sigma_from_t(self, t: float) -> float:
+        self.check_t(t)
+        sigma = self._sigma_from_t(t)
+        self.check_sigma(sigma)
+        return sigma
+
+    def encode(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
+        return images if self._encode is None else self._encode(images)
+
+    def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
+        return latents if self._decode is None else self._decode(latents)
+
+
+def _cosine(t: float) -> float:
+    """Return the noise level at share t of the cosine schedule, tan(pi t / 2)."""
+    return math.tan(math.pi * t / 2)
+
+
+def _fingerprint(given: str | nn.Module) -> str:
+    if isinstance(given, nn.Module):
+        if given.training:
+            raise UserError(
+                "the module of fingerprint is in training mode, in which dropout and batch norms "
+                "change from call to call: give module.eval()"
+            )
+        return sha256_state(given)
+    if not given:
+        raise UserError(
+            "fingerprint is empty: give the module whose weights denoise and features use, or a "
+            "text that changes with them"
+        )
+    return given
+
+
+def _kind(found: object) -> str:
+    """Say what a function returned."""
+    if isinstance(found, Tensor):
+        return f"a tensor of shape {tuple(found.shape)}"
+    return f"a {type(found).__name__}"

@@ -1,0 +1,207 @@
+"""A checkpoint that is one file: its weights, and the settings that shapes do not say."""
+
+import argparse
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from clarep.errors import UserError, unknown_name
+
+_NESTED = ("ema", "model", "state_dict")
+_PREFIXES = ("module.", "_orig_mod.")  # of a network saved in its wrapper
+_KINDS = {int: "a whole number", str: "a text", list: "a list of texts"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read of a weights file."""
+
+    path: Path
+    """The file."""
+    weights: dict[str, Tensor]
+    """Its tensors by name, on the CPU."""
+    settings: dict[str, Any]
+    """What metadata, side file and query say."""
+
+    def shape(self, name: str, dims: int, family: str) -> tuple[int, ...]:
+        """Return a tensor's shape. Raises UserError if there is none of that many dimensions."""
+        if name not in self.weights or self.weights[name].ndim != dims:
+            raise self.refusal(
+                family, f"it has no {name} of {dims} dimensions; its first is {next(iter(self))}"
+            )
+        return tuple(self.weights[name].shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.weights)
+
+    def count(self, blocks: str) -> int:
+        """Return how many numbered blocks there are under a name."""
+        found = (re.match(rf"{blocks}\.(\d+)\.", name) for name in self)
+        return len({match[1] for match in found if match})
+
+    def refusal(self, family: str, found: str) -> UserError:
+        """Build the error for a file that is no checkpoint of a family."""
+        return UserError(f"{self.path} holds no {family} that clarep knows: {found}")
+
+    def fill(self, network: nn.Module, family: str) -> None:
+        """Put the weights into a network. Raises UserError unless names and shapes are its own."""
+        wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+        found = {name: tuple(value.shape) for name, value in self.weights.items()}
+        for name, shape in wanted.items():
+            if name not in found:
+                raise self.refusal(family, f"it lacks {name}")
+            if found[name] != shape:
+                raise self.refusal(
+                    family, f"its {name} is {found[name]}, where its other tensors ask for {shape}"
+                )
+            if not self.weights[name].is_floating_point():
+                raise self.refusal(family, f"its {name} is of {self.weights[name].dtype}")
+        surplus = [name for name in found if name not in wanted]
+        if surplus:
+            raise self.refusal(
+                family, f"it has {len(surplus)} tensors that a {family} has not, {surplus[0]} first"
+            )
+        network.load_state_dict(self.weights, assign=True)
+
+
+def read_checkpoint(place: str, known: Mapping[str, type]) -> Checkpoint:
+    """Read FILE or FILE?NAME=VALUE&NAME=VALUE.
+
+    Settings come from the metadata of a safetensors file, then from the JSON object in
+    FILE.json, if there is one, then from the query: a later one wins.
+
+    Args:
+        place: the file, and settings after a question mark.
+        known: what settings there are, and of which type: int, str or list.
+
+    Raises:
+        UserError: if a file cannot be read, or a setting is unknown or of another type.
+    """
+    file, _, query = (place, "", "") if Path(place).is_file() else place.partition("?")
+    path = Path(file).expanduser()
+    weights, metadata = read_weights(path)
+    given: dict[str, Any] = {
+        name: _parsed(text, known[name]) for name, text in metadata.items() if name in known
+    }
+    given |= _side_file(path.with_name(f"{path.name}.json"))
+    for part in query.split("&") if query else ():
+        name, _, text = part.partition("=")
+        given[name] = _parsed(text, known.get(name, str))
+    for name, value in given.items():
+        if name not in known:
+            raise unknown_name(f"setting of {path}", name, known)
+        texts = value if isinstance(value, list) else []
+        if type(value) is not known[name] or not all(isinstance(text, str) for text in texts):
+            raise UserError(
+                f"the setting {name} of {path} is {value!r}: give {_KINDS[known[name]]}"
+            )
+    return Checkpoint(path, weights, given)
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a file by name, and its metadata, which only safetensors have.
+
+    Of a .pt or .pth the entry `ema`, else `model`, else `state_dict` is taken where there is
+    one. Nothing is unpickled but tensors and plain values, and `argparse.Namespace`, in which
+    training scripts leave their arguments.
+
+    Raises:
+        UserError: if there is no such file, it is truncated, or of another kind.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give the weights' file in it")
+    if not path.exists():
+        raise UserError(f"there is no file {path}: give a .safetensors, .pt or .pth file")
+    if path.suffix == ".safetensors":
+        weights, metadata = _read_safetensors(path)
+    elif path.suffix in (".pt", ".pth"):
+        weights, metadata = _state_dict(_read_torch(path), path), {}
+    else:
+        raise UserError(
+            f"{path} ends in '{path.suffix}': give a file of weights, .safetensors, .pt or .pth"
+        )
+    if not weights:
+        raise UserError(f"{path} holds no tensors: give the weights of a network")
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    return weights, metadata
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as archive:
+            metadata = archive.metadata() or {}
+            return {name: archive.get_tensor(name) for name in archive.keys()}, metadata  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot read {path} ({_first_line(error)}): give a whole file") from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with _namespace_allowed():
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle makes the unpickler raise whatever it likes
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if foreign:
+            raise UserError(
+                f"{path} holds a {foreign[1]}, which clarep does not unpickle, as that could run "
+                "code hidden in it: save the state dict alone, best as safetensors"
+            ) from error
+        raise UserError(f"cannot read {path} ({_first_line(error)}): give a whole file") from error
+
+
+def _namespace_allowed() -> AbstractContextManager[object]:
+    allow = getattr(torch.serialization, "safe_globals", None)  # from torch 2.5
+    return allow([argparse.Namespace]) if allow else contextlib.nullcontext()
+
+
+def _state_dict(loaded: object, path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a loaded file or of the state dict nested in it."""
+    if isinstance(loaded, Mapping):
+        nested = [loaded[name] for name in _NESTED if isinstance(loaded.get(name), Mapping)]
+        state = nested[0] if nested else loaded
+        tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+        if tensors:
+            return tensors
+    entries = ", ".join(map(str, loaded)) if isinstance(loaded, Mapping) else ""
+    found = f"a dictionary of {entries[:100]}" if entries else f"a {type(loaded).__name__}"
+    raise UserError(
+        f"{path} holds no state dict but {found}: give one, or one under {', '.join(_NESTED)}"
+    )
+
+
+def _side_file(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the settings in {path} ({error}): give JSON") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds a {type(found).__name__}: give a JSON object of settings")
+    return found
+
+
+def _parsed(text: str, kind: type) -> object:
+    """Return a value written as text: JSON, but for a text itself."""
+    if kind is str:
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

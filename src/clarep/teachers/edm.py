@@ -1,0 +1,107 @@
+"""`edm:FILE`: class-conditional networks of NVlabs' EDM, from safetensors.
+
+Karras et al. 2022 (arXiv 2206.00364). clarep opens no pickle: `clarep convert edm` makes the file.
+"""
+
+from pathlib import Path
+
+from jaxtyping import Float, Int64
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.nn import functional as F
+
+from clarep.errors import UserError
+from clarep.teachers.edm_keys import EDMSpec, build_network, read_metadata
+from clarep.teachers.edm_net import EDMUNet
+from clarep.teachers.foreign import ForeignTeacher
+from clarep.teachers.options import TeacherOptions, check_options, read_class_names
+
+_PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt")
+
+
+class EDMTeacher(ForeignTeacher):
+    """A class-conditional network of EDM, in pixels; the condition is one-hot.
+
+    The null label is the number of classes, and its condition all zeros. The published networks
+    were trained without dropping labels (`label_dropout` 0): they have never seen it.
+    """
+
+    def __init__(
+        self,
+        network: EDMUNet,
+        spec: EDMSpec,
+        options: TeacherOptions,
+        class_names: tuple[str, ...],
+    ) -> None:
+        """Take a network of as many classes as there are names."""
+        shape = spec.shape
+        coarsest = shape.img_resolution >> (len(shape.channel_mult) - 1)
+        super().__init__(
+            network,
+            spec.precond,
+            options,
+            latent_shape=(shape.img_channels, shape.img_resolution, shape.img_resolution),
+            class_names=class_names,
+            # The end of the bottleneck: a block with attention, in0, and this one.
+            default_tap=f"dec.{coarsest}x{coarsest}_in1",
+            tap_modules=network.blocks(),
+        )
+        self.label_dropout = spec.label_dropout
+
+    def condition(self, labels: Int64[Tensor, " batch"]) -> Float[Tensor, "batch classes"]:
+        one_hot = F.one_hot(labels.to(self.device), self.num_classes + 1)
+        return one_hot[:, : self.num_classes].float()
+
+    def run(
+        self, x: Float[Tensor, "batch c h w"], time: Float[Tensor, " batch"], cond: Tensor
+    ) -> Float[Tensor, "batch c h w"]:
+        output: Tensor = self.network(x, time, cond.to(x.dtype))
+        return output
+
+
+def load_edm(place: str, options: TeacherOptions) -> EDMTeacher:
+    """Load a file that `clarep convert edm` wrote; computing in fp32.
+
+    Raises:
+        UserError: if there is no such file, it is a pickle, truncated, or of a network that is
+            not supported, or class names are not as many as its classes.
+    """
+    check_options(options, "edm", ("device", "bf16", "class_names"))
+    path = Path(place).expanduser()
+    _check_file(path)
+    try:
+        with safe_open(path, framework="pt") as archive:
+            metadata = archive.metadata() or {}
+            weights = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"cannot read an EDM network from {path} ({error}): give a whole .safetensors file"
+        ) from error
+    spec = read_metadata(metadata, path)
+    names = _class_names(options, spec.shape.label_dim)
+    return EDMTeacher(build_network(spec, weights, path), spec, options, names)
+
+
+def _check_file(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give the .safetensors file of an EDM network")
+    if not path.is_file():
+        raise UserError(f"there is no file {path}: give the .safetensors file of an EDM network")
+    if path.suffix.lower() in _PICKLE_SUFFIXES:
+        raise UserError(
+            f"{path} is a pickle, which can run any code when it is opened and which clarep does "
+            f"not load: make a .safetensors of it with clarep convert edm {path}"
+        )
+
+
+def _class_names(options: TeacherOptions, count: int) -> tuple[str, ...]:
+    """Return the names that the user gave, or the labels' numbers: the network knows no names."""
+    if options.class_names is None:
+        return tuple(str(label) for label in range(count))
+    names = read_class_names(options.class_names)
+    if len(names) != count:
+        raise UserError(
+            f"{options.class_names} holds {len(names)} class names and the network has {count} "
+            "classes: give as many, one a line, in the order of the labels"
+        )
+    return names

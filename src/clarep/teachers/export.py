@@ -1,0 +1,211 @@
+"""clarep's own U-Nets as a folder of diffusers', which others load without clarep; and back.
+
+The network is no class of diffusers: the folder brings its code, as diffusers' custom components
+do, and clarep itself reads the folder's data alone. Preconditioning and noise levels are those of
+diffusers' EDMEulerScheduler (Karras et al. 2022, arXiv 2206.00364).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from clarep.engine.artefacts import atomic_path, sha256_file, write_json
+from clarep.engine.tensors import save_tensors
+from clarep.errors import UserError
+from clarep.teachers.options import check_device
+from clarep.teachers.pipeline_folder import read_json
+from clarep.teachers.unet import UNet, UNetConfig
+from clarep.teachers.unet_teacher import UNetTeacher
+from clarep.teachers.zoo import CARD_NAME
+
+EXPORT_CLASS = "ClarepUNet"
+"""Class of the exported network, by which an export is recognised."""
+_MODULE = "clarep_unet"
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_PREFIX = "network."  # of every weight: the class holds the network as its one part
+_IMPORT = "from clarep.teachers.unet import UNet, UNetConfig"
+_BROKEN = (LookupError, TypeError, ValueError, RuntimeError)
+
+
+def export_diffusers(
+    teacher: UNetTeacher, out: Path, name: str, licence: str | None = None, card: Path | None = None
+) -> None:
+    """Write a teacher as a folder for `diffusers.DiffusionPipeline.from_pretrained`.
+
+    Weights are stored in fp16 where that loses nothing (as for every teacher loaded from a file of
+    ours), else in fp32.
+
+    Args:
+        teacher: one of clarep's own.
+        out: folder, new, empty, or of an earlier export.
+        name: title of its README.
+        licence: of the weights, as the hub abbreviates it; None where clarep cannot know.
+        card: model card that goes with it.
+
+    Raises:
+        UserError: if the folder holds something else.
+    """
+    _check_out(out)
+    config, network = teacher.net.config, _module_source()
+    save_tensors(out / "unet" / _WEIGHTS, _weights(teacher.net), {"format": "pt"})
+    _write(out / "unet" / f"{_MODULE}.py", network)
+    write_json(out / "unet" / "config.json", {"_class_name": EXPORT_CLASS} | asdict(config))
+    write_json(out / "scheduler" / "scheduler_config.json", _scheduler(teacher))
+    _write(out / "pipeline.py", _asset("pipeline.py.txt"))
+    _write(out / "README.md", _readme(teacher, name, licence, card is not None))
+    if card is None:
+        (out / CARD_NAME).unlink(missing_ok=True)  # of an earlier export
+    else:
+        _write(out / CARD_NAME, card.read_text(encoding="utf-8"))
+    write_json(out / "model_index.json", _index(teacher))  # last: without it there is no pipeline
+
+
+def load_export(unet_folder: Path, device: str = "cpu") -> UNetTeacher:
+    """Load what `export_diffusers` wrote; computing in fp32, without running the folder's code.
+
+    unet_folder: unet/ of the export, which needs what lies beside it.
+
+    Raises:
+        UserError: if a file is missing or damaged, or the parts do not fit each other.
+    """
+    root, place = unet_folder.resolve().parent, check_device(device)
+    config = read_json(unet_folder / "config.json")
+    names = names_of(read_json(root / "model_index.json").get("id2label"), root)
+    scheduler = read_json(root / "scheduler" / "scheduler_config.json")
+    weights = _read_weights(unet_folder / _WEIGHTS)
+    try:
+        shape = {field.name: config[field.name] for field in fields(UNetConfig)}
+        net = UNet(UNetConfig(**shape | {"widths": tuple(shape["widths"])}))
+        net.load_state_dict(weights)
+        low, high = float(scheduler["sigma_min"]), float(scheduler["sigma_max"])
+        if len(names) != net.config.num_classes:
+            raise ValueError(f"{len(names)} class names for {net.config.num_classes} classes")
+    except _BROKEN as error:
+        raise UserError(
+            f"{root} holds no export that this clarep can build "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}): "
+            "give a folder that clarep export wrote"
+        ) from error
+    teacher = UNetTeacher(net, names, low, high, sha256_file(unet_folder / _WEIGHTS))
+    teacher.net.to(place)
+    teacher.device = place
+    return teacher
+
+
+def names_of(id2label: object, path: Path) -> tuple[str, ...]:
+    """Return the names of an id2label mapping in order. Raises UserError if it is none."""
+    count = len(id2label) if isinstance(id2label, Mapping) else 0
+    if not isinstance(id2label, Mapping) or set(id2label) != {str(i) for i in range(count)}:
+        raise UserError(
+            f"id2label in {path} does not name classes 0, 1, ...: mend it, or name the classes "
+            "with --class-names"
+        )
+    return tuple(str(id2label[str(i)]) for i in range(count))
+
+
+def _check_out(out: Path) -> None:
+    """Raise UserError if the folder holds anything that is no earlier export."""
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    try:
+        kind = read_json(out / "unet" / "config.json").get("_class_name")
+    except UserError:
+        kind = None
+    if kind != EXPORT_CLASS:
+        raise UserError(f"{out} holds other files: give --out a new folder, or an earlier export")
+
+
+def _weights(net: UNet) -> dict[str, Tensor]:
+    """Return the weights as they are stored."""
+    whole = {_PREFIX + name: value.cpu() for name, value in net.state_dict().items()}
+    half = {name: value.half() for name, value in whole.items()}
+    exact = all(torch.equal(half[name].to(value.dtype), value) for name, value in whole.items())
+    return half if exact else whole
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as archive:
+            return {
+                name.removeprefix(_PREFIX): archive.get_tensor(name).float()
+                for name in archive.keys()  # noqa: SIM118 - an archive is no mapping
+            }
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"cannot read weights from {path} ({error}): give a whole folder that clarep export "
+            "wrote"
+        ) from error
+
+
+def _scheduler(teacher: UNetTeacher) -> dict[str, Any]:
+    """Return the configuration of the sampler, whose preconditioning is the network's own."""
+    return {
+        "_class_name": "EDMEulerScheduler",
+        "sigma_min": teacher.sigma_min,
+        "sigma_max": teacher.sigma_max,
+        "sigma_data": teacher.net.config.sigma_data,
+        "sigma_schedule": "karras",
+        "rho": 7.0,
+        "prediction_type": "epsilon",
+        "final_sigmas_type": "zero",
+        "num_train_timesteps": 1000,
+    }
+
+
+def _index(teacher: UNetTeacher) -> dict[str, Any]:
+    return {
+        "_class_name": ["pipeline", "ClarepPipeline"],
+        "unet": [_MODULE, EXPORT_CLASS],
+        "scheduler": ["diffusers", "EDMEulerScheduler"],
+        "id2label": {str(label): name for label, name in enumerate(teacher.class_names)},
+    }
+
+
+def _module_source() -> str:
+    """Return the code of the network and of the class around it, which import no clarep."""
+    network = (files("clarep.teachers") / "unet.py").read_text(encoding="utf-8")
+    wrapper = _asset("clarep_unet.py.txt")
+    if _IMPORT not in wrapper or "clarep." in network:
+        raise RuntimeError("the network's module no longer stands for itself")
+    head, tail = wrapper.split(_IMPORT)
+    return f"{head}\n# --- clarep/teachers/unet.py, as it is ---\n\n{network}\n\n# ---{tail}"
+
+
+def _readme(teacher: UNetTeacher, name: str, licence: str | None, has_card: bool) -> str:
+    channels, height, width = teacher.image_shape
+    terms = (
+        f"Weights and code: {licence.upper()}."
+        if licence
+        else "Code: MIT. The weights belong to whoever trained them: say here under which licence "
+        "you give them away, and in the first lines of this file."
+    )
+    return _asset("README.md.txt").format(
+        name=name,
+        licence=licence or "other",
+        terms=terms,
+        size=f"{height}x{width}",
+        channels=channels,
+        parameters=f"{sum(p.numel() for p in teacher.net.parameters()):,}",
+        classes="\n".join(f"{i}. {label}" for i, label in enumerate(teacher.class_names)),
+        count=len(teacher.class_names),
+        example=teacher.class_names[0],
+        sigma_min=teacher.sigma_min,
+        sigma_max=teacher.sigma_max,
+        fingerprint=teacher.fingerprint,
+        card=f"Recipe, training and measured quality: `{CARD_NAME}`.\n" if has_card else "",
+    )
+
+
+def _asset(name: str) -> str:
+    return (files("clarep.teachers") / "export_assets" / name).read_text(encoding="utf-8")
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,125 @@
+"""What the adapters of foreign families share: parametrisation in front, hooks at the taps."""
+
+import contextlib
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from clarep.engine.tensors import sha256_state
+from clarep.teachers.options import (
+    TeacherOptions,
+    check_device,
+    fingerprint_with,
+    joint_fingerprint,
+)
+from clarep.teachers.parametrisation import Parametrisation, schedule_text
+from clarep.teachers.taps import activation, output_shapes, tokens_to_map
+from clarep.teachers.teacher import Teacher
+
+
+class ForeignTeacher(Teacher):
+    """A network of another library behind the `Teacher` interface.
+
+    A family implements `run` and, where labels are not its condition, `condition`. Features are
+    maps (B, C, h, w) at every tap: tokens are laid out on `token_grid`.
+    """
+
+    token_grid: tuple[int, int] | None = None
+    """(h, w) of the patches of a transformer."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        parametrisation: Parametrisation,
+        options: TeacherOptions,
+        *,
+        latent_shape: tuple[int, int, int],
+        class_names: tuple[str, ...],
+        default_tap: str,
+        tap_modules: Mapping[str, nn.Module],
+        image_shape: tuple[int, int, int] | None = None,
+        null_label: int | None = None,
+    ) -> None:
+        """Take a network as its checkpoint has it, in any dtype.
+
+        tap_modules: the modules that can be tapped, by their names in the network.
+        image_shape: for a latent model; a pixel model's is its latent's.
+        null_label: the number of classes, unless given.
+        """
+        self.options = options
+        self.device = check_device(options.device)
+        self.network = network.eval().requires_grad_(False).float().to(self.device)
+        self.parametrisation = parametrisation
+        self.latent_shape, self.image_shape = latent_shape, image_shape or latent_shape
+        self.class_names = class_names
+        self.null_label = len(class_names) if null_label is None else null_label
+        self.sigma_min, self.sigma_max = parametrisation.sigma_min, parametrisation.sigma_max
+        self.default_tap = default_tap
+        # The schedule lies in no state dict, and another one is another teacher.
+        weights = joint_fingerprint(sha256_state(network), schedule_text(parametrisation))
+        self.fingerprint = fingerprint_with(options, weights, class_names)
+        self._modules = dict(tap_modules)
+        self._taps: dict[str, tuple[int, int]] | None = None
+
+    @abstractmethod
+    def run(
+        self, x: Float[Tensor, "batch c h w"], time: Float[Tensor, " batch"], cond: Tensor
+    ) -> Float[Tensor, "batch c h w"]:
+        """Run the network on its own input and time; return what it predicts."""
+
+    def condition(self, labels: Int64[Tensor, " batch"]) -> Tensor:
+        return labels.to(self.device)
+
+    @torch.no_grad()
+    def taps(self) -> dict[str, tuple[int, int]]:
+        """Return name -> (channels, stride); the first call runs the network once to see them."""
+        if self._taps is None:
+            x = torch.zeros(1, *self.latent_shape, device=self.device)
+            sigma = x.new_full((1,), self.sigma_from_t(0.5))
+            cond = self.condition(torch.zeros(1, dtype=torch.int64))
+            shapes = output_shapes(self._modules, lambda: self._run(x, sigma, cond))
+            side = self.latent_shape[1]
+            self._taps = {name: self._tap(shape, side) for name, shape in shapes.items()}
+        return self._taps
+
+    def _tap(self, shape: torch.Size, side: int) -> tuple[int, int]:
+        if len(shape) == 3 and self.token_grid is not None:
+            return shape[2], side // self.token_grid[0]
+        return shape[1], side // shape[2]
+
+    def denoise(
+        self, x: Float[Tensor, "batch c h w"], sigma: Float[Tensor, " batch"], cond: Tensor
+    ) -> Float[Tensor, "batch c h w"]:
+        with self.fast():
+            output = self._run(x, sigma, cond)
+        return self.parametrisation.denoised(x, sigma, output.to(x.dtype))
+
+    def features(
+        self,
+        x: Float[Tensor, "batch c h w"],
+        sigma: Float[Tensor, " batch"],
+        cond: Tensor,
+        tap: str,
+    ) -> Float[Tensor, "batch *feature"]:
+        self.check_tap(tap)
+        found = activation(self._modules[tap], lambda: self._run(x, sigma, cond))
+        if found.ndim == 3 and self.token_grid is not None:
+            return tokens_to_map(found, self.token_grid)
+        return found
+
+    def sigma_from_t(self, t: float) -> float:
+        self.check_t(t)
+        return self.parametrisation.sigma_from_t(t)
+
+    @contextlib.contextmanager
+    def fast(self) -> Iterator[None]:
+        """Compute in bfloat16 where the options ask for it."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.bf16):
+            yield
+
+    def _run(self, x: Tensor, sigma: Tensor, cond: Tensor) -> Tensor:
+        scaled, time = self.parametrisation.network_input(x, sigma)
+        return self.run(scaled, time, cond)

@@ -1,0 +1,125 @@
+"""What a user may say of a foreign checkpoint, whichever family it is of."""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from clarep.errors import UserError
+
+_WHERE = ("device", "offload", "vae_slicing")  # where a teacher computes, not what
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """How a teacher is loaded and run; what a family has no use for, it refuses."""
+
+    device: str = "cpu"
+    """Where the teacher runs: cpu, cuda, cuda:1 ..."""
+    bf16: bool = False
+    """The teacher denoises, encodes and decodes in bfloat16; Jacobians and features stay fp32."""
+    class_names: Path | None = None
+    """Text file, a class name a line in the order of the teacher's labels; without it, those of
+    its checkpoint."""
+    template: str = "a photo of a {name}"
+    """For sd: prompt of a class; {name} stands for its name."""
+    guided_channels: Literal["all", "first3"] = "all"
+    """For dit: channels that guidance acts on; first3 is what its authors' own sampler does."""
+    offload: bool = False
+    """Keep text encoder and VAE on the CPU while they are not in use."""
+    vae_slicing: bool = False
+    """For latent teachers: decode image by image, which needs less memory."""
+
+
+def check_options(options: TeacherOptions, family: str, takes: Collection[str]) -> None:
+    """Raise UserError if an option is set that a family has no use for.
+
+    family: its name in front of the colon; empty for clarep's own U-Nets, which have none.
+    """
+    kind = f"a {family}: teacher" if family else "a U-Net of clarep's own"
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if value != field.default and field.name not in takes:
+            raise UserError(
+                f"{field.name} {value} means nothing to {kind}: leave it out "
+                f"(it takes {', '.join(sorted(takes))})"
+            )
+
+
+def check_device(device: str) -> torch.device:
+    """Return the device of that name. Raises UserError if there is none here."""
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"unknown device '{device}': give cpu, cuda or cuda:1, say") from error
+    if found.type not in ("cpu", "cuda"):
+        raise UserError(f"device '{device}' is not supported: give cpu, cuda or cuda:1, say")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device '{device}' is not here ({torch.cuda.device_count()} GPUs are seen): "
+            "give another, or cpu"
+        )
+    return found
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Return the names, a line each. Raises UserError if the file cannot be read or is empty."""
+    try:
+        names = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"cannot read class names from {path} ({error}): give a text file"
+        ) from error
+    if not names:
+        raise UserError(f"{path} holds no class names: write one a line")
+    return names
+
+
+def recorded(options: TeacherOptions) -> dict[str, Any]:
+    """Return the given options that change what a teacher computes, as JSON values.
+
+    Defaults are left out, so that what is recorded of a teacher without options stays as it is.
+    Device, offload and vae_slicing are left out too: they change results by rounding alone, as
+    another processor does.
+    """
+    return {
+        field.name: str(value) if isinstance(value, Path) else value
+        for field in fields(options)
+        if field.name not in _WHERE and (value := getattr(options, field.name)) != field.default
+    }
+
+
+def options_of(record: Mapping[str, Any]) -> TeacherOptions:
+    """Return the options that `recorded` gave, on the CPU.
+
+    Raises TypeError for what this clarep has no option for.
+    """
+    given = dict(record)
+    if "class_names" in given:
+        given["class_names"] = Path(given["class_names"])
+    return TeacherOptions(**given)
+
+
+def fingerprint_with(
+    options: TeacherOptions, weights_sha256: str, class_names: Sequence[str]
+) -> str:
+    """Return what tells a teacher of these weights and options from another.
+
+    The weights' SHA-256, unless an option was given that changes what is computed.
+    """
+    given = recorded(options)
+    if not given:
+        return weights_sha256
+    if "class_names" in given:
+        given["class_names"] = list(class_names)  # the names count, not where they are written
+    text = json.dumps({"weights": weights_sha256, **given}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def joint_fingerprint(*parts: str) -> str:
+    """Return the SHA-256 of several texts, in order."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,0 +1,163 @@
+"""The folder of a pipeline as diffusers' `save_pretrained` writes it, read part by part.
+
+Nothing is unpickled: weights come from safetensors alone, and no code of a checkpoint runs.
+"""
+
+import contextlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from clarep.engine.extras import require_extra
+from clarep.errors import UserError
+from clarep.teachers.parametrisation import DDPM
+
+EXTRA = "diffusers"
+_DDPM_SCHEDULERS = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "PNDMScheduler",
+    "LMSDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "DPMSolverSDEScheduler",
+    "DEISMultistepScheduler",
+    "UniPCMultistepScheduler",
+)
+"""Samplers of one and the same noise schedule: betas, timesteps and a prediction type."""
+_SCHEDULER_NAME = "scheduler_config.json"
+_BROKEN = (OSError, ImportError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError)
+
+
+def read_index(folder: Path, pipeline: str, parts: Mapping[str, Collection[str]]) -> dict[str, Any]:
+    """Return a folder's model_index.json.
+
+    Args:
+        folder: of the pipeline.
+        pipeline: class that it must be of.
+        parts: name of a part -> classes that it may be of.
+
+    Raises:
+        UserError: if the file is missing or no JSON, or the pipeline or a part is another.
+    """
+    index = read_json(folder / "model_index.json")
+    found = index.get("_class_name")
+    if found != pipeline:
+        raise UserError(
+            f"{folder} holds a pipeline of class {found}: this family of teachers takes {pipeline}"
+        )
+    for part, kinds in parts.items():
+        entry = index.get(part)
+        kind = entry[-1] if isinstance(entry, list) and entry else None
+        if kind not in kinds:
+            raise UserError(
+                f"the {part} of {folder} is of class {kind}: this family of teachers takes "
+                f"{' or '.join(kinds)}"
+            )
+    return index
+
+
+def load_part(folder: Path, kind: Any) -> Any:
+    """Load a model of class `kind` (of diffusers or transformers) from its part's folder.
+
+    Raises UserError if there are no safetensors, or these are damaged, incomplete or of
+    another shape.
+    """
+    if not any(folder.glob("*.safetensors")):
+        found = "only pickles, which clarep never opens" if any(folder.glob("*.bin")) else "none"
+        raise UserError(
+            f"weights in safetensors are wanted in {folder} and there are {found}: give a folder "
+            "that has them, such as save_pretrained of the loaded pipeline writes"
+        )
+    try:
+        with _without_its_warnings():  # what is lacking is told below, in one sentence
+            model, report = kind.from_pretrained(
+                str(folder), use_safetensors=True, local_files_only=True, output_loading_info=True
+            )
+    except _BROKEN as error:
+        raise UserError(
+            f"cannot load class {kind.__name__} from {folder} ({_first_line(error)}): "
+            "give a whole checkpoint of it"
+        ) from error
+    lacking = sorted(report["missing_keys"])
+    if lacking:
+        raise UserError(
+            f"{folder} lacks {len(lacking)} weights of class {kind.__name__} ({lacking[0]} ...): "
+            "give a whole checkpoint of it"
+        )
+    return model
+
+
+def load_schedule(folder: Path) -> DDPM:
+    """Return the noise schedule of a pipeline's folder, whichever sampler it names.
+
+    Raises UserError if there is none, it is no DDPM's, or its prediction type is unknown.
+    """
+    path = scheduler_config(folder)
+    config = read_json(path)
+    name = config.get("_class_name")
+    if name not in _DDPM_SCHEDULERS:
+        raise UserError(
+            f"{path} is of class {name}: supported are the samplers of a DDPM schedule "
+            f"({', '.join(_DDPM_SCHEDULERS[:3])} ...)"
+        )
+    if config.get("timestep_type", "discrete") != "discrete":
+        raise UserError(
+            f"{path} has timestep_type {config['timestep_type']}: supported is discrete, the "
+            "timesteps of a DDPM"
+        )
+    try:
+        # The samplers differ in how they step; the schedule of all is in DDIM's terms.
+        scheduler = require_extra("diffusers", EXTRA).DDIMScheduler.from_config(config)
+    except _BROKEN as error:
+        raise UserError(
+            f"cannot make a noise schedule of {path} ({_first_line(error)}): "
+            "give a pipeline with a DDPM schedule"
+        ) from error
+    return DDPM(scheduler.alphas_cumprod, scheduler.config.prediction_type)
+
+
+def scheduler_config(folder: Path) -> Path:
+    """Return the path of a pipeline's scheduler_config.json, or of a bare model's beside it."""
+    inside, beside = folder / "scheduler" / _SCHEDULER_NAME, folder / _SCHEDULER_NAME
+    return beside if beside.exists() and not inside.exists() else inside
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file. Raises UserError if there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"there is no {path}: give a folder that a pipeline of diffusers was saved to"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path} ({_first_line(error)}): give a whole file") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no JSON object: give a whole file")
+    return found
+
+
+@contextlib.contextmanager
+def _without_its_warnings() -> Iterator[None]:
+    """Keep diffusers from telling on stderr what it does about a damaged checkpoint."""
+    logging = require_extra("diffusers.utils.logging", EXTRA)
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,184 @@
+"""What the teachers of SiT and U-ViT have in common: a table of labels, and maybe a VAE."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from clarep.engine.extras import require_extra
+from clarep.errors import UserError
+from clarep.teachers.checkpoint_files import Checkpoint
+from clarep.teachers.hub import checkpoint_folder
+from clarep.teachers.latent import LatentTeacher, image_shape_of
+from clarep.teachers.options import (
+    TeacherOptions,
+    check_options,
+    joint_fingerprint,
+    read_class_names,
+)
+from clarep.teachers.parametrisation import Parametrisation
+from clarep.teachers.pipeline_folder import EXTRA, load_part
+
+SETTINGS: Mapping[str, type] = {"vae": str, "heads": int, "num_classes": int, "class_names": list}
+"""What can be said of either family beside its weights; each adds one of its own."""
+_TAKES = ("device", "bf16", "class_names")
+_LATENT_TAKES = (*_TAKES, "offload", "vae_slicing")
+_PIXEL_CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes behind the rows of a table of label embeddings."""
+
+    names: tuple[str, ...]
+    """A name a class."""
+    has_null: bool
+    """Whether one more row, the last, stands for no class."""
+
+
+class PatchTeacher(LatentTeacher):
+    """A transformer over patches of pixels, or of a VAE's latents.
+
+    One without a null class refuses the null label, and so guidance.
+    """
+
+    vae: Any = None
+
+    def __init__(
+        self,
+        network: nn.Module,
+        parametrisation: Parametrisation,
+        options: TeacherOptions,
+        *,
+        channels: int,
+        grid: int,
+        patch: int,
+        classes: Classes,
+        tap_modules: Mapping[str, nn.Module],
+        default_tap: str,
+        vae: Any = None,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
+        """Take a network of x (B, C, H, W), time (B,) and labels (B,).
+
+        channels, grid, patch: of x; grid is in patches a side.
+        vae: diffusers' AutoencoderKL, or None for a model of pixels.
+        settings: what changes the teacher beside its weights; it enters the fingerprint.
+        """
+        shape = (channels, grid * patch, grid * patch)
+        super().__init__(
+            network,
+            parametrisation,
+            options,
+            latent_shape=shape,
+            image_shape=None if vae is None else image_shape_of(vae, shape),
+            class_names=classes.names,
+            tap_modules=tap_modules,
+            default_tap=default_tap,
+        )
+        self.token_grid = (grid, grid)
+        self._has_null = classes.has_null
+        said = json.dumps(settings, sort_keys=True)
+        self.fingerprint = joint_fingerprint(self.fingerprint, said)
+        if vae is not None:
+            self.adopt_vae(vae)
+
+    def condition(self, labels: Int64[Tensor, " batch"]) -> Tensor:
+        if not self._has_null and bool((labels == self.null_label).any()):
+            raise UserError(
+                "this teacher has no null class, which guidance and the null branch need: its "
+                f"label table holds its {self.num_classes} classes alone; give guidance 1 and the "
+                "conditional branch (--guidance 1)"
+            )
+        return super().condition(labels)
+
+    def encode(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
+        return images if self.vae is None else super().encode(images)
+
+    def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
+        return latents if self.vae is None else super().decode(latents)
+
+    def run(
+        self, x: Float[Tensor, "batch c h w"], time: Float[Tensor, " batch"], cond: Tensor
+    ) -> Float[Tensor, "batch c h w"]:
+        output: Tensor = self.network(x, time, cond)
+        return output
+
+
+def read_classes(
+    checkpoint: Checkpoint, rows: int, options: TeacherOptions, guess: int | None
+) -> Classes:
+    """Return the classes that the rows of a label table stand for.
+
+    Names come from the options' file, else from the setting `class_names`, else they are
+    numbers, as many as the setting `num_classes` says or, without it, as `guess`.
+
+    Raises UserError if there are neither `rows` classes nor one fewer, or their number is
+    not known.
+    """
+    path, settings = checkpoint.path, checkpoint.settings
+    if options.class_names is not None:
+        names = read_class_names(options.class_names)
+    else:
+        names = tuple(settings.get("class_names", ()))
+    count = len(names) or settings.get("num_classes", guess)
+    if count is None:
+        raise UserError(
+            f"{path} has a label table of {rows} rows and does not say whether its last stands "
+            f"for no class: add ?num_classes={rows - 1} to the file's name if it does, "
+            f"?num_classes={rows} if not"
+        )
+    if settings.get("num_classes", count) != count:
+        raise UserError(
+            f"{count} class names and num_classes {settings['num_classes']} are given for "
+            f"{path}: give one name a class"
+        )
+    if count < 1 or count not in (rows - 1, rows):
+        given = f"{count} class names are" if names else f"num_classes {count} is"
+        raise UserError(
+            f"{path} has a label table of {rows} rows, and {given} given: it takes "
+            f"{rows - 1} classes, or {rows} if no row stands for no class"
+        )
+    return Classes(names or tuple(map(str, range(count))), has_null=count == rows - 1)
+
+
+def vae_of(checkpoint: Checkpoint, channels: int, family: str, options: TeacherOptions) -> Any:
+    """Return the autoencoder that the settings name, or None for a model of pixels.
+
+    Raises UserError if latents come without one, it cannot be read, or an option is set that
+    means nothing to such a model.
+    """
+    place = checkpoint.settings.get("vae")
+    if place is None and channels != _PIXEL_CHANNELS:
+        raise UserError(
+            f"{checkpoint.path} works on {channels} channels, the latents of an autoencoder, and "
+            "none is given: add ?vae=FOLDER_OR_HUB_ID to the file's name, such as "
+            "?vae=stabilityai/sd-vae-ft-ema, which is Stable Diffusion's"
+        )
+    check_options(options, family, _TAKES if place is None else _LATENT_TAKES)
+    return None if place is None else _load_vae(place)
+
+
+def _load_vae(place: str) -> Any:
+    diffusers = require_extra("diffusers", EXTRA)
+    folder = checkpoint_folder(place)
+    if (folder / "vae").is_dir():  # of a whole pipeline
+        folder = folder / "vae"
+    kind = _class_name(folder)
+    if kind != "AutoencoderKL":
+        raise UserError(f"the VAE {place} is of class {kind}: give the folder of an AutoencoderKL")
+    return load_part(folder, diffusers.AutoencoderKL)
+
+
+def _class_name(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / "config.json").read_text()).get("_class_name"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{folder} holds no autoencoder, as it has no readable config.json: give the folder "
+            "of an AutoencoderKL"
+        ) from error

@@ -1,0 +1,228 @@
+"""`clarep doctor`: what it says of a teacher is true, and every failure is one sentence."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from clarep.clarid.clarid import Clarid
+from clarep.clarid.trial import example_image
+from clarep.cli.main import main
+from clarep.data.backdrops import load_backdrops
+from clarep.data.garments import CLASS_NAMES
+from clarep.errors import UserError
+from clarep.teachers import UNet, UNetConfig, UNetTeacher, load_teacher, save_unet
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def unet_path(tmp_path_factory) -> Path:
+    """An untrained U-Net of garments with 128 features at mid, so that Jacobians are quick."""
+    generator = torch.Generator().manual_seed(0)
+    net = UNet(UNetConfig(patch=8, widths=(8,), embed_dim=16))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if not parameter.any():  # freshly made, these hide the layers before them
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    path = tmp_path_factory.mktemp("small") / "teacher.safetensors"
+    save_unet(net, path, CLASS_NAMES, 0.01, 80.0)
+    return path
+
+
+@pytest.fixture
+def grey() -> str:
+    """A teacher of grey images of 16 pixels, of three classes."""
+    torch.manual_seed(0)
+    net = UNet(UNetConfig(image_channels=1, image_size=16, num_classes=3, widths=(8,), embed_dim=8))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    save_unet(net, Path("grey.safetensors"), ("a", "b", "c"), 0.02, 50.0)
+    return "grey.safetensors"
+
+
+def ask(capsys, text: str):
+    capsys.readouterr()
+    assert main(["doctor", *text.split()]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    return printed.out
+
+
+def refused(capsys, text: str, words: str) -> None:
+    capsys.readouterr()
+    assert main(["doctor", *text.split()]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("clarep: ") and printed.err.count("\n") == 1
+    assert words in printed.err
+
+
+def test_json_holds_what_is_true(capsys, unet_path):
+    teacher = load_teacher(str(unet_path))
+    command = f"--teacher {unet_path} --t 0.7 --k 6 --for-images 40 --json"
+    answer = json.loads(ask(capsys, command))
+    keys = ["teacher", "taps", "noise", "differentiation", "round_trip", "basis", "clarid"]
+    assert list(answer) == keys
+    about = answer["teacher"]
+    assert about["parameters"] == {"net": sum(p.numel() for p in teacher.net.parameters())}
+    assert about["fingerprint"] == teacher.fingerprint
+    assert (about["image_shape"], about["latent_shape"]) == ([3, 32, 32], [3, 32, 32])
+    assert about["class_names"] == list(CLASS_NAMES)
+    assert (about["family"], about["device"]) == ("clarep's own U-Net", "cpu")
+    taps = answer["taps"]
+    assert taps["default"] == "mid"
+    listed = {name: (tap["channels"], tap["stride"]) for name, tap in taps["all"].items()}
+    assert listed == teacher.taps()
+    assert answer["noise"]["sigma_te"] == teacher.sigma_from_t(0.7)
+    found = answer["differentiation"]
+    assert (found["tap"], found["engine"], found["features"]) == ("mid", "forward", [8, 4, 4])
+    assert list(found["findings"]) == ["forward"]
+    assert float(found["findings"]["forward"].removeprefix("adjoint error ")) < 1e-4
+    assert answer["basis"]["k"] == 6
+    assert answer["basis"]["products"] >= 2 * 6
+    assert answer["basis"]["seconds"] > 0
+    assert answer["basis"]["process_peak_memory_mb"] > 50
+    assert answer["basis"]["gpu_memory_mb"] is None
+    cost = answer["clarid"]
+    assert list(cost["seconds_an_image"]) == [
+        "invert",
+        "round trip",
+        "directions",
+        "features",
+        "sample",
+    ]
+    assert cost["images"] == 40
+    assert cost["seconds"] == pytest.approx(40 * sum(cost["seconds_an_image"].values()))
+    assert "extrapolated" in cost["how"]
+
+
+def test_the_round_trip_is_clarids(capsys, unet_path):
+    answer = json.loads(ask(capsys, f"--teacher {unet_path} --k 4 --json"))["round_trip"]
+    teacher = load_teacher(str(unet_path))
+    data = load_backdrops("test")
+    images, labels, what = example_image(teacher)
+    assert torch.equal(images, data.images([0]).float() / 127.5 - 1)
+    assert answer["image"] == what == "a garment on a backdrop"
+    assert answer["class"] == CLASS_NAMES[int(data.labels[0])]
+    _, quality = Clarid(teacher).invert(images, labels)
+    assert answer["psnr"] == pytest.approx(float(quality[0]), abs=1e-3)
+
+
+def test_lines_for_people(capsys, grey, monkeypatch):
+    monkeypatch.setattr("clarep.cli.doctor._POOR_PSNR", 500.0)
+    printed = ask(capsys, f"--teacher {grey} --k 3")
+    for line in (
+        "images       1 x 16 x 16, channels x height x width",
+        "latents      1 x 16 x 16, dimension 256",
+        "classes      3: a, b, c; label 3 is no class",
+        "sigma        0.02 to 50; the default t is 4.165",
+        "J V by       forward, the first way that passes the adjoint test",
+        "             forward: adjoint error ",
+        "round trip   ",
+        "one basis    k = 3: ",
+        "500 images   about ",
+    ):
+        assert line in printed, line
+    assert "mid    8 channels, stride 2, the default" in printed
+    assert "scikit-image's cat as 'a'" in printed
+    assert "extrapolated from one image taken alone" in printed
+    assert "below 500 dB: the teacher does not know such an image" in printed
+
+
+def test_an_image_of_ones_own(capsys, grey):
+    Image.new("RGB", (40, 30), (255, 0, 0)).save("red.png")
+    answer = json.loads(ask(capsys, f"--teacher {grey} --k 3 --image red.png --json"))
+    assert answer["round_trip"]["image"] == "red.png"
+    images, labels, _ = example_image(load_teacher(grey), Path("red.png"))
+    assert images.shape == (1, 1, 16, 16)
+    assert torch.allclose(images, torch.full((1, 1, 16, 16), -1 / 3), atol=1e-6)
+    assert labels.tolist() == [0]
+
+
+def test_images_that_are_not_square(unet_path):
+    teacher = load_teacher(str(unet_path))
+    teacher.image_shape = (3, 24, 16)
+    Image.new("RGB", (64, 64), (0, 255, 0)).save("green.png")
+    images, _, _ = example_image(teacher, Path("green.png"))
+    assert images.shape == (1, 3, 24, 16)
+    teacher.image_shape = (4, 8, 8)
+    with pytest.raises(UserError, match="the teacher takes images of 4 channels"):
+        example_image(teacher)
+
+
+WRONG = {
+    "teacher": ("--teacher backdrp", "unknown teacher 'backdrp': did you mean backdrops"),
+    "family": ("--teacher dti:x", "unknown teacher family 'dti': did you mean dit"),
+    "tap": ("--tap midd", "unknown tap 'midd': did you mean mid"),
+    "t": ("--t 1.5", "t 1.5 is outside (0, 1)"),
+    "k": ("--k 99999", "outside 1 to 3072, the latent's dimension"),
+    "k in words": ("--k lots", "k = 'lots' is not understood"),
+    "count": ("--for-images 0", "--for-images 0 is below 1"),
+    "option": ("--bf16", "bf16 True means nothing to a U-Net of clarep's own"),
+    "device": ("--device gpu", "unknown device 'gpu'"),
+    "no image": ("--image none.png", "cannot read none.png: No such file"),
+    "broken image": ("--image broken.png", "cannot read broken.png: it is empty (zero bytes)"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_mistake_is_one_sentence(capsys, unet_path, case):
+    Path("broken.png").write_bytes(b"")
+    more, words = WRONG[case]
+    given = more if "--teacher" in more else f"--teacher {unet_path} {more}"
+    refused(capsys, given, words)
+
+
+def test_weights_that_are_not_finite(capsys, unet_path):
+    teacher = load_teacher(str(unet_path))
+    with torch.no_grad():
+        teacher.net.out.bias.fill_(torch.nan)
+    save_unet(teacher.net, Path("nan.safetensors"), CLASS_NAMES, 0.01, 80.0)
+    refused(capsys, "--teacher nan.safetensors --json", "the denoiser gives NaN or infinity at")
+
+
+def test_a_model_that_fails(capsys, unet_path, monkeypatch):
+    def fail(*_):
+        raise TypeError("forward() takes 3 positional arguments\nbut 4 were given")
+
+    monkeypatch.setattr(UNetTeacher, "denoise", fail)
+    words = "fails in encoding an image and denoising it (TypeError: forward() takes 3 positional"
+    refused(capsys, f"--teacher {unet_path} --json", words)
+
+
+def test_memory_that_does_not_suffice(capsys, unet_path, monkeypatch):
+    def fail(*_, **__):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(Clarid, "directions", fail)
+    words = "the memory does not suffice for finding a basis of its Jacobian: give a smaller --k"
+    refused(capsys, f"--teacher {unet_path} --json", words)
+
+
+class Backward(torch.autograd.Function):
+    """Times two, with no rule for forward mode."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 2 * grad
+
+
+def test_a_model_without_forward_mode(capsys, unet_path, monkeypatch):
+    plain = UNetTeacher.features
+    monkeypatch.setattr(UNetTeacher, "features", lambda *given: Backward.apply(plain(*given)))
+    given = f"--teacher {unet_path} --k 2 --t 0.5 --json"
+    found = json.loads(ask(capsys, given))["differentiation"]
+    assert found["engine"] == "double_backward"
+    assert list(found["findings"]) == ["forward", "double_backward"]
+    assert "adjoint error" not in found["findings"]["forward"]
