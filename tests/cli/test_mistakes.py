@@ -129,7 +129,8 @@ def test_bare_it_prints_the_help(capsys: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize("name", _COMMANDS)
 def test_every_command_is_read_without_an_error(name: str):
     """Of each command all options are known: one that is not is told so, by its name."""
-    words = {"data": "data show", "bench": "bench subspace"}.get(name, name)
+    deeper = {"data": "data show", "bench": "bench subspace", "convert": "convert edm"}
+    words = deeper.get(name, name)
     with pytest.raises(UserError, match=f"^{words} has no option --zzzzzz: "):
         check_arguments([*words.split(), "--zzzzzz"], _COMMANDS)
 

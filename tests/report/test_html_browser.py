@@ -64,7 +64,8 @@ def test_the_page_looks_right(opened):
     headings = page.locator("h2").all_inner_texts()
     assert headings == [
         "Results", "What was run", "Cost", "Canonical samples", "Features before and after",
-        "Attacks", "Corruptions", "Backgrounds", "Calibration", "Saliency", "Data",
+        "Attacks", "Corruptions", "Backgrounds", "Other test sets", "Calibration",
+        "Saliency", "Data",
     ]  # fmt: skip
     assert said == []
 

@@ -32,6 +32,9 @@ _PLACES = {
     "compare": "compare.Compare",
     "run": "run_recipe.RunRecipe",
     "report": "report.Report",
+    "doctor": "doctor.Doctor",
+    "export": "export.Export",
+    "convert": "convert.Convert",
 }
 _RESUMABLE = ("demo", "train-teacher", "identify", "select", "distill", "evaluate", "run")
 

@@ -1,0 +1,61 @@
+"""`clarep export`: a folder, its lines, its JSON, and mistakes told in one sentence."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from clarep.cli import main as command_line
+from clarep.cli.main import main
+from clarep.teachers import load_teacher
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(command_line._PLACES, "export", "export.Export")
+
+
+def test_exported_and_loaded_back(tiny_teacher_path, capsys):
+    assert main(["export", str(tiny_teacher_path), "--out", "folder"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "diffusers folder in folder" in printed.out
+    assert "--teacher diffusers:folder" in printed.out
+    ours, back = load_teacher(str(tiny_teacher_path)), load_teacher("diffusers:folder")
+    x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    sigma, label = torch.ones(1), torch.tensor([4])
+    assert torch.equal(ours.denoise(x, sigma, label), back.denoise(x, sigma, label))
+
+
+def test_a_bundled_teacher_with_its_card(capsys):
+    assert main(["export", "backdrops", "--out", "folder", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"wrote": {"folder": "folder"}}
+    card = json.loads(Path("folder/card.json").read_text())
+    assert card["name"] == "backdrops" and card["quality"]
+    readme = Path("folder/README.md").read_text()
+    assert "license: mit" in readme and "# backdrops" in readme and "`card.json`" in readme
+    size = Path("folder/unet/diffusion_pytorch_model.safetensors").stat().st_size
+    assert size < 7.2e6  # fp16, as bundled
+    assert load_teacher("diffusers:folder").class_names == load_teacher("backdrops").class_names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["backdrop"], "unknown teacher 'backdrop': did you mean backdrops"),
+        (["dit:some/where"], "dit:some/where is a checkpoint of another family"),
+        (["backdrops", "--format", "onnx"], "--format cannot be 'onnx'"),
+        (["backdrops", "--out", "full"], "full holds other files"),
+        (["backdrops", "--out", "full/a_file"], "cannot write"),
+        ([], "TEACHER"),
+    ],
+)
+def test_mistakes(arguments, words, capsys):
+    Path("full").mkdir()
+    Path("full/a_file").write_text("")
+    assert main(["export", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1
+    assert words in printed.err
