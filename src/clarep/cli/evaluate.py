@@ -3,24 +3,22 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
-from clarep.cli.shared import describe, note
+from clarep.cli.shared import note
+from clarep.cli.tested import Tested, foreign_student, load_any_split, own_student
 from clarep.data.labelled import LabelledImages
-from clarep.data.load import DataConfig, load_data
+from clarep.distill.foreign_students import is_foreign
 from clarep.distill.student import Student
-from clarep.distill.students import load_student, student_path
-from clarep.engine.artefacts import sha256_file
+from clarep.distill.students import load_student
 from clarep.engine.progress import progress
 from clarep.errors import UserError, unknown_name
 from clarep.report.tables import plain_table
 from clarep.robustness.attacks.threat import unit_note
-from clarep.robustness.boxes import has_boxes, load_boxed
-from clarep.robustness.challenge import is_challenge, load_challenge
 from clarep.robustness.evaluation import Evaluation, Measurement
 from clarep.robustness.suite import SuiteRun
 from clarep.robustness.suite_beyond import BEYOND
@@ -53,8 +51,9 @@ class Evaluate:
     with the same settings is not measured again.
     """
 
-    student: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Folder that clarep distill wrote, or a student.safetensors."""
+    student: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder that clarep distill wrote, or a student.safetensors; or a classifier of another
+    library, hf:FOLDER_OR_HUB_ID, timm:NAME or torchscript:FILE, with --data and --out."""
     suite: Annotated[SuiteConfig, tyro.conf.arg(name="")] = field(default_factory=SuiteConfig)
     """What is measured."""
     data: str | None = None
@@ -65,9 +64,9 @@ class Evaluate:
     image_size: int | None = None
     """Side that images are brought to; without it, as the student was trained."""
     correlation: float | None = None
-    """Backdrops only: share of images on their class's own scene; without it, the student's."""
+    """For backdrops: share of images on their class's own scene; without it, the student's."""
     data_seed: int | None = None
-    """Backdrops only: seed of placement, scene, crop and tint; without it, the student's."""
+    """For backdrops: seed of placement, scene, crop and tint; without it, the student's."""
     reference: Path | None = None
     """Run of another student, vanilla say: attacks made for it must not be the stronger ones."""
     baseline: Path | None = None
@@ -80,6 +79,11 @@ class Evaluate:
     beyond: tuple[str, ...] = ()
     """Natural test sets, NAME=PATH each: cifar10.1, imagenet-a, imagenet-r, imagenet-v2 and their
     folders; real and real.json of ImageNet-ReaL, new labels for the test data."""
+    weights: Path | None = None
+    """For timm:NAME: its state dict, as safetensors or a torch file; without it, timm's own."""
+    class_names: str | None = None
+    """For classifiers of other libraries: text file, a class name a line in the order of the
+    logits, or imagenet for the wnids of its 1,000 classes; without it, the classifier's own."""
     out: Path | None = None
     """Folder of the evaluation; without it, RUN/robustness."""
     json: bool = False
@@ -87,31 +91,29 @@ class Evaluate:
 
     def run(self) -> None:
         """Measure, store, and print a short table."""
-        file = student_path(self.student)
-        student = load_student(file)
         beyond = _named_paths(self.beyond)
-        options = self._data_options(file)
-        data = load_test_data(options)
-        out = _home(file) / "robustness" if self.out is None else self.out
+        tested = self._tested()
         suite = SuiteRun(
-            student,
-            data,
+            tested.student,
+            tested.data,
             self.suite,
-            folder=out,
-            described=self._described(file, options),
+            folder=tested.out,
+            described=tested.described | self._others(),
             reference=None if self.reference is None else load_student(self.reference),
             baseline=None if self.baseline is None else _load_evaluation(self.baseline),
-            ood=self._ood(student),
+            ood=self._ood(tested.student),
             official_corruptions=self.official_corruptions,
             beyond=beyond,
         )
+        if tested.note:
+            note(tested.note)
         self._note_units()
         steps = suite.steps()
         start = next(steps)
         with progress("evaluate", "passes", start.total, start.done) as advance:
             for step in steps:
                 advance(step.new)
-        self._print(suite.evaluation(), out)
+        self._print(suite.evaluation(), tested.out)
 
     def _note_units(self) -> None:
         """Say so where a radius looks as if another unit were meant."""
@@ -121,24 +123,24 @@ class Evaluate:
                 if text := unit_note(eps_255):
                     note(text)
 
-    def _data_options(self, file: Path) -> DataConfig:
-        """Return how the test data are read: as the student's own, but for what is given."""
-        trained = _trained_on(file)
-        if self.data is not None and trained is not None and self.data != trained.data:
-            trained = None  # options of other data do not apply
-        base = DataConfig() if trained is None else trained
+    def _tested(self) -> Tested:
+        """Load student and test data."""
         names = ("data", "image_size", "correlation", "data_seed")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return replace(base, split=self.split, **given)
+        given |= {"split": self.split}
+        if is_foreign(self.student):
+            return foreign_student(self.student, given, self.out, self.weights, self.class_names)
+        for name, value in (("weights", self.weights), ("class-names", self.class_names)):
+            if value is not None:
+                raise UserError(
+                    f"--{name} {value} means nothing to a student of clarep's own: leave it out"
+                )
+        return own_student(self.student, given, self.out)
 
-    def _described(self, file: Path, options: DataConfig) -> dict[str, Any]:
-        """Return what an evaluation's configuration holds beside student and suite."""
+    def _others(self) -> dict[str, str | None]:
+        """Return what else an evaluation's configuration names."""
         others = {"reference": self.reference, "baseline": self.baseline}
-        return {
-            "run": _home(file).name,
-            "student_file_sha256": sha256_file(file),
-            "data_options": describe("", options)["data_options"],
-        } | {name: None if path is None else str(path) for name, path in others.items()}
+        return {name: None if path is None else str(path) for name, path in others.items()}
 
     def _ood(self, student: Student) -> dict[str, LabelledImages]:
         """Read the sets of other images; raises UserError for one of another size."""
@@ -148,7 +150,7 @@ class Evaluate:
             name = re.sub(r"[^\w.-]+", "_", Path(given).stem) or "set"
             if name in sets:
                 raise UserError(f"two sets of --ood are called {name}: rename one of them")
-            data = _load_any_split(given, height)
+            data = load_any_split(given, height)
             shape = data.read(0).shape
             if shape[:2] != (height, width):
                 raise UserError(
@@ -190,28 +192,6 @@ def _cells(one: Measurement) -> list[str]:
     return [f"{one.value:.3f}", f"{low:.3f} to {high:.3f}", str(one.images), doubt]
 
 
-def load_test_data(options: DataConfig) -> LabelledImages:
-    """Load a test set, with its boxes or other variants where the path has them."""
-    path = Path(options.data).expanduser()
-    if is_challenge(path):
-        return load_challenge(path, options.image_size)
-    if has_boxes(path) and options.image_size is None:
-        return load_boxed(path, options.split)
-    return load_data(options)
-
-
-def _load_any_split(given: str, image_size: int) -> LabelledImages:
-    """Load a set by its test images, or whatever split it has."""
-    is_path = Path(given).expanduser().exists()
-    config = DataConfig(data=given, split="test", image_size=image_size if is_path else None)
-    for split in ("test", "val"):
-        try:
-            return load_data(replace(config, split=split))
-        except UserError:
-            continue
-    return load_data(replace(config, split="train"))
-
-
 def _named_paths(given: Sequence[str]) -> dict[str, Path]:
     """Read the NAME=PATH of --beyond; raises UserError."""
     paths: dict[str, Path] = {}
@@ -225,31 +205,6 @@ def _named_paths(given: Sequence[str]) -> dict[str, Path]:
             raise UserError(f"--beyond gives {name} twice: name each set once")
         paths[name] = Path(path)
     return paths
-
-
-def _home(file: Path) -> Path:
-    """Return the run that a student's file belongs to."""
-    folder = file.absolute().parent
-    return folder.parent if folder.name == "student" else folder
-
-
-def _trained_on(file: Path) -> DataConfig | None:
-    """Return the data options that are stored beside a student; None if none are."""
-    path = file.parent / "config.json"
-    try:
-        stored = json.loads(path.read_text())["data_options"]
-        known = {one.name for one in fields(DataConfig)}
-        options = {name: value for name, value in stored.items() if name in known}
-        if options.get("classes_file") is not None:
-            options["classes_file"] = Path(options["classes_file"])
-        return DataConfig(**options)
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"cannot read {path} ({type(error).__name__}: {error}): train that student again, or "
-            "give the student's file alone in another folder, with --data"
-        ) from error
 
 
 def _load_evaluation(path: Path) -> Evaluation:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clarep.data.labelled import LabelledImages, class_balanced_choice
+from clarep.distill.foreign_model import ForeignStudent
 from clarep.distill.student import Student
 
 BATCH = 250  # images a pass
@@ -95,8 +96,14 @@ def under_test(student: Student) -> Iterator[Subject]:
 
 
 def fingerprint(student: Student) -> str:
-    """Return the SHA-256 of a student's weights, names and shapes included."""
+    """Return the SHA-256 of a student's weights, names and shapes included.
+
+    Of a foreign student its identity too: a TorchScript's code, a configuration's heads and so on
+    are in no state dict.
+    """
     digest = hashlib.sha256()
+    if isinstance(student, ForeignStudent):
+        digest.update(student.identity.encode())
     for name, value in sorted(student.state_dict().items()):
         array = np.ascontiguousarray(value.detach().cpu().numpy())
         digest.update(f"{name} {array.dtype} {array.shape}".encode())

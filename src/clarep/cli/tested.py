@@ -1,0 +1,134 @@
+"""What `clarep evaluate` measures: a student of whatever library, and the data for it."""
+
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from clarep.cli.shared import describe
+from clarep.data.labelled import LabelledImages
+from clarep.data.load import DataConfig, load_data
+from clarep.distill.foreign_students import load_foreign
+from clarep.distill.student import Student
+from clarep.distill.students import load_student, student_path
+from clarep.engine.artefacts import sha256_file
+from clarep.errors import UserError
+from clarep.robustness.boxes import has_boxes, load_boxed
+from clarep.robustness.challenge import is_challenge, load_challenge
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A student, what it is tested on, and where the evaluation goes."""
+
+    student: Student
+    data: LabelledImages
+    out: Path
+    described: dict[str, Any]
+    """Of its evaluation's configuration."""
+    note: str = ""
+    """What is otherwise than one may expect."""
+
+
+def own_student(given_path: str, given: dict[str, Any], out: Path | None) -> Tested:
+    """Return a student of clarep's own and its test data: what it was trained on, but for `given`.
+
+    given: fields of `DataConfig`; `data` only if it was given.
+    """
+    file = student_path(given_path)
+    student = load_student(file)
+    trained = _trained_on(file)
+    if "data" in given and trained is not None and given["data"] != trained.data:
+        trained = None  # options of other data do not apply
+    options = replace(DataConfig() if trained is None else trained, **given)
+    described = {"run": _home(file).name, "student_file_sha256": sha256_file(file)}
+    return Tested(
+        student,
+        load_test_data(options),
+        _home(file) / "robustness" if out is None else out,
+        described | _data_options(options),
+    )
+
+
+def foreign_student(
+    spec: str,
+    given: dict[str, Any],
+    out: Path | None,
+    weights: Path | None,
+    class_names: str | None,
+) -> Tested:
+    """Return a classifier of another library as a student of the test data's classes.
+
+    Raises UserError without `out` and data: neither is known of it.
+    """
+    if out is None:
+        raise UserError(f"{spec} has no run folder to write in: give --out DIR")
+    if "data" not in given:
+        raise UserError(f"what {spec} was trained on is not known here: give test data, --data")
+    model = load_foreign(spec, weights, class_names, given.get("image_size"))
+    side = model.side if _can_be_resized(given["data"]) else None
+    options = DataConfig(**({"image_size": side} | given))
+    data = load_test_data(options)
+    height, width, channels = data.read(0).shape
+    student = model.student(data.class_names, (channels, height, width))
+    by_number = f"the classes of {spec} and of the data are matched by number, for want of names"
+    described = {"run": spec, "weights": None if weights is None else str(weights)}
+    note = "" if model.is_matched_by_name(data.class_names) else by_number
+    return Tested(student, data, out, described | _data_options(options), note)
+
+
+def _data_options(options: DataConfig) -> dict[str, Any]:
+    return {"data_options": describe("", options)["data_options"]}
+
+
+def _can_be_resized(data: str) -> bool:
+    """Say whether a set takes an image size: named ones and images with boxes do not."""
+    path = Path(data).expanduser()
+    return path.exists() and not has_boxes(path)
+
+
+def load_test_data(options: DataConfig) -> LabelledImages:
+    """Load a test set, with its boxes or other variants where the path has them."""
+    path = Path(options.data).expanduser()
+    if is_challenge(path):
+        return load_challenge(path, options.image_size)
+    if has_boxes(path) and options.image_size is None:
+        return load_boxed(path, options.split)
+    return load_data(options)
+
+
+def load_any_split(given: str, image_size: int) -> LabelledImages:
+    """Load a set by its test images, or whatever split it has."""
+    is_path = Path(given).expanduser().exists()
+    config = DataConfig(data=given, split="test", image_size=image_size if is_path else None)
+    for split in ("test", "val"):
+        try:
+            return load_data(replace(config, split=split))
+        except UserError:
+            continue
+    return load_data(replace(config, split="train"))
+
+
+def _home(file: Path) -> Path:
+    """Return the run that a student's file belongs to."""
+    folder = file.absolute().parent
+    return folder.parent if folder.name == "student" else folder
+
+
+def _trained_on(file: Path) -> DataConfig | None:
+    """Return the data options that are stored beside a student; None if none are."""
+    path = file.parent / "config.json"
+    try:
+        stored = json.loads(path.read_text())["data_options"]
+        known = {one.name for one in fields(DataConfig)}
+        options = {name: value for name, value in stored.items() if name in known}
+        if options.get("classes_file") is not None:
+            options["classes_file"] = Path(options["classes_file"])
+        return DataConfig(**options)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"cannot read {path} ({type(error).__name__}: {error}): train that student again, or "
+            "give the student's file alone in another folder, with --data"
+        ) from error

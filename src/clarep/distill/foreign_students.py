@@ -1,0 +1,70 @@
+"""Students that people have: transformers' classifiers, timm's with weights, TorchScript."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from clarep.distill.foreign_model import ForeignModel
+from clarep.distill.hf_student import HF, load_hf
+from clarep.distill.timm_student import TIMM_PREFIX
+from clarep.distill.timm_weights import imagenet_wnids, load_timm
+from clarep.distill.torchscript_student import TORCHSCRIPT, load_torchscript
+from clarep.errors import UserError
+from clarep.teachers.options import read_class_names
+
+TIMM = TIMM_PREFIX.removesuffix(":")
+FAMILIES = (HF, TIMM, TORCHSCRIPT)
+IMAGENET = "imagenet"
+"""What --class-names may say in place of a file: the wnids of ImageNet's 1,000 classes."""
+
+
+def is_foreign(spec: str) -> bool:
+    """Say whether `spec` names a student of another library, FAMILY:PLACE."""
+    family, colon, _ = spec.partition(":")
+    return bool(colon) and family in FAMILIES and not Path(spec).exists()
+
+
+def load_foreign(
+    spec: str,
+    weights: Path | None = None,
+    class_names: str | None = None,
+    image_size: int | None = None,
+) -> ForeignModel:
+    """Load a classifier of another library; `ForeignModel.student` makes a student of it.
+
+    Args:
+        spec: hf:FOLDER_OR_HUB_ID, timm:NAME or torchscript:FILE.
+        weights: of a timm model; None takes timm's own.
+        class_names: text file, a name a line in the order of the logits, or IMAGENET; None takes
+            the model's own names.
+        image_size: height and width of the images of a timm model; the others know theirs, or
+            take what they are given.
+
+    Raises:
+        UserError: for what is missing, unreadable or unsupported, and for weights of a model
+            that is not timm's.
+    """
+    family, _, place = spec.partition(":")
+    if not place:
+        raise UserError(f"{spec} names no model: give {family}:PLACE")
+    if weights is not None and family != TIMM:
+        raise UserError(f"--weights {weights} means nothing to {spec}: leave it out")
+    if family == HF:
+        model = load_hf(place)
+    elif family == TORCHSCRIPT:
+        model = load_torchscript(place)
+    else:
+        model = load_timm(place, weights, image_size)
+    if class_names is None:
+        return model
+    return _named(model, class_names)
+
+
+def _named(model: ForeignModel, class_names: str) -> ForeignModel:
+    names = (
+        imagenet_wnids()
+        if class_names == IMAGENET
+        else read_class_names(Path(class_names).expanduser())
+    )
+    if len(set(names)) != len(names):
+        raise UserError(f"--class-names {class_names} gives a name twice: name each class once")
+    return replace(model, class_names=names)
