@@ -1,0 +1,132 @@
+"""Compare shapes and preconditionings of our U-Net on CIFAR-10 at equal CPU seconds.
+
+    python tools/compare_cifar10_teachers.py cifar10_jpegbytes_train.npz CLASSIFIER_RUN OUT
+
+Each candidate is trained for the same CPU seconds of one thread, its half cosine ending with them,
+from one seed. Losses are EDM's weighted ones with sigma_data = 0.5 whatever the network's own, so
+that they can be compared; samples are measured by a classifier trained on real images. Writes
+OUT/comparison.json and OUT/comparison.png. What came of it stands in docs/teachers/cifar10.md.
+"""
+
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.data.load import DataConfig, load_data
+from clarep.distill.students import load_student
+from clarep.report.quality import SampleSettings, student_classifier, teacher_quality
+from clarep.teachers.train import TeacherRun
+from clarep.teachers.train_config import TrainConfig
+from clarep.teachers.unet import UNet, UNetShape
+from clarep.teachers.unet_teacher import UNetTeacher
+
+CANDIDATES = {
+    # sigma_data 1 is v-prediction but for a sign: c_skip = 1 / (1 + sigma^2).
+    "EDM, 48-96-160": UNetShape(),
+    "v, 48-96-160": UNetShape(sigma_data=1.0),
+    "EDM, 64-128-192": UNetShape(widths=(64, 128, 192)),
+    "EDM, 48-96-160, two blocks": UNetShape(encoder_blocks=2, decoder_blocks=2),
+}
+CPU_SECONDS = 300
+TRIAL_STEPS = 20
+BANDS = ((0.01, 0.1), (0.1, 0.5), (0.5, 2.0), (2.0, 10.0), (10.0, 80.0))
+HELD_OUT_IMAGES = 1_000
+SAMPLES = SampleSettings(guidances=(1.0, 2.0), images_per_class=50, steps=15)
+
+
+@torch.no_grad()
+def losses_by_sigma(net: UNet, data: LabelledImages) -> dict[str, float]:
+    """Return EDM's weighted loss with sigma_data = 0.5 in each band of sigma, labels given."""
+    images = to_unit_range(data.images(np.arange(HELD_OUT_IMAGES)))
+    labels = torch.from_numpy(data.labels[:HELD_OUT_IMAGES])
+    generator = torch.Generator().manual_seed(0)
+    losses = {}
+    for low, high in BANDS:
+        sigma = low * (high / low) ** torch.rand(len(images), generator=generator)
+        noise = torch.randn(images.shape, generator=generator)
+        each = []
+        for x0, s, eps, y in zip(
+            images.split(250), sigma.split(250), noise.split(250), labels.split(250), strict=True
+        ):
+            error = net(x0 + s[:, None, None, None] * eps, s, y) - x0
+            each.append((s**2 + 0.25) / (0.5 * s) ** 2 * error.square().mean(dim=(1, 2, 3)))
+        losses[f"{low:g}-{high:g}"] = float(torch.cat(each).mean())
+    return losses
+
+
+def seconds_a_step(data: LabelledImages, config: TrainConfig, out: Path) -> float:
+    """Time some steps that are thrown away."""
+    run = TeacherRun(data, data, replace(config, steps=TRIAL_STEPS), out)
+    started = time.process_time()
+    for _ in run.records():
+        pass
+    held_out = time.process_time()
+    losses_by_sigma(run.ema, data)  # a record measures the held-out loss, which is no training
+    return (2 * held_out - started - time.process_time()) / TRIAL_STEPS
+
+
+def train(name: str, shape: UNetShape, data: LabelledImages, test: LabelledImages, out: Path):
+    """Train one candidate; return its network and its curve."""
+    folder = out / name.replace(", ", "_").replace(" ", "-")
+    config = TrainConfig(unet=shape, evaluate_every=10**9, checkpoint_every=10**9)
+    each = seconds_a_step(data, config, folder / "trial")
+    config = replace(config, steps=round(CPU_SECONDS / each))
+    run = TeacherRun(data, test, config, folder / "run")
+    curve, trained, started = [], 0.0, time.process_time()
+    for record in run.records():
+        trained += time.process_time() - started
+        if record["step"] % 250 == 0 or record["step"] == config.steps:
+            found = losses_by_sigma(run.ema, test)
+            curve.append({"step": record["step"], "cpu_seconds": round(trained, 1), **found})
+            print(name, curve[-1], flush=True)
+        started = time.process_time()
+    return run.ema, curve, config
+
+
+def main() -> None:
+    """Train all, measure all, draw the curves."""
+    data_path, classifier_path, out = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    torch.set_num_threads(1)
+    data, test = (load_data(DataConfig(data=data_path, split=s)) for s in ("train", "test"))
+    classifier = student_classifier(load_student(classifier_path))
+    chosen = np.random.default_rng(0).permutation(len(test))[: 10 * SAMPLES.images_per_class]
+    reference = to_unit_range(test.images(chosen))
+    found = {}
+    for name, shape in CANDIDATES.items():
+        net, curve, config = train(name, shape, data, test, out)
+        teacher = UNetTeacher(net, data.class_names, config.sigma_min, config.sigma_max)
+        found[name] = {
+            "parameters": sum(p.numel() for p in net.parameters()),
+            "images": config.steps * config.batch_size,
+            "curve": curve,
+            "samples": teacher_quality(teacher, classifier, reference, SAMPLES),
+        }
+        (out / "comparison.json").write_text(json.dumps(found, indent=2))
+    draw(found, out / "comparison.png")
+
+
+def draw(found: dict, path: Path) -> None:
+    """Draw loss against CPU seconds, a panel a band."""
+    figure, axes = plt.subplots(1, len(BANDS), figsize=(16, 3.2), layout="constrained")
+    for axis, (low, high) in zip(axes, BANDS, strict=True):
+        for name, one in found.items():
+            seconds = [point["cpu_seconds"] for point in one["curve"]]
+            axis.plot(seconds, [point[f"{low:g}-{high:g}"] for point in one["curve"]], label=name)
+        axis.set(title=f"sigma {low:g} to {high:g}", xlabel="CPU seconds", yscale="log")
+    axes[0].set_ylabel("held-out loss, sigma_data 0.5")
+    axes[0].legend(fontsize=7)
+    figure.savefig(path, dpi=90)
+
+
+if __name__ == "__main__":
+    main()
