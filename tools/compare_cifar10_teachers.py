@@ -94,25 +94,28 @@ def train(name: str, shape: UNetShape, data: LabelledImages, test: LabelledImage
 
 
 def main() -> None:
-    """Train all, measure all, draw the curves."""
+    """Train all, draw the curves, measure the samples of all."""
     data_path, classifier_path, out = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     torch.set_num_threads(1)
     data, test = (load_data(DataConfig(data=data_path, split=s)) for s in ("train", "test"))
+    nets, found = {}, {}
+    for name, shape in CANDIDATES.items():
+        nets[name], curve, config = train(name, shape, data, test, out)
+        found[name] = {
+            "parameters": sum(p.numel() for p in nets[name].parameters()),
+            "images": config.steps * config.batch_size,
+            "curve": curve,
+        }
+        (out / "comparison.json").write_text(json.dumps(found, indent=2))
+        draw(found, out / "comparison.png")
     classifier = student_classifier(load_student(classifier_path))
     chosen = np.random.default_rng(0).permutation(len(test))[: 10 * SAMPLES.images_per_class]
     reference = to_unit_range(test.images(chosen))
-    found = {}
-    for name, shape in CANDIDATES.items():
-        net, curve, config = train(name, shape, data, test, out)
-        teacher = UNetTeacher(net, data.class_names, config.sigma_min, config.sigma_max)
-        found[name] = {
-            "parameters": sum(p.numel() for p in net.parameters()),
-            "images": config.steps * config.batch_size,
-            "curve": curve,
-            "samples": teacher_quality(teacher, classifier, reference, SAMPLES),
-        }
+    for name, net in nets.items():
+        teacher = UNetTeacher(net, data.class_names, TrainConfig.sigma_min, TrainConfig.sigma_max)
+        found[name]["samples"] = teacher_quality(teacher, classifier, reference, SAMPLES)
+        print(name, found[name]["samples"], flush=True)
         (out / "comparison.json").write_text(json.dumps(found, indent=2))
-    draw(found, out / "comparison.png")
 
 
 def draw(found: dict, path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -239,20 +238,9 @@ def test_clarid_end_to_end(teacher):
         assert rep.tap == "mid_block" and not torch.equal(rep.latent, rep.x_te)
 
 
-def write_photographs(root: Path) -> None:
-    from skimage import data
-
-    for name, photograph in zip(NAMES, (data.chelsea, data.astronaut, data.coffee), strict=True):
-        (root / name).mkdir(parents=True)
-        for i in range(2):
-            crop = photograph()[40 + 60 * i : 140 + 60 * i, 100:200]
-            Image.fromarray(crop).save(root / name / f"{i}.png")
-
-
-def test_identify_on_photographs(saved, tmp_path, capsys):
-    write_photographs(tmp_path / "photos")
+def test_identify_on_photographs(saved, photographs, tmp_path, capsys):
     options = f"--image-size {SIDE} --fraction 0.5 --steps 2 --k 4 --out {tmp_path / 'out'}"
-    data = ["--data", str(tmp_path / "photos")]
+    data = ["--data", str(photographs(NAMES))]
     assert main(["identify", "--teacher", f"diffusers:{saved}", *data, *options.split()]) == 0
     canonical = CanonicalSet.load(tmp_path / "out/canon")
     assert sorted(canonical.tensors["label"].tolist()) == [0, 1, 2]

@@ -3,10 +3,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-import skimage
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
-from PIL import Image
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
@@ -224,18 +222,9 @@ def test_clarid_ends_in_images(teacher):
     assert reps[0].features.shape == (16, 4, 4)
 
 
-def photographs(root: Path) -> Path:
-    """A crop of each of two of scikit-image's photographs, in class folders."""
-    for name in ("chelsea", "coffee"):
-        photo = Image.open(Path(skimage.__file__).parent / "data" / f"{name}.png")
-        (root / name).mkdir(parents=True)
-        photo.crop((60, 20, 260, 220)).save(root / name / "crop.png")
-    return root
-
-
-def test_identify_writes_a_canonical_set_of_photographs(folder, tmp_path):
-    data = photographs(tmp_path / "photos")
-    command = f"identify --teacher dit:{folder} --data {data} --image-size 16 --fraction 1"
+def test_identify_writes_a_canonical_set_of_photographs(folder, photographs, tmp_path):
+    data = photographs(("chelsea", "coffee"))
+    command = f"identify --teacher dit:{folder} --data {data} --image-size 16 --fraction 0.5"
     assert main([*command.split(), *f"--k 4 --steps 2 --out {tmp_path / 'run'}".split()]) == 0
     canonical = CanonicalSet.load(tmp_path / "run" / "canon")
     assert len(canonical) == 2

@@ -259,25 +259,11 @@ def test_half_precision_weights_compute_in_float32(tmp_path):
     assert {p.dtype for p in teacher.network.parameters()} == {torch.float32}
 
 
-@pytest.fixture
-def photographs(tmp_path):
-    """Crops of photographs in folders of three classes."""
-    from PIL import Image
-    from skimage import data
-
-    for label, photo in enumerate((data.astronaut(), data.coffee(), data.chelsea())):
-        folder = tmp_path / "photographs" / f"class{label}"
-        folder.mkdir(parents=True)
-        for i in range(2):
-            crop = photo[40 * i : 40 * i + 64, 60 : 60 + 64]
-            Image.fromarray(crop).save(folder / f"{i}.png")
-    return tmp_path / "photographs"
-
-
 def test_identify_on_photographs(files, photographs, tmp_path, capsys):
     names = tmp_path / "names.txt"
     names.write_text("class0\nclass1\nclass2\n")
-    arguments = ["identify", "--teacher", f"edm:{files['ddpmpp']}", "--data", str(photographs)]
+    arguments = ["identify", "--teacher", f"edm:{files['ddpmpp']}", "--data"]
+    arguments += [str(photographs(["class0", "class1", "class2"]))]
     arguments += ["--image-size", "8", "--fraction", "0.5", "--steps", "2", "--k", "4"]
     arguments += ["--class-names", str(names), "--out", str(tmp_path / "out")]
     assert main(arguments) == 0, capsys.readouterr().err

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-import skimage
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from huggingface_hub.utils import filter_repo_objects
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -406,18 +404,11 @@ def test_clarid_ends_in_images(teachers):
     assert reps[0].features.shape == (16, 4, 4)
 
 
-def photographs(root: Path) -> Path:
-    """A crop of each of two of scikit-image's photographs, in class folders."""
-    for name, photo_name in (("cat", "chelsea"), ("coffee", "coffee")):
-        photo = Image.open(Path(skimage.__file__).parent / "data" / f"{photo_name}.png")
-        (root / name).mkdir(parents=True)
-        photo.crop((60, 20, 260, 220)).save(root / name / "crop.png")
-    return root
-
-
-def test_identify_writes_a_canonical_set_of_photographs(folders, names_file, tmp_path, capsys):
-    data = photographs(tmp_path / "photos")
-    command = f"identify --teacher sd:{folders['1.5']} --data {data} --image-size 16 --fraction 1"
+def test_identify_writes_a_canonical_set_of_photographs(
+    folders, names_file, photographs, tmp_path, capsys
+):
+    data = photographs(("cat", "coffee"))
+    command = f"identify --teacher sd:{folders['1.5']} --data {data} --image-size 16 --fraction 0.5"
     command += f" --k 4 --steps 2 --out {tmp_path / 'run'}"
     assert main([*command.split(), "--class-names", str(names_file)]) == 0
     assert "Loading weights" not in capsys.readouterr().err

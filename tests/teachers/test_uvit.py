@@ -3,16 +3,16 @@
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.cli.main import main
+from clarep.data.labelled import to_unit_range
+from clarep.data.load import DataConfig, load_data
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.sampling import decode
@@ -445,26 +445,10 @@ def test_jacobian_against_finite_differences(teacher):
 # From photographs to canonical samples.
 
 
-def crops(size=8, count=4):
-    """Return crops of two photographs, uint8 (H, W, 3): name -> list."""
-    from sklearn.datasets import load_sample_image
-
-    rng, found = np.random.default_rng(0), {}
-    for name in ("china", "flower"):
-        photo = load_sample_image(f"{name}.jpg")
-        corners = rng.integers(0, np.array(photo.shape[:2]) - 16 * size, (count, 2))
-        found[name] = [photo[y : y + 16 * size, x : x + 16 * size][::16, ::16] for y, x in corners]
-    return found
-
-
-def photographs():
-    both = [crops()["china"][0], crops()["flower"][0]]
-    return torch.from_numpy(np.stack(both)).permute(0, 3, 1, 2) / 127.5 - 1
-
-
-def test_clarid_end_to_end(teacher):
+def test_clarid_end_to_end(teacher, photographs):
     clarid = Clarid(teacher, k=4, steps=2)
-    reps = clarid(photographs(), torch.tensor([0, 1]))
+    data = load_data(DataConfig(data=str(photographs("ab")), image_size=8))
+    reps = clarid(to_unit_range(data.images([0, 2])), torch.tensor([0, 1]))
     assert clarid.tap == "mid_block"
     for rep in reps:
         assert rep.sample.shape == teacher.image_shape == (3, 8, 8)
@@ -473,15 +457,11 @@ def test_clarid_end_to_end(teacher):
         assert float((rep.latent - rep.x_te).norm()) > 0.01 * float(rep.x_te.norm())
 
 
-def test_identify_on_photographs(uvit_path, tmp_path, capsys):
-    for name, images in crops().items():
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for i, image in enumerate(images):
-            Image.fromarray(image).save(tmp_path / "photos" / name / f"{i}.png")
+def test_identify_on_photographs(uvit_path, photographs, tmp_path, capsys):
     out = tmp_path / "out"
     spec = f"uvit:{uvit_path}?heads=2&num_classes=3"
-    options = "--fraction 0.5 --steps 2 --k 4 --control-images 0"
-    command = ["identify", "--teacher", spec, "--data", str(tmp_path / "photos"), "--out", str(out)]
+    options = "--image-size 8 --fraction 1 --steps 2 --k 4 --control-images 0"
+    command = ["identify", "--teacher", spec, "--data", str(photographs("ab")), "--out", str(out)]
     assert main([*command, *options.split()]) == 0, capsys.readouterr().err
     canonical = CanonicalSet.load(out / "canon")
     assert canonical.tensors["label"].tolist() == [0, 0, 1, 1]
