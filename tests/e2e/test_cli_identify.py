@@ -307,8 +307,9 @@ def test_a_folder_of_photographs(command, capsys):
     printed = capsys.readouterr()
     assert "labels are matched by number" in printed.err
     warnings = [line for line in printed.err.splitlines() if line.startswith("clarep: warning: ")]
-    assert len(warnings) == 1
+    assert len(warnings) == 2
     assert "the teacher does not know such images" in warnings[0]
+    assert "no class of the data" in warnings[1] and "is one of the teacher's" in warnings[1]
     assert "clarep train-teacher --data photos" in warnings[0]
     assert "table" not in printed.out  # without masks there is nothing to measure
     canonical = CanonicalSet.load("out/canon")

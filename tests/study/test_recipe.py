@@ -104,7 +104,7 @@ WRONG = {
     "clarid's literal": (FIRST + '[clarid]\nsolver = "huen"', "solver: unknown value 'huen'"),
     "evaluate": (FIRST + "[evaluate]\nimags = 1", "[evaluate] unknown key 'imags': did you mean"),
     "evaluate's value": (FIRST + "[evaluate]\nimages = 0", "study.toml: [evaluate] "),
-    "variant": (FIRST + "[variants.cadistil]", "[variants.cadistil] is of an unknown method"),
+    "variant": (FIRST + "[variants.cadistil]", "[variants.cadistil] is not among methods"),
     "variant's method": (
         FIRST + '[variants.cadistill]\nmethod = "cadstill"',
         "[variants.cadistill] method: unknown method 'cadstill': did you mean cadistill",

@@ -198,13 +198,17 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         if known:
             _check_manifest(manifest)
     except FileNotFoundError:
-        raise UserError(
-            f"{folder} holds no canonical set (no {MANIFEST}): give a folder that "
-            "clarep identify wrote"
-        ) from None
+        inside = folder / "canon"
+        mend = (
+            f"the set is in {inside}, give that"
+            if (inside / MANIFEST).exists()
+            else "give a folder that clarep identify wrote, its canon/"
+        )
+        raise UserError(f"{folder} holds no canonical set (no {MANIFEST}): {mend}") from None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UserError(
-            f"cannot read {path} ({error}): delete it and run clarep identify again"
+            f"cannot read {path} ({error}): delete it and run clarep identify again, which "
+            "computes all images anew, or put a copy of it back"
         ) from error
     if not known:
         raise UserError(f"{path} is of format {manifest['format']}, this clarep reads {_FORMAT}")

@@ -16,7 +16,7 @@ from clarep.clarid.controls import CONTROLS, compare_with_controls
 from clarep.clarid.identify import SHARD_SIZE, identify
 from clarep.clarid.measures import Measures, judged_data
 from clarep.cli.mistakes import did_you_mean
-from clarep.cli.shared import describe, note, note_other_classes, warn
+from clarep.cli.shared import describe, note, note_other_classes, warn, warn_of_other_classes
 from clarep.data.backdrops import Backdrops
 from clarep.data.labelled import LabelledImages, class_balanced_choice, readable_indices
 from clarep.data.load import DataConfig, load_data
@@ -81,9 +81,11 @@ class Identify:
         canonical = CanonicalSet.load(self.out / "canon")
         self._warn_of_poor_round_trips(canonical)
         measured = self._measure(clarid, data, canonical)
-        announce("pictures: decoding the rows, and one exact spectrum if its Jacobian is small")
+        spectrum = ", and one exact spectrum if its Jacobian is small"
+        announce(f"pictures: decoding the rows{spectrum if self.clarid.kind == 'top' else ''}")
         pictures = draw_identified(clarid, data, canonical, self.out / "report")
         self._print(canonical, measured, pictures, bad)
+        warn_of_other_classes(teacher, data)
 
     def _check(self) -> None:
         """Raise UserError for what would only fail after hours."""
@@ -122,6 +124,11 @@ class Identify:
             announce(f"identify: settling k = {self.clarid.k} by exact spectra of a few images")
         start = next(steps)
         note_other_classes(clarid.teacher, data)
+        if self.fraction * np.bincount(data.labels).max() < 0.5:
+            note(
+                f"--fraction {self.fraction:g} is less than half an image of every class: one of "
+                "each is taken"
+            )
         announce(
             f"identify: {start.total - start.done} of {start.total} images to do, "
             f"in shards of {self.shard_size}"

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from clarep.engine.progress import progress
+from clarep.errors import UserError
 from clarep.report.comparison import comparison_table, write_comparison
 from clarep.report.html import build_report
 from clarep.study.comparison import Comparison, compare
@@ -33,8 +34,12 @@ class RunRecipe:
 
     def run(self) -> None:
         """Plan, build what is missing, compare, report."""
-        study = Study(load_recipe(find_recipe(self.recipe)), self.out)
-        print_plan(study)
+        path = find_recipe(self.recipe)
+        study = Study(load_recipe(path), self.out)
+        try:
+            print_plan(study)
+        except UserError as mistake:  # of a value that only shows beside data and teacher
+            raise UserError(f"{path}: {mistake}") from mistake
         if not self.dry_run:
             build_missing(study)
             finish(study, self.out / "report")

@@ -49,3 +49,20 @@ def note_other_classes(teacher: Teacher, data: LabelledImages) -> None:
     if isinstance(data, Backdrops) and judged_data(teacher, data) is None:
         text += "; the judge knows the ten garments alone, so that nothing is measured with it"
     note(text)
+
+
+def warn_of_other_classes(teacher: Teacher, data: LabelledImages) -> None:
+    """Say so where the teacher has never heard of any class of the data.
+
+    Names that are numbers say nothing: there labels may well be matched by number.
+    """
+    ours, theirs = tuple(data.class_names), tuple(teacher.class_names)
+    numbers = all(name.isdigit() for name in ours) or all(name.isdigit() for name in theirs)
+    if numbers or not set(ours).isdisjoint(theirs):
+        return
+    warn(
+        f"no class of the data ({', '.join(ours[:3])} ...) is one of the teacher's "
+        f"({', '.join(theirs[:3])} ...): it saw the images as its own classes, and what was found "
+        "says nothing of them; train a teacher of such images (clarep train-teacher --data), or "
+        "give one with --teacher"
+    )

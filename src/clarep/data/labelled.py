@@ -16,7 +16,7 @@ class UnreadableImage(UserError):
     """An image that cannot be decoded: `source` names it, `reason` says why."""
 
     def __init__(self, source: str, reason: str) -> None:
-        super().__init__(f"cannot read {source}: {reason}")
+        super().__init__(f"cannot read {source}: {reason}; delete or replace it")
         self.source = source
         self.reason = reason
 
@@ -113,7 +113,9 @@ def readable_indices(
             data.read(int(i))
         except UnreadableImage as error:
             if not skip_bad:
-                raise UserError(f"{error}; --skip-bad goes on without it") from error
+                raise UserError(
+                    f"cannot read {error.source}: {error.reason}; --skip-bad goes on without it"
+                ) from error
             bad.append(f"{error.source}: {error.reason}")
         else:
             readable.append(int(i))

@@ -223,8 +223,10 @@ def _variants(
         raise UserError(f"{path}: methods names one twice: name each once")
     for name in own:
         if name not in top.methods:
-            unknown = unknown_name("method", name, top.methods)
-            raise UserError(f"{path}: [variants.{name}] is of an {unknown} (add it to methods)")
+            raise UserError(
+                f"{path}: [variants.{name}] is not among methods ({', '.join(top.methods)}): "
+                f'add "{name}" to them, or mend its name'
+            )
     variants = []
     for name in top.methods:
         place = f"{path}: [variants.{name}]"
