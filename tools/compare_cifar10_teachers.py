@@ -37,7 +37,7 @@ CANDIDATES = {
     "EDM, 64-128-192": UNetShape(widths=(64, 128, 192)),
     "EDM, 48-96-160, two blocks": UNetShape(encoder_blocks=2, decoder_blocks=2),
 }
-CPU_SECONDS = 300
+CPU_SECONDS = 1_200
 TRIAL_STEPS = 20
 BANDS = ((0.01, 0.1), (0.1, 0.5), (0.5, 2.0), (2.0, 10.0), (10.0, 80.0))
 HELD_OUT_IMAGES = 1_000
@@ -85,7 +85,7 @@ def train(name: str, shape: UNetShape, data: LabelledImages, test: LabelledImage
     curve, trained, started = [], 0.0, time.process_time()
     for record in run.records():
         trained += time.process_time() - started
-        if record["step"] % 250 == 0 or record["step"] == config.steps:
+        if record["step"] % 100 == 0 or record["step"] == config.steps:
             found = losses_by_sigma(run.ema, test)
             curve.append({"step": record["step"], "cpu_seconds": round(trained, 1), **found})
             print(name, curve[-1], flush=True)
