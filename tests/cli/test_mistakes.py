@@ -18,6 +18,7 @@ from clarep.errors import UserError
 class Inner:
     steps: int = 8
     rate: float | None = None
+    mirrored: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ COMMANDS = {"run": Run, "walk": Walk, "group": Group}
         "run --out_dir x --no-cached --ks",
         "run --sizes 1 2 3",
         "run --sizes None",
-        "walk a b --train.steps 3 --plain c",
+        "walk a b --train.steps 3 --train.no-mirrored --plain c",
         "walk --plain a b",
         "group run --steps 3",
         "group --help",

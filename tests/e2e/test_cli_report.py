@@ -2,10 +2,12 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from clarep.cli.main import main
 from clarep.cli.report import Report
 from clarep.errors import UserError
 
@@ -33,6 +35,29 @@ def test_as_json(run, tmp_path, capsys):
     assert Path(wrote["data"], "main_table.csv").is_file()
 
 
+def test_what_is_missing_is_noted_once_each(run, tmp_path, capsys):
+    half = tmp_path / "half"
+    shutil.copytree(run / "student", half / "student")
+    Report((run, half), out=tmp_path / "out").run()
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        f"clarep: note: half is not evaluated: clarep evaluate {half} measures it",
+        "clarep: note: no canonical set was given, so that its samples, spectrum and cost are not "
+        "shown: clarep report RUN… --canon DIR shows them",
+    ]
+
+
+def test_a_path_that_does_not_exist_is_one_sentence_and_2(run, tmp_path, capsys):
+    gone = tmp_path / "nothing"
+    assert main(["report", str(run), str(gone), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said == (
+        f"clarep: the run {gone} does not exist: give folders that clarep distill wrote\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_that_is_no_run(tmp_path):
+    (tmp_path / "nothing").mkdir()
     with pytest.raises(UserError, match="none of the 1 runs can be read"):
         Report((tmp_path / "nothing",), out=tmp_path / "out").run()

@@ -88,6 +88,33 @@ def test_words_are_large_enough_and_inside_their_charts(opened):
     assert sum(fact["outside"] for fact in facts) == 0
 
 
+def test_a_table_that_goes_on_says_so(opened):
+    page, _ = opened
+    shades = page.evaluate(
+        """async () => { const shades = []
+            for (const box of document.querySelectorAll('.scroll')) {
+                if (!box.checkVisibility()) continue
+                const wide = box.scrollWidth > box.clientWidth + 1
+                const shade = () => +getComputedStyle(box, '::after').opacity
+                const frame = () => new Promise(done =>
+                    requestAnimationFrame(() => requestAnimationFrame(done)))
+                const first = box.querySelector('tbody th')
+                await frame()
+                const before = shade(), left = first.getBoundingClientRect().left
+                box.scrollLeft = 1e5
+                await frame()
+                shades.push([wide, before, shade(),
+                    first.getBoundingClientRect().left - left])
+            }
+            return shades }"""
+    )
+    assert {round(before, 2) for wide, before, _, _ in shades if wide} <= {1}
+    assert {round(before, 2) for wide, before, _, _ in shades if not wide} <= {0}
+    assert {round(after, 2) for _, _, after, _ in shades} == {0}
+    assert {abs(round(moved)) for *_, moved in shades} == {0}  # the names stay in view
+    assert page.viewport_size["width"] > 390 or any(wide for wide, *_ in shades)
+
+
 def test_text_has_contrast_in_both_themes(opened):
     page, _ = opened
     colours = page.evaluate(

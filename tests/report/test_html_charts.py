@@ -80,6 +80,17 @@ def test_bars_are_as_long_as_their_figures():
     assert long == pytest.approx(2 * short, rel=0.01)
 
 
+@pytest.mark.parametrize("high", [0.03, 0.52, 0.95, 1.0, 2.5])
+def test_bars_leave_room_for_whiskers(high):
+    point = Point(0, min(high, 1) / 2, -0.5, high)
+    svg = bar_chart("b", "t", "accuracy, %", [("x", [(series("m"), point)])])
+    end = float(re.search(r'class="axis".*?x2="([\d.]+)"', svg).group(1))
+    whisker = float(re.search(r'class="whisker.*?x2="([\d.]+)"', svg).group(1))
+    assert whisker < end if high <= 1 else whisker == pytest.approx(end)
+    last_tick = [float(x) for x in re.findall(r'class="tickmark" x1="([\d.]+)"', svg)][-1]
+    assert last_tick >= whisker or high > 1
+
+
 def test_reliability_bins_against_a_loop():
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.ones(3), 200)

@@ -2,14 +2,18 @@
 
 import base64
 import csv
+import html
 import json
 import re
+import shlex
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from clarep.cli.main import _parse
+from clarep.engine.artefacts import sha256_file
 from clarep.errors import UserError
 from clarep.report.html import build_report
 from clarep.robustness.evaluation import Evaluation
@@ -76,7 +80,9 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_the_page_has_all_sections_and_needs_nothing_else(tree):
     assert set(SECTIONS) <= set(tree.sections)
     assert len(tree.ids) == len(set(tree.ids))
-    assert {href[1:] for href in tree.hrefs if href.startswith("#")} == set(SECTIONS)
+    anchors = {href[1:] for href in tree.hrefs if href.startswith("#")}
+    assert anchors == {*SECTIONS, "another-seed"}
+    assert anchors <= set(tree.ids)
     assert all(href.startswith(("#", "data:")) for href in tree.hrefs)
     assert tree.sources
     assert all(source.startswith("data:image/png;base64,") for source in tree.sources)
@@ -197,6 +203,118 @@ def test_a_run_without_evaluation_and_a_page_without_canonical_set(fabricated, t
     assert "No run is evaluated" in alone.sections["results"]
 
 
+def test_a_run_without_weights_is_to_be_trained_first(fabricated, tmp_path):
+    runs = [
+        fabricated.make_run(tmp_path / "measured"),
+        fabricated.make_run(tmp_path / "begun", "cadistill", evaluated=False),
+    ]
+    (runs[1] / "student" / "student.safetensors").unlink()
+    said = build(runs, tmp_path).sections["setup"]
+    assert "begun has no weights (no student/student.safetensors)" in said
+    assert f"clarep distill --out {runs[1]} with the options" in said
+    assert "is not evaluated" not in said
+
+
+def test_a_damaged_evaluation_is_not_called_missing(fabricated, tmp_path):
+    run = fabricated.make_run(tmp_path / "run")
+    (run / "robustness" / "evaluation.json").write_text("{")
+    said = build([run], tmp_path).sections["setup"]
+    assert "the evaluation of run cannot be used: cannot read" in said
+
+
+def test_one_seed_is_no_incomplete_report(fabricated, canon, tmp_path):
+    run = fabricated.make_run(tmp_path / "run")
+    page = build([run], tmp_path, canon)
+    assert "One seed only: the intervals" in page.sections[""]
+    assert "incomplete" not in page.sections[""]
+    two = [run, *(fabricated.make_run(tmp_path / f"kd-{i}", "kd", i) for i in range(2))]
+    assert "One seed only of vanilla: the" in build(two, tmp_path, canon).sections[""]
+    both = build(two[1:], tmp_path, canon)
+    assert "One seed only" not in both.sections[""]
+    assert "another-seed" not in both.ids
+
+
+def test_the_command_of_another_seed_can_be_copied(fabricated, canon, tmp_path):
+    settings = {"epochs": 8, "cutout": 4, "seed": 0, "rivals": {"kd_weight": 0.5}}
+    config = {
+        "train": settings,
+        "student": "vit-tiny",
+        "canon": {"sha256": sha256_file(canon / "manifest.json")},
+    }
+    run = fabricated.make_run(tmp_path / "a run", "cadistill", config=config)
+    text = build_report([run], canon, tmp_path / "out").read_text()
+    [shown] = re.findall(r'<pre class="commands".*?>(.*?)</pre>', text, re.DOTALL)
+    distill, evaluate = html.unescape(re.sub("<.*?>", "", shown)).splitlines()
+    called = _parse(shlex.split(distill)[1:])
+    assert (called.method, called.student, called.canon) == ("cadistill", "vit-tiny", canon)
+    assert called.data.correlation == 0.9
+    assert (called.train.epochs, called.train.cutout, called.train.seed) == (8, 4, 1)
+    assert called.train.rivals.kd_weight == 0.5
+    assert called.out == tmp_path / "cadistill-seed1"
+    assert _parse(shlex.split(evaluate)[1:]).student == str(called.out)
+
+
+def test_headings_of_the_main_table_are_explained(tree, report):
+    said = tree.sections["results"]
+    assert "mixed_same minus mixed_rand" in said
+    assert "expected calibration error" in said
+    assert '<a href="#backgrounds">mixed_rand</a>' in report.read_text()
+
+
+def test_images_behind_the_figures_are_said(fabricated, tmp_path):
+    run = fabricated.make_run(tmp_path / "run")
+    path = run / "robustness" / "evaluation.json"
+    stored = json.loads(path.read_text())
+    for one in stored["measurements"]:
+        if one["key"] == "background/flipped":
+            one |= {"images": 42, "value": 1.0, "interval": [1.0, 1.0]}
+    path.write_text(json.dumps(stored))
+    page = build([run], tmp_path)
+    assert "n = 120" in page.sections["results"]
+    table, caption = page.sections["backgrounds"].split("Accuracies in %")
+    assert table.count("n = 42") == 1
+    assert "n = 120 images, unless a row says otherwise" in caption
+    assert "An interval of no width means that all n images agreed" in caption
+    assert "An interval of no width" not in page.sections["corruptions"]
+    assert "n = 120, vanilla" in page.sections["calibration"]
+
+
+def test_curves_begin_with_the_attacked_images_where_these_were_measured(fabricated, tmp_path):
+    run = fabricated.make_run(tmp_path / "run")
+    path = run / "robustness" / "evaluation.json"
+    stored = json.loads(path.read_text())
+    for one in stored["measurements"]:
+        one["images"] = 50 if one["key"].startswith("attack/") else 120
+    path.write_text(json.dumps(stored))
+    assert "over other images (n = 120)" in build([run], tmp_path).sections["attacks"]
+    clean = {"key": "attack/clean", "value": 0.915, "interval": [0.9, 0.93], "images": 50}
+    stored["measurements"].insert(0, clean | {"untrustworthy": ""})
+    path.write_text(json.dumps(stored))
+    said = build([run], tmp_path).sections["attacks"]
+    assert "ε = 0 is the accuracy of the same images" in said
+    assert "vanilla: 91.5 % [90.0, 93.0] at ε, in 1/255 0" in said
+    assert "no attack, the same images" in said
+
+
+def test_one_strength_and_one_severity_make_no_chart(fabricated, tmp_path):
+    run = fabricated.make_run(tmp_path / "run")
+    path = run / "robustness" / "evaluation.json"
+    stored = json.loads(path.read_text())
+    stored["measurements"] = [
+        one
+        for one in stored["measurements"]
+        if not re.search(r"(eps_255=(?!1$)|eps_l2=(?!0.1$)|severity=(?!3$))", one["key"])
+    ]
+    path.write_text(json.dumps(stored))
+    page = build([run], tmp_path)
+    assert "attack-pgd-linf-t" not in page.ids
+    assert "PGD L∞" in page.sections["attacks"]
+    assert "CSV JSON" in page.sections["attacks"]
+    assert "corruption-severity-t" not in page.ids
+    assert "corruption-bars-t" in page.ids
+    assert "All at severity 3" in page.sections["corruptions"]
+
+
 def test_an_evaluation_without_its_training(fabricated, tmp_path):
     run = fabricated.make_run(tmp_path / "run")
     shutil.rmtree(run / "student")
@@ -208,7 +326,12 @@ def test_an_evaluation_without_its_training(fabricated, tmp_path):
 def test_nothing_readable_is_a_mistake(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="none of the 2 runs can be read"):
+        build([tmp_path / "empty", tmp_path], tmp_path)
+    with pytest.raises(UserError, match="gone does not exist"):
         build([tmp_path / "empty", tmp_path / "gone"], tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file is no folder"):
+        build([tmp_path / "file"], tmp_path)
     with pytest.raises(UserError, match="no run is given"):
         build([], tmp_path)
     assert not (tmp_path / "out").exists()
@@ -249,6 +372,19 @@ def test_settings_of_one_method_are_told_apart_and_seeds_are_not(fabricated, tmp
     assert {(row["method"], row["seeds"]) for row in table} == {
         ("vanilla (correlation 0.9)", "2"),
         ("vanilla (correlation 0.0)", "1"),
+    }
+
+
+def test_settings_that_are_hashes_are_told_apart_by_their_first_digits(fabricated, tmp_path):
+    runs = [
+        fabricated.make_run(tmp_path / name, config={"teacher_sha256": name * 64})
+        for name in ("a", "b")
+    ]
+    build(runs, tmp_path)
+    table = rows(tmp_path / "out" / "data" / "main_table.csv")
+    assert {row["method"] for row in table} == {
+        "vanilla (teacher aaaaaaaa)",
+        "vanilla (teacher bbbbbbbb)",
     }
 
 

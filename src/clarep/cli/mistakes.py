@@ -138,10 +138,9 @@ def _options(kind: type, prefix: str = "") -> tuple[dict[str, _Option], bool]:
             nested, _ = _options(hint, prefix + inner.replace("_", "-"))  # type: ignore[arg-type]
             options |= nested
         else:
-            name = f"{prefix}{field.name.replace('_', '-')}"
             option = _Option(hint, _default(field))
-            negated = hint is bool and option.default is True
-            options[f"--no-{name}" if negated else f"--{name}"] = option
+            negated = "no-" if hint is bool and option.default is True else ""
+            options[f"--{prefix}{negated}{field.name.replace('_', '-')}"] = option
     return options, takes_names
 
 

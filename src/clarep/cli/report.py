@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from clarep.cli.shared import note
 from clarep.report.html import build_report
 
 
@@ -14,7 +15,7 @@ from clarep.report.html import build_report
 class Report:
     """Write one self-contained HTML page about trained and evaluated students.
 
-    What a run lacks is left out, and the page says which command gives it.
+    What a run lacks is left out; the page, and a note on stderr, say which command gives it.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -30,7 +31,7 @@ class Report:
 
     def run(self) -> None:
         """Build the page and say where it is."""
-        page = build_report(self.runs, self.canon, self.out, self.title)
+        page = build_report(self.runs, self.canon, self.out, self.title, tell=note)
         if self.json:
             print(json.dumps({"wrote": {"report": str(page), "data": str(self.out / "data")}}))
             return

@@ -1,6 +1,6 @@
 """The report: one page from a set of runs and their canonical set."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
 from clarep.engine.artefacts import atomic_path
 from clarep.errors import UserError
-from clarep.report.html.markup import figure, notes, paragraph, table
+from clarep.report.html.markup import figure, html_notes, link, paragraph, table
 from clarep.report.html.material import Material, Section
 from clarep.report.html.runs import group_runs, read_runs
 from clarep.report.html.sections.attacks import attacks_section
@@ -31,7 +31,11 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def build_report(
-    runs: Sequence[Path], canon: Path | None, out: Path, title: str = "Measured students"
+    runs: Sequence[Path],
+    canon: Path | None,
+    out: Path,
+    title: str = "Measured students",
+    tell: Callable[[str], None] | None = None,
 ) -> Path:
     """Write OUT/index.html, which needs no other file, and its numbers as OUT/data/*.csv, .json.
 
@@ -43,9 +47,11 @@ def build_report(
         canon: canonical set to show; None leaves its sections out.
         out: folder of the report.
         title: heading of the page.
+        tell: called with each thing that the page lacks, a sentence that says what gives it.
 
     Raises:
-        UserError: if no run can be read, one is given twice, or canon is no canonical set.
+        UserError: if a run's folder does not exist, no run can be read, one is given twice, or
+            canon is no canonical set.
     """
     read = read_runs(runs)
     canonical, canon_missing = _read_canon(canon)
@@ -55,13 +61,19 @@ def build_report(
     page = out / PAGE_NAME
     with atomic_path(page) as temporary:
         temporary.write_text(_page(title, material, sections), encoding="utf-8")
+    if tell is not None:
+        for text in dict.fromkeys(text for section in sections for text in section.missing):
+            tell(text.replace("`", ""))
     return page
 
 
 def _read_canon(folder: Path | None) -> tuple[CanonicalSet | None, str]:
     """Return the set, or why it is missing; raises UserError if the folder never held one."""
     if folder is None:
-        return None, "no canonical set was given: `clarep report RUN… --canon DIR` shows one"
+        return None, (
+            "no canonical set was given, so that its samples, spectrum and cost are not shown: "
+            "`clarep report RUN… --canon DIR` shows them"
+        )
     if not (folder / MANIFEST).exists():
         raise UserError(
             f"{folder} holds no canonical set (no {MANIFEST}): give a folder that "
@@ -70,7 +82,7 @@ def _read_canon(folder: Path | None) -> tuple[CanonicalSet | None, str]:
     try:
         return CanonicalSet.load(folder), ""
     except UserError as error:
-        return None, str(error)
+        return None, f"the canonical set cannot be shown: {error}"
 
 
 def _sections(material: Material) -> list[Section]:
@@ -153,12 +165,23 @@ def _lede(material: Material, sections: Sequence[Section]) -> str:
         f"{len(material.groups)} {_plural('method', len(material.groups))} ({methods}), "
         f"{evaluated} of them evaluated."
     )
-    incomplete = [s for s in sections if s.missing]
-    lede = paragraph(text, "lede")
-    if not incomplete:
-        return lede
-    places = ", ".join(s.title for s in incomplete)
-    return lede + notes([f"This report is incomplete; what is missing is said in: {places}."])
+    said = []
+    if incomplete := [s for s in sections if s.missing]:
+        places = ", ".join(link(s.key, s.title) for s in incomplete)
+        said.append(f"This report is incomplete; what is missing is said in: {places}.")
+    if material.single:
+        said.append(_one_seed(material))
+    return paragraph(text, "lede") + html_notes(said)
+
+
+def _one_seed(material: Material) -> str:
+    """Say which methods have one seed only, and where it is said what that means."""
+    names = ", ".join(group.label for group in material.single)
+    of_whom = "" if len(material.single) == len(material.measured) else f" of {escape(names)}"
+    return (
+        f"One seed only{of_whom}: the intervals come from the images and do not show how much "
+        f"another seed would change. {link('another-seed', 'How to add one')}."
+    )
 
 
 def _plural(word: str, count: int) -> str:

@@ -1,7 +1,8 @@
 """The report's kinds of chart, each a function from numbers to SVG."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from itertools import pairwise
 
@@ -18,6 +19,8 @@ from clarep.report.html.svg import (
 _MOST_END_LABELS = 6
 _LONGEST_END_LABEL = 18
 _DODGE = 2.2  # pixels
+_LONGEST_TITLE = 41  # characters, on a narrow chart
+_NARROW = 300  # three of these fit beside each other
 
 
 @dataclass(frozen=True)
@@ -134,9 +137,7 @@ def bar_chart(
     name: str, title: str, x_label: str, rows: Sequence[tuple[str, Sequence[tuple[Series, Point]]]]
 ) -> str:
     """Draw a group of lying bars for each row, one a series, with intervals, in percent."""
-    figures = [point for _, bars in rows for _, point in bars]
-    high = max(point.high for point in figures)
-    axis = linear_axis(x_label, min(0.0, *(p.low for p in figures)), max(high, 0.05), unit=100)
+    axis = _share_axis(x_label, [point for _, bars in rows for _, point in bars])
     most = max(len(bars) for _, bars in rows)
     thickness = 14.0 if most == 1 else 8.0 if most <= 3 else 6.0
     pitch = most * thickness + 9
@@ -164,6 +165,18 @@ def bar_chart(
             plot.bar(y, thickness - 1, point.value, one.css, tip)
             plot.bar_whisker(y + (thickness - 1) / 2, point.low, point.high)
     return plot.svg()
+
+
+def _share_axis(label: str, points: Sequence[Point]) -> Axis:
+    """Return an axis of shares that ends at a tick beyond all intervals, with a little air.
+
+    What an interval over few seeds says beyond 0 and 1 is cut off.
+    """
+    high = min(max(0.05, *(point.high for point in points)), 1.0)
+    ticks = linear_axis(label, 0.0, high, unit=100).ticks
+    step = ticks[1][0] - ticks[0][0]
+    end = math.ceil(high / step - 1e-9) * step
+    return replace(linear_axis(label, 0.0, end, unit=100), high=end * 1.02)
 
 
 def scatter(
@@ -206,10 +219,15 @@ def spectrum_chart(
 def reliability_chart(
     name: str, title: str, bins: Sequence[tuple[Number, Number, Number]], css: str, slot: int
 ) -> str:
-    """Draw (confidence, accuracy, share of images) of each bin against the diagonal."""
+    """Draw (confidence, accuracy, share of images) of each bin against the diagonal.
+
+    title: is cut where it is longer than the chart is wide.
+    """
+    if len(title) > _LONGEST_TITLE:
+        title = f"{title[: _LONGEST_TITLE - 1]}\N{HORIZONTAL ELLIPSIS}"
     words = " ".join(f"Confidence {c:.2f}: accuracy {a:.2f}, {s:.0%}." for c, a, s in bins)
     x, y = linear_axis("mean confidence", 0, 1), linear_axis("accuracy", 0, 1)
-    plot = Plot(name, title, words, x, y, height=290)
+    plot = Plot(name, title, words, x, y, height=270, width=_NARROW)
     plot.line([(0, 0), (1, 1)], "reference")
     for confidence, accuracy, share in bins:
         tip = f"confidence {confidence:.2f}, accuracy {accuracy:.2f}, {share:.1%} of images"

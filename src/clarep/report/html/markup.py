@@ -4,7 +4,7 @@ import base64
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -104,8 +104,27 @@ def paragraph(text: str, css: str = "") -> str:
 
 def notes(texts: Sequence[str]) -> str:
     """Return what is missing or doubtful as a list; nothing if there is nothing."""
-    items = "".join(f"<li>{with_code(text)}</li>" for text in texts)
-    return f'<ul class="notes">{items}</ul>' if texts else ""
+    return html_notes([with_code(text) for text in texts])
+
+
+def html_notes(items: Sequence[str]) -> str:
+    """Return notes that are markup already, from this package's own functions."""
+    listed = "".join(f"<li>{item}</li>" for item in items)
+    return f'<ul class="notes">{listed}</ul>' if items else ""
+
+
+def link(anchor: str, words: str) -> str:
+    """Return a link to a place of the page."""
+    return f'<a href="#{escape(anchor)}">{escape(words)}</a>'
+
+
+def commands(lines: str) -> str:
+    """Return commands, a line each, to be copied; they wrap between words alone."""
+    words = "\n".join(
+        " ".join(f"<span>{escape(word)}</span>" for word in line.split(" ")) if line else ""
+        for line in lines.split("\n")
+    )
+    return f'<pre class="commands" tabindex="0">{words}</pre>'
 
 
 def with_code(text: str) -> str:
@@ -115,6 +134,14 @@ def with_code(text: str) -> str:
         f"<code>{escape(part)}</code>" if i % 2 and i < len(parts) - 1 else escape(part)
         for i, part in enumerate(parts)
     )
+
+
+def fact_list(facts: Mapping[str, object]) -> str:
+    """Return names with what belongs to them."""
+    items = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items()
+    )
+    return f'<dl class="facts">{items}</dl>'
 
 
 def figure(content: str, caption: str, links: str = "") -> str:

@@ -29,8 +29,13 @@ class Material:
     groups: Sequence[Group]
     canon: CanonicalSet | None
     canon_missing: str
-    """Why there is no canonical set, and what gives one; empty if there is one."""
+    """That there is no canonical set, why, and what gives one; empty if there is one."""
     downloads: Downloads = field(default_factory=Downloads)
+
+    @property
+    def single(self) -> list[Group]:
+        """The evaluated groups of one seed, whose intervals say nothing of other seeds."""
+        return [group for group in self.measured if len(group.runs) == 1]
 
     @property
     def measured(self) -> list[Group]:

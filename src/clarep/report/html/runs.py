@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clarep.distill.students import STUDENT_NAME
 from clarep.errors import UserError
-from clarep.robustness.evaluation import Evaluation, Measurement
+from clarep.robustness.evaluation import EVALUATION_NAME, Evaluation, Measurement
 from clarep.study.runs import ROBUSTNESS, STUDENT, STUDENT_CONFIG, STUDY_NAME, StudiedRun
 from clarep.study.statistics import t_interval
 
 _PALETTE = 8  # method colours of style.css, --s0 to --s7
+_SHOWN_OF_HASH = 8
 _RESERVED = {"vanilla": 0, "cadistill": 1}
 # Of student/config.json, what runs that are repetitions of each other have in common ...
 _SETTINGS = ("student", "layer", "data_options", "train", "canon", "teacher_sha256")
@@ -84,10 +86,14 @@ class Group:
 def read_runs(folders: Sequence[Path]) -> list[ReportRun]:
     """Read what is there of each run.
 
-    Raises UserError if no run is given, none is readable, or one is given twice.
+    Raises UserError if no run is given, a path is no folder, none of them is readable, or one
+    is given twice.
     """
     if not folders:
         raise UserError("no run is given: name at least one folder that clarep distill wrote")
+    if gone := [folder for folder in folders if not folder.is_dir()]:
+        what = "is no folder" if gone[0].exists() else "does not exist"
+        raise UserError(f"the run {gone[0]} {what}: give folders that clarep distill wrote")
     resolved = [folder.resolve() for folder in folders]
     if twice := [f for f, r in zip(folders, resolved, strict=True) if resolved.count(r) > 1]:
         raise UserError(f"{twice[0]} is given twice: name each run once")
@@ -110,8 +116,6 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
 
 def _read(folder: Path, name: str) -> ReportRun:
     missing, config, evaluation = [], {}, None
-    if not folder.is_dir():
-        return ReportRun(folder, name, {}, None, (f"{folder}: there is no such folder",))
     path = folder / STUDENT / STUDENT_CONFIG
     try:
         read = json.loads(path.read_text())
@@ -127,8 +131,21 @@ def _read(folder: Path, name: str) -> ReportRun:
     try:
         evaluation = Evaluation.load(folder / ROBUSTNESS)
     except (UserError, OSError) as error:
-        missing.append(f"{name} is not evaluated ({error}): `clarep evaluate {folder}` measures it")
+        if (folder / ROBUSTNESS / EVALUATION_NAME).exists():
+            missing.append(f"the evaluation of {name} cannot be used: {error}")
+        elif (folder / STUDENT / STUDENT_NAME).exists():
+            missing.append(f"{name} is not evaluated: `clarep evaluate {folder}` measures it")
+        elif config:
+            missing.append(_without_weights(folder, name))
     return ReportRun(folder, name, config, evaluation, tuple(missing), _variant(folder))
+
+
+def _without_weights(folder: Path, name: str) -> str:
+    return (
+        f"{name} has no weights (no {STUDENT}/{STUDENT_NAME}), so nothing can be measured on it: "
+        f"`clarep distill --out {folder}` with the options that it was begun with trains it to "
+        f"the end, and then `clarep evaluate {folder}` measures it"
+    )
 
 
 def _variant(folder: Path) -> str:
@@ -179,7 +196,14 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _differing(ours: dict[str, Any], others: Sequence[dict[str, Any]]) -> list[str]:
     keys = [key for key in ours if any(other.get(key) != ours[key] for other in others)]
-    return [f"{key.split('.')[-1].replace('_', ' ')} {ours[key]}" for key in keys]
+    return [_named(key.split(".")[-1], ours[key]) for key in keys]
+
+
+def _named(key: str, value: object) -> str:
+    """Name an option and its value, a hash by its first digits."""
+    if key.endswith("sha256"):
+        return f"{key.removesuffix('sha256').strip('_')} {str(value)[:_SHOWN_OF_HASH]}".strip()
+    return f"{key.replace('_', ' ')} {value}"
 
 
 def _free_slot(method: str, taken: set[int]) -> int:

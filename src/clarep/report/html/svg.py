@@ -77,6 +77,7 @@ class Plot:
     x: Axis
     y: Axis
     height: int = 250
+    width: int = WIDTH
     left: int = 46
     right: int = 12
     bare: bool = False
@@ -93,7 +94,7 @@ class Plot:
 
     def px(self, x: Number) -> float:
         """Return the horizontal place of a value."""
-        return self.left + self.x.share(x) * (WIDTH - self.left - self.right)
+        return self.left + self.x.share(x) * (self.width - self.left - self.right)
 
     def py(self, y: Number) -> float:
         """Return the vertical place of a value."""
@@ -191,13 +192,13 @@ class Plot:
         for i in reversed(range(len(places))):  # pushed back up where they ran out of the frame
             places[i] = min(places[i], bottom - gap * (len(places) - 1 - i))
         for place, (_, words, css) in zip(places, ordered, strict=True):
-            self.text(WIDTH - self.right + 8, place, words, f"label {css}")
+            self.text(self.width - self.right + 8, place, words, f"label {css}")
 
     def svg(self) -> str:
         """Return the whole plot."""
         name = escape(self.name)
         return (
-            f'<svg class="plot" viewBox="0 0 {WIDTH} {self.height}" role="img" '
+            f'<svg class="plot" viewBox="0 0 {self.width} {self.height}" role="img" '
             f'aria-labelledby="{name}-t {name}-d"><title id="{name}-t">{escape(self.title)}'
             f'</title><desc id="{name}-d">{escape(self.description)}</desc>'
             f'<text class="heading" x="2" y="14">'
@@ -205,7 +206,7 @@ class Plot:
         )
 
     def _frame(self) -> str:
-        left, right = self.left, WIDTH - self.right
+        left, right = self.left, self.width - self.right
         top, bottom = self._top, self.height - self._bottom
         parts = []
         if self.bare:

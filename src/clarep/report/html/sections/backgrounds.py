@@ -4,6 +4,7 @@ from html import escape
 
 import torch
 
+from clarep.report.html.counts import counted, per_row
 from clarep.report.html.figures import doubts, rows_of, share_cell
 from clarep.report.html.markup import DASH, Cell, figure, notes, picture, table
 from clarep.report.html.material import Material, Section
@@ -21,7 +22,8 @@ _MEANINGS = {
     "mixed_rand": "object on a background of a random class",
     "mixed_next": "object on a background of the next class",
     "gap": "mixed_same minus mixed_rand, in points: less is better",
-    "flipped": "share of images whose prediction some background flips: less is better",
+    "flipped": "share of images seen rightly whose prediction some background flips: less is "
+    "better",
 }
 
 
@@ -32,9 +34,10 @@ def backgrounds_section(material: Material) -> Section:
     if not keys:
         return Section("backgrounds", "Backgrounds", notes(missing), missing)
     links = material.downloads.add("backgrounds", rows_of(material.measured, keys))
+    counts = per_row(material.measured, keys)
     rows = [
         [
-            Cell(_variant(key), below=_MEANINGS.get(_variant(key), "")),
+            Cell(_variant(key), below=f"{_MEANINGS.get(_variant(key), '')}\n{counts[key]}".strip()),
             *(share_cell(group.get(key)) for group in material.measured),
         ]
         for key in keys
@@ -42,7 +45,8 @@ def backgrounds_section(material: Material) -> Section:
     headings = ["images", *(group.label for group in material.measured)]
     content = figure(
         table("Backgrounds by methods", headings, rows),
-        "Accuracies in % with 95 % intervals; gap in points, flipped in % of images.",
+        "Accuracies in % with 95 % intervals; gap in points, flipped in % of images."
+        + counted(material.measured, keys),
         links,
     )
     content += notes(doubts(material.measured, keys))

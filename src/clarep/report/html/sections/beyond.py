@@ -1,7 +1,8 @@
 """Natural test sets beyond the student's own."""
 
+from clarep.report.html.counts import counted, per_row
 from clarep.report.html.figures import doubts, rows_of, share_cell
-from clarep.report.html.markup import figure, notes, table
+from clarep.report.html.markup import Cell, figure, notes, table
 from clarep.report.html.material import Material, Section
 
 
@@ -11,14 +12,18 @@ def beyond_section(material: Material) -> Section | None:
     if not keys:
         return None
     headings = ["test set", *(group.label for group in material.measured)]
+    counts = per_row(material.measured, keys)
     rows = [
-        [key.split("/")[1], *(share_cell(group.get(key)) for group in material.measured)]
+        [
+            Cell(key.split("/")[1], below=counts[key]),
+            *(share_cell(group.get(key)) for group in material.measured),
+        ]
         for key in keys
     ]
     links = material.downloads.add("beyond", rows_of(material.measured, keys))
     caption = (
         "Accuracy in %, with 95 % intervals; where a set has fewer classes than the student, among "
         "those alone."
-    )
+    ) + counted(material.measured, keys)
     body = figure(table("Test sets by methods", headings, rows), caption, links)
     return Section("beyond", "Other test sets", body + notes(doubts(material.measured, keys)))

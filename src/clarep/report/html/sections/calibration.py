@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from clarep.report.html.charts import reliability_chart
+from clarep.report.html.counts import counted, per_row
 from clarep.report.html.figures import doubts, figure_cell, rows_of
-from clarep.report.html.markup import charts, figure, notes, table
+from clarep.report.html.markup import Cell, charts, figure, notes, table
 from clarep.report.html.material import Material, Section
 from clarep.report.html.runs import Group
 
@@ -36,7 +37,8 @@ def calibration_section(material: Material) -> Section:
             continue
         bins = reliability(probabilities, labels)
         name = f"reliability-{len(drawn)}"
-        drawn.append(reliability_chart(name, group.label, bins, group.css, group.slot))
+        title = f"n = {len(labels):,}, {group.label}"
+        drawn.append(reliability_chart(name, title, bins, group.css, group.slot))
         points += [
             {"method": group.label, "confidence": c, "accuracy": a, "share": s} for c, a, s in bins
         ]
@@ -44,8 +46,9 @@ def calibration_section(material: Material) -> Section:
     if drawn:
         links = material.downloads.add("reliability", points)
         content += figure(
-            charts(drawn),
-            f"Reliability on clean test images, {_BINS} bins of equal width, all seeds together. "
+            charts(drawn, _grid(len(drawn))),
+            f"Reliability on the n clean test images of all seeds together, {_BINS} bins of equal "
+            "width. "
             "Above the diagonal: less sure than right; below: too sure. A marker's area is the "
             "bin's share of images.",
             links,
@@ -53,15 +56,25 @@ def calibration_section(material: Material) -> Section:
     keys = [*material.keys("calibration/"), *material.keys("ood/")]
     if keys:
         headings = ["measure", *(group.label for group in material.measured)]
+        counts = per_row(material.measured, keys)
         rows = [
-            [_name(key), *(figure_cell(group.get(key)) for group in material.measured)]
+            [
+                Cell(_name(key), below=counts[key]),
+                *(figure_cell(group.get(key)) for group in material.measured),
+            ]
             for key in keys
         ]
         links = material.downloads.add("calibration", rows_of(material.measured, keys))
         caption = "With 95 % intervals; less is better, except for AUROC."
+        caption += counted(material.measured, keys)
         content += figure(table("Calibration by methods", headings, rows), caption, links)
         content += notes(doubts(material.measured, keys))
     return Section("calibration", "Calibration", notes(missing) + content, missing)
+
+
+def _grid(panels: int) -> str:
+    """Return the class name of a grid that few or no holes are left in."""
+    return "panels by3" if panels % 3 == 0 or panels == 5 else "panels"
 
 
 def _name(key: str) -> str:

@@ -14,7 +14,7 @@ from clarep.data.labelled import LabelledImages, to_uint8
 from clarep.data.load import DataConfig, load_data
 from clarep.errors import UserError
 from clarep.report.html.charts import spectrum_chart
-from clarep.report.html.markup import Cell, charts, figure, notes, picture, table
+from clarep.report.html.markup import Cell, charts, figure, notes, paragraph, picture, table
 from clarep.report.html.material import Material, Section
 from clarep.report.html.teacher import TeacherOfSet
 
@@ -25,7 +25,7 @@ def canonical_section(material: Material, teacher: TeacherOfSet) -> Section:
     """Show the first stored image of each class: none is picked by its looks."""
     canon = material.canon
     if canon is None:
-        missing: tuple[str, ...] = (f"Canonical samples and spectrum: {material.canon_missing}",)
+        missing: tuple[str, ...] = (material.canon_missing,)
         return Section("canonical", "Canonical samples", notes(missing), missing)
     shown = canon.balanced(_ROWS)
     originals, lacking = _originals(canon.manifest["config"], shown.tensors["index"].numpy())
@@ -58,11 +58,16 @@ def _gallery(canon: CanonicalSet, shown: CanonicalSet, columns: dict[str, Tensor
     clarid = canon.manifest["config"]["clarid"]
     caption = (
         "The first stored image of each class (of the first ten); none was picked. All columns "
-        "after the original start from the same inverted latent. What was removed is the latent's "
-        "difference, on grey, each scaled to its own largest value. "
+        "after the original start from the same inverted latent. What was removed is scaled to "
+        "its own largest value in each row, so that rows cannot be compared in strength. "
         f"Directions: {clarid['kind']}; guidance {clarid['guidance']:g}."
     )
-    return figure(table("Canonical samples", ["class", *columns], rows, css="gallery"), caption)
+    aid = paragraph(
+        "Reading \u201cwhat was removed\u201d: it is the latent before minus after the projection; "
+        "grey is where nothing changed, and the stronger a colour, the more was taken away there."
+    )
+    shown_table = table("Canonical samples", ["class", *columns], rows, css="gallery")
+    return aid + figure(shown_table, caption)
 
 
 def as_rgb(image: Tensor) -> "np.ndarray[Any, np.dtype[np.uint8]]":

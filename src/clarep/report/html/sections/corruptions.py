@@ -4,8 +4,9 @@ from collections import defaultdict
 from dataclasses import replace
 
 from clarep.report.html.charts import Point, Series, bar_chart, line_chart
+from clarep.report.html.counts import counted, per_row
 from clarep.report.html.figures import doubts, figure_cell, rows_of, share_cell
-from clarep.report.html.markup import charts, figure, notes, table
+from clarep.report.html.markup import Cell, charts, figure, notes, table
 from clarep.report.html.material import Material, Section, series_of
 from clarep.report.html.runs import Group
 
@@ -29,18 +30,22 @@ def corruptions_section(material: Material) -> Section:
         title = "Accuracy by corruption"
         drawn.append(bar_chart("corruption-bars", title, "accuracy, %", rows))
     by_severity = [_over_severity(group, keys) for group in material.measured]
-    if any(one.points for one in by_severity):
+    severities = sorted({point.x for one in by_severity for point in one.points})
+    caption = "By corruption: mean over the severities that were measured, with its 95 % interval."
+    if len(severities) > 1:
+        caption += (
+            " By severity: mean over corruptions; its whiskers are the mean of the single "
+            "intervals, wider than the mean's own."
+        )
         title = "Mean over corruptions, by severity"
         drawn.append(line_chart("corruption-severity", title, "severity", by_severity))
-    content = material.legend() + figure(
-        charts(drawn),
-        "Left: mean over the severities that were measured, with its 95 % interval. "
-        "Right: mean over corruptions; its whiskers are the mean of the single intervals, "
-        "wider than the mean's own.",
-        links,
-    )
+    elif severities:
+        caption = f"All at severity {severities[0]}, with 95 % intervals."
+    caption += counted(material.measured, means)
+    content = material.legend() + figure(charts(drawn), caption, links) if drawn else ""
     overall = [key for key in _OVERALL if key in keys]
-    content += _table(material, [*means, *overall]) + notes(doubts(material.measured, keys))
+    content += _table(material, [*means, *overall], "" if drawn else links)
+    content += notes(doubts(material.measured, keys))
     return Section("corruptions", "Corruptions", notes(missing) + content, missing)
 
 
@@ -73,11 +78,12 @@ def _over_severity(group: Group, keys: list[str]) -> Series:
     return replace(series_of(group), points=tuple(points))
 
 
-def _table(material: Material, keys: list[str]) -> str:
+def _table(material: Material, keys: list[str], links: str) -> str:
     headings = ["corruption", *(group.label for group in material.measured)]
+    counts = per_row(material.measured, keys)
     rows = [
         [
-            _name(key),
+            Cell(_name(key), below=counts[key]),
             *(
                 (figure_cell if key == "corruption/mce" else share_cell)(group.get(key))
                 for group in material.measured
@@ -88,4 +94,5 @@ def _table(material: Material, keys: list[str]) -> str:
     caption = "Accuracies in %, mean over severities, with 95 % intervals."
     if "corruption/mce" in keys:
         caption += " mCE: mean error relative to the baseline's, less is better."
-    return figure(table("Corruptions by methods", headings, rows), caption)
+    caption += counted(material.measured, keys)
+    return figure(table("Corruptions by methods", headings, rows), caption, links)

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from clarep.report.html.markup import DASH, Cell, figure, notes, paragraph, table
+from clarep.report.html.markup import DASH, Cell, fact_list, figure, notes, paragraph, table
 from clarep.report.html.material import Material, Section
 from clarep.report.html.runs import ReportRun
-from clarep.report.html.sections.setup import fact_list
 
 
 def cost_section(material: Material) -> Section:
@@ -15,7 +14,7 @@ def cost_section(material: Material) -> Section:
     )
     missing: tuple[str, ...] = ()
     if material.canon is None:
-        missing = (f"The cost of the canonical set: {material.canon_missing}",)
+        missing = (material.canon_missing,)
     else:
         content += _canonical_cost(material, material.canon.manifest.get("cost", {}))
     rows = [_row(run) for run in material.runs if run.config or run.evaluation]

@@ -40,7 +40,7 @@ def features_section(material: Material, teacher: TeacherOfSet) -> Section:
 def _of_teacher(material: Material, teacher: TeacherOfSet) -> tuple[str, tuple[str, ...]]:
     canon = material.canon
     if canon is None:
-        return "", (f"The teacher's features: {material.canon_missing}",)
+        return "", (material.canon_missing,)
     shown = canon.balanced(_MOST_POINTS)
     if len(shown) < _FEWEST:
         return "", (f"The teacher's features: {len(shown)} images are too few to lay out",)

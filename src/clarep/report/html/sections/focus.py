@@ -4,6 +4,7 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
+from clarep.report.html.counts import counted, per_row
 from clarep.report.html.figures import doubts, rows_of, share_cell
 from clarep.report.html.markup import DASH, Cell, figure, notes, picture, table
 from clarep.report.html.material import Material, Section
@@ -25,15 +26,19 @@ def focus_section(material: Material) -> Section:
     content = ""
     if keys:
         headings = ["energy inside the mask", *(group.label for group in material.measured)]
+        counts = per_row(material.measured, keys)
         rows = [
-            [_NAMES.get(key, key), *(share_cell(group.get(key)) for group in material.measured)]
+            [
+                Cell(_NAMES.get(key, key), below=counts[key]),
+                *(share_cell(group.get(key)) for group in material.measured),
+            ]
             for key in keys
         ]
         links = material.downloads.add("focus", rows_of(material.measured, keys))
         caption = (
             "Share of the saliency's energy on the object, in %, with 95 % intervals. A student "
             "that does not care where the object is reaches the mask's share of pixels."
-        )
+        ) + counted(material.measured, keys)
         content += figure(table("Focus by methods", headings, rows), caption, links)
         content += notes(doubts(material.measured, keys))
     pairs, lacking = _pairs(material)

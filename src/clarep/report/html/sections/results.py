@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from clarep.errors import UserError
+from clarep.report.html.counts import images_of, no_width
 from clarep.report.html.figures import doubts, figure_cell, rows_of, share_cell
-from clarep.report.html.markup import Cell, figure, notes, paragraph, table
+from clarep.report.html.markup import Cell, fact_list, figure, link, notes, paragraph, table
 from clarep.report.html.material import Material, Section
 from clarep.report.html.runs import Group
 from clarep.study.comparison import REFERENCE, compare
@@ -18,6 +19,10 @@ _MARKS = {"better": "▲ better", "worse": "▼ worse", "neither": "", "untested
 class _Column:
     key: str
     heading: Cell
+    anchor: str
+    """The section that shows more of it."""
+    meaning: str
+    """What its heading means, for who sees it for the first time."""
     percent: bool = True
 
 
@@ -48,8 +53,10 @@ def results_section(material: Material) -> Section:
             f" ▲ better and ▼ worse than {REFERENCE} at 5 %: paired bootstrap over images, "
             "Holm-corrected over the table; it cannot see what another seed would change."
         )
-    headings: list[str | Cell] = ["method", *(column.heading for column in columns)]
+    caption += " n: images of each seed." + no_width(material.measured, keys)
+    headings: list[str | Cell] = ["method", *(_heading(material, column) for column in columns)]
     body = figure(table("Methods by measures", headings, rows), caption, links)
+    body += fact_list({column.heading.text: column.meaning for column in columns})
     missing = _lacking(material, keys)
     remarks = (*doubts(material.measured, keys), *((why_not,) if why_not else ()), *missing)
     return Section("results", "Results", body + notes(remarks), missing)
@@ -57,17 +64,35 @@ def results_section(material: Material) -> Section:
 
 def _columns(material: Material) -> list[_Column]:
     """Choose the columns: every figure that was measured on any run, in a fixed order."""
-    chosen = [_Column("clean/accuracy", Cell("clean", below="%"))]
-    for key in middle_eps(material.keys("attack/pgd-linf/")):
-        eps = key.rsplit("=", 1)[-1]
-        chosen.append(_Column(key, Cell("PGD L∞", below=f"%, ε = {eps}/255")))
-    chosen += [
-        _Column("corruption/mean", Cell("corruptions", below="%, mean")),
-        _Column("background/mixed_rand", Cell("mixed_rand", below="%")),
-        _Column("background/gap", Cell("BG-gap", below="points, less is better")),
-        _Column("calibration/ece", Cell("ECE", below="less is better"), percent=False),
-    ]
+    backgrounds = "backgrounds"
+    chosen = [
+        _Column("clean/accuracy", Cell("clean", below="%"), "results",
+                "test images as they are"),
+        _Column("background/mixed_rand", Cell("mixed_rand", below="%"), backgrounds,
+                "the same objects on a background of a random class, which no longer helps"),
+        _Column("background/gap", Cell("BG-gap", below="points,\nless is better"), backgrounds,
+                "what is lost where the background is of a random instead of the object's class "
+                "(mixed_same minus mixed_rand): how much the student leans on backgrounds"),
+        *(
+            _Column(key, Cell("PGD L∞", below=f"%, ε = {eps_of(key):g}/255"), "attacks",
+                    "images changed on purpose by projected gradient descent, each pixel value by "
+                    "ε at most, so that the student errs")
+            for key in middle_eps(material.keys("attack/pgd-linf/"))
+        ),
+        _Column("corruption/mean", Cell("corruptions", below="%, mean"), "corruptions",
+                "images with noise, blur, weather or compression, mean over all kinds"),
+        _Column("calibration/ece", Cell("ECE", below="less is better"), "calibration",
+                "expected calibration error: how far confidence and accuracy lie apart, 0 to 1",
+                percent=False),
+    ]  # fmt: skip
     return [column for column in chosen if material.keys(column.key)]
+
+
+def _heading(material: Material, column: _Column) -> Cell:
+    """Return the heading as a link to its section, with the number of images."""
+    heading, images = column.heading, images_of(material.measured, [column.key])
+    linked = "" if column.anchor == "results" else link(column.anchor, heading.text)
+    return replace(heading, html=linked, below=f"{heading.below}\n{images}".strip())
 
 
 def middle_eps(keys: Sequence[str]) -> list[str]:

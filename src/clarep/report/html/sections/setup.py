@@ -7,7 +7,17 @@ from typing import Any
 
 from clarep.clarid.canonical_set import MANIFEST
 from clarep.engine.artefacts import sha256_file
-from clarep.report.html.markup import DASH, Cell, figure, notes, table
+from clarep.report.html.again import commands_of_another_seed
+from clarep.report.html.markup import (
+    DASH,
+    Cell,
+    commands,
+    fact_list,
+    figure,
+    notes,
+    paragraph,
+    table,
+)
 from clarep.report.html.material import Material, Section
 from clarep.report.html.runs import ReportRun
 
@@ -40,7 +50,7 @@ def setup_section(material: Material) -> Section:
         links,
     )
     missing = tuple(reason for run in material.runs for reason in run.missing)
-    missing += _seeds_missing(material)
+    content += _another_seed(material)
     content += _canonical_facts(material) + _versions(material) + _configurations(material)
     return Section("setup", "What was run", notes(missing) + content, missing)
 
@@ -96,16 +106,39 @@ def _hash(value: object) -> Cell:
     return Cell(value, html=f'<span class="hash" title="{escape(value)}">{short}…</span>')
 
 
-def _seeds_missing(material: Material) -> tuple[str, ...]:
-    single = [group for group in material.groups if len(group.runs) == 1]
-    if not single:
-        return ()
-    names = ", ".join(group.label for group in single)
-    return (
+def _another_seed(material: Material) -> str:
+    """Say what one seed cannot show, and the commands that add another."""
+    if not material.single:
+        return ""
+    names = ", ".join(group.label for group in material.single)
+    digest = _digest(material)
+    known = None if material.canon is None else material.canon.folder
+    pairs = [
+        commands_of_another_seed(run, known if digest and _fed_by(run, digest) else None)
+        for group in material.single
+        for run in group.runs
+    ]
+    lines = "\n\n".join(filter(None, pairs))
+    text = (
         f"One seed only: {names}. Their intervals come from the bootstrap over images and do not "
-        f"show how much another seed would change: `clarep distill --method {single[0].method} "
-        f"--train.seed {(single[0].runs[0].seed or 0) + 1} …`, then `clarep evaluate`, adds one",
+        "show how much another seed would change."
     )
+    if lines:
+        text += " These commands repeat them with another, in folders to give to clarep report too."
+    if "CANON" in lines:
+        text += " CANON stands for the folder of the run's own canonical set."
+    if "CLASSIFIER" in lines:
+        text += " CLASSIFIER stands for the run of the stronger student."
+    content = '<h3 id="another-seed">Another seed</h3>' + paragraph(text)
+    return content + (commands(lines) if lines else "")
+
+
+def _digest(material: Material) -> str:
+    return "" if material.canon is None else sha256_file(material.canon.folder / MANIFEST)
+
+
+def _fed_by(run: ReportRun, digest: str) -> bool:
+    return (run.config.get("canon") or {}).get("sha256") == digest
 
 
 def _canonical_facts(material: Material) -> str:
@@ -113,8 +146,8 @@ def _canonical_facts(material: Material) -> str:
     if material.canon is None:
         return ""
     config = material.canon.manifest["config"]
-    clarid, digest = config.get("clarid", {}), sha256_file(material.canon.folder / MANIFEST)
-    fed = [r.name for r in material.runs if (r.config.get("canon") or {}).get("sha256") == digest]
+    clarid, digest = config.get("clarid", {}), _digest(material)
+    fed = [run.name for run in material.runs if _fed_by(run, digest)]
     options = config.get("data_options", {})
     data = ", ".join(f"{key} {value}" for key, value in options.items() if value is not None)
     facts = {
@@ -128,14 +161,6 @@ def _canonical_facts(material: Material) -> str:
         "students of it": ", ".join(fed) or "none of these runs records this very manifest",
     }
     return "<h3>The canonical set shown here</h3>" + fact_list(facts)
-
-
-def fact_list(facts: Mapping[str, object]) -> str:
-    """Return names with what belongs to them."""
-    items = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items()
-    )
-    return f'<dl class="facts">{items}</dl>'
 
 
 def _versions(material: Material) -> str:
