@@ -36,6 +36,11 @@ def imagenet(tmp_path: Path) -> Path:
     return root
 
 
+def test_an_undivided_folder_says_how_a_divided_one_looks(flat: Path):
+    with pytest.raises(UserError, match="folders train/ and test/ in it, which hold"):
+        load_class_folders(flat, "test")
+
+
 def test_classes_and_images_are_sorted(flat: Path):
     data = load_class_folders(flat)
     assert data.class_names == ("cat", "dog")

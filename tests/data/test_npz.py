@@ -60,6 +60,13 @@ def test_an_undivided_archive_is_no_test_set(tmp_path: Path):
         load_npz(save(tmp_path, x=RGB, y=Y), "test")
 
 
+def test_an_undivided_file_says_how_a_divided_one_looks(tmp_path: Path):
+    np.savez(tmp_path / "a.npz", x=np.zeros((2, 4, 4), np.uint8), y=np.arange(2))
+    words = "a.npz is not divided .* x_test and y_test inside, or NAME_test.npz beside NAME_train"
+    with pytest.raises(UserError, match=words):
+        load_npz(tmp_path / "a.npz", "test")
+
+
 def test_a_file_for_each_split(tmp_path: Path):
     np.savez(tmp_path / "a_train.npz", x=RGB[:3], y=Y[:3])
     with pytest.raises(UserError, match="counts as 'train'"):

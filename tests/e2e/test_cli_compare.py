@@ -61,8 +61,9 @@ def test_json_measures_and_reference(runs, capsys):
     [
         (["v0", "nowhere"], "nowhere holds no trained student"),
         (["v0", "v0"], "both vanilla with seed 0"),
-        (["v0", "other"], "trained on other data (correlation: 0.9 there, 0.0 now)"),
+        (["v0", "other"], "trained on other data (correlation: 0.9 in v0, 0.0 in other)"),
         (["v0", "--measures", "clean/acuracy"], "unknown measure 'clean/acuracy': did you mean"),
+        (["v0", "--reference", "nope"], "unknown reference 'nope': valid are vanilla"),
         ([], "nothing to compare"),
     ],
 )

@@ -146,9 +146,81 @@ def test_boxed_images_have_backgrounds_too(capsys) -> None:
     assert "background/gap" in found
 
 
+def photographs(name: str, count: int = 40) -> None:
+    """A set of the student's classes without masks or boxes, divided by x_train and x_test."""
+    pixels = np.random.default_rng(0).integers(256, size=(count, 32, 32, 3)).astype(np.uint8)
+    labels, classes = np.arange(count) % 10, np.array(CLASS_NAMES)
+    half = {"x_train": pixels[::2], "y_train": labels[::2]}
+    half |= {"x_test": pixels[1::2], "y_test": labels[1::2]}
+    np.savez(name, **half, classes=classes)
+
+
+def trained_on(run: str, **options: object) -> None:
+    plain = asdict(DataConfig(**options))
+    Path(run, "student/config.json").write_text(json.dumps({"data_options": plain}))
+
+
+def told(capsys, kind: str) -> list[str]:
+    lines = capsys.readouterr().err.splitlines()
+    return [line for line in lines if line.startswith(f"clarep: {kind}: ")]
+
+
+def test_groups_of_the_default_list_that_do_not_apply_are_noted(run: str, capsys) -> None:
+    photographs("px.npz")
+    quick = "--corruptions fog --severities 1 --eps-255 1 --eps-l2 --attacks pgd --check-images 0"
+    assert evaluate(run, FEW, "--data px.npz", quick) == 0
+    (note,) = told(capsys, "note")
+    assert "backgrounds, focus, ood cannot be measured on px.npz/test" in note
+
+
+def test_a_students_own_training_data_are_warned_of(run: str, capsys) -> None:
+    photographs("px.npz")
+    trained_on(run, data="px.npz", split="train")
+    few = "--images 10 --groups clean"
+    where = str(Path("px.npz").resolve())
+    for given in ("--split train", f"--data {where} --split train --image-size 32"):
+        assert evaluate(run, few, given) == 0
+        (warning,) = told(capsys, "warning")
+        assert "--split train is what this student was trained on" in warning
+        assert Evaluation.load(Path("x/robustness")).config["on_training_data"] is True
+    assert evaluate(run, few) == 0
+    assert not told(capsys, "warning")
+    assert Evaluation.load(Path("x/robustness")).config["on_training_data"] is False
+    trained_on(run, data="px.npz", split="test")
+    assert evaluate(run, few) == 0
+    assert told(capsys, "warning")
+
+
+def test_other_settings_replace_an_evaluation_and_say_so(run: str, capsys) -> None:
+    few = "--images 20 --groups clean"
+    assert evaluate(run, few) == 0
+    assert evaluate(run, few) == 0
+    assert not told(capsys, "note")
+    assert evaluate(run, "--images 10 --groups clean") == 0
+    (note,) = told(capsys, "note")
+    assert "x/robustness holds an evaluation of other settings (images: 20 there, 10 now)" in note
+    assert Evaluation.load(Path("x/robustness"))["clean/accuracy"].images == 10
+
+
+def test_the_attacked_images_have_a_row_of_their_own_and_l2_its_unit(run: str, capsys) -> None:
+    options = "--groups clean attacks --eps-255 1 --eps-l2 8 --attacks pgd --pgd-steps 1"
+    assert evaluate(run, FEW, options, "--check-images 0") == 0
+    printed = capsys.readouterr()
+    assert "note: eps_l2 8 is room to change every value of a 3x32x32 image by 14%" in printed.err
+    rows = {line.split("  ")[0]: line.split() for line in printed.out.splitlines()}
+    assert rows["clean accuracy"][-1] == "20"
+    assert rows["clean, attacked images"][-1] == "10"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        ("x --data px.npz --groups backgrounds focus", "--groups backgrounds focus cannot be"),
+        ("x --data px.npz --groups ood", "ood needs images of none of the classes (--ood)"),
+        ("x --out afile", "afile is no folder: give --out a folder"),
+        ("x --reference other", "the reference tells apart 2 classes (a, b)"),
+        ("x --ood nope", "--ood nope: unknown data set 'nope'"),
+        ("x --baseline afile", "afile holds no evaluation"),
         ("nowhere", "there is no student at nowhere"),
         ("empty", "empty holds no student.safetensors"),
         ("x --groups atacks", "unknown group 'atacks'"),
@@ -165,6 +237,10 @@ def test_boxed_images_have_backgrounds_too(capsys) -> None:
 )
 def test_a_mistake_is_one_sentence(run: str, capsys, arguments: str, words: str) -> None:
     Path("empty").mkdir()
+    Path("afile").write_text("mine")
+    photographs("px.npz")
+    other = build_student(StudentInfo("resnet8", ("a", "b"), (3, 32, 32)))
+    save_student(other, Path("other/student.safetensors"))
     shutil.copytree("x", "broken")
     Path("broken/student/config.json").write_text("{")
     pixels, classes = np.zeros((20, 8, 8, 3), np.uint8), np.array(CLASS_NAMES)

@@ -55,8 +55,12 @@ def test_arrays_of_another_evaluation_are_refused(evaluation: Evaluation, tmp_pa
     evaluation.arrays["label"] = torch.ones(4)
     evaluation.save(tmp_path / "b")
     (tmp_path / "b" / ARRAYS_NAME).replace(tmp_path / "a" / ARRAYS_NAME)
-    with pytest.raises(UserError, match="its SHA-256 differs"):
+    with pytest.raises(UserError, match="its SHA-256 differs") as raised:
         Evaluation.load(tmp_path / "a")
+    assert str(raised.value).count("run clarep evaluate again") == 1
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match="file holds no evaluation"):
+        Evaluation.load(tmp_path / "file")
 
 
 @pytest.mark.parametrize("name", [EVALUATION_NAME, ARRAYS_NAME])

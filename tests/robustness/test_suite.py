@@ -16,7 +16,7 @@ from clarep.robustness.attacks.config import AttackConfig
 from clarep.robustness.corruptions import corrupt
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.suite import PARTS_NAME, SuiteRun, data_fingerprint, robustness_suite
-from clarep.robustness.suite_config import SuiteConfig, check_suite
+from clarep.robustness.suite_config import GROUPS, QUICK_ATTACKS, SuiteConfig, check_suite
 
 CONFIG = SuiteConfig(
     groups=("clean", "calibration", "backgrounds", "focus", "corruptions", "ood"),
@@ -182,10 +182,73 @@ def test_a_baseline_of_other_severities_is_refused_at_once(student, data, whole:
         SuiteRun(student, data, config, baseline=Evaluation.load(whole))
 
 
-def test_data_without_foregrounds_lack_those_groups(student) -> None:
-    config = dataclasses.replace(CONFIG, groups=("clean", "backgrounds", "focus"))
-    found = robustness_suite(student, load_garments("test"), config)
-    assert [one.key for one in found.measurements] == ["clean/accuracy"]
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        (("backgrounds", "focus"), "--groups backgrounds focus cannot .* and focus need masks"),
+        (("clean", "focus"), r"--groups focus cannot be measured on .* \(focus needs masks"),
+        (("ood",), "ood needs images of none of the classes"),
+        (("attacks",), "attacks needs a radius"),
+    ],
+)
+def test_groups_that_were_named_and_do_not_apply_are_refused(student, groups, words) -> None:
+    attack = AttackConfig(eps_255=(), eps_l2=(), cw=False)
+    config = dataclasses.replace(CONFIG, groups=groups, attack=attack)
+    with pytest.raises(UserError, match=words) as raised:
+        SuiteRun(student, load_garments("test"), config)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_groups_of_the_default_list_that_do_not_apply_are_left_out(student, data) -> None:
+    attack = dataclasses.replace(QUICK_ATTACKS, eps_255=(0.5,), eps_l2=(), check_images=0)
+    config = dataclasses.replace(
+        CONFIG, groups=GROUPS, attack=attack, attack_images=10, corruptions=("fog",)
+    )
+    run = SuiteRun(student, load_garments("test"), config)
+    assert run.left_out.startswith("backgrounds, focus, ood cannot be measured on garments")
+    assert run.left_out.endswith("and are left out")
+    groups = {key.split("/")[0] for key in (one.key for one in run.evaluation().measurements)}
+    assert groups == {"clean", "calibration", "attack", "corruption"}
+    assert SuiteRun(student, data, config).left_out == ""
+
+
+def test_a_folder_that_is_a_file_is_refused_before_anything_is_measured(
+    student, data, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "deep" / "er"):
+        with pytest.raises(UserError, match="file is no folder: give --out a folder"):
+            SuiteRun(student, data, CONFIG, folder=folder)
+    assert (tmp_path / "file").read_text() == "mine"
+    SuiteRun(student, data, CONFIG, folder=tmp_path / "new" / "deep")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_reference_of_other_classes_or_size_is_refused_by_its_name(student, data) -> None:
+    few = build_student(StudentInfo("resnet8", CLASS_NAMES[:9], (3, 32, 32)))
+    with pytest.raises(UserError, match=r"the reference tells apart 9 classes \(.* --reference"):
+        SuiteRun(student, data, CONFIG, reference=few)
+    large = build_student(StudentInfo("resnet8", CLASS_NAMES, (3, 64, 64)))
+    with pytest.raises(UserError, match=r"the reference takes images of 64x64 .* --reference"):
+        SuiteRun(student, data, CONFIG, reference=large)
+
+
+def test_what_a_finished_evaluation_was_measured_with_is_told_apart(
+    student, data, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, groups=("clean",))
+    assert SuiteRun(student, data, config).replaced() == ""
+    run = SuiteRun(student, data, config, folder=tmp_path, described={"run": "x"})
+    assert run.replaced() == ""
+    run.evaluation()
+    again = SuiteRun(student, data, config, folder=tmp_path, described={"run": "moved"})
+    assert again.replaced() == ""
+    other = dataclasses.replace(config, images=10)
+    found = SuiteRun(student, data, other, folder=tmp_path).replaced()
+    assert found == "images: 20 there, 10 now"
+    ood = {"grey": load_garments("test")}
+    found = SuiteRun(student, data, config, folder=tmp_path, ood=ood).replaced()
+    assert found == 'grey: null there, "garments/test" now'
 
 
 def test_a_student_of_other_classes_or_another_size_is_refused(data) -> None:

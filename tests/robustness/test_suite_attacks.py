@@ -1,6 +1,7 @@
 """The suite's attacks: radii that build on one another, worst cases, doubts, medians."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from clarep.robustness.attacks.config import AttackConfig
 from clarep.robustness.attacks.threat import Threat
 from clarep.robustness.evaluation import Evaluation, Measurement, mean_of
 from clarep.robustness.suite import SuiteRun, robustness_suite
+from clarep.robustness.suite_bench import BACKWARD
 from clarep.robustness.suite_config import SuiteConfig
 from clarep.robustness.suite_joint import doubted, worst_cases
+from clarep.study.comparison import DEFAULT_MEASURES
 
 SIDE = 4
 LEVELS = np.linspace(0.15, 0.85, 40)  # mean grey of the images; the classes meet at 0.5
@@ -116,8 +119,46 @@ def test_a_reference_enters_the_checks_alone(data, tmp_path: Path) -> None:
     robustness_suite(Grey(), data, CONFIG, folder=tmp_path)
     run = SuiteRun(Grey(), data, CONFIG, folder=tmp_path, reference=Grey())
     start = next(run.steps())
-    checks = sum(part.passes for part in run.parts if "check" in part.name)
-    assert start.total - start.done == checks
+    checks = [part for part in run.parts if "check" in part.name]
+    assert len(checks) == 2
+    assert start.total - start.done == sum(part.expected() for part in checks)
+
+
+def test_the_attacked_images_have_a_clean_accuracy_of_their_own(data) -> None:
+    attack = dataclasses.replace(CONFIG.attack, eps_255=(0.0, 20.0), check_images=0)
+    config = dataclasses.replace(CONFIG, groups=("clean", "attacks"), attack=attack)
+    config = dataclasses.replace(config, attack_images=10)
+    found = robustness_suite(Grey(), data, config)
+    assert found["clean/accuracy"].images == 40
+    one = found["attack/clean"]
+    assert one.images == 10
+    assert one.interval[0] <= one.value <= one.interval[1]
+    at_zero = found.arrays["attack/pgd-linf/eps_255=0"]
+    assert torch.equal(found.arrays["attack/clean"], at_zero)
+    index = found.arrays["attack/index"]
+    clean = found.arrays["clean/accuracy"][torch.argsort(found.arrays["index"])]
+    assert torch.equal(found.arrays["attack/clean"], clean[index])
+    assert not any("attack/clean".startswith(name.rstrip("*")) for name in DEFAULT_MEASURES)
+
+
+def test_progress_skips_what_broken_images_spare_and_counts_what_is_done(data) -> None:
+    """Few images withstand 80/255: later parts must not be counted as if all did."""
+    run = SuiteRun(Grey(), data, CONFIG)
+    steps = list(run.steps())
+    assert steps[0].done == 40  # which are right as they are is asked before all else
+    assert steps[0].new == 0
+    assert len({step.total for step in steps}) == 1
+    assert steps[-1].done == steps[-1].total
+    for before, after in itertools.pairwise(steps):
+        assert after.done - before.done == after.new
+        assert 0 <= after.skipped <= after.new
+    worked = 40 + sum(step.new - step.skipped for step in steps)
+    passes = sum(run.evaluation().config["cost"]["forward_passes"].values())
+    assert passes <= worked <= BACKWARD * passes
+    assert worked < steps[-1].total
+    rung = next(part for part in run.parts if part.name == "attacks/linf-eps_255=80")
+    right = run._measured["attacks/linf-eps_255=40"].arrays["attack/pgd-linf/eps_255=40"]
+    assert rung.expected() == BACKWARD * (5 + 5) * int(right.sum()) < rung.passes
 
 
 def test_the_worst_case_counts_autoattack_and_smaller_radii(data) -> None:

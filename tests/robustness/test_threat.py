@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 
 from clarep.errors import UserError
 from clarep.robustness.attacks.config import AttackConfig, check_attacks
-from clarep.robustness.attacks.threat import Threat, steepest, unit_note
+from clarep.robustness.attacks.threat import Threat, l2_unit_note, steepest, unit_note
 
 SHAPE = (3, 32, 32)
 TOLERANCE = 1e-6
@@ -135,6 +135,16 @@ def test_large_radii_get_a_note_on_their_unit():
     assert "50% of its range" in unit_note(128.0)
     assert "0-255" in unit_note(128.0)
     assert "0.03 of the range 0-1 is 7.65" in unit_note(0.03)
+
+
+def test_an_l2_radius_in_steps_of_255_is_noted_by_the_size_of_the_image():
+    shape = (3, 32, 32)
+    assert l2_unit_note(1.0, shape) == l2_unit_note(2.0, shape) == l2_unit_note(0.0, shape) == ""
+    found = l2_unit_note(8.0, shape)
+    assert "eps_l2 8 is room to change every value of a 3x32x32 image by 14%" in found
+    assert "not steps of 1/255" in found
+    assert l2_unit_note(8.0, (3, 224, 224)) == ""  # the same share of a larger image is longer
+    assert l2_unit_note(56.0, (3, 224, 224)) != ""
 
 
 @pytest.mark.parametrize(

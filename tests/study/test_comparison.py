@@ -126,11 +126,15 @@ def test_variants_of_one_method_are_rows_of_their_own(make_run):
 def test_what_cannot_be_compared_is_said(make_run, tmp_path):
     first = make_run("vanilla")
     cases = {
-        "trained on other data .correlation: 0.9 there, 0.5 now": make_run("a", correlation=0.5),
-        "not measured alike .correlation: 0.0 there, 0.5 now": make_run("b", test_correlation=0.5),
-        "official corruption files: false there, true now": make_run("d", official="CIFAR-10-C"),
+        "trained on other data .correlation: 0.9 in .*vanilla-0, 0.5 in .*a-0": make_run(
+            "a", correlation=0.5
+        ),
+        "not measured alike .correlation: 0.0 in .*-0, 0.5 in .*b-0": make_run(
+            "b", test_correlation=0.5
+        ),
+        "official corruption files: false in .*, true in": make_run("d", official="CIFAR-10-C"),
         "on other test images": make_run("c", labels=torch.zeros(400, dtype=torch.long)),
-        "both vanilla but differ .epochs: 3 there, 5 now": make_run("vanilla", 1, epochs=5),
+        "both vanilla but differ .epochs: 3 in .*, 5 in": make_run("vanilla", 1, epochs=5),
     }
     for words, run in cases.items():
         with pytest.raises(UserError, match=words) as raised:
@@ -140,6 +144,15 @@ def test_what_cannot_be_compared_is_said(make_run, tmp_path):
         compare(load([first, first]))
     with pytest.raises(UserError, match="nothing to compare"):
         compare([])
+
+
+def test_a_reference_that_was_named_must_be_there(make_run):
+    runs = load([make_run("kd"), make_run("rkd")])
+    with pytest.raises(UserError, match="unknown reference 'nope': valid are kd, rkd"):
+        compare(runs, reference="nope")
+    with pytest.raises(UserError, match="unknown reference 'vanilla'"):
+        compare(runs, reference="vanilla")
+    assert compare(runs).reference is None
 
 
 def test_an_incomplete_run_says_what_is_missing(make_run, tmp_path):

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from clarep.report.comparison import comparison_json, comparison_table, write_comparison
-from clarep.study.comparison import DEFAULT_MEASURES, REFERENCE, compare
+from clarep.study.comparison import DEFAULT_MEASURES, compare
 from clarep.study.runs import read_run
 
 
@@ -23,8 +23,9 @@ class Compare:
     """Folders of runs, each with student/ and robustness/."""
     measures: tuple[str, ...] = DEFAULT_MEASURES
     """Columns: names of measures, or patterns such as corruption/*/mean."""
-    reference: str = REFERENCE
-    """Method that the others are compared with."""
+    reference: str | None = None
+    """Method, or name in a recipe, that the others are compared with; without it, vanilla where
+    there is such a run."""
     out: Path | None = None
     """Folder for table.md, table.csv and table.json."""
     json: bool = False

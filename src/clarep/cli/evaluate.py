@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from clarep.cli.shared import note
+from clarep.cli.shared import note, warn
 from clarep.cli.tested import Tested, foreign_student, load_any_split, own_student
 from clarep.data.labelled import LabelledImages
 from clarep.distill.foreign_students import is_foreign
@@ -18,7 +18,7 @@ from clarep.distill.students import load_student
 from clarep.engine.progress import progress
 from clarep.errors import UserError, unknown_name
 from clarep.report.tables import plain_table
-from clarep.robustness.attacks.threat import unit_note
+from clarep.robustness.attacks.threat import l2_unit_note, unit_note
 from clarep.robustness.evaluation import Evaluation, Measurement
 from clarep.robustness.suite import SuiteRun
 from clarep.robustness.suite_beyond import BEYOND
@@ -26,6 +26,7 @@ from clarep.robustness.suite_config import SuiteConfig
 
 _SHOWN = (
     (r"clean/accuracy", "clean accuracy"),
+    (r"attack/clean", "clean, attacked images"),
     (r"attack/pgd-(.*)", "PGD {}"),
     (r"attack/autoattack-(.*)", "AutoAttack {}"),
     (r"attack/worst-(.*)", "worst attack {}"),
@@ -105,23 +106,36 @@ class Evaluate:
             official_corruptions=self.official_corruptions,
             beyond=beyond,
         )
-        if tested.note:
-            note(tested.note)
-        self._note_units()
+        self._tell(tested, suite)
         steps = suite.steps()
         start = next(steps)
         with progress("evaluate", "passes", start.total, start.done) as advance:
             for step in steps:
-                advance(step.new)
+                advance(step.new, skipped=step.skipped)
         self._print(suite.evaluation(), tested.out)
 
-    def _note_units(self) -> None:
-        """Say so where a radius looks as if another unit were meant."""
-        attack = self.suite.attack
-        if "attacks" in self.suite.groups:
-            for eps_255 in dict.fromkeys((*attack.eps_255, *attack.autoattack_eps_255)):
-                if text := unit_note(eps_255):
-                    note(text)
+    def _tell(self, tested: Tested, suite: SuiteRun) -> None:
+        """Say on stderr what is otherwise than one may expect, before anything is measured."""
+        if tested.warning:
+            warn(tested.warning)
+        replaced = suite.replaced()
+        if replaced:
+            replaced = (
+                f"{tested.out} holds an evaluation of other settings ({replaced}), which this one "
+                "replaces: what was measured with other settings is measured again"
+            )
+        for text in (tested.note, suite.left_out, replaced, *self._unit_notes(tested.student)):
+            if text:
+                note(text)
+
+    def _unit_notes(self, student: Student) -> list[str]:
+        """Return what to say where a radius looks as if another unit were meant."""
+        attack, shape = self.suite.attack, student.info.image_shape
+        if "attacks" not in self.suite.groups:
+            return []
+        linf = dict.fromkeys((*attack.eps_255, *attack.autoattack_eps_255))
+        l2 = dict.fromkeys(attack.eps_l2)
+        return [*map(unit_note, linf), *(l2_unit_note(eps_l2, shape) for eps_l2 in l2)]
 
     def _tested(self) -> Tested:
         """Load student and test data."""
@@ -143,14 +157,17 @@ class Evaluate:
         return {name: None if path is None else str(path) for name, path in others.items()}
 
     def _ood(self, student: Student) -> dict[str, LabelledImages]:
-        """Read the sets of other images; raises UserError for one of another size."""
+        """Read the sets of other images; raises UserError, also for one of another size."""
         sets: dict[str, LabelledImages] = {}
         _, height, width = student.info.image_shape
         for given in self.ood:
             name = re.sub(r"[^\w.-]+", "_", Path(given).stem) or "set"
             if name in sets:
                 raise UserError(f"two sets of --ood are called {name}: rename one of them")
-            data = load_any_split(given, height)
+            try:
+                data = load_any_split(given, height)
+            except UserError as error:
+                raise UserError(f"--ood {given}: {error}") from error
             shape = data.read(0).shape
             if shape[:2] != (height, width):
                 raise UserError(

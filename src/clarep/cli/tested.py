@@ -28,6 +28,8 @@ class Tested:
     """Of its evaluation's configuration."""
     note: str = ""
     """What is otherwise than one may expect."""
+    warning: str = ""
+    """Why the figures should not be trusted."""
 
 
 def own_student(given_path: str, given: dict[str, Any], out: Path | None) -> Tested:
@@ -38,16 +40,33 @@ def own_student(given_path: str, given: dict[str, Any], out: Path | None) -> Tes
     file = student_path(given_path)
     student = load_student(file)
     trained = _trained_on(file)
-    if "data" in given and trained is not None and given["data"] != trained.data:
-        trained = None  # options of other data do not apply
-    options = replace(DataConfig() if trained is None else trained, **given)
-    described = {"run": _home(file).name, "student_file_sha256": sha256_file(file)}
+    # Options of other data do not apply.
+    is_other = "data" in given and trained is not None and given["data"] != trained.data
+    options = replace(DataConfig() if trained is None or is_other else trained, **given)
+    seen = trained is not None and _images_of(options) == _images_of(trained)
+    described = {
+        "run": _home(file).name,
+        "student_file_sha256": sha256_file(file),
+        "on_training_data": None if trained is None else seen,
+    }
+    warning = (
+        f"{options.data} --split {options.split} is what this student was trained on: its figures "
+        "there are not those on new images, so give the split, or --data, that was held out"
+    )
     return Tested(
         student,
         load_test_data(options),
         _home(file) / "robustness" if out is None else out,
         described | _data_options(options),
+        warning=warning if seen else "",
     )
+
+
+def _images_of(options: DataConfig) -> DataConfig:
+    """Return the options by which a set's images are told: paths resolved, whatever the size."""
+    path = Path(options.data).expanduser()
+    data = str(path.resolve()) if path.exists() else options.data
+    return replace(options, data=data, image_size=None)
 
 
 def foreign_student(

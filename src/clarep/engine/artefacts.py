@@ -22,6 +22,8 @@ class Progressed:
     """Of them, stored since the last report."""
     total: int
     """Units in all."""
+    skipped: int = 0
+    """Of the new ones, those that turned out to need no work: they do not count for the rate."""
 
 
 @contextmanager
@@ -92,16 +94,21 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def first_difference(stored: dict[str, Any], given: dict[str, Any]) -> str:
-    """Name the first option that differs, as "option: stored there, given now"; empty if none."""
+def first_difference(
+    stored: dict[str, Any], given: dict[str, Any], places: tuple[str, str] = ("there", "now")
+) -> str:
+    """Name the first option that differs, as "option: stored there, given now"; empty if none.
+
+    places: the words behind the two values, such as "in x" and "in y" of two runs.
+    """
     for key in [*given, *stored]:
         before, now = stored.get(key), given.get(key)
         if isinstance(before, dict) and isinstance(now, dict):
-            inner = first_difference(before, now)
+            inner = first_difference(before, now, places)
             if inner:
                 return inner
         elif before != now:
-            return f"{key}: {_short(before)} there, {_short(now)} now"
+            return f"{key}: {_short(before)} {places[0]}, {_short(now)} {places[1]}"
     return ""
 
 

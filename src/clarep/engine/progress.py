@@ -6,14 +6,17 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 
 class Advance(Protocol):
     """What `progress` yields."""
 
-    def __call__(self, count: int, note: str = "") -> None:
-        """Say that `count` more units are done; note, such as a loss, is shown behind the rate."""
+    def __call__(self, count: int, note: str = "", skipped: int = 0) -> None:
+        """Say that `count` more units are done; note, such as a loss, is shown behind the rate.
+
+        skipped: of these units, those that took no work: they do not count for the rate.
+        """
 
 
 def announce(text: str) -> None:
@@ -45,33 +48,41 @@ def _bar(
         TextColumn(what),
         BarColumn(),
         TextColumn(f"{{task.completed}}/{{task.total}} {unit}  {{task.fields[rate]}}"),
-        TimeRemainingColumn() if even else TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}") if even else TimeElapsedColumn(),
     )
-    started, new = time.perf_counter(), 0
+    started, new, worked = time.perf_counter(), 0, 0
     with Progress(*columns, console=console) as bars:
-        task = bars.add_task(what, total=total, completed=done, rate="")
+        task = bars.add_task(what, total=total, completed=done, rate="", left="")
 
-        def advance(count: int, note: str = "") -> None:
-            nonlocal new
-            new += count
-            rate = f"{new / max(time.perf_counter() - started, 1e-9):.2f} {unit}/s" if even else ""
-            bars.update(task, advance=count, rate=f"{rate}  {note}")
+        def advance(count: int, note: str = "", skipped: int = 0) -> None:
+            nonlocal new, worked
+            new, worked = new + count, worked + count - skipped
+            rate = worked / max(time.perf_counter() - started, 1e-9)
+            shown = f"{rate:.2f} {unit}/s" if even else ""
+            left = _seconds_left(total - done - new, rate)
+            bars.update(task, advance=count, rate=f"{shown}  {note}", left=left)
 
         yield advance
+
+
+def _seconds_left(units: int, rate: float) -> str:
+    return f"{units / rate:.0f} s left" if rate else ""
 
 
 def _lines(
     console: Console, what: str, unit: str, total: int, done: int, *, even: bool
 ) -> Iterator[Advance]:
-    started, new = time.perf_counter(), 0
+    started, new, worked = time.perf_counter(), 0, 0
 
-    def advance(count: int, note: str = "") -> None:
-        nonlocal new
-        new += count
+    def advance(count: int, note: str = "", skipped: int = 0) -> None:
+        nonlocal new, worked
+        new, worked = new + count, worked + count - skipped
         spent = max(time.perf_counter() - started, 1e-9)
-        rate = new / spent
-        left = f", {(total - done - new) / rate:.0f} s left" if rate else ""
-        pace = f"{rate:.2f} {unit}/s{left}" if even else f"{spent:.0f} s so far"
+        rate = worked / spent
+        left = _seconds_left(total - done - new, rate)
+        pace = (
+            f"{rate:.2f} {unit}/s{', ' if left else ''}{left}" if even else f"{spent:.0f} s so far"
+        )
         text = f"{what}: {done + new}/{total} {unit}, {pace}"
         text += f", {note}" if note else ""
         console.print(text, highlight=False, soft_wrap=True)

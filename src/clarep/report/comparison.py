@@ -13,6 +13,7 @@ _NONE = "\N{EN DASH}"
 _MARKS = {"better": " ▲", "worse": " ▼", "neither": "", "untested": f" {_NONE}"}
 _NAMES = {
     "clean/accuracy": "clean",
+    "attack/clean": "clean, attacked",
     "corruption/mean": "corruptions",
     "corruption/mce": "mCE",
     "background/mixed_rand": "mixed_rand",

@@ -23,9 +23,12 @@ from clarep.robustness.attacks.masking import masking_reasons
 from clarep.robustness.attacks.standard import auto_attack
 from clarep.robustness.attacks.threat import Norm, Threat
 from clarep.robustness.evaluation import Measured, Measurement, mean_of
-from clarep.robustness.subject import as_float, fingerprint
+from clarep.robustness.subject import as_float, fingerprint, right_at
 from clarep.robustness.suite_bench import BACKWARD, PARTS_NAME, Bench, Part
 
+CLEAN = "attack/clean"
+"""Key of the accuracy of the attacked images as they are: where every curve begins."""
+CLEAN_PART = "attacks/clean"
 CHECK = "check/"
 """Key of the measurement, of a part alone, that holds what the checks of a norm found."""
 _NORMS: tuple[Norm, ...] = ("linf", "l2")
@@ -50,7 +53,7 @@ def attack_parts(bench: Bench) -> list[Part]:
         parts.append(_cw_part(bench, indices))
     for eps_255 in sorted(set(config.autoattack_eps_255)):
         parts.append(_autoattack_part(bench, indices, Threat.of_eps_255(eps_255)))
-    return parts
+    return [_clean_part(bench, indices), *parts] if parts else []
 
 
 def configured(bench: Bench, norm: Norm) -> list[Threat]:
@@ -80,6 +83,23 @@ def _attacked(
     return images, torch.from_numpy(bench.data.labels[indices])
 
 
+def _clean_part(bench: Bench, indices: NDArray[np.int64]) -> Part:
+    """Return the part that measures the attacked images as they are."""
+
+    def measure() -> Measured:
+        right = right_at(bench.subject, bench.data, indices)
+        return [mean_of(CLEAN, right)], {CLEAN: right, "attack/index": torch.from_numpy(indices)}
+
+    settings = {"attack_images": bench.config.attack_images}
+    return Part(CLEAN_PART, len(indices), settings, measure)
+
+
+def _still_right(bench: Bench, key: str, images: int) -> int:
+    """Return how many of `images` may be attacked: all, or those right in a part before."""
+    right = bench.arrays.get(key, bench.arrays.get(CLEAN))
+    return images if right is None else int(right[:images].sum())
+
+
 def _settings(bench: Bench, ladder: list[Threat]) -> dict[str, Any]:
     options = asdict(bench.config.attack)
     attack = {key: value for key, value in options.items() if key not in _OF_OTHER_PARTS}
@@ -90,11 +110,11 @@ def _settings(bench: Bench, ladder: list[Threat]) -> dict[str, Any]:
     }
 
 
-def _steps(norm: Norm, config: AttackConfig) -> int:
-    """Return the gradients that all attacks of a norm take of an image that withstands."""
+def _steps(norm: Norm, config: AttackConfig) -> dict[str, int]:
+    """Return the gradients that each attack of a norm takes of an image that withstands."""
     apgd_steps = config.apgd_steps * config.apgd_restarts
     pgd_steps = config.pgd_steps * config.pgd_restarts
-    return sum(pgd_steps if name == "pgd" else apgd_steps for name in attacks_on(norm, config))
+    return {name: pgd_steps if name == "pgd" else apgd_steps for name in attacks_on(norm, config)}
 
 
 def _threat_part(bench: Bench, indices: NDArray[np.int64], ladder: list[Threat]) -> Part:
@@ -112,10 +132,18 @@ def _threat_part(bench: Bench, indices: NDArray[np.int64], ladder: list[Threat])
         measurements = [mean_of(key, right) for key, right in arrays.items()]
         return measurements, arrays | {"attack/index": torch.from_numpy(indices)}
 
-    # Fewer are left on every rung.
-    passes = BACKWARD * _steps(threat.norm, config) * len(indices) // len(ladder)
+    steps = _steps(threat.norm, config)
+
+    def outlook() -> int:
+        found = 0
+        for name, count in steps.items():
+            known = [key for at in ladder[:-1] if (key := key_of(name, at)) in bench.arrays]
+            found += count * _still_right(bench, known[-1] if known else CLEAN, len(indices))
+        return BACKWARD * found
+
+    passes = BACKWARD * sum(steps.values()) * len(indices)
     name = f"attacks/{threat.norm}-{threat.setting}"
-    return Part(name, passes, _settings(bench, ladder), measure)
+    return Part(name, passes, _settings(bench, ladder), measure, outlook)
 
 
 def _check_part(bench: Bench, indices: NDArray[np.int64], ladder: list[Threat]) -> Part:
@@ -143,8 +171,17 @@ def _check_part(bench: Bench, indices: NDArray[np.int64], ladder: list[Threat]) 
     }
     # Five times the steps of three starts, on the half that is still right.
     checked = min(config.check_images, len(indices))
-    passes = BACKWARD * 15 * _steps(norm, config) * checked // 2
-    return Part(f"attacks/check-{norm}", passes, settings, measure)
+    each = BACKWARD * 15 * sum(_steps(norm, config).values())
+
+    def outlook() -> int:
+        half = each * _still_right(bench, CLEAN, checked) // 2
+        keys = {at: key_of(WORST, at) for at in ladder}
+        if not set(keys.values()) <= bench.arrays.keys():
+            return half
+        at = threat_to_check({at: {WORST: bench.arrays[key].bool()} for at, key in keys.items()})
+        return 0 if at is None else min(half, each * _still_right(bench, keys[at], checked))
+
+    return Part(f"attacks/check-{norm}", each * checked // 2, settings, measure, outlook)
 
 
 def _autoattack_part(bench: Bench, indices: NDArray[np.int64], threat: Threat) -> Part:
@@ -168,8 +205,12 @@ def _autoattack_part(bench: Bench, indices: NDArray[np.int64], threat: Threat) -
         return [measured], {key: right, "attack/index": torch.from_numpy(indices)}
 
     settings = {"attack_images": bench.config.attack_images, "batch_size": config.batch_size}
+
+    def outlook() -> int:
+        return _AUTOATTACK_PASSES * _still_right(bench, CLEAN, len(indices))
+
     passes = _AUTOATTACK_PASSES * len(indices)
-    return Part(f"attacks/autoattack-{threat.setting}", passes, settings, measure)
+    return Part(f"attacks/autoattack-{threat.setting}", passes, settings, measure, outlook)
 
 
 def _cw_part(bench: Bench, indices: NDArray[np.int64]) -> Part:
@@ -198,8 +239,12 @@ def _cw_part(bench: Bench, indices: NDArray[np.int64]) -> Part:
         "cw_searches": config.cw_searches,
         "batch_size": config.batch_size,
     }
-    passes = BACKWARD * config.cw_steps * config.cw_searches * len(indices)
-    return Part("attacks/cw-l2", passes, settings, measure)
+    each = BACKWARD * config.cw_steps * config.cw_searches
+
+    def outlook() -> int:
+        return each * _still_right(bench, CLEAN, len(indices))
+
+    return Part("attacks/cw-l2", each * len(indices), settings, measure, outlook)
 
 
 def _median(key: str, values: Float[Tensor, " batch"]) -> Measurement:

@@ -94,7 +94,9 @@ class Evaluation:
                 for entry in content["measurements"]
             ]
             return cls(content["config"], measurements, load_file(folder / ARRAYS_NAME))
-        except FileNotFoundError as error:
+        except UserError:
+            raise
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise UserError(
                 f"{folder} holds no evaluation (no {Path(error.filename).name}): "
                 "give a folder that clarep evaluate wrote"

@@ -6,11 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from clarep.data.labelled import LabelledImages
 from clarep.distill.student import Student
-from clarep.distill.students import check_classes
 from clarep.engine.artefacts import (
     Progressed,
     as_read,
@@ -20,15 +17,22 @@ from clarep.engine.artefacts import (
 )
 from clarep.engine.cost import peak_memory_mb
 from clarep.errors import UserError
-from clarep.robustness.corruptions import Baseline, baseline_of, mean_corruption_error
-from clarep.robustness.corruptions.official import OfficialSets, load_official_sets
+from clarep.robustness.attack_parts import CLEAN_PART
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.subject import data_fingerprint, fingerprint, under_test
-from clarep.robustness.suite_bench import PARTS_NAME, Bench, Part
+from clarep.robustness.suite_bench import BACKWARD, PARTS_NAME, Bench, Part
 from clarep.robustness.suite_beyond import load_beyond
+from clarep.robustness.suite_checks import (
+    check_fit,
+    check_folder,
+    check_groups,
+    check_reference,
+    official_sets,
+    scale_of,
+)
 from clarep.robustness.suite_config import SuiteConfig, check_suite
 from clarep.robustness.suite_joint import joined
-from clarep.robustness.suite_parts import all_parts
+from clarep.robustness.suite_parts import beyond_parts, parts_of_groups
 
 
 class SuiteRun:
@@ -71,25 +75,29 @@ class SuiteRun:
             beyond: name of BEYOND -> where that natural test set lies.
 
         Raises:
-            UserError: if the student does not fit the data or a set beyond them, for a setting
-                out of range, and for what the sets' readers refuse.
+            UserError: if the student or the reference does not fit the data or a set beyond
+                them, for a setting out of range, for groups that were named and cannot be
+                measured on these data, for a folder that cannot be written in, and for what the
+                sets' readers refuse.
         """
         self.config = SuiteConfig() if config is None else config
         check_suite(self.config)
-        for one in (student, reference):
-            if one is not None:
-                check_fit(one, data)
+        if folder is not None:
+            check_folder(folder)
+        check_fit(student, data)
+        if reference is not None:
+            check_reference(reference, data)
         self.student, self.folder, self.described = student, folder, described or {}
         sha256 = fingerprint(student)
         official = official_corruptions if "corruptions" in self.config.groups else None
-        scale = None if baseline is None else _baseline(baseline, self.config, official)
+        scale = None if baseline is None else scale_of(baseline, self.config, official)
         self._bench = Bench(
             data,
             self.config,
             reference=reference,
             baseline=scale,
             ood=dict(ood or {}),
-            official=None if official is None else _official(official, self.config, data),
+            official=None if official is None else official_sets(official, self.config, data),
             beyond=load_beyond(beyond or {}, student, data),
             student_sha256=sha256,
             folder=folder,
@@ -97,6 +105,7 @@ class SuiteRun:
         self._sets = {
             "official_corruptions": None if official is None else str(official),
             "beyond": {name: str(path) for name, path in (beyond or {}).items()},
+            "ood": {name: images.name for name, images in (ood or {}).items()},
         }
         self._common = {
             "student_sha256": sha256,
@@ -104,15 +113,21 @@ class SuiteRun:
             "seed": self.config.seed,
             "clarep": versions()["clarep"],
         }
-        self.parts = all_parts(self._bench)
+        grouped = parts_of_groups(self._bench)
+        lacking = [name for name, parts in grouped.items() if not parts]
+        self.left_out = check_groups(self.config, lacking, data)
+        """Which groups of the default list these data have nothing for, and why; or empty."""
+        self.parts = [part for parts in grouped.values() for part in parts]
+        self.parts += beyond_parts(self._bench)
         self._measured: dict[str, Evaluation] = {}
 
     def steps(self) -> Iterator[Progressed]:
         """Measure what is not stored yet, yielding at the start and after each part.
 
-        The unit is about one forward pass of one image.
+        The unit is about one forward pass of one image. `total` is what would be taken if the
+        images that are right as they are withstood all attacks; what a broken one spares the
+        parts after it counts as skipped. To know which are right, that part comes first of all.
         """
-        total = sum(part.passes for part in self.parts)
         if self.folder is not None:
             for part in self.parts:
                 remove_left_temporaries(self._part_folder(part))
@@ -121,15 +136,23 @@ class SuiteRun:
             }
         for found in self._measured.values():
             self._bench.arrays |= found.arrays
-        done = sum(part.passes for part in self.parts if part.name in self._measured)
-        yield Progressed(done, 0, total)
         with under_test(self.student) as subject:
             self._bench.subject = subject
             for part in self.parts:
-                if part.name not in self._measured:
+                if part.name == CLEAN_PART and part.name not in self._measured:
                     self._measure(part)
-                    done += part.passes
-                    yield Progressed(done, part.passes, total)
+            total, left = sum(part.expected() for part in self.parts), self._passes_left()
+            yield Progressed(total - left, 0, total)
+            for part in self.parts:
+                if part.name not in self._measured:
+                    before, worked = left, self._measure(part)
+                    left = self._passes_left()
+                    new = before - left
+                    yield Progressed(total - left, new, total, skipped=new - worked)
+
+    def _passes_left(self) -> int:
+        """Return what the parts that are not measured will take, with what is known by now."""
+        return sum(part.expected() for part in self.parts if part.name not in self._measured)
 
     def _part_folder(self, part: Part) -> Path:
         assert self.folder is not None
@@ -148,13 +171,15 @@ class SuiteRun:
         kept = {key: value for key, value in found.config.items() if key != "cost"}
         return found if not first_difference(kept, self._config_of(part)) else None
 
-    def _measure(self, part: Part) -> None:
-        subject = self._bench.subject
+    def _measure(self, part: Part) -> int:
+        """Measure and store a part; return the passes that it took, in the unit of `steps`."""
+        subject, expected = self._bench.subject, part.expected()
         passes, started = subject.passes, time.perf_counter()
         measurements, arrays = part.measure()
+        forward = subject.passes - passes
         cost = {
             "seconds": round(time.perf_counter() - started, 3),
-            "forward_passes": subject.passes - passes,
+            "forward_passes": forward,
             "peak_memory_mb": peak_memory_mb(),
         }
         found = Evaluation(self._config_of(part) | {"cost": cost}, measurements, arrays)
@@ -162,6 +187,30 @@ class SuiteRun:
             found.save(self._part_folder(part))
         self._measured[part.name] = found
         self._bench.arrays |= arrays
+        # An attack may have broken images half-way; nearly all of its passes go back, too.
+        return expected if part.outlook is None else min(expected, BACKWARD * forward)
+
+    def replaced(self) -> str:
+        """Name the first setting in which a finished evaluation in the folder differs.
+
+        As `first_difference` words it; empty if there is none, or none differs.
+        """
+        if self.folder is None:
+            return ""
+        try:
+            stored = Evaluation.load(self.folder).config
+        except UserError:
+            return ""
+        # Keys that another version did not write are no settings, nor is a run's own name.
+        both = {key: now for key, now in self._settings().items() if key in stored}
+        both.pop("run", None)
+        return first_difference({key: stored[key] for key in both}, both)
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what the evaluation's figures follow from, as JSON values."""
+        suite = {"suite": asdict(self.config)}
+        # The images' hash comes last: options of the suite change it too, and say more.
+        return as_read(self.described | self._sets | suite | self._common)
 
     def evaluation(self) -> Evaluation:
         """Return the evaluation of all parts, measuring what is missing, and store it."""
@@ -175,14 +224,7 @@ class SuiteRun:
         )
         costs = {part.name: self._measured[part.name].config["cost"] for part in self.parts}
         evaluation = Evaluation(
-            config=self.described
-            | self._sets
-            | self._common
-            | {
-                "suite": as_read(asdict(self.config)),
-                "versions": versions(),
-                "cost": _summed(self.parts, costs),
-            },
+            config=self._settings() | {"versions": versions(), "cost": _summed(self.parts, costs)},
             measurements=measurements,
             arrays=arrays,
         )
@@ -226,51 +268,6 @@ def robustness_suite(
         if report is not None:
             report(step)
     return run.evaluation()
-
-
-def check_fit(student: Student, data: LabelledImages) -> None:
-    """Raise UserError unless the student's classes and image shape are the data's."""
-    check_classes(student, data.class_names)
-    height, width, channels = data.read(0).shape
-    given, wanted = (channels, height, width), student.info.image_shape
-    if given != wanted:
-        raise UserError(
-            f"the student takes images of {wanted[2]}x{wanted[1]} with {wanted[0]} channels and "
-            f"{data.name} holds {width}x{height} with {channels}: give --image-size {wanted[1]}, "
-            "or the data that it was trained on"
-        )
-
-
-def _official(folder: Path, config: SuiteConfig, data: LabelledImages) -> OfficialSets:
-    return load_official_sets(folder, config.corruptions, config.severities, data)
-
-
-def _baseline(
-    evaluation: Evaluation, config: SuiteConfig, official: Path | None
-) -> Baseline | None:
-    """Return what corruption errors are divided by.
-
-    Raises UserError now for a baseline that would only be refused after all is measured.
-    """
-    if "corruptions" not in config.groups:
-        return None
-    there = evaluation.config.get("suite", {}).get("severities")
-    if there != list(config.severities):
-        raise UserError(
-            f"the baseline was measured at the severities {there} and this student would be at "
-            f"{list(config.severities)}: give both the same --severities"
-        )
-    was_official = evaluation.config.get("official_corruptions") is not None
-    if was_official != (official is not None):
-        ways = ("generated corruptions", "official files")
-        raise UserError(
-            f"the baseline was measured on {ways[was_official]} and this student would be on "
-            f"{ways[not was_official]}: give both the same --official-corruptions, or neither"
-        )
-    baseline = baseline_of(evaluation, str(evaluation.config.get("run", "the baseline")))
-    one_right = torch.ones(1, 1, dtype=torch.bool)
-    mean_corruption_error({name: one_right for name in config.corruptions}, baseline)
-    return baseline
 
 
 def _summed(parts: Sequence[Part], costs: dict[str, dict[str, Any]]) -> dict[str, Any]:

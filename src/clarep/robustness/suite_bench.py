@@ -33,11 +33,18 @@ class Part:
     name: str
     """Its folder under parts/."""
     passes: int
-    """About what it costs, in forward passes of one image: for the progress."""
+    """About what it costs at most, in forward passes of one image: for the progress."""
     settings: dict[str, Any]
     """All that its figures depend on beside the student, the data and the seed."""
     measure: Callable[[], Measured]
     """Measures it."""
+    outlook: Callable[[], int] | None = None
+    """Of attacks: what it will cost by what is measured by now, since broken images are left
+    alone; None where nothing changes `passes`."""
+
+    def expected(self) -> int:
+        """Return what it will cost, in forward passes of one image: at most `passes`."""
+        return self.passes if self.outlook is None else min(self.passes, self.outlook())
 
 
 class Bench:

@@ -177,7 +177,9 @@ _PARTS: dict[str, Callable[[Bench], list[Part]]] = {
 }
 
 
-def all_parts(bench: Bench) -> list[Part]:
-    """Return the parts of the groups and sets asked for, in the order of measuring."""
-    groups = (make for name, make in _PARTS.items() if name in bench.config.groups)
-    return [part for make in (*groups, beyond_parts) for part in make(bench)]
+def parts_of_groups(bench: Bench) -> dict[str, list[Part]]:
+    """Return the parts of each group asked for, in the order of measuring.
+
+    A group is empty where the data, or the settings, have nothing to measure for it.
+    """
+    return {name: make(bench) for name, make in _PARTS.items() if name in bench.config.groups}

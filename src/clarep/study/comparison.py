@@ -99,7 +99,7 @@ class Comparison:
 def compare(
     runs: Sequence[StudiedRun],
     measures: Sequence[str] | None = None,
-    reference: str = REFERENCE,
+    reference: str | None = None,
     resamples: int = RESAMPLES,
 ) -> Comparison:
     """Compare runs with each other.
@@ -107,20 +107,24 @@ def compare(
     Args:
         runs: read by `read_run`; those of one name are averaged over their seeds.
         measures: keys or patterns such as corruption/*/mean; DEFAULT_MEASURES by default.
-        reference: name that the others are compared with, if there is a run of that name.
+        reference: name that the others are compared with; None takes REFERENCE, if there is a
+            run of that name.
         resamples: of the paired bootstrap.
 
     The test asks whether these students would differ on other images of the same kind; it
     does not see what another training seed would change, which the interval over seeds shows.
 
     Raises:
-        UserError: if there is no run, runs are not comparable, or no measure has such a name.
+        UserError: if there is no run, runs are not comparable, or no measure or no run has such
+            a name.
     """
     if not runs:
         raise UserError("there is nothing to compare: give at least one run folder")
     groups = group_runs(runs)
     keys = _choose(runs, measures)
-    present = reference if reference in groups else None
+    if reference is not None and reference not in groups:
+        raise unknown_name("reference", reference, groups)
+    present = reference or (REFERENCE if REFERENCE in groups else None)
     cells = {key: _column(key, groups, present, resamples) for key in keys}
     cells, tests = _correct(cells)
     rows = tuple(

@@ -20,8 +20,9 @@ STUDY_NAME = "study.json"
 
 _SETTINGS = ("method", "student", "layer", "data_options", "train", "canon", "teacher_sha256")
 """Of student/config.json: what runs that are averaged have in common, but for the seed."""
-_TEST = ("data", "seed", "suite")
-"""Of an evaluation's configuration: what runs that are compared have in common."""
+_TEST = ("seed", "suite", "data")
+"""Of an evaluation's configuration: what runs that are compared have in common; what can be told
+in words comes before the hash of the images."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,9 @@ def group_runs(runs: Sequence[StudiedRun]) -> dict[str, list[StudiedRun]]:
 
 def _check_comparable(first: StudiedRun, run: StudiedRun) -> None:
     """Raise UserError unless both learned from the same data and met the same test."""
+    places = (f"in {first.folder}", f"in {run.folder}")
     data = [{key: r.config.get(key) for key in ("data", "data_options")} for r in (first, run)]
-    if difference := first_difference(*data):
+    if difference := first_difference(data[0], data[1], places):
         raise UserError(
             f"{first.folder} and {run.folder} were trained on other data ({difference}): "
             "compare runs of the same training data"
@@ -96,7 +98,7 @@ def _check_comparable(first: StudiedRun, run: StudiedRun) -> None:
         | {"official corruption files": config.get("official_corruptions") is not None}
         for config in configs
     ]
-    if difference := first_difference(*tests):
+    if difference := first_difference(tests[0], tests[1], places):
         raise UserError(
             f"{first.folder} and {run.folder} were not measured alike ({difference}): "
             "evaluate both with the same test data and settings"
@@ -111,7 +113,8 @@ def _check_comparable(first: StudiedRun, run: StudiedRun) -> None:
 
 def _check_same_method(other: StudiedRun, run: StudiedRun) -> None:
     """Raise UserError unless the runs, of one name, differ in their seed and in nothing else."""
-    if difference := first_difference(_settings(other), _settings(run)):
+    places = (f"in {other.folder}", f"in {run.folder}")
+    if difference := first_difference(_settings(other), _settings(run), places):
         raise UserError(
             f"{other.folder} and {run.folder} are both {run.name} but differ ({difference}): "
             "seeds of one setting are averaged, so compare one setting of it, or give each a "

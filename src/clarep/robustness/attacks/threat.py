@@ -15,6 +15,9 @@ NORMS: tuple[Norm, ...] = ("linf", "l2")
 SMALL_EPS_255 = 0.1
 LARGE_EPS_255 = 64
 """Outside these, whoever means shares of [0, 1] or counts pixels is told the unit."""
+LARGE_L2_SHARE = 0.05
+"""Above this root mean square change of a value, whoever gives an L2 radius in steps of 1/255 is
+told the unit: 2.8 for 32x32 with 3 channels, where 0.5 is usual, and 19 for 224x224."""
 _ROUNDS = 32  # of the L2 projection; it ends by itself after three or so
 
 
@@ -167,6 +170,20 @@ def unit_note(eps_255: float) -> str:
     return (
         f"eps_255 {eps_255:g} changes a pixel by {eps_255 / 255:.0%} of its range: "
         "units of 0-255 are meant, and 8 is usual"
+    )
+
+
+def l2_unit_note(eps_l2: float, image_shape: tuple[int, ...]) -> str:
+    """Return a sentence on the unit where a legal eps_l2 is oddly large for the shape, else ''."""
+    # A length grows with the root of the number of values, as the L2 diameter does.
+    share = eps_l2 / math.sqrt(math.prod(image_shape))
+    if share <= LARGE_L2_SHARE:
+        return ""
+    shape = "x".join(str(size) for size in image_shape)
+    return (
+        f"eps_l2 {eps_l2:g} is room to change every value of a {shape} image by {share:.0%} of "
+        "its range: a length in units of pixels in [0, 1] is meant, not steps of 1/255, and 0.5 "
+        "is usual at 32x32"
     )
 
 
