@@ -162,6 +162,15 @@ def test_an_existing_set_that_does_not_fit(out, write_recipe):
         Study(with_top(other, top), out)
 
 
+def test_measures_that_the_data_have_nothing_for_are_refused_before_training(
+    tmp_path, write_recipe
+):
+    path = write_recipe(groups='["clean", "focus"]')
+    with pytest.raises(UserError, match=r"focus cannot be measured on .*needs masks or boxes"):
+        Study(load_recipe(path), tmp_path / "out")
+    assert Study(load_recipe(write_recipe("whole")), tmp_path / "out").left_out == ""
+
+
 def test_guidance_only_wants_guidance(tmp_path, write_recipe):
     path = write_recipe(steps="2\nguidance = 1.0")
     with pytest.raises(UserError, match="guidance-only decodes with a guidance above 1"):

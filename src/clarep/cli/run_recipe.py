@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from clarep.cli.shared import note
 from clarep.engine.progress import progress
 from clarep.errors import UserError
 from clarep.report.comparison import comparison_table, write_comparison
@@ -35,8 +36,9 @@ class RunRecipe:
     def run(self) -> None:
         """Plan, build what is missing, compare, report."""
         path = find_recipe(self.recipe)
-        study = Study(load_recipe(path), self.out)
+        recipe = load_recipe(path)
         try:
+            study = Study(recipe, self.out)
             print_plan(study)
         except UserError as mistake:  # of a value that only shows beside data and teacher
             raise UserError(f"{path}: {mistake}") from mistake
@@ -56,6 +58,8 @@ def print_plan(study: Study) -> None:
     for job in study.jobs:
         state = "build" if job in missing else "exists"
         print(f"  {state:7}{job.kind:14}{job.name:32}{job.folder}")
+    if study.left_out:
+        note(study.left_out)
 
 
 def build_missing(study: Study) -> None:

@@ -13,6 +13,7 @@ from clarep.distill.student import StudentInfo
 from clarep.distill.students import build_student
 from clarep.engine.artefacts import Progressed
 from clarep.errors import UserError
+from clarep.robustness.suite import SuiteRun
 from clarep.study.comparison import REFERENCE
 from clarep.study.recipe import Recipe, Variant
 from clarep.study.sets import SetSettings, new_set, settings_of
@@ -56,6 +57,7 @@ class Study:
         jobs: all of them, done or not.
         runs: folder of every run, with the variant that it is of.
         canonical: folder of the set that the report shows, None if no method needs one.
+        left_out: which measures the test data have nothing for, and why; or empty.
 
     Raises:
         UserError: for data, a teacher, or an existing canonical set that cannot be had or do
@@ -68,6 +70,7 @@ class Study:
         self.jobs: list[Job] = []
         self.runs: dict[Path, Variant] = {}
         self.canonical: Path | None = None
+        self.left_out = ""
         self._check_students()
         self._add_all()
 
@@ -82,7 +85,7 @@ class Study:
         return load_teacher(self.recipe.teacher, self.recipe.teacher_options)
 
     def _check_students(self) -> None:
-        """Raise UserError for what would only fail after hours: test data, architectures."""
+        """Raise UserError for what would only fail after hours: test data, students, measures."""
         names, test = self.data.class_names, load_data(self.recipe.test)
         if test.class_names != names:
             raise UserError(
@@ -91,7 +94,8 @@ class Study:
             )
         channels, height, width = self.data.images([0]).shape[1:]
         for name, layer in dict.fromkeys((v.student, v.layer) for v in self.recipe.variants):
-            build_student(StudentInfo(name, names, (channels, height, width)), layer)
+            student = build_student(StudentInfo(name, names, (channels, height, width)), layer)
+            self.left_out = SuiteRun(student, test, self.recipe.evaluate).left_out
 
     def _add_all(self) -> None:
         sets = {variant.name: self._add_set(variant) for variant in self.recipe.variants}
