@@ -4,8 +4,8 @@
 
 Each candidate is trained for the same CPU seconds of one thread, its half cosine ending with them,
 from one seed. Losses are EDM's weighted ones with sigma_data = 0.5 whatever the network's own, so
-that they can be compared; samples are measured by a classifier trained on real images. Writes
-OUT/comparison.json and OUT/comparison.png. What came of it stands in docs/teachers/cifar10.md.
+that they can be compared; samples are measured by a classifier trained on real images
+(`clarep distill --method vanilla --data ...`). Writes OUT/comparison.json and OUT/comparison.png.
 """
 
 import json
