@@ -160,6 +160,7 @@ def test_first3_guides_three_channels_and_leaves_the_fourth_as_given_the_class(
 @torch.no_grad()
 @pytest.mark.parametrize("tap", TAPS)
 def test_features_are_what_a_hook_sees_and_the_pass_stops_there(pipeline, teacher, tap):
+    teacher.taps()  # the first call runs the whole network
     x, sigma, x_t, t = noisy(pipeline)
     labels, seen = torch.tensor([3, 7]), []
     handle = pipeline.transformer.get_submodule(tap).register_forward_hook(

@@ -338,6 +338,7 @@ def test_a_run_of_ddim_is_the_pipelines(pipelines, teachers, version, guidance):
 @pytest.mark.parametrize("tap", TAPS)
 def test_features_are_what_a_hook_sees_and_the_pass_stops_there(pipelines, teachers, tap):
     pipeline, teacher = pipelines["1.5"], teachers["1.5"]
+    teacher.taps()  # the first call runs the whole network
     x, sigma, x_t, t = noisy(pipeline)
     seen = []
     handle = pipeline.unet.get_submodule(tap).register_forward_hook(
