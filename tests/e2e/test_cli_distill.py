@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from clarep.cli.bench_distill import BenchDistill
+from clarep.cli.distill import Distill
 from clarep.cli.main import main
-from clarep.data.load import DataConfig
+from clarep.data.load import DataConfig, load_data
 from clarep.distill.students import load_student
 from clarep.distill.train_config import DistillConfig
 from clarep.errors import UserError
@@ -158,3 +159,10 @@ def test_benchmark(home, capsys):
     assert json.loads(capsys.readouterr().out)["config"]["canonical_images"] == 30
     with pytest.raises(UserError, match=r"--train\.epochs 0"):
         BenchDistill(train=DistillConfig(epochs=0)).run()
+
+
+def test_students_on_backdrops_learn_where_a_scene_comes_with_its_class():
+    assert Distill()._data().correlation == 0.9
+    assert Distill(data=DataConfig(correlation=0.0))._data().correlation == 0.0
+    assert Distill(data=DataConfig(data="garments", correlation=0.9))._data().correlation == 0.0
+    load_data(Distill(data=DataConfig(data="garments", correlation=0.9))._data())  # not refused

@@ -1,7 +1,7 @@
 """`clarep distill`: train a student by CaDistill or one of its rivals."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ from clarep.data.load import DataConfig, load_data
 from clarep.distill.run_checks import method_named
 from clarep.distill.students import load_student
 from clarep.distill.train import STUDENT_FILE, StudentRun
-from clarep.distill.train_config import DistillConfig, check_distill
+from clarep.distill.train_config import STUDENT_DATA, DistillConfig, check_distill
 from clarep.distill.train_student import walk
 from clarep.errors import UserError
 from clarep.teachers.options import TeacherOptions
@@ -28,8 +28,10 @@ class Distill:
     Under accelerate launch -m clarep.cli.main distill ... or torchrun, on many processes.
     """
 
-    data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
-    """What to train on."""
+    data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: STUDENT_DATA
+    )
+    """What to train on; backdrops by default nine in ten with their class's own scene."""
     train: DistillConfig = field(default_factory=DistillConfig)
     """How to train."""
     method: str = "cadistill"
@@ -59,13 +61,13 @@ class Distill:
 
     def run(self) -> None:
         """Train to the end, then write the picked student."""
-        spec = method_named(self.method)
+        data, spec = self._data(), method_named(self.method)
         check_distill(spec.configured(self.train))
         canonical = None
         if self.canon is not None and spec.canonical_kind:
             canonical = CanonicalSet.load(self.canon)
         run = StudentRun(
-            load_data(self.data),
+            load_data(data),
             self.out / "student",
             method=self.method,
             student=self.student,
@@ -74,12 +76,18 @@ class Distill:
             canonical=canonical,
             teacher=self._teacher(),
             classifier=None if self.classifier is None else load_student(self.classifier),
-            data_options=describe("", self.data)["data_options"],
+            data_options=describe("", data)["data_options"],
         )
         walk(run)
         done = run.finish()
         if run.is_main:
             self._print(done)
+
+    def _data(self) -> DataConfig:
+        """Return what to train on; the default correlation is of backdrops alone."""
+        if self.data.data != "backdrops" and self.data.correlation == STUDENT_DATA.correlation:
+            return replace(self.data, correlation=DataConfig.correlation)
+        return self.data
 
     def _teacher(self) -> Teacher | None:
         if self.teacher is not None:

@@ -3,9 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from clarep.data.load import DataConfig
 from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
 from clarep.teachers.checks import require, require_counts, require_positive, require_share
+
+STUDENT_DATA = DataConfig(correlation=0.9)
+"""What students learn from unless told otherwise: a regime that can tell, since where a
+background says nothing of the class none misleads."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from clarep.data.load import DataConfig
-from clarep.distill.train_config import DistillConfig
+from clarep.distill.train_config import STUDENT_DATA, DistillConfig
 from clarep.report.html.runs import ReportRun
 from clarep.robustness.suite_config import SuiteConfig
 
@@ -37,7 +36,7 @@ def commands_of_another_seed(run: ReportRun, canon: Path | None) -> str:
         distill += ["--canon", "CANON" if canon is None else str(canon)]
     if config.get("classifier_sha256"):
         distill += ["--classifier", "CLASSIFIER"]
-    distill += _options(config.get("data_options"), DataConfig())
+    distill += _options(config.get("data_options"), STUDENT_DATA)
     distill += _options(config.get("train"), DistillConfig(), "train.")
     distill += ["--train.seed", str(seed), "--out", out]
     evaluate = ["clarep", "evaluate", out]
