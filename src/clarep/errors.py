@@ -17,3 +17,9 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return UserError(f"unknown {kind} '{name}': {hint}valid are {', '.join(names)}")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a library's message, at most 200 characters, or its type."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

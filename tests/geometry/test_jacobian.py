@@ -255,6 +255,18 @@ def test_probe_falls_back_to_two_reverse_passes():
     assert_close(Jacobian(_NoForwardMode.apply, x, engine).matmat(V), want, 1e-5)
 
 
+class _Wordless(_NoForwardMode):
+    @staticmethod
+    def jvp(ctx, tangent):
+        raise NotImplementedError
+
+
+def test_a_failure_without_a_message_is_named_by_its_type():
+    engine, findings = probe_engine(_Wordless.apply, point())
+    assert engine == "double_backward"
+    assert findings["forward"] == "NotImplementedError"
+
+
 def test_probe_falls_back_to_finite_differences():
     engine, findings = probe_engine(_NoSecondBackward.apply, point())
     assert engine == "finite_difference"

@@ -166,7 +166,7 @@ def test_a_network_of_zeros_is_the_gaussian_denoiser(tmp_path):
 def test_the_condition_is_one_hot_and_the_null_label_all_zeros(teacher):
     cond = teacher.condition(torch.tensor([2, 0, 3]))
     assert cond.tolist() == [[0, 0, 1], [1, 0, 0], [0, 0, 0]]
-    assert (teacher.null_label, teacher.num_classes, teacher.label_dropout) == (3, 3, 0.0)
+    assert (teacher.null_label, teacher.num_classes) == (3, 3)
     assert teacher.class_names == ("0", "1", "2")
 
 
@@ -283,12 +283,12 @@ REFUSED = {
     "filter": ("EDMPrecond", dict(resample_filter=[1, 2, 1]), "has resample_filter [1, 2, 1]"),
     "no classes": ("EDMPrecond", dict(label_dim=0), "without classes (label_dim 0): give a cond"),
     "unknown argument": ("EDMPrecond", dict(depth=3), "has an argument 'depth', which clarep does"),
-    "of another column": ("VEPrecond", dict(sigma_data=1), "has an argument 'sigma_data'"),
+    "a baseline": ("VEPrecond", {}, "unknown preconditioning 'VEPrecond'"),
     "type": ("EDMPrecond", dict(num_blocks="4"), "num_blocks 4 is no whole number from 1 up"),
     "no list": ("EDMPrecond", dict(channel_mult=2), "channel_mult 2 is no list"),
     "sizes": ("EDMPrecond", dict(channel_mult=[1] * 5), "8 cannot be halved 4 times"),
     "too narrow": ("EDMPrecond", dict(model_channels=3), "describes no network that clarep"),
-    "range": ("VEPrecond", dict(sigma_min=2, sigma_max=1), "sigma_min 2 and sigma_max 1 are no"),
+    "range": ("EDMPrecond", dict(sigma_min=2, sigma_max=1), "sigma_min 2 and sigma_max 1 are no"),
     "sigma_data": ("EDMPrecond", dict(sigma_data=0), "sigma_data 0 is no finite number above 0"),
     "number": ("EDMPrecond", dict(sigma_data="1"), "sigma_data 1 is no number"),
 }

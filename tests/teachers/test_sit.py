@@ -399,7 +399,9 @@ def test_without_a_null_class_there_is_no_guidance(sit_path, vae_path):
     assert teacher.num_classes == 6
     x, sigma, labels = noisy()
     teacher.denoiser(labels, 1.0)(x, sigma)
-    with pytest.raises(UserError, match=r"has no null class.*its 6 classes alone.*--guidance 1"):
+    with pytest.raises(
+        UserError, match=r"has no null class.*its 6 label embeddings are taken.*--guidance 1"
+    ):
         teacher.denoiser(labels, 3.0)
 
 

@@ -474,7 +474,7 @@ def test_identify_on_photographs(uvit_path, photographs, tmp_path, capsys):
 def test_without_a_null_class_there_is_no_guidance(uvit_path):
     """The published models of pixels have none: labels were never dropped."""
     teacher = load_teacher(f"uvit:{uvit_path}?heads=2&num_classes=4")
-    words = r"no null class, which guidance.*its 4 classes alone; give guidance 1"
+    words = r"no null class, which guidance.*all its 4 label embeddings.*--guidance 1"
     with pytest.raises(UserError, match=words):
         Clarid(teacher, k=4, steps=1)
     with pytest.raises(UserError, match=words):

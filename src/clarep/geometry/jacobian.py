@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from clarep.errors import UserError
+from clarep.errors import UserError, first_line
 
 Engine = Literal["forward", "double_backward", "finite_difference"]
 ENGINES: tuple[Engine, ...] = ("forward", "double_backward", "finite_difference")
@@ -189,7 +189,7 @@ def probe_engine(
             if engine == "double_backward" or error == 0:
                 error = max(error, Jacobian(function, x, "finite_difference").adjoint_error())
         except (RuntimeError, NotImplementedError) as failure:
-            findings[engine] = str(failure).strip().splitlines()[0]
+            findings[engine] = first_line(failure)
             continue
         findings[engine] = f"adjoint error {error:.1e}"
         if error < _ADJOINT_TOLERANCE[engine]:

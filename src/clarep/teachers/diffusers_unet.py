@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from clarep.engine.extras import require_extra
@@ -54,7 +54,6 @@ class DiffusersUNetTeacher(ForeignTeacher):
         class_names: tuple[str, ...],
         has_null: bool,
     ) -> None:
-        self._has_null = has_null
         super().__init__(
             unet,
             schedule,
@@ -65,16 +64,8 @@ class DiffusersUNetTeacher(ForeignTeacher):
             tap_modules={
                 name: module for name, module in unet.named_modules() if _TAP.fullmatch(name)
             },
+            has_null=has_null,
         )
-
-    def condition(self, labels: Int64[Tensor, " batch"]) -> Tensor:
-        if not self._has_null and (labels == self.null_label).any():
-            raise UserError(
-                f"this teacher has no null class: all its {self.num_classes} label embeddings are "
-                "taken for classes; use guidance 1 and the conditional branch (--guidance 1), or, "
-                "if the last embedding stands for no class, name the others with --class-names"
-            )
-        return super().condition(labels)
 
     def run(
         self, x: Float[Tensor, "batch c h w"], time: Float[Tensor, " batch"], cond: Tensor

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from clarep.engine.extras import require_extra
 from clarep.errors import UserError
-from clarep.sampling.ode import Denoiser
 from clarep.teachers.hub import checkpoint_folder
 from clarep.teachers.latent import LatentTeacher, image_shape_of
 from clarep.teachers.options import (
@@ -87,23 +86,21 @@ class DiTTeacher(LatentTeacher):
         output: Tensor = self.network(x, time, cond, return_dict=False)[0]
         return output[:, : x.shape[1]]  # the others are the learned variance, which no ODE needs
 
-    def denoiser(self, labels: Int64[Tensor, " batch"], guidance: float = 1.0) -> Denoiser:
-        """Return the denoiser, guided in all channels, or in three as the authors' code does.
+    def guide(
+        self,
+        null: Float[Tensor, "batch c h w"],
+        given: Float[Tensor, "batch c h w"],
+        guidance: float,
+    ) -> Float[Tensor, "batch c h w"]:
+        """Return the guided estimate, in all channels, or in three as the authors' code does.
 
         There (`forward_with_cfg` of facebookresearch/DiT) the other channels stay as they are
         given the class.
         """
-        if guidance == 1.0 or self.options.guided_channels == "all":
-            return super().denoiser(labels, guidance)
-        no_class = self.condition(torch.full_like(labels, self.null_label))
-        both = torch.cat([no_class, self.condition(labels)])
-
-        def guided(x: Tensor, sigma: Tensor) -> Tensor:
-            null, given = self.denoise(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
-            first = null[:, :3] + guidance * (given[:, :3] - null[:, :3])
-            return torch.cat([first, given[:, 3:]], dim=1)
-
-        return guided
+        guided = super().guide(null, given, guidance)
+        if self.options.guided_channels == "all":
+            return guided
+        return torch.cat([guided[:, :3], given[:, 3:]], dim=1)
 
 
 def load_dit(place: str, options: TeacherOptions) -> DiTTeacher:

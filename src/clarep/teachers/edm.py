@@ -46,7 +46,6 @@ class EDMTeacher(ForeignTeacher):
             default_tap=f"dec.{coarsest}x{coarsest}_in1",
             tap_modules=network.blocks(),
         )
-        self.label_dropout = spec.label_dropout
 
     def condition(self, labels: Int64[Tensor, " batch"]) -> Float[Tensor, "batch classes"]:
         one_hot = F.one_hot(labels.to(self.device), self.num_classes + 1)

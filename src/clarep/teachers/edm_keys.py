@@ -16,11 +16,12 @@ from torch import Tensor
 
 from clarep.errors import UserError, unknown_name
 from clarep.teachers.edm_net import DhariwalShape, DhariwalUNet, EDMUNet, SongShape, SongUNet
-from clarep.teachers.edm_precond import EDM, VE, VP, Preconditioning
+from clarep.teachers.edm_precond import EDM
 
 METADATA_KEY = "edm"
-_PRECONDS: dict[str, type[Preconditioning]] = {"EDMPrecond": EDM, "VPPrecond": VP, "VEPrecond": VE}
-_DEFAULT_MODEL = {"EDMPrecond": "DhariwalUNet", "VPPrecond": "SongUNet", "VEPrecond": "SongUNet"}
+_PRECOND = "EDMPrecond"
+_SCALING = ("sigma_min", "sigma_max", "sigma_data")
+_DEFAULT_MODEL = "DhariwalUNet"
 _SHAPES: dict[str, type[DhariwalShape]] = {"SongUNet": SongShape, "DhariwalUNet": DhariwalShape}
 _TRAINING_ONLY = ("use_fp16", "dropout", "label_dropout", "augment_dim")
 _LISTS = ("channel_mult", "attn_resolutions")
@@ -39,10 +40,8 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
 class EDMSpec:
     """A network of EDM without its weights."""
 
-    precond: Preconditioning
+    precond: EDM
     shape: DhariwalShape
-    label_dropout: float
-    """Share of labels dropped in training; 0 means that the null label is untrained."""
 
 
 def read_spec(class_name: str, init_kwargs: Mapping[str, Any], path: Path) -> EDMSpec:
@@ -52,22 +51,22 @@ def read_spec(class_name: str, init_kwargs: Mapping[str, Any], path: Path) -> ED
         UserError: for another preconditioning, model or option than those supported, a network
             without classes, or arguments that are missing or of another type; it names `path`.
     """
-    if class_name not in _PRECONDS:
-        raise UserError(f"{path}: {unknown_name('preconditioning', class_name, _PRECONDS)}")
+    if class_name != _PRECOND:
+        raise UserError(f"{path}: {unknown_name('preconditioning', class_name, [_PRECOND])}")
     given = dict(init_kwargs)
-    model = str(given.pop("model_type", _DEFAULT_MODEL[class_name]))
+    model = str(given.pop("model_type", _DEFAULT_MODEL))
     if model not in _SHAPES:
         raise UserError(f"{path}: {unknown_name('model_type', model, _SHAPES)}")
-    kind, shape_kind = _PRECONDS[class_name], _SHAPES[model]
-    training, scaling = _taken(given, _TRAINING_ONLY), _taken(given, kind.arguments)
+    shape_kind = _SHAPES[model]
+    _taken(given, _TRAINING_ONLY)
+    scaling = _taken(given, _SCALING)
     _check_arguments(given, [field.name for field in fields(shape_kind)], path)
     try:
         shape = shape_kind(**{name: _field(name, value) for name, value in given.items()})
         _check_shape(shape)
         return EDMSpec(
-            precond=kind(**{name: _number(name, value) for name, value in scaling.items()}),
+            precond=EDM(**{name: _number(name, value) for name, value in scaling.items()}),
             shape=shape,
-            label_dropout=float(training.get("label_dropout", 0)),
         )
     except (TypeError, ValueError) as error:
         raise _no_network(path, error) from error
@@ -189,10 +188,10 @@ def _whole(name: str, value: Any) -> int:
     return value
 
 
-def _number(name: str, value: Any) -> Any:
+def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{name} {value} is no number")
-    return value if name == "M" else float(value)
+    return float(value)
 
 
 def _check_shape(shape: DhariwalShape) -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from clarep.engine.tensors import sha256_state
+from clarep.errors import UserError
 from clarep.teachers.options import (
     TeacherOptions,
     check_device,
@@ -41,13 +42,14 @@ class ForeignTeacher(Teacher):
         default_tap: str,
         tap_modules: Mapping[str, nn.Module],
         image_shape: tuple[int, int, int] | None = None,
-        null_label: int | None = None,
+        has_null: bool = True,
     ) -> None:
         """Take a network as its checkpoint has it, in any dtype.
 
         tap_modules: the modules that can be tapped, by their names in the network.
         image_shape: for a latent model; a pixel model's is its latent's.
-        null_label: the number of classes, unless given.
+        has_null: whether the label after the last class stands for no class; without one it is
+            refused, and so is guidance.
         """
         self.options = options
         self.device = check_device(options.device)
@@ -55,7 +57,7 @@ class ForeignTeacher(Teacher):
         self.parametrisation = parametrisation
         self.latent_shape, self.image_shape = latent_shape, image_shape or latent_shape
         self.class_names = class_names
-        self.null_label = len(class_names) if null_label is None else null_label
+        self.null_label, self._has_null = len(class_names), has_null
         self.sigma_min, self.sigma_max = parametrisation.sigma_min, parametrisation.sigma_max
         self.default_tap = default_tap
         # The schedule lies in no state dict, and another one is another teacher.
@@ -71,6 +73,13 @@ class ForeignTeacher(Teacher):
         """Run the network on its own input and time; return what it predicts."""
 
     def condition(self, labels: Int64[Tensor, " batch"]) -> Tensor:
+        if not self._has_null and bool((labels == self.null_label).any()):
+            raise UserError(
+                "this teacher has no null class, which guidance and the null branch need: all its "
+                f"{self.num_classes} label embeddings are taken for classes; use --guidance 1 and "
+                "the conditional branch or, if the last one stands for no class, name the others "
+                "with --class-names"
+            )
         return labels.to(self.device)
 
     @torch.no_grad()

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from clarep.engine.extras import require_extra
-from clarep.errors import UserError
+from clarep.errors import UserError, first_line
 
 _IDENTIFIER = re.compile(r"[\w.-]+/[\w.-]+")
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.model")
@@ -50,12 +50,12 @@ def _download(identifier: str) -> Path:
         ) from error
     except errors.HfHubHTTPError as error:
         raise UserError(
-            f"the Hugging Face hub gives no {identifier} ({_first_line(error)}): check the "
+            f"the Hugging Face hub gives no {identifier} ({first_line(error)}): check the "
             "spelling, accept its licence there, or give a folder"
         ) from error
     except Exception as error:  # whatever the HTTP library beneath it raises
         raise UserError(
-            f"cannot download {identifier} ({_first_line(error)}): check network and disk, "
+            f"cannot download {identifier} ({first_line(error)}): check network and disk, "
             "or give a folder"
         ) from error
 
@@ -65,8 +65,3 @@ def _no_folder(place: str) -> UserError:
         f"there is no folder {place}: give an existing one, or the OWNER/NAME of one on the "
         "Hugging Face hub"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

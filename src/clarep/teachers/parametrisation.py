@@ -14,6 +14,7 @@ from torch import Tensor
 from clarep.errors import UserError, unknown_name
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
+_FLOW_SHARES = (1e-3, 1 - 1e-3)
 _SNAP = 1e-3  # timesteps this near a whole one are that one, but for rounding
 _VP_BETAS = (0.1, 20.0)
 _VP_T_MIN = 1e-3
@@ -92,7 +93,7 @@ class DDPM:
         self, x: Float[Tensor, "batch *shape"], sigma: Float[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch *shape"], Float[Tensor, " batch"]]:
         """Return x_t and the timestep, (B,)."""
-        return x * torch.rsqrt(1 + _like(sigma, x) ** 2), self.timestep(sigma)
+        return x * torch.rsqrt(1 + like(sigma, x) ** 2), self.timestep(sigma)
 
     def denoised(
         self,
@@ -101,7 +102,7 @@ class DDPM:
         output: Float[Tensor, "batch *shape"],
     ) -> Float[Tensor, "batch *shape"]:
         """Return the estimate of x_0."""
-        s = _like(sigma, x)
+        s = like(sigma, x)
         if self.prediction == "sample":
             return output
         if self.prediction == "epsilon":
@@ -124,20 +125,14 @@ class Flow:
     Args:
         data_at: the network's time at the data: 0 (velocity eps - x_0) or, as in SiT's own code
             (Ma et al. 2024, arXiv 2401.08740), 1 (velocity x_0 - eps).
-        time_scale: what the network's time is multiplied by, such as 1000.
-        s_min, s_max: the share of noise at both ends, inside (0, 1).
+
+    The share of noise s runs from 1e-3 to 1 - 1e-3: at both ends sigma would be 0 or infinite.
     """
 
-    def __init__(
-        self,
-        data_at: Literal[0, 1] = 1,
-        time_scale: float = 1.0,
-        s_min: float = 1e-3,
-        s_max: float = 1 - 1e-3,
-    ) -> None:
-        self.data_at, self.time_scale = data_at, time_scale
-        self.sigma_min, self.sigma_max = s_min / (1 - s_min), s_max / (1 - s_max)
-        self._span = (s_min, s_max)
+    def __init__(self, data_at: Literal[0, 1] = 1) -> None:
+        self.data_at = data_at
+        low, high = _FLOW_SHARES
+        self.sigma_min, self.sigma_max = low / (1 - low), high / (1 - high)
 
     def network_input(
         self, x: Float[Tensor, "batch *shape"], sigma: Float[Tensor, " batch"]
@@ -145,7 +140,7 @@ class Flow:
         """Return x_s and the network's time, (B,)."""
         noise_share = sigma / (1 + sigma)
         time = 1 - noise_share if self.data_at == 1 else noise_share
-        return x / (1 + _like(sigma, x)), time * self.time_scale
+        return x / (1 + like(sigma, x)), time
 
     def denoised(
         self,
@@ -154,13 +149,13 @@ class Flow:
         output: Float[Tensor, "batch *shape"],
     ) -> Float[Tensor, "batch *shape"]:
         """Return the estimate of x_0: x_s minus s times the velocity eps - x_0."""
-        s = _like(sigma, x)
+        s = like(sigma, x)
         velocity = -output if self.data_at == 1 else output
         return (x - s * velocity) / (1 + s)
 
     def sigma_from_t(self, t: float) -> float:
-        """Return the noise level where the share of noise is t of the way from s_min to s_max."""
-        low, high = self._span
+        """Return the noise level where the share of noise is t of the way along its range."""
+        low, high = _FLOW_SHARES
         share = low + t * (high - low)
         return share / (1 - share)
 
@@ -187,7 +182,7 @@ class VP:
         low, high = _VP_BETAS
         integral = torch.log1p(sigma**2)  # of beta from 0 to t; solved for t without cancelling
         time = 2 * integral / (low + torch.sqrt(low**2 + 2 * (high - low) * integral))
-        return x * torch.rsqrt(1 + _like(sigma, x) ** 2), time * self.time_scale
+        return x * torch.rsqrt(1 + like(sigma, x) ** 2), time * self.time_scale
 
     def denoised(
         self,
@@ -196,7 +191,7 @@ class VP:
         output: Float[Tensor, "batch *shape"],
     ) -> Float[Tensor, "batch *shape"]:
         """Return the estimate of x_0: x minus sigma times the noise."""
-        return x - _like(sigma, x) * output
+        return x - like(sigma, x) * output
 
     def sigma_from_t(self, t: float) -> float:
         """Return the noise level at t of the way from 1e-3 to 1."""
@@ -216,6 +211,6 @@ def schedule_text(parametrisation: Parametrisation) -> str:
     return f"{type(parametrisation).__name__} {numbers}"
 
 
-def _like(sigma: Tensor, x: Tensor) -> Tensor:
+def like(sigma: Tensor, x: Tensor) -> Tensor:
     """Return sigma (B,) with as many dimensions as x."""
     return sigma.reshape(-1, *(1,) * (x.ndim - 1))

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from clarep.engine.extras import require_extra
-from clarep.errors import UserError
+from clarep.errors import UserError, first_line
 from clarep.teachers.parametrisation import DDPM
 
 EXTRA = "diffusers"
@@ -84,7 +84,7 @@ def load_part(folder: Path, kind: Any) -> Any:
             )
     except _BROKEN as error:
         raise UserError(
-            f"cannot load class {kind.__name__} from {folder} ({_first_line(error)}): "
+            f"cannot load class {kind.__name__} from {folder} ({first_line(error)}): "
             "give a whole checkpoint of it"
         ) from error
     lacking = sorted(report["missing_keys"])
@@ -119,7 +119,7 @@ def load_schedule(folder: Path) -> DDPM:
         scheduler = require_extra("diffusers", EXTRA).DDIMScheduler.from_config(config)
     except _BROKEN as error:
         raise UserError(
-            f"cannot make a noise schedule of {path} ({_first_line(error)}): "
+            f"cannot make a noise schedule of {path} ({first_line(error)}): "
             "give a pipeline with a DDPM schedule"
         ) from error
     return DDPM(scheduler.alphas_cumprod, scheduler.config.prediction_type)
@@ -140,7 +140,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"there is no {path}: give a folder that a pipeline of diffusers was saved to"
         ) from error
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path} ({_first_line(error)}): give a whole file") from error
+        raise UserError(f"cannot read {path} ({first_line(error)}): give a whole file") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} holds no JSON object: give a whole file")
     return found
@@ -156,8 +156,3 @@ def _without_its_warnings() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(level)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -159,9 +159,18 @@ class Teacher(ABC):
 
         def guided(x: Tensor, sigma: Tensor) -> Tensor:
             null, given = self.denoise(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
-            return null + guidance * (given - null)
+            return self.guide(null, given, guidance)
 
         return guided
+
+    def guide(
+        self,
+        null: Float[Tensor, "batch c h w"],
+        given: Float[Tensor, "batch c h w"],
+        guidance: float,
+    ) -> Float[Tensor, "batch c h w"]:
+        """Return the guided estimate from those given no class and given the class."""
+        return null + guidance * (given - null)
 
     def check_attributes(self) -> None:
         """Raise UserError if the subclass left an attribute out."""

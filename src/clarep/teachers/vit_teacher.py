@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from clarep.engine.extras import require_extra
@@ -41,10 +41,7 @@ class Classes:
 
 
 class PatchTeacher(LatentTeacher):
-    """A transformer over patches of pixels, or of a VAE's latents.
-
-    One without a null class refuses the null label, and so guidance.
-    """
+    """A transformer over patches of pixels, or of a VAE's latents."""
 
     vae: Any = None
 
@@ -79,22 +76,13 @@ class PatchTeacher(LatentTeacher):
             class_names=classes.names,
             tap_modules=tap_modules,
             default_tap=default_tap,
+            has_null=classes.has_null,
         )
         self.token_grid = (grid, grid)
-        self._has_null = classes.has_null
         said = json.dumps(settings, sort_keys=True)
         self.fingerprint = joint_fingerprint(self.fingerprint, said)
         if vae is not None:
             self.adopt_vae(vae)
-
-    def condition(self, labels: Int64[Tensor, " batch"]) -> Tensor:
-        if not self._has_null and bool((labels == self.null_label).any()):
-            raise UserError(
-                "this teacher has no null class, which guidance and the null branch need: its "
-                f"label table holds its {self.num_classes} classes alone; give guidance 1 and the "
-                "conditional branch (--guidance 1)"
-            )
-        return super().condition(labels)
 
     def encode(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
         return images if self.vae is None else super().encode(images)
