@@ -1,17 +1,20 @@
-"""Compare shapes and preconditionings of our U-Net on CIFAR-10 at equal CPU seconds.
+"""Compare shapes and preconditionings of our U-Net on CIFAR-10 at equal seconds of training.
 
     python tools/compare_cifar10_teachers.py cifar10_jpegbytes_train.npz CLASSIFIER_RUN OUT
 
-Each candidate is trained for the same CPU seconds of one thread, its half cosine ending with them,
-from one seed. Losses are EDM's weighted ones with sigma_data = 0.5 whatever the network's own, so
-that they can be compared; samples are measured by a classifier trained on real images
-(`clarep distill --method vanilla --data ...`). Writes OUT/comparison.json and OUT/comparison.png.
+Each candidate is trained for the same seconds on one thread, its half cosine ending with them,
+from one seed; as many at a time as there are cores. Losses are EDM's weighted ones with
+sigma_data = 0.5 whatever the network's own, so that they can be compared; samples are measured by a
+classifier trained on real images (`clarep distill --method vanilla --data ...`). Writes
+OUT/comparison.json and OUT/comparison.png.
 """
 
 import json
+import os
 import sys
-import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import matplotlib
@@ -37,10 +40,10 @@ CANDIDATES = {
     "EDM, 64-128-192": UNetShape(widths=(64, 128, 192)),
     "EDM, 48-96-160, two blocks": UNetShape(encoder_blocks=2, decoder_blocks=2),
 }
-CPU_SECONDS = 1_200
+SECONDS = 720
 TRIAL_STEPS = 20
 BANDS = ((0.01, 0.1), (0.1, 0.5), (0.5, 2.0), (2.0, 10.0), (10.0, 80.0))
-HELD_OUT_IMAGES = 1_000
+HELD_OUT_IMAGES = 500
 SAMPLES = SampleSettings(guidances=(1.0, 2.0), images_per_class=50, steps=15)
 
 
@@ -64,68 +67,67 @@ def losses_by_sigma(net: UNet, data: LabelledImages) -> dict[str, float]:
     return losses
 
 
-def seconds_a_step(data: LabelledImages, config: TrainConfig, out: Path) -> float:
-    """Time some steps that are thrown away."""
-    run = TeacherRun(data, data, replace(config, steps=TRIAL_STEPS), out)
-    started = time.process_time()
-    for _ in run.records():
-        pass
-    held_out = time.process_time()
-    losses_by_sigma(run.ema, data)  # a record measures the held-out loss, which is no training
-    return (2 * held_out - started - time.process_time()) / TRIAL_STEPS
-
-
-def train(name: str, shape: UNetShape, data: LabelledImages, test: LabelledImages, out: Path):
-    """Train one candidate; return its network and its curve."""
+def train(name: str, data: LabelledImages, test: LabelledImages, out: Path):
+    """Train one candidate; return its network, its curve and the images it saw."""
     folder = out / name.replace(", ", "_").replace(" ", "-")
-    config = TrainConfig(unet=shape, evaluate_every=10**9, checkpoint_every=10**9)
-    each = seconds_a_step(data, config, folder / "trial")
-    config = replace(config, steps=round(CPU_SECONDS / each))
+    config = TrainConfig(
+        unet=CANDIDATES[name], warmup_steps=100, evaluate_every=10**9, checkpoint_every=10**9
+    )
+    trial = TeacherRun(data, test, replace(config, steps=TRIAL_STEPS), folder / "trial")
+    (record,) = trial.records()
+    config = replace(config, steps=round(SECONDS * record["images_per_s"] / config.batch_size))
     run = TeacherRun(data, test, config, folder / "run")
-    curve, trained, started = [], 0.0, time.process_time()
+    curve, trained, before = [], 0.0, 0
     for record in run.records():
-        trained += time.process_time() - started
-        if record["step"] % 100 == 0 or record["step"] == config.steps:
+        step = record["step"]
+        trained += (step - before) * config.batch_size / record["images_per_s"]
+        before = step
+        if step % 100 == 0 or step == config.steps:
             found = losses_by_sigma(run.ema, test)
-            curve.append({"step": record["step"], "cpu_seconds": round(trained, 1), **found})
+            curve.append({"step": step, "seconds": round(trained, 1), **found})
             print(name, curve[-1], flush=True)
-        started = time.process_time()
-    return run.ema, curve, config
+    return run.ema, curve, config.steps * config.batch_size
 
 
-def main() -> None:
-    """Train all, draw the curves, measure the samples of all."""
-    data_path, classifier_path, out = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+def measure(name: str, data_path: str, classifier_path: str, out: Path) -> dict:
+    """Train one candidate and measure its samples."""
     torch.set_num_threads(1)
     data, test = (load_data(DataConfig(data=data_path, split=s)) for s in ("train", "test"))
-    nets, found = {}, {}
-    for name, shape in CANDIDATES.items():
-        nets[name], curve, config = train(name, shape, data, test, out)
-        found[name] = {
-            "parameters": sum(p.numel() for p in nets[name].parameters()),
-            "images": config.steps * config.batch_size,
-            "curve": curve,
-        }
-        (out / "comparison.json").write_text(json.dumps(found, indent=2))
-        draw(found, out / "comparison.png")
+    net, curve, images = train(name, data, test, out)
     classifier = student_classifier(load_student(classifier_path))
     chosen = np.random.default_rng(0).permutation(len(test))[: 10 * SAMPLES.images_per_class]
     reference = to_unit_range(test.images(chosen))
-    for name, net in nets.items():
-        teacher = UNetTeacher(net, data.class_names, TrainConfig.sigma_min, TrainConfig.sigma_max)
-        found[name]["samples"] = teacher_quality(teacher, classifier, reference, SAMPLES)
-        print(name, found[name]["samples"], flush=True)
-        (out / "comparison.json").write_text(json.dumps(found, indent=2))
+    teacher = UNetTeacher(net, data.class_names, TrainConfig.sigma_min, TrainConfig.sigma_max)
+    samples = teacher_quality(teacher, classifier, reference, SAMPLES)
+    print(name, samples, flush=True)
+    return {
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "images": images,
+        "curve": curve,
+        "samples": samples,
+    }
+
+
+def main() -> None:
+    """Measure all, as many at a time as there are cores, and draw their curves."""
+    data_path, classifier_path, out = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        jobs = {
+            name: pool.submit(measure, name, data_path, classifier_path, out) for name in CANDIDATES
+        }
+        found = {name: job.result() for name, job in jobs.items()}
+    (out / "comparison.json").write_text(json.dumps(found, indent=2))
+    draw(found, out / "comparison.png")
 
 
 def draw(found: dict, path: Path) -> None:
-    """Draw loss against CPU seconds, a panel a band."""
+    """Draw loss against seconds, a panel a band."""
     figure, axes = plt.subplots(1, len(BANDS), figsize=(16, 3.2), layout="constrained")
     for axis, (low, high) in zip(axes, BANDS, strict=True):
         for name, one in found.items():
-            seconds = [point["cpu_seconds"] for point in one["curve"]]
+            seconds = [point["seconds"] for point in one["curve"]]
             axis.plot(seconds, [point[f"{low:g}-{high:g}"] for point in one["curve"]], label=name)
-        axis.set(title=f"sigma {low:g} to {high:g}", xlabel="CPU seconds", yscale="log")
+        axis.set(title=f"sigma {low:g} to {high:g}", xlabel="seconds of training", yscale="log")
     axes[0].set_ylabel("held-out loss, sigma_data 0.5")
     axes[0].legend(fontsize=7)
     figure.savefig(path, dpi=90)

@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from clarep.data import SCENES, VARIANTS, Backdrops, garment_arrays, load_backdrops, load_garments
+from clarep.data.backdrops import NO_SCENE
 from clarep.errors import UserError
 
 INDICES = np.array([0, 17, 123, 500, 998])
@@ -236,3 +237,36 @@ def test_garments_of_another_layout(tmp_path: Path, arrays: dict, words: str):
         garment_arrays("test", str(tmp_path / "garments.npz"))
     with pytest.raises(UserError, match=words):
         load_backdrops("test", garments_path=str(tmp_path / "garments.npz"))
+
+
+def test_noise_takes_the_place_of_the_photographs_alone():
+    data, photographs = load_backdrops("test", noise=True), load_backdrops("test")
+    assert digest(data) == digest(load_backdrops("test", noise=True))
+    assert_array_equal(data.labels, photographs.labels)
+    for i in INDICES:
+        made = data.composition(int(i))
+        assert made.scene == NO_SCENE
+        assert_array_equal(made.image[~made.mask], made.backdrop[~made.mask])
+        assert made.mask.sum() == photographs.composition(int(i)).mask.sum()
+
+
+def test_noise_falls_with_frequency_and_its_colour_varies():
+    backdrops = load_backdrops("test", noise=True).backdrops(np.arange(100)).double().numpy()
+    power = (np.abs(np.fft.fft2(backdrops)) ** 2).mean(axis=(0, 1))
+    # Amplitudes of 1/f: eight times the frequency, a 64th of the power, but for what is clipped.
+    assert power[0, 1] / power[0, 8] == pytest.approx(64, rel=0.4)
+    assert power[1, 0] / power[8, 0] == pytest.approx(64, rel=0.4)
+    assert backdrops.mean(axis=(2, 3)).std(axis=0).min() > 25  # of 255; a width of 128 has 37
+
+
+@pytest.mark.parametrize("variant", ["mixed_same", "mixed_rand", "mixed_next"])
+def test_mixed_noise_is_another_images_noise(variant: str):
+    original = load_backdrops("test", noise=True)
+    backdrop = load_backdrops("test", noise=True, variant=variant).composition(0).backdrop
+    found = [(original.composition(j).backdrop == backdrop).all() for j in range(len(original))]
+    assert sum(found) == 1 and not found[0]
+
+
+def test_noise_has_no_scene_to_tie_a_class_to():
+    with pytest.raises(UserError, match="noise has none: leave it out"):
+        load_backdrops(correlation=0.9, noise=True)

@@ -78,6 +78,7 @@ OPTIONS = {
 REFUSED = {
     "garments": ["correlation", "variant", "data_seed", "classes_file", "alpha_colour"],
     "backdrops": ["classes_file", "alpha_colour"],
+    "noise-backdrops": ["correlation", "classes_file", "alpha_colour"],
     "FOLDER": ["correlation", "variant", "data_seed"],
     "FOLDER/s.npz": ["correlation", "variant", "data_seed", "classes_file", "alpha_colour"],
 }

@@ -24,7 +24,7 @@ from clarep.teachers.train_config import TrainConfig, check_train
 from clarep.teachers.unet_teacher import UNetTeacher, save_unet
 from clarep.teachers.zoo import CARD_NAME, WEIGHTS_NAME
 
-_COMPOSED = ("garments", "backdrops")
+_COMPOSED = ("garments", "backdrops", "noise-backdrops")
 _GRID_COLUMNS = 8
 _GRID_ROWS = 20  # of more classes, the first
 _GRID_GUIDANCE = 2.0

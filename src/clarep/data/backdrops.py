@@ -1,7 +1,8 @@
-"""Garments on crops of real photographs, composed when read, with exact foreground masks.
+"""Garments on crops of real photographs or on noise, composed when read, with exact masks.
 
-The photographs come with scikit-learn and scikit-image: ten scenes, one for each class. The
-test variants follow the Backgrounds Challenge (Xiao et al. 2020, arXiv 2006.09994).
+The photographs come with scikit-learn and scikit-image: ten scenes, one for each class. Noise
+is never the same twice, so that no teacher can know the backdrops by heart. The test variants
+follow the Backgrounds Challenge (Xiao et al. 2020, arXiv 2006.09994).
 """
 
 from collections.abc import Callable, Sequence
@@ -46,6 +47,10 @@ _SPLIT_CODES = {"train": 0, "test": 1}
 _PHOTO_SIDE = 128  # shorter side that photographs are reduced to, so that crops are quick
 _CROP_SHARE = (0.25, 0.75)  # side of a crop, as a share of the photograph's shorter side
 _TINT = (0.5, 1.0)  # gain of each colour channel
+_NOISE_COLOUR = (64, 192)  # mean of each colour channel of noise, of 255
+_NOISE_CONTRAST = 40  # standard deviation about it
+NO_SCENE = -1
+"""Scene of a backdrop that is noise."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Composition:
     backdrop: NDArray[np.uint8]
     """The whole backdrop, also behind the garment, (32, 32, 3)."""
     scene: int
-    """Which photograph the backdrop was cut from, an index into SCENES."""
+    """Which photograph the backdrop was cut from, an index into SCENES; NO_SCENE for noise."""
 
 
 @cache
@@ -80,7 +85,20 @@ def _garments_and_masks(
     return garments, masks, labels
 
 
+def _draw_noise(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Draw noise with amplitudes of 1/f, each channel on its own, about a colour drawn too."""
+    frequency = np.hypot(np.fft.fftfreq(SIZE)[:, None], np.fft.rfftfreq(SIZE))
+    frequency[0, 0] = np.inf
+    waves = np.fft.rfft2(rng.standard_normal((3, SIZE, SIZE))) / frequency
+    field = np.fft.irfft2(waves, s=(SIZE, SIZE)).transpose(1, 2, 0)
+    noise = rng.uniform(*_NOISE_COLOUR, size=3) + field * (_NOISE_CONTRAST / field.std())
+    pixels: NDArray[np.uint8] = np.clip(np.rint(noise), 0, 255).astype(np.uint8)
+    return pixels
+
+
 def _draw_backdrop(scene: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    if scene == NO_SCENE:
+        return _draw_noise(rng)
     photo = _photograph(scene)
     side = rng.uniform(*_CROP_SHARE) * min(photo.size)
     left = rng.uniform(0, photo.width - side)
@@ -119,6 +137,8 @@ class Backdrops(LabelledImages):
     """One of VARIANTS."""
     garments_path: str | None = None
     """Another Fashion-MNIST archive than the embedded subset."""
+    noise: bool = False
+    """Put the garments on noise with amplitudes of 1/f instead of photographs."""
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
@@ -127,14 +147,20 @@ class Backdrops(LabelledImages):
             raise UserError(
                 f"correlation {self.correlation} is outside [0, 1]: give a share such as 0.9"
             )
+        if self.noise and self.correlation > 0:
+            raise UserError(
+                f"correlation {self.correlation} ties classes to photographs, of which noise has "
+                "none: leave it out"
+            )
         check_seed(self.seed)
         _, labels = garment_arrays(self.split, self.garments_path)
         setting = f"seed={self.seed}/correlation={self.correlation:g}/{self.variant}"
+        kind = "noise-backdrops" if self.noise else "backdrops"
         derived = {
-            "name": f"backdrops/{self.split}/{setting}",
+            "name": f"{kind}/{self.split}/{setting}",
             "labels": labels,
             "class_names": CLASS_NAMES,
-            "sources": [f"backdrops/{self.split}/{i}" for i in range(len(labels))],
+            "sources": [f"{kind}/{self.split}/{i}" for i in range(len(labels))],
             "read": self._read,
         }
         for name, value in derived.items():
@@ -165,6 +191,8 @@ class Backdrops(LabelledImages):
         return [self.seed, _SPLIT_CODES[self.split], i]
 
     def _scene(self, label: int, rng: np.random.Generator) -> int:
+        if self.noise:
+            return NO_SCENE
         own = rng.random() < self.correlation
         anywhere = int(rng.integers(len(SCENES)))
         return label if own else anywhere
@@ -217,6 +245,8 @@ def load_backdrops(
     correlation: float = 0.0,
     variant: str = "original",
     garments_path: str | None = None,
+    *,
+    noise: bool = False,
 ) -> Backdrops:
     """Load garments on backdrops as 32x32 RGB.
 
@@ -229,9 +259,10 @@ def load_backdrops(
             garment's silhouette in black); mixed_same, mixed_rand, mixed_next (the backdrop
             of another image of the same, a random, the next class).
         garments_path: an .npz in Fashion-MNIST's layout instead of the embedded subset.
+        noise: put the garments on noise with amplitudes of 1/f instead of photographs.
 
     Raises:
-        UserError: for an unknown split or variant, a correlation outside [0, 1], no seed, or
-            garments that cannot be read.
+        UserError: for an unknown split or variant, a correlation outside [0, 1] or given with
+            noise, no seed, or garments that cannot be read.
     """
-    return Backdrops(split, seed, correlation, variant, garments_path)
+    return Backdrops(split, seed, correlation, variant, garments_path, noise)

@@ -26,9 +26,10 @@ class DataOptions:
     """For backdrops: share of images, in [0, 1], that are given their class's own scene; the
     others draw any of the ten."""
     variant: str = "original"
-    """For backdrops: original, only_fg, only_bg, no_fg, mixed_same, mixed_rand, mixed_next."""
+    """For either backdrops: original, only_fg, only_bg, no_fg, mixed_same, mixed_rand,
+    mixed_next."""
     data_seed: int = 0
-    """For backdrops: seed of placement, scene, crop and tint."""
+    """For either backdrops: seed of placement, scene, crop and tint."""
     classes_file: Path | None = None
     """For class folders: text file with one folder (and class name) a line, to load no others."""
     alpha_colour: str = "white"
@@ -40,7 +41,8 @@ class DataConfig(DataOptions):
     """Which data set, and how it is read."""
 
     data: str = "backdrops"
-    """A name (garments, backdrops) or a path: class folders, an .npz, or CIFAR-10's batches."""
+    """A name (garments, backdrops, noise-backdrops) or a path: class folders, an .npz, or
+    CIFAR-10's batches."""
 
 
 def load_data(config: DataConfig) -> LabelledImages:
@@ -74,9 +76,16 @@ def _load_backdrops(config: DataConfig) -> LabelledImages:
     return load_backdrops(config.split, config.data_seed, config.correlation, config.variant)
 
 
+def _load_noise_backdrops(config: DataConfig) -> LabelledImages:
+    _require_native_size(config)
+    _refuse(config, "correlation", "classes_file", "alpha_colour")
+    return load_backdrops(config.split, config.data_seed, variant=config.variant, noise=True)
+
+
 _NAMED: dict[str, Callable[[DataConfig], LabelledImages]] = {
     "garments": _load_garments,
     "backdrops": _load_backdrops,
+    "noise-backdrops": _load_noise_backdrops,
 }
 
 
