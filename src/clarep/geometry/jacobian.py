@@ -122,9 +122,12 @@ class Jacobian:
         x, y = self._shared_graph()
         if not y.requires_grad:  # the output does not depend on x at all
             return cotangents.new_zeros(len(cotangents), *x.shape)
-        (products,) = torch.autograd.grad(
-            y, x, cotangents, retain_graph=True, is_grads_batched=True, materialize_grads=True
-        )
+
+        def one(cotangent: Tensor) -> tuple[Tensor, ...]:
+            return torch.autograd.grad(y, x, cotangent, retain_graph=True, materialize_grads=True)
+
+        # Not by `is_grads_batched`: its older vmap leaves out a Function's own rule.
+        (products,) = torch.func.vmap(one)(cotangents)
         return products
 
     def _shared_graph(self) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ from clarep.teachers.pipeline_folder import (
 )
 from clarep.teachers.teacher import Teacher
 
-_TAKES = ("device", "bf16", "class_names")
+_TAKES = ("device", "bf16", "class_names", "attention")
 _NAMES_NAME = "class_names.json"
 _TAP = re.compile(r"(down_blocks\.\d+|mid_block|up_blocks\.\d+)(\.(resnets|attentions)\.\d+)?")
 _OTHER_FAMILIES = {"DiTPipeline": "dit", "StableDiffusionPipeline": "sd"}

@@ -21,7 +21,7 @@ from clarep.teachers.options import (
 from clarep.teachers.parametrisation import DDPM
 from clarep.teachers.pipeline_folder import EXTRA, load_part, load_schedule, read_index
 
-_TAKES = ("device", "bf16", "class_names", "guided_channels", "offload", "vae_slicing")
+_TAKES = ("device", "bf16", "class_names", "guided_channels", "offload", "vae_slicing", "attention")
 _PARTS = {
     # The authors' checkpoints were saved before diffusers gave DiT a class of its own.
     "transformer": ("DiTTransformer2DModel", "Transformer2DModel"),

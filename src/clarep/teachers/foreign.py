@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from clarep.engine.tensors import sha256_state
 from clarep.errors import UserError
+from clarep.teachers.flash import FlashAttention
 from clarep.teachers.options import (
     TeacherOptions,
     check_device,
@@ -114,7 +115,9 @@ class ForeignTeacher(Teacher):
         tap: str,
     ) -> Float[Tensor, "batch *feature"]:
         self.check_tap(tap)
-        found = activation(self._modules[tap], lambda: self._run(x, sigma, cond))
+        flash = self.options.attention == "flash"
+        with FlashAttention() if flash else contextlib.nullcontext():
+            found = activation(self._modules[tap], lambda: self._run(x, sigma, cond))
         if found.ndim == 3 and self.token_grid is not None:
             return tokens_to_map(found, self.token_grid)
         return found

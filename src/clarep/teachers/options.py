@@ -10,8 +10,9 @@ from typing import Any, Literal
 import torch
 
 from clarep.errors import UserError
+from clarep.teachers.flash import check_flash
 
-_WHERE = ("device", "offload", "vae_slicing")  # where a teacher computes, not what
+_WHERE = ("device", "offload", "vae_slicing", "attention")  # where and how, not what
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,13 @@ class TeacherOptions:
     """Keep text encoder and VAE on the CPU while they are not in use."""
     vae_slicing: bool = False
     """For latent teachers: decode image by image, which needs less memory."""
+    attention: Literal["math", "flash"] = "math"
+    """How attention is computed in features and Jacobian products: math, or, on a GPU, flash, which
+    needs less memory where there are many tokens (extra flash; dit, sd, sit and diffusers)."""
 
 
 def check_options(options: TeacherOptions, family: str, takes: Collection[str]) -> None:
-    """Raise UserError if an option is set that a family has no use for.
+    """Raise UserError if an option is set that a family has no use for, or cannot be had here.
 
     family: its name in front of the colon; empty for clarep's own U-Nets, which have none.
     """
@@ -48,6 +52,8 @@ def check_options(options: TeacherOptions, family: str, takes: Collection[str]) 
                 f"{field.name} {value} means nothing to {kind}: leave it out "
                 f"(it takes {', '.join(sorted(takes))})"
             )
+    if options.attention == "flash":
+        check_flash(check_device(options.device))
 
 
 def check_device(device: str) -> torch.device:
@@ -83,8 +89,8 @@ def recorded(options: TeacherOptions) -> dict[str, Any]:
     """Return the given options that change what a teacher computes, as JSON values.
 
     Defaults are left out, so that what is recorded of a teacher without options stays as it is.
-    Device, offload and vae_slicing are left out too: they change results by rounding alone, as
-    another processor does.
+    Device, offload, vae_slicing and attention are left out too: they change results by rounding
+    alone, as another processor does.
     """
     return {
         field.name: str(value) if isinstance(value, Path) else value

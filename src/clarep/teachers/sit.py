@@ -24,7 +24,7 @@ def load_sit(place: str, options: TeacherOptions) -> PatchTeacher:
 
     Args:
         place: FILE or FILE?vae=PLACE&heads=N&data_at=0&num_classes=N (docs/teachers/sit.md).
-        options: device, bf16 and class_names; for latents offload and vae_slicing too.
+        options: device, bf16, class_names and attention; for latents offload and vae_slicing too.
 
     Raises:
         UserError: if the file is no SiT, or does not say enough.

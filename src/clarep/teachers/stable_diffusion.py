@@ -24,7 +24,7 @@ from clarep.teachers.options import (
 from clarep.teachers.parametrisation import DDPM
 from clarep.teachers.pipeline_folder import EXTRA, load_part, load_schedule, read_index
 
-_TAKES = ("device", "bf16", "class_names", "template", "offload", "vae_slicing")
+_TAKES = ("device", "bf16", "class_names", "template", "offload", "vae_slicing", "attention")
 _PARTS = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),

@@ -26,7 +26,8 @@ from clarep.teachers.pipeline_folder import EXTRA, load_part
 SETTINGS: Mapping[str, type] = {"vae": str, "heads": int, "num_classes": int, "class_names": list}
 """What can be said of either family beside its weights; each adds one of its own."""
 _TAKES = ("device", "bf16", "class_names")
-_LATENT_TAKES = (*_TAKES, "offload", "vae_slicing")
+_LATENT_TAKES = ("offload", "vae_slicing")
+_FAMILY_TAKES = {"sit": ("attention",)}  # U-ViT's tokens are never a multiple of flash's blocks
 _PIXEL_CHANNELS = 3
 
 
@@ -147,7 +148,8 @@ def vae_of(checkpoint: Checkpoint, channels: int, family: str, options: TeacherO
             "none is given: add ?vae=FOLDER_OR_HUB_ID to the file's name, such as "
             "?vae=stabilityai/sd-vae-ft-ema, which is Stable Diffusion's"
         )
-    check_options(options, family, _TAKES if place is None else _LATENT_TAKES)
+    takes = (*_TAKES, *_FAMILY_TAKES.get(family, ()), *(() if place is None else _LATENT_TAKES))
+    check_options(options, family, takes)
     return None if place is None else _load_vae(place)
 
 

@@ -1,0 +1,64 @@
+"""Flash attention: where it is refused, and, in another process, that it is right."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from clarep.errors import UserError
+from clarep.teachers import load_teacher
+from clarep.teachers.checkpoint_files import Checkpoint
+from clarep.teachers.flash import check_flash
+from clarep.teachers.options import TeacherOptions, check_options, fingerprint_with, recorded
+from clarep.teachers.vit_teacher import vae_of
+
+FLASH = TeacherOptions(attention="flash")
+
+
+@pytest.fixture(autouse=True)
+def _compiled(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+
+
+def test_a_processor_is_refused():
+    with pytest.raises(UserError, match=r"^attention flash runs on a GPU and the device is cpu"):
+        check_options(FLASH, "dit", ("attention",))
+
+
+@pytest.mark.parametrize("module", ["triton", "jvp_flash_attention"])
+def test_a_missing_package_is_named_with_its_extra(module, monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.setitem(sys.modules, module, None)
+    told = rf"^{module}.* is not installed: give pip install 'clarep\[flash\]'$"
+    with pytest.raises(UserError, match=told):
+        check_flash(torch.device("cuda"))
+
+
+def test_families_of_other_attention_refuse_it():
+    for spec in ("backdrops", "edm:none"):
+        with pytest.raises(UserError, match=r"^attention flash means nothing to a"):
+            load_teacher(spec, FLASH)
+    uvit = Checkpoint(Path("uvit.pt"), {}, {})
+    with pytest.raises(UserError, match=r"^attention flash means nothing to a uvit: teacher"):
+        vae_of(uvit, 3, "uvit", FLASH)
+
+
+def test_it_is_not_recorded_as_it_changes_rounding_alone():
+    assert recorded(FLASH) == {} and fingerprint_with(FLASH, "ab", ("x",)) == "ab"
+
+
+def test_the_kernels_in_tritons_interpreter():
+    for module in ("triton", "jvp_flash_attention", "diffusers"):
+        pytest.importorskip(module)
+    tests = Path(__file__).with_name("flash_in_interpreter.py")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)],
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
