@@ -13,6 +13,7 @@ from clarep.teachers.unet_teacher import load_unet
 BUNDLED = {
     "backdrops": "backdrops.safetensors",
     "backdrops-biased": "backdrops-biased.safetensors",
+    "cifar10": "cifar10.safetensors",
 }
 """Name -> file in `teachers/assets`; NAME.json and NAME_history.jsonl lie beside it."""
 FAMILIES = {
