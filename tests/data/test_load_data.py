@@ -45,7 +45,8 @@ def test_a_folder_and_an_archive_by_path(folder: Path):
 
 
 def test_a_name_that_is_none_is_answered_with_the_nearest():
-    with pytest.raises(UserError, match=r"'backdrop': did you mean backdrops or noise-backdrops\?.*no such file"):
+    told = r"'backdrop': did you mean backdrops or noise-backdrops\?.*no such file"
+    with pytest.raises(UserError, match=told):
         load_data(DataConfig(data="backdrop"))
     with pytest.raises(UserError, match="unknown data set ''"):
         load_data(DataConfig(data=""))
