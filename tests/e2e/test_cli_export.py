@@ -8,7 +8,7 @@ import torch
 
 from clarep.cli import main as command_line
 from clarep.cli.main import main
-from clarep.teachers import load_teacher
+from clarep.teachers import BUNDLED, load_teacher
 
 
 @pytest.fixture(autouse=True)
@@ -29,16 +29,20 @@ def test_exported_and_loaded_back(tiny_teacher_path, capsys):
     assert torch.equal(ours.denoise(x, sigma, label), back.denoise(x, sigma, label))
 
 
-def test_a_bundled_teacher_with_its_card(capsys):
-    assert main(["export", "backdrops", "--out", "folder", "--json"]) == 0
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_bundled_teacher_with_its_card(name, capsys):
+    assert main(["export", name, "--out", "folder", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"wrote": {"folder": "folder"}}
     card = json.loads(Path("folder/card.json").read_text())
-    assert card["name"] == "backdrops" and card["quality"]
+    assert card["name"] == name and card["quality"]
     readme = Path("folder/README.md").read_text()
-    assert "license: mit" in readme and "# backdrops" in readme and "`card.json`" in readme
+    assert "license: mit" in readme and f"# {name}" in readme and "`card.json`" in readme
     size = Path("folder/unet/diffusion_pytorch_model.safetensors").stat().st_size
     assert size < 7.2e6  # fp16, as bundled
-    assert load_teacher("diffusers:folder").class_names == load_teacher("backdrops").class_names
+    ours, back = load_teacher(name), load_teacher("diffusers:folder")
+    assert back.class_names == ours.class_names
+    x, sigma, label = torch.ones(1, 3, 32, 32), torch.ones(1), torch.tensor([4])
+    assert torch.equal(ours.features(x, sigma, label, "mid"), back.features(x, sigma, label, "mid"))
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def load_sit(place: str, options: TeacherOptions) -> PatchTeacher:
     if data_at not in (0, 1):
         raise UserError(f"data_at {data_at} is no end of the time axis: give 0 or 1")
     classes = read_classes(checkpoint, shape.label_rows, options, guess=shape.label_rows - 1)
-    vae = vae_of(checkpoint, shape.channels, "sit", options)
+    vae = vae_of(checkpoint, shape.channels, "sit", options, takes=("attention",))
     with torch.device("meta"):
         network = SiT(shape)
     checkpoint.fill(network, FAMILY)

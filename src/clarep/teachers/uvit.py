@@ -46,6 +46,7 @@ def load_uvit(place: str, options: TeacherOptions) -> UViTTeacher:
     shape = uvit_shape(checkpoint)
     rows = shape.label_rows
     classes = read_classes(checkpoint, rows, options, guess=_CLASSES.get(rows))
+    # No flash attention: two tokens more than a square are never a multiple of its blocks.
     vae = vae_of(checkpoint, shape.channels, "uvit", options)
     schedule = _schedule(checkpoint, shape, is_latent=vae is not None)
     with torch.device("meta"):

@@ -27,7 +27,6 @@ SETTINGS: Mapping[str, type] = {"vae": str, "heads": int, "num_classes": int, "c
 """What can be said of either family beside its weights; each adds one of its own."""
 _TAKES = ("device", "bf16", "class_names")
 _LATENT_TAKES = ("offload", "vae_slicing")
-_FAMILY_TAKES = {"sit": ("attention",)}  # U-ViT's tokens are never a multiple of flash's blocks
 _PIXEL_CHANNELS = 3
 
 
@@ -135,8 +134,16 @@ def read_classes(
     return Classes(names or tuple(map(str, range(count))), has_null=count == rows - 1)
 
 
-def vae_of(checkpoint: Checkpoint, channels: int, family: str, options: TeacherOptions) -> Any:
+def vae_of(
+    checkpoint: Checkpoint,
+    channels: int,
+    family: str,
+    options: TeacherOptions,
+    takes: tuple[str, ...] = (),
+) -> Any:
     """Return the autoencoder that the settings name, or None for a model of pixels.
+
+    takes: options that the family has a use for beside those of both families.
 
     Raises UserError if latents come without one, it cannot be read, or an option is set that
     means nothing to such a model.
@@ -148,8 +155,8 @@ def vae_of(checkpoint: Checkpoint, channels: int, family: str, options: TeacherO
             "none is given: add ?vae=FOLDER_OR_HUB_ID to the file's name, such as "
             "?vae=stabilityai/sd-vae-ft-ema, which is Stable Diffusion's"
         )
-    takes = (*_TAKES, *_FAMILY_TAKES.get(family, ()), *(() if place is None else _LATENT_TAKES))
-    check_options(options, family, takes)
+    latent = () if place is None else _LATENT_TAKES
+    check_options(options, family, (*_TAKES, *takes, *latent))
     return None if place is None else _load_vae(place)
 
 
