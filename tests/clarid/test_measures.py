@@ -11,15 +11,17 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d
 
+from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
-from clarep.clarid.controls import CONTROLS, control_of, decode_control
+from clarep.clarid.controls import CONTROLS, compare_with_controls, control_of, decode_control
 from clarep.clarid.measures import (
     Scene,
     background_colours,
     cluster_nmi,
     colour_spread,
     distance_from_grey,
-    judged_data,
+    judge_knows,
+    judged,
     measure,
     probe_r2,
     removed_on_background,
@@ -28,7 +30,7 @@ from clarep.clarid.measures import (
 )
 from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES, load_garments
-from clarep.data.labelled import to_unit_range
+from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.report.measures import measures_table, write_measures
 
 
@@ -140,6 +142,21 @@ def test_the_scene_is_that_of_the_data():
         assert scene.colours[row].tolist() == pytest.approx(colour.tolist(), abs=1e-5)
 
 
+def plain_images(count=12):
+    """Images of the linear teacher's classes, 4x4, without masks."""
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+    sources = [f"plain/{i}" for i in range(count)]
+    names = ("cat", "dog", "owl")
+    return LabelledImages("plain", np.arange(count) % 3, names, sources, lambda i: pixels[i])
+
+
+def test_other_data_have_labels_alone():
+    data = plain_images()
+    scene = scene_of(data, np.array([4, 2]))
+    assert scene.labels.tolist() == [1, 2]
+    assert scene.masks is scene.colours is None
+
+
 class BrightnessJudge(nn.Module):
     """Sees only the mean: above 0 it is sure of class 1, else of class 0."""
 
@@ -176,7 +193,7 @@ def measured(teacher, judge, monkeypatch):
     clarid = Clarid(teacher, sigma=2.0, k=4)
     scene = Scene(labels, masks, draw(20, 3, seed=2))
 
-    def run(**changed):
+    def run(scene=scene, judge=judge, x_te=x_te, **changed):
         given = {"latents": latents, "samples": samples} | changed
         return measure(clarid, judge, scene, x_te, kind="top", **given)
 
@@ -217,6 +234,86 @@ def test_a_row_of_the_table(measured):
     json.dumps(row.as_dict(), allow_nan=False)
 
 
+MASKED = (
+    "removed_on_background",
+    "removed_interval",
+    "background_area",
+    "background_colour",
+    "background_interval",
+    "background_spread",
+    "background_r2",
+)
+JUDGED = ("judge_accuracy", "judge_interval", "judge_confidence")
+
+
+def test_without_masks_and_judge_the_rest_is_the_same(measured):
+    whole = measured()
+    plain = Scene(torch.arange(20) % 2)
+    assert measured(scene=plain) == replace(whole, **dict.fromkeys(MASKED))
+    assert measured(judge=None) == replace(whole, **dict.fromkeys(JUDGED))
+    assert measured(scene=plain, judge=None) == replace(whole, **dict.fromkeys(MASKED + JUDGED))
+    assert all(getattr(whole, name) is not None for name in MASKED + JUDGED)
+
+
+def test_a_mask_of_pixels_does_not_know_a_latent(measured, monkeypatch):
+    """Of a latent teacher the samples' background is known, but not where the energy lies."""
+    monkeypatch.setattr(Clarid, "features", lambda self, x, *rest: x)
+    x_te = draw(20, 3, 4, 4).double()
+    row, whole = measured(x_te=x_te, latents=x_te / 2), measured()
+    assert row.removed_on_background is row.removed_interval is None
+    for name in ("background_area", "background_colour", "background_spread"):
+        assert getattr(row, name) == getattr(whole, name)
+
+
+def test_judged_by_a_loop():
+    logits, labels = draw(12, 3), torch.arange(12) % 3
+    images = draw(12, 3, 4, 4, seed=1).clamp(-1, 1)
+    said = judged(lambda given: logits if given is images else None, images, labels)
+    right, sure = [], []
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        right.append(row.index(max(row)) == label)
+        sure.append(math.exp(row[label]) / sum(map(math.exp, row)))
+    assert 0 < sum(right) < 12
+    assert said["judge_accuracy"] == pytest.approx(sum(right) / 12)
+    assert said["judge_confidence"] == pytest.approx(sum(sure) / 12)
+    low, high = said["judge_interval"]
+    assert 0 <= low < said["judge_accuracy"] < high <= 1
+
+
+def test_controls_on_any_labelled_data_by_a_loop(teacher, tmp_path):
+    """Each row's accuracy is that of its own samples, decoded and judged one by one."""
+    data = plain_images()
+    clarid = Clarid(teacher, sigma=2.0, k=20, steps=3)
+    chosen = np.array([0, 1, 2, 4, 5, 9])
+    labels = torch.from_numpy(data.labels[chosen])
+    reps = clarid(to_unit_range(data.images(chosen)).double(), labels, indices=chosen.tolist())
+    names = ("index", "label", "x_te", "latent", "sample")
+    stacked = {n: torch.stack([torch.as_tensor(getattr(r, n)) for r in reps]) for n in names}
+    canonical = CanonicalSet(tmp_path, {}, stacked)
+    weights = draw(48, 3, seed=5).double()
+
+    def judge(images):
+        assert float(images.abs().max()) <= 1
+        return images.flatten(1).double() @ weights
+
+    kinds = ("none", "reconstruction")
+    rows = list(compare_with_controls(clarid, judge, data, canonical, kinds))
+    assert [row.kind for row in rows] == ["top", *kinds]
+    alone = {kind: control_of(clarid, kind) for kind in kinds}
+    for row in rows:
+        right = 0
+        for i in range(6):
+            x, label = stacked["x_te"][i : i + 1], labels[i : i + 1]
+            decoded = stacked["sample"][i : i + 1]
+            if row.kind in alone:
+                decoded = alone[row.kind].sample(x, label)
+            right += int(judge(decoded.clamp(-1, 1)).argmax()) == int(label)
+        assert row.images == 6
+        assert row.judge_accuracy == pytest.approx(right / 6)
+        assert row.background_colour is None
+    assert len({row.judge_confidence for row in rows}) == 3
+
+
 def test_samples_are_clamped_once_for_all_measures(measured):
     samples = 2 * draw(20, 3, 32, 32)
     assert measured(samples=samples) == measured(samples=samples.clamp(-1, 1))
@@ -224,12 +321,12 @@ def test_samples_are_clamped_once_for_all_measures(measured):
 
 def test_the_judge_knows_the_garments_alone(teacher, monkeypatch):
     backdrops = load_backdrops("test")
-    assert judged_data(teacher, backdrops) is None
+    assert not judge_knows(teacher, backdrops)
     monkeypatch.setattr(type(teacher), "class_names", CLASS_NAMES)
-    assert judged_data(teacher, backdrops) is backdrops
-    assert judged_data(teacher, load_garments("test")) is None
+    assert judge_knows(teacher, backdrops)
+    assert not judge_knows(teacher, load_garments("test"))
     monkeypatch.setattr(type(teacher), "class_names", CLASS_NAMES[::-1])
-    assert judged_data(teacher, backdrops) is None
+    assert not judge_knows(teacher, backdrops)
 
 
 def test_the_masks_are_really_used(measured):
@@ -251,7 +348,8 @@ def test_nothing_removed_has_no_share(measured):
     row = measured(latents=draw(20, 3, 32, 32).double())
     assert row.removed_on_background is None
     assert row.removed_interval is None
-    assert "-" in measures_table([row]).splitlines()[1].split()
+    assert "-" in measures_table([row, measured()]).splitlines()[1].split()
+    assert "removed off garment" not in measures_table([row])  # a column of dashes says nothing
 
 
 def test_the_table_and_its_files(measured, tmp_path):
@@ -291,6 +389,44 @@ def test_the_table_has_a_legend(measured):
     assert "docs/method.md#measures" in legend
     for word in ("judge", "NMI", "within/total", "spread", "R2"):
         assert word in legend
+
+
+def test_the_table_speaks_only_of_what_is_known(measured):
+    rows = [measured(scene=Scene(torch.arange(20) % 2))] * 2
+    text = measures_table(rows)
+    for word in ("garment", "background", "backdrop", "R2"):
+        assert word not in text
+    headings = text.splitlines()[0]
+    for word in ("judge accuracy", "confidence", "within/total samples", "NMI given class"):
+        assert word in headings
+    assert "-" not in text.splitlines()[1].split()
+    assert "(95 % intervals over images)" in text
+    assert "judge" not in measures_table([measured(judge=None)])
+
+
+CLASSIFIER = {
+    "student": "resnet8",
+    "sha256": "ab" * 32,
+    "originals": {
+        "images": 20,
+        "judge_accuracy": 0.83,
+        "judge_interval": (0.75, 0.9),
+        "judge_confidence": 0.7,
+    },
+}
+
+
+def test_a_given_classifier_is_named_and_kept(measured, tmp_path):
+    rows = [measured()]
+    legend = " ".join(measures_table(rows, CLASSIFIER).splitlines()[2:])
+    assert "the given classifier, resnet8" in legend
+    assert "right on 0.83 [0.75, 0.90] of them" in legend
+    assert "independent" not in legend
+    write_measures(rows, tmp_path, CLASSIFIER)
+    stored = json.loads((tmp_path / "classifier.json").read_text())
+    assert stored["originals"]["judge_interval"] == [0.75, 0.9]
+    write_measures(rows, tmp_path)  # by the bundled judge: the file would name another
+    assert {path.name for path in tmp_path.iterdir()} == {"measures.json", "measures.csv"}
 
 
 @pytest.mark.parametrize("name", CONTROLS)

@@ -283,6 +283,63 @@ def test_data_without_masks_have_the_measures_that_labels_suffice_for(
     assert len(selection_heatmap(settings, settings[1]).axes) == 2
 
 
+def darkness(images: torch.Tensor) -> torch.Tensor:
+    """Logits of ten classes by the mean of an image: something that depends on every pixel."""
+    centres = torch.linspace(-0.5, 0.5, 10, dtype=images.dtype)
+    return -(images.mean(dim=(1, 2, 3))[:, None] - centres).abs()
+
+
+def test_a_given_judge_is_asked_by_a_loop(
+    tiny_teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its accuracies are those of samples decoded one by one, of data of which no mask is known."""
+    config = GridConfig(ts=(0.6,), ks=(4,), seeds=(0,), images=20, steps=2)
+    data = load_data(DataConfig(data="garments"))
+    grid = plan_grid(load_unet(tiny_teacher_path), data, config)
+    monkeypatch.setattr(cells_module, "load_judge", lambda: pytest.fail("it asked the other"))
+    list(walk_grid(grid, {}, tmp_path, darkness))
+    (cell,) = load_cells(grid, tmp_path)
+    clarid, chosen = grid.clarid(grid.cells[0]), grid.chosen[0]
+    right = 0
+    for i in chosen:
+        label = torch.from_numpy(data.labels[[i]])
+        x_te, _ = clarid.invert(to_unit_range(data.images([int(i)])), label)
+        sample = clarid.sample(x_te, label).clamp(-1, 1)
+        right += int(darkness(sample).argmax()) == int(label)
+    alone, projected = cell["rows"]
+    assert 0 < right < 20
+    assert alone["judge_accuracy"] == pytest.approx(right / 20)
+    assert alone["judge_confidence"] != projected["judge_confidence"]
+    assert alone["background_colour"] is projected["background_colour"] is None
+    text = selection_table(aggregate([cell]))
+    assert "judge accuracy" in text and "background" not in text
+
+
+def test_a_given_judge_takes_the_bundled_ones_place(grid: Grid, walked: Path, tmp_path: Path):
+    """Where that one knows the classes: what the judge does not say stays as it is."""
+    config = GridConfig(**(vars(SMALL) | {"ts": (0.6,), "seeds": (0,)}))
+    one = plan_grid(grid.teacher, grid.data, config)
+    list(walk_grid(one, {}, tmp_path, darkness))
+    (cell,), bundled = load_cells(one, tmp_path), load_cells(grid, walked)[0]
+    for row, its in zip(cell["rows"], bundled["rows"], strict=True):
+        other = {name for name in row if row[name] != its[name]}
+        assert "judge_confidence" in other
+        assert other <= {"judge_accuracy", "judge_interval", "judge_confidence"}
+
+
+@pytest.mark.parametrize("before", [{}, {"classifier_sha256": "ab"}])
+def test_cells_of_another_classifier_are_not_mixed(grid: Grid, walked: Path, before, tmp_path):
+    (tmp_path / "cells").mkdir()
+    cell = json.loads((walked / "cells" / grid.cells[0].name).read_text())
+    cell["config"] |= before
+    (tmp_path / "cells" / grid.cells[0].name).write_text(json.dumps(cell))
+    assert next(walk_grid(grid, {"name": "x"} | before, tmp_path)).done == 1
+    for other in ({}, {"classifier_sha256": "cd"}):
+        if other != before:
+            with pytest.raises(UserError, match="classifier_sha256"):
+                next(walk_grid(grid, {"name": "x"} | other, tmp_path))
+
+
 def test_a_teacher_of_other_classes_is_not_judged(
     tiny_teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

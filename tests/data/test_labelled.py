@@ -15,6 +15,7 @@ from clarep.data import (
     to_uint8,
     to_unit_range,
 )
+from clarep.data.labelled import in_memory
 from clarep.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
@@ -110,3 +111,24 @@ def test_readable_indices_needs_one_that_is_left():
         readable_indices(labelled(bad=(2,)), np.array([2]), skip_bad=True)
     with pytest.raises(UserError, match="none was chosen"):
         readable_indices(labelled(), np.array([], np.int64), skip_bad=True)
+
+
+def test_a_set_in_memory_is_read_once_and_stays_the_same():
+    reads = []
+
+    def read(i):
+        reads.append(i)
+        return np.full((2, 2, 3), i, np.uint8)
+
+    data = LabelledImages("some", np.arange(3), ("a", "b", "c"), ["x"] * 3, read)
+    kept = in_memory(data)
+    count = len(reads)
+    assert torch.equal(kept.images([2, 0]), data.images([2, 0])) and len(reads) == count + 2
+
+
+def test_a_set_too_large_for_memory_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr("clarep.data.labelled._MEMORY", 10)
+    data = LabelledImages(
+        "some", np.arange(3), ("a", "b", "c"), ["x"] * 3, lambda i: np.zeros((2, 2, 3), np.uint8)
+    )
+    assert in_memory(data) is data

@@ -101,3 +101,9 @@ def test_data_without_a_test_split(tmp_path, capsys):
     np.savez(path, x=np.zeros((6, 16, 16, 3), np.uint8), y=np.arange(6) % 3)
     assert train(path, tmp_path / "run") == 2
     assert "the held-out loss needs a test split" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["train-teacher", "--data", "garments", "--device", "cuda:77", "--out", str(out)])
+    assert "device 'cuda:77' is not here" in capsys.readouterr().err and not out.exists()

@@ -7,29 +7,18 @@ gives the same numbers.
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int64
-from numpy.typing import NDArray
 from torch import Tensor
 
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.directions import project_out
 from clarep.clarid.grid import Cell, Grid
-from clarep.clarid.measures import (
-    Measures,
-    cluster_nmi,
-    judged_data,
-    measure,
-    scene_of,
-    within_over_total,
-)
-from clarep.data.backdrops import Backdrops
-from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.clarid.measures import Scene, Scorer, judge_knows, measure, scene_of
+from clarep.data.labelled import to_unit_range
 from clarep.engine.artefacts import (
     Progressed,
     first_difference,
@@ -38,13 +27,15 @@ from clarep.engine.artefacts import (
     write_json,
 )
 from clarep.errors import UserError
-from clarep.teachers.judge import Judge, load_judge
+from clarep.teachers.judge import load_judge
 
 CELLS = "cells"
 _BATCH = 25
 
 
-def walk_grid(grid: Grid, described: dict[str, Any], folder: Path) -> Iterator[Progressed]:
+def walk_grid(
+    grid: Grid, described: dict[str, Any], folder: Path, judge: Scorer | None = None
+) -> Iterator[Progressed]:
     """Compute every cell that `folder` lacks, yielding at the start and after each.
 
     Args:
@@ -53,6 +44,8 @@ def walk_grid(grid: Grid, described: dict[str, Any], folder: Path) -> Iterator[P
             configuration. A folder may hold cells of other seeds, ts and taps, so that a grid
             can be extended, but nothing else may differ.
         folder: its subfolder cells/ holds the files.
+        judge: asked instead of the bundled one, which knows garments on backdrops alone;
+            `described` must tell it from others.
 
     Raises:
         UserError: if the folder holds cells of another configuration, or a damaged one.
@@ -64,7 +57,8 @@ def walk_grid(grid: Grid, described: dict[str, Any], folder: Path) -> Iterator[P
     missing = [cell for cell in grid.cells if not (folder / CELLS / cell.name).exists()]
     done = len(grid.cells) - len(missing)
     yield Progressed(done, 0, len(grid.cells))
-    judge = load_judge() if missing and judged_data(grid.teacher, grid.data) else None
+    if judge is None and missing and judge_knows(grid.teacher, grid.data):
+        judge = load_judge()
     for cell in missing:
         stored = {"config": config, "versions": versions()} | compute_cell(grid, cell, judge)
         write_json(folder / CELLS / cell.name, stored)
@@ -77,19 +71,18 @@ def load_cells(grid: Grid, folder: Path) -> list[dict[str, Any]]:
     return [_read_cell(folder / CELLS / cell.name) for cell in grid.cells]
 
 
-def compute_cell(grid: Grid, cell: Cell, judge: Judge | None) -> dict[str, Any]:
+def compute_cell(grid: Grid, cell: Cell, judge: Scorer | None) -> dict[str, Any]:
     """Measure one cell: a row for guidance alone (k = 0), and one for each k.
 
-    judge: needed where it knows teacher and data (`judged_data`); for others None.
+    judge: of the teacher's classes; None where there is none.
 
     Returns JSON values: the cell, its images, `rows` and the cost.
     """
     clarid, chosen = grid.clarid(cell), grid.chosen[cell.seed]
     images = to_unit_range(grid.data.images(chosen))
-    labels = torch.from_numpy(grid.data.labels[chosen])
-    ks = (0, *grid.counts)
+    scene, ks = scene_of(grid.data, chosen), (0, *grid.counts)
     parts = [
-        _latents(clarid, images[part], labels[part], ks, cell.seed + int(chosen[part[0]]))
+        _latents(clarid, images[part], scene.labels[part], ks, cell.seed + int(chosen[part[0]]))
         for part in torch.arange(len(images)).split(_BATCH)
     ]
     latents_of = [torch.cat(same) for same in zip(*(found for found, _ in parts), strict=True)]
@@ -99,8 +92,7 @@ def compute_cell(grid: Grid, cell: Cell, judge: Judge | None) -> dict[str, Any]:
         values = _measured(
             clarid,
             judge,
-            grid.data,
-            chosen,
+            scene,
             x_te=latents_of[0],
             latents=latents,
             kind="top" if k else "none",
@@ -132,45 +124,20 @@ def _latents(
 
 def _measured(
     clarid: Clarid,
-    judge: Judge | None,
-    data: LabelledImages,
-    chosen: NDArray[np.int64],
+    judge: Scorer | None,
+    scene: Scene,
     *,
     x_te: Tensor,
     latents: Tensor,
     kind: str,
     seed: int,
 ) -> dict[str, Any]:
-    """Return all fields of `Measures`; None where it takes a mask or a judge to know one."""
-    labels = torch.from_numpy(data.labels[chosen])
-    batches = zip(latents.split(_BATCH), labels.split(_BATCH), strict=True)
+    """Decode the latents, and return all fields of `Measures`."""
+    batches = zip(latents.split(_BATCH), scene.labels.split(_BATCH), strict=True)
     samples = torch.cat([clarid.sample(x, given) for x, given in batches])
-    if judge is not None and isinstance(data, Backdrops):
-        scene = scene_of(data, chosen)
-        row = measure(
-            clarid, judge, scene, x_te, latents=latents, samples=samples, kind=kind, seed=seed
-        )
-        return row.as_dict()
-    known = {"kind": kind, "images": len(chosen)}
-    known |= _label_measures(clarid, labels, latents, samples, seed)
-    return dict.fromkeys(each.name for each in fields(Measures)) | known
-
-
-def _label_measures(
-    clarid: Clarid,
-    labels: Int64[Tensor, " batch"],
-    latents: Float[Tensor, "batch c h w"],
-    samples: Float[Tensor, "batch ci hi wi"],
-    seed: int,
-) -> dict[str, Any]:
-    """Return the measures that labels alone suffice for; samples clamped, as in `measure`."""
-    features = clarid.features(latents, labels)
-    return {
-        "sample_within": within_over_total(samples.clamp(-1, 1), labels),
-        "feature_within": within_over_total(features, labels),
-        "nmi_conditional": cluster_nmi(features, labels, seed),
-        "nmi_null": cluster_nmi(clarid.features(latents, labels, "null"), labels, seed),
-    }
+    return measure(
+        clarid, judge, scene, x_te, latents=latents, samples=samples, kind=kind, seed=seed
+    ).as_dict()
 
 
 def _shared_config(grid: Grid, described: dict[str, Any]) -> dict[str, Any]:

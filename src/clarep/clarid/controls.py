@@ -14,9 +14,8 @@ from torch import Tensor
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.directions import project_out
-from clarep.clarid.measures import Measures, Scene, measure, scene_of
-from clarep.data.backdrops import Backdrops
-from clarep.teachers.judge import Judge
+from clarep.clarid.measures import Measures, Scene, Scorer, measure, scene_of
+from clarep.data.labelled import LabelledImages
 
 CONTROLS = ("none", "reconstruction", "random", "bottom", "middle")
 _BATCH = 25
@@ -24,8 +23,8 @@ _BATCH = 25
 
 def compare_with_controls(
     clarid: Clarid,
-    judge: Judge,
-    data: Backdrops,
+    judge: Scorer,
+    data: LabelledImages,
     canonical: CanonicalSet,
     kinds: Sequence[str],
     *,
@@ -33,8 +32,14 @@ def compare_with_controls(
 ) -> Iterator[Measures]:
     """Yield the measures of the stored set, then of each control in `kinds`.
 
-    clarid: the setting that made the set; each control differs from it in the one thing that
-    its name says. Every row is measured on the same images.
+    Args:
+        clarid: the setting that made the set; each control differs from it in the one thing that
+            its name says. Every row is measured on the same images.
+        judge: of the teacher's classes.
+        data: the set's images; only of `Backdrops` is anything said of the background.
+        canonical: the stored set.
+        kinds: of CONTROLS.
+        seed: of random directions and of k-means.
     """
     chosen = canonical.tensors["index"].numpy()
     scene = scene_of(data, chosen)

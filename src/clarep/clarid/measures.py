@@ -1,11 +1,13 @@
 """What CLARID removed and what it kept, in numbers that need no eye.
 
 The masks of `backdrops` are exact, so that background and garment can be told apart; the
-judge is a classifier that neither the teacher nor CLARID has seen (docs/method.md). Samples are
-clamped to [-1, 1], the range of an image, before any of it.
+judge is a classifier that neither the teacher nor CLARID has seen (docs/method.md). Other data
+have no masks, and a judge only where one is given. Samples are clamped to [-1, 1], the range of
+an image, before any of it.
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,35 +22,40 @@ from clarep.data.backdrops import Backdrops
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.engine.bootstrap import bootstrap_interval
-from clarep.teachers.judge import Judge
 from clarep.teachers.teacher import Teacher
+
+Scorer = Callable[[Tensor], Tensor]
+"""Images (B, C, H, W) in [-1, 1] to logits (B, K) of the teacher's classes: a `Judge`, or what
+stands in for it."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Images of which everything is known: what the measures compare with."""
+    """What is known of the images that the measures compare with."""
 
     labels: Int64[Tensor, " batch"]
     """Classes."""
-    masks: Bool[Tensor, "batch h w"]
-    """True on the garment."""
-    colours: Float[Tensor, "batch 3"]
+    masks: Bool[Tensor, "batch h w"] | None = None
+    """True on the garment; None, and no colours, where the data are not `Backdrops`."""
+    colours: Float[Tensor, "batch 3"] | None = None
     """Mean colour of the whole backdrop, in [-1, 1]."""
 
 
-def judged_data(teacher: Teacher, data: LabelledImages) -> Backdrops | None:
-    """Return `data` where masks and the judge can measure the teacher's samples, else None.
+def judge_knows(teacher: Teacher, data: LabelledImages) -> bool:
+    """Say whether the bundled judge can measure the teacher's samples of these data.
 
     They must be `Backdrops`, and the teacher's classes the judge's ten garments in their order.
     """
-    same = tuple(teacher.class_names) == CLASS_NAMES
-    return data if same and isinstance(data, Backdrops) else None
+    return tuple(teacher.class_names) == CLASS_NAMES and isinstance(data, Backdrops)
 
 
-def scene_of(data: Backdrops, indices: NDArray[np.int64]) -> Scene:
-    """Return masks, labels and backdrop colours of the images at `indices`."""
+def scene_of(data: LabelledImages, indices: NDArray[np.int64]) -> Scene:
+    """Return labels and, of `Backdrops`, masks and colours of the images at `indices`."""
+    labels = torch.from_numpy(data.labels[indices])
+    if not isinstance(data, Backdrops):
+        return Scene(labels)
     colours = to_unit_range(data.backdrops(indices)).mean(dim=(2, 3))
-    return Scene(torch.from_numpy(data.labels[indices]), data.masks(indices), colours)
+    return Scene(labels, data.masks(indices), colours)
 
 
 def removed_on_background(
@@ -135,33 +142,36 @@ def cluster_nmi(
     return float(normalized_mutual_info_score(labels.numpy(), clusters))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measures:
-    """One row of the table: a way of choosing directions, over a set of images."""
+    """One row of the table: a way of choosing directions, over a set of images.
+
+    What takes a mask is None where there is none, and so is the judge's where no judge is asked.
+    """
 
     kind: str
     """Directions that were projected out; `reconstruction` is no projection and no guidance."""
     images: int
     """How many images."""
-    removed_on_background: float | None
-    """Share of the removed energy that lies off the garment; None where nothing is removed."""
-    removed_interval: tuple[float, float] | None
+    removed_on_background: float | None = None
+    """Share of the removed energy that lies off the garment; None too where nothing is removed."""
+    removed_interval: tuple[float, float] | None = None
     """Its 95 % interval over images."""
-    background_area: float
+    background_area: float | None = None
     """Share of the pixels off the garment: what an indifferent removal would give."""
-    background_colour: float
+    background_colour: float | None = None
     """Mean distance of the samples' background pixels from grey."""
-    background_interval: tuple[float, float]
+    background_interval: tuple[float, float] | None = None
     """Its 95 % interval over images."""
-    background_spread: float
+    background_spread: float | None = None
     """Root mean square distance of the samples' background colours from their mean."""
-    background_r2: float
+    background_r2: float | None = None
     """How well a linear probe reads the backdrop's colour from the features (R^2)."""
-    judge_accuracy: float
+    judge_accuracy: float | None = None
     """Share of samples that the judge gives their class."""
-    judge_interval: tuple[float, float]
+    judge_interval: tuple[float, float] | None = None
     """Its 95 % interval over images."""
-    judge_confidence: float
+    judge_confidence: float | None = None
     """Mean probability that the judge gives the class."""
     sample_within: float
     """Within-class over total variance of the samples."""
@@ -180,12 +190,12 @@ class Measures:
 @torch.no_grad()
 def measure(
     clarid: Clarid,
-    judge: Judge,
+    judge: Scorer | None,
     scene: Scene,
     x_te: Float[Tensor, "batch c h w"],
     *,
     latents: Float[Tensor, "batch c h w"],
-    samples: Float[Tensor, "batch 3 32 32"],
+    samples: Float[Tensor, "batch ci hi wi"],
     kind: str,
     seed: int = 0,
 ) -> Measures:
@@ -194,28 +204,54 @@ def measure(
     scene, x_te, latents and samples belong to the same images, in the same order; samples may
     leave [-1, 1], and are clamped to it here, once for all measures.
     """
-    samples = samples.clamp(-1, 1)
-    removed = x_te - latents
-    shares = removed_on_background(removed, scene.masks) if bool(removed.any()) else None
-    probabilities = judge(samples).softmax(1)
-    right = (probabilities.argmax(1) == scene.labels).double()
-    features = clarid.features(latents, scene.labels)
-    colour = distance_from_grey(samples, scene.masks)
+    samples, labels = samples.clamp(-1, 1), scene.labels
+    features = clarid.features(latents, labels)
     return Measures(
         kind=kind,
         images=len(latents),
-        removed_on_background=None if shares is None else float(shares.mean()),
-        removed_interval=None if shares is None else bootstrap_interval(shares),
-        background_area=float((~scene.masks).double().mean()),
-        background_colour=float(colour.mean()),
-        background_interval=bootstrap_interval(colour),
-        background_spread=colour_spread(background_colours(samples, scene.masks)),
-        background_r2=probe_r2(features, scene.colours),
-        judge_accuracy=float(right.mean()),
-        judge_interval=bootstrap_interval(right),
-        judge_confidence=float(probabilities.gather(1, scene.labels[:, None]).mean()),
-        sample_within=within_over_total(samples, scene.labels),
-        feature_within=within_over_total(features, scene.labels),
-        nmi_conditional=cluster_nmi(features, scene.labels, seed),
-        nmi_null=cluster_nmi(clarid.features(latents, scene.labels, "null"), scene.labels, seed),
+        **_on_background(scene, x_te - latents, samples, features),
+        **({} if judge is None else judged(judge, samples, labels)),
+        sample_within=within_over_total(samples, labels),
+        feature_within=within_over_total(features, labels),
+        nmi_conditional=cluster_nmi(features, labels, seed),
+        nmi_null=cluster_nmi(clarid.features(latents, labels, "null"), labels, seed),
     )
+
+
+@torch.no_grad()
+def judged(
+    judge: Scorer, images: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"]
+) -> dict[str, Any]:
+    """Return what the judge says of images in [-1, 1], as the fields judge_* of `Measures`."""
+    probabilities = judge(images).softmax(1)
+    right = (probabilities.argmax(1) == labels).double()
+    return {
+        "judge_accuracy": float(right.mean()),
+        "judge_interval": bootstrap_interval(right),
+        "judge_confidence": float(probabilities.gather(1, labels[:, None]).mean()),
+    }
+
+
+def _on_background(
+    scene: Scene, removed: Tensor, samples: Tensor, features: Tensor
+) -> dict[str, Any]:
+    """Return the fields of `Measures` that take a mask; none of them where there is none."""
+    masks = scene.masks
+    if masks is None or scene.colours is None:
+        return {}
+    colour = distance_from_grey(samples, masks)
+    found = {
+        "background_area": float((~masks).double().mean()),
+        "background_colour": float(colour.mean()),
+        "background_interval": bootstrap_interval(colour),
+        "background_spread": colour_spread(background_colours(samples, masks)),
+        "background_r2": probe_r2(features, scene.colours),
+    }
+    # The mask knows pixels: of a latent teacher it cannot say where the removed energy lies.
+    if not removed.any() or removed.shape[2:] != masks.shape[1:]:
+        return found
+    shares = removed_on_background(removed, masks)
+    return found | {
+        "removed_on_background": float(shares.mean()),
+        "removed_interval": bootstrap_interval(shares),
+    }

@@ -173,7 +173,10 @@ def _reason(
     ours, top = _nmi(chosen, nmi).mean, _nmi(best, nmi)
     judge = chosen.measures["judge_accuracy"]
     if judge is None:
-        text = f"no judge knows these classes, so that all {of} settings are eligible; "
+        text = (
+            f"no judge knows these classes, so that all {of} settings are eligible "
+            "(--classifier gives one); "
+        )
     else:
         text = (
             f"{eligible} of {of} settings keep the judge's accuracy within {_JUDGE_LOSS} of "

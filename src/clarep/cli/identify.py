@@ -14,17 +14,32 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.controls import CONTROLS, compare_with_controls
 from clarep.clarid.identify import SHARD_SIZE, identify
-from clarep.clarid.measures import Measures, judged_data
+from clarep.clarid.measures import Measures, judge_knows, judged
 from clarep.cli.mistakes import did_you_mean
-from clarep.cli.shared import describe, note, note_other_classes, warn, warn_of_other_classes
+from clarep.cli.shared import (
+    describe,
+    load_classifier,
+    note,
+    note_other_classes,
+    warn,
+    warn_of_other_classes,
+)
 from clarep.data.backdrops import Backdrops
-from clarep.data.labelled import LabelledImages, class_balanced_choice, readable_indices
+from clarep.data.labelled import (
+    LabelledImages,
+    class_balanced_choice,
+    readable_indices,
+    to_unit_range,
+)
 from clarep.data.load import DataConfig, load_data
+from clarep.distill.run_parts import weights_hash
+from clarep.distill.student import Student
 from clarep.engine.progress import announce, progress
 from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
 from clarep.report.identified import draw_identified
-from clarep.report.measures import measures_table, write_measures
+from clarep.report.measures import CLASSIFIER_NAME, measures_table, write_measures
+from clarep.report.quality import student_judge
 from clarep.teachers.judge import load_judge
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.zoo import load_teacher
@@ -56,9 +71,13 @@ class Identify:
     seed: int = 0
     """Seed of the choice, of the solver's start and of random directions."""
     controls: tuple[str, ...] = ("none", "reconstruction", "random")
-    """For backdrops: what to measure beside it; none, reconstruction, random, bottom, middle."""
+    """For backdrops, or with --classifier: what to measure beside it; none, reconstruction, random,
+    bottom, middle."""
     control_images: int = 100
-    """For backdrops: images, evenly from the classes, on which all rows are measured; 0 skips."""
+    """For the same: images, evenly from the classes, on which all rows are measured; 0 skips."""
+    classifier: Path | None = None
+    """Run of a student trained on the same classes (clarep distill --method vanilla), which judges
+    samples where the bundled judge does not know the classes, or instead of it."""
     shard_size: int = SHARD_SIZE
     """Images a shard: what a kill can cost."""
     skip_bad: bool = False
@@ -73,18 +92,19 @@ class Identify:
         self._check()
         teacher = load_teacher(self.teacher, self.teacher_options)
         clarid = Clarid(teacher, self.clarid)
+        classifier = load_classifier(self.classifier, teacher)
         data = load_data(self.data)
         self._check_control_images(data)
         balanced = class_balanced_choice(data.labels, self.fraction, self.seed)
         chosen, bad = readable_indices(data, balanced, self.skip_bad)
-        self._identify(clarid, data, chosen)
+        self._identify(clarid, data, chosen, classifier)
         canonical = CanonicalSet.load(self.out / "canon")
         self._warn_of_poor_round_trips(canonical)
-        measured = self._measure(clarid, data, canonical)
+        measured, recorded = self._measure(clarid, data, canonical, classifier)
         spectrum = ", and one exact spectrum if its Jacobian is small"
         announce(f"pictures: decoding the rows{spectrum if self.clarid.kind == 'top' else ''}")
         pictures = draw_identified(clarid, data, canonical, self.out / "report")
-        self._print(canonical, measured, pictures, bad)
+        self._print(canonical, measured, recorded, pictures, bad)
         warn_of_other_classes(teacher, data)
 
     def _check(self) -> None:
@@ -101,14 +121,21 @@ class Identify:
             raise UserError(f"--control-images {self.control_images} is below 0: give 100, say")
 
     def _check_control_images(self, data: LabelledImages) -> None:
-        fewest = _FEWEST_MEASURED * len(data.class_names)
-        if isinstance(data, Backdrops) and 0 < self.control_images < fewest:
+        fewest = _FEWEST_MEASURED * len(np.unique(data.labels))
+        measured = isinstance(data, Backdrops) or self.classifier is not None
+        if measured and 0 < self.control_images < fewest:
             raise UserError(
                 f"--control-images {self.control_images} are too few to measure on: give at "
                 f"least {fewest}, two of each class, or 0 to skip the table"
             )
 
-    def _identify(self, clarid: Clarid, data: LabelledImages, chosen: NDArray[np.int64]) -> None:
+    def _identify(
+        self,
+        clarid: Clarid,
+        data: LabelledImages,
+        chosen: NDArray[np.int64],
+        classifier: Student | None,
+    ) -> None:
         described = describe(self.teacher, self.data, self.teacher_options)
         described |= {"fraction": self.fraction}
         steps = identify(
@@ -123,7 +150,7 @@ class Identify:
         if clarid.num_dirs is None:
             announce(f"identify: settling k = {self.clarid.k} by exact spectra of a few images")
         start = next(steps)
-        note_other_classes(clarid.teacher, data)
+        note_other_classes(clarid.teacher, data, classifier)
         if self.fraction * np.bincount(data.labels).max() < 0.5:
             note(
                 f"--fraction {self.fraction:g} is less than half an image of every class: one of "
@@ -138,24 +165,28 @@ class Identify:
                 advance(step.new)
 
     def _measure(
-        self, clarid: Clarid, data: LabelledImages, canonical: CanonicalSet
-    ) -> list[Measures]:
-        backdrops = judged_data(clarid.teacher, data)
-        if backdrops is None or self.control_images == 0:
-            return []
+        self,
+        clarid: Clarid,
+        data: LabelledImages,
+        canonical: CanonicalSet,
+        classifier: Student | None,
+    ) -> tuple[list[Measures], dict[str, Any] | None]:
+        """Measure all rows and write them; return them, and what was recorded of the classifier."""
+        known = classifier is not None or judge_knows(clarid.teacher, data)
+        if not known or self.control_images == 0:
+            return [], None
         subset = canonical.balanced(self.control_images)
-        counts = torch.bincount(subset.tensors["label"], minlength=len(data.class_names))
+        labels, counts = subset.tensors["label"].unique(return_counts=True)
         if int(counts.min()) < _FEWEST_MEASURED:
             note(
-                f"class '{data.class_names[int(counts.argmin())]}' has {int(counts.min())} of the "
-                f"{len(subset)} images that would be measured, and the table takes two of each "
-                "class: it is left out; a larger --fraction gives it"
+                f"class '{data.class_names[int(labels[counts.argmin()])]}' has {int(counts.min())} "
+                f"of the {len(subset)} images that would be measured, and the table takes two of "
+                "each class: it is left out; a larger --fraction gives it"
             )
-            return []
+            return [], None
+        judge = load_judge() if classifier is None else student_judge(classifier)
         measured: list[Measures] = []
-        rows = compare_with_controls(
-            clarid, load_judge(), backdrops, subset, self.controls, seed=self.seed
-        )
+        rows = compare_with_controls(clarid, judge, data, subset, self.controls, seed=self.seed)
         kinds = (clarid.config.kind, *self.controls)
         # One row may cost a hundred times another: no time left could be true.
         with progress("measure", "rows", len(kinds), even=False) as advance:
@@ -165,8 +196,9 @@ class Identify:
                 advance(0, f"now {kind}{exact if slow else ''}")
                 measured.append(next(rows))
                 advance(1)
-        write_measures(measured, self.out / "report")
-        return measured
+        recorded = None if classifier is None else _on_originals(classifier, data, subset)
+        write_measures(measured, self.out / "report", recorded)
+        return measured, recorded
 
     def _warn_of_poor_round_trips(self, canonical: CanonicalSet) -> None:
         """Say so where the teacher cannot even give back the images it was shown."""
@@ -184,6 +216,7 @@ class Identify:
         self,
         canonical: CanonicalSet,
         measured: list[Measures],
+        recorded: dict[str, Any] | None,
         pictures: dict[str, Path],
         bad: list[str],
     ) -> None:
@@ -191,6 +224,8 @@ class Identify:
         places = {"canonical set": self.out / "canon"} | pictures
         if measured:
             places |= {"table": report / "measures.csv"}
+        if recorded is not None:
+            places |= {"classifier": report / CLASSIFIER_NAME}
         psnr = _median_psnr(canonical)
         if self.json:
             answer: dict[str, Any] = {
@@ -201,12 +236,12 @@ class Identify:
                 "skipped": bad,
                 "wrote": {name: str(path) for name, path in places.items()},
             }
-            print(json.dumps(answer, indent=2))
+            print(json.dumps(answer | ({"classifier": recorded} if recorded else {}), indent=2))
             return
         for entry in bad:
             print(f"skipped {entry}")
         if measured:
-            print(measures_table(measured))
+            print(measures_table(measured, recorded))
         cost = canonical.manifest["cost"]
         print(
             f"{len(canonical)} images, {sum(cost['seconds'].values()):.0f} s, "
@@ -216,6 +251,19 @@ class Identify:
         )
         for name, path in places.items():
             print(f"{name} in {path}")
+
+
+def _on_originals(
+    classifier: Student, data: LabelledImages, subset: CanonicalSet
+) -> dict[str, Any]:
+    """Return which classifier it is, and what it says of the images that the rows were made of."""
+    images = to_unit_range(data.images(subset.tensors["index"].numpy()))
+    said = judged(student_judge(classifier), images, subset.tensors["label"])
+    return {
+        "student": classifier.info.name,
+        "sha256": weights_hash(classifier),
+        "originals": {"images": len(subset)} | said,
+    }
 
 
 def _median_psnr(canonical: CanonicalSet) -> float:

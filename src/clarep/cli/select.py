@@ -10,12 +10,14 @@ import tyro
 from clarep.clarid.cells import load_cells, walk_grid
 from clarep.clarid.grid import Grid, GridConfig, plan_grid
 from clarep.clarid.selection import RULE, Recommendation, Setting, aggregate, recommend
-from clarep.cli.shared import describe, note_other_classes
+from clarep.cli.shared import describe, load_classifier, note_other_classes
 from clarep.data.load import DataConfig, load_data
+from clarep.distill.run_parts import weights_hash
 from clarep.engine.artefacts import versions, write_json
 from clarep.engine.cost import sum_costs
 from clarep.engine.progress import progress
 from clarep.report.canonical import save_figure
+from clarep.report.quality import student_judge
 from clarep.report.selection import selection_heatmap, selection_table, write_selection
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.zoo import load_teacher
@@ -39,6 +41,9 @@ class Select:
     teacher: str = "backdrops"
     """A bundled teacher's name, a path to a teacher.safetensors or its folder, or FAMILY:PLACE such
     as dit:PATH."""
+    classifier: Path | None = None
+    """Run of a student trained on the same classes (clarep distill --method vanilla), which judges
+    samples where the bundled judge does not know the classes, or instead of it."""
     skip_bad: bool = False
     """Draw from the images that can be read, and list the others; decodes all of them first."""
     out: Path = Path("runs/select")
@@ -48,11 +53,17 @@ class Select:
 
     def run(self) -> None:
         """Walk the grid, write the tables, and say what is recommended and why."""
-        teacher, data = load_teacher(self.teacher, self.teacher_options), load_data(self.data)
+        teacher = load_teacher(self.teacher, self.teacher_options)
+        classifier, data = load_classifier(self.classifier, teacher), load_data(self.data)
         grid = plan_grid(teacher, data, self.grid, self.skip_bad)
-        steps = walk_grid(grid, describe(self.teacher, self.data, self.teacher_options), self.out)
+        described = describe(self.teacher, self.data, self.teacher_options)
+        judge = None
+        if classifier is not None:
+            described["classifier_sha256"] = weights_hash(classifier)
+            judge = student_judge(classifier)
+        steps = walk_grid(grid, described, self.out, judge)
         start = next(steps)
-        note_other_classes(teacher, data)
+        note_other_classes(teacher, data, classifier)
         with progress("select", "cells", start.total, start.done) as advance:
             for step in steps:
                 advance(step.new)

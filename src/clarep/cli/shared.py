@@ -3,12 +3,16 @@
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from clarep.clarid.measures import judged_data
+from clarep.clarid.measures import judge_knows
 from clarep.data.backdrops import Backdrops
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig
+from clarep.distill.student import Student
+from clarep.distill.students import load_student
+from clarep.report.quality import check_classifier
 from clarep.teachers.options import TeacherOptions, recorded
 from clarep.teachers.teacher import Teacher
 
@@ -26,6 +30,18 @@ def describe(
     return described | ({"teacher_options": given} if given else {})
 
 
+def load_classifier(place: Path | None, teacher: Teacher) -> Student | None:
+    """Return the student at `place`, which is to judge the teacher's samples; None for None.
+
+    Raises UserError if there is none, or it is of other classes or images than the teacher's.
+    """
+    if place is None:
+        return None
+    student = load_student(place)
+    check_classifier(student, teacher)
+    return student
+
+
 def note(text: str) -> None:
     """Say on stderr what a run does otherwise than one may expect."""
     print(f"clarep: note: {text}", file=sys.stderr)
@@ -36,8 +52,13 @@ def warn(text: str) -> None:
     print(f"clarep: warning: {text}", file=sys.stderr)
 
 
-def note_other_classes(teacher: Teacher, data: LabelledImages) -> None:
-    """Say so where the classes of the data are not named as the teacher's."""
+def note_other_classes(
+    teacher: Teacher, data: LabelledImages, classifier: Student | None = None
+) -> None:
+    """Say so where the classes of the data are not named as the teacher's.
+
+    classifier: what judges instead of the bundled judge.
+    """
     ours, theirs = tuple(data.class_names), tuple(teacher.class_names)
     if ours == theirs:
         return
@@ -46,7 +67,7 @@ def note_other_classes(teacher: Teacher, data: LabelledImages) -> None:
         f"({', '.join(ours[:3])} ... against {', '.join(theirs[:3])} ...); "
         "labels are matched by number"
     )
-    if isinstance(data, Backdrops) and judged_data(teacher, data) is None:
+    if isinstance(data, Backdrops) and not judge_knows(teacher, data) and classifier is None:
         text += "; the judge knows the ten garments alone, so that nothing is measured with it"
     note(text)
 

@@ -12,13 +12,14 @@ import tyro
 from numpy.typing import NDArray
 from PIL import Image
 
-from clarep.data.labelled import LabelledImages, readable_indices, to_uint8
+from clarep.data.labelled import LabelledImages, in_memory, readable_indices, to_uint8
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.artefacts import atomic_path, write_json
 from clarep.engine.progress import progress
 from clarep.errors import UserError
 from clarep.report.card import training_card
 from clarep.report.quality import sample_classes
+from clarep.teachers.options import check_device
 from clarep.teachers.train import TeacherRun, is_due
 from clarep.teachers.train_config import TrainConfig, check_train
 from clarep.teachers.unet_teacher import UNetTeacher, save_unet
@@ -44,6 +45,8 @@ class TrainTeacher:
     """How to train."""
     out: Path = Path("runs/teacher")
     """Folder of the run: checkpoint, history.jsonl, samples, teacher.safetensors, card.json."""
+    device: str = "cpu"
+    """Where it trains: cpu, cuda, cuda:1 ...; a stopped run may go on elsewhere."""
     sample_every: int = 1_000
     """Steps between sample grids, 8 images a class at guidance 2; drawn with a record."""
     skip_bad: bool = False
@@ -56,6 +59,7 @@ class TrainTeacher:
         if self.sample_every < 1:
             raise UserError(f"--sample-every {self.sample_every} is below 1: give a step count")
         check_train(self.train)
+        check_device(self.device)
         data, bad = self._readable(load_data(self.data))
         held_out, bad_held_out = self._readable(_held_out(self.data))
         record = self._train(data, held_out) | {"skipped": bad + bad_held_out}
@@ -74,10 +78,10 @@ class TrainTeacher:
             return data, []
         print(f"reading the {len(data)} images of {data.name} once", file=sys.stderr)
         readable, bad = readable_indices(data, np.arange(len(data)), self.skip_bad)
-        return (_subset(data, readable) if bad else data), bad
+        return in_memory(_subset(data, readable) if bad else data), bad
 
     def _train(self, data: LabelledImages, held_out: LabelledImages) -> dict[str, Any]:
-        run = TeacherRun(data, held_out, self.train, self.out)
+        run = TeacherRun(data, held_out, self.train, self.out, self.device)
         sigma_range = (self.train.sigma_min, self.train.sigma_max)
         teacher = UNetTeacher(run.ema, data.class_names, *sigma_range)
         step = run.step
@@ -137,4 +141,4 @@ def _write_grid(teacher: UNetTeacher, path: Path) -> None:
     grid = images.unflatten(0, (rows, _GRID_COLUMNS)).permute(0, 3, 1, 4, 2)  # (R, H, C, W, 3)
     pixels = grid.reshape(rows * height, _GRID_COLUMNS * width, channels)
     with atomic_path(path) as temporary:
-        Image.fromarray(pixels.numpy()).save(temporary, format="PNG")
+        Image.fromarray(pixels.cpu().numpy()).save(temporary, format="PNG")

@@ -1,7 +1,7 @@
 """`LabelledImages`: what every data set is to the rest of clarep."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
+
+_MEMORY = 1e9  # bytes of pixels that `in_memory` keeps
 
 
 class UnreadableImage(UserError):
@@ -67,6 +69,17 @@ def to_unit_range(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """Map float in [-1, 1] to uint8 in [0, 255], rounded; what lies outside saturates."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def in_memory(data: LabelledImages) -> LabelledImages:
+    """Return the set with its images decoded once, for training; as it is if they need over 1 GB.
+
+    Raises UnreadableImage if one cannot be decoded.
+    """
+    if len(data) * data.read(0).nbytes > _MEMORY:
+        return data
+    pixels = np.stack([data.read(i) for i in range(len(data))])
+    return replace(data, read=lambda i: pixels[i])
 
 
 def class_balanced_choice(

@@ -23,6 +23,7 @@ from clarep.errors import UserError
 from clarep.report.quality import (
     Classifier,
     SampleSettings,
+    check_classifier,
     classify_all,
     frechet_distance,
     judge_classifier,
@@ -121,13 +122,7 @@ def student_quality(
 
     Raises UserError if the student's classes or image shape are not the teacher's.
     """
-    ours = (student.info.class_names, student.info.image_shape)
-    if ours != (teacher.class_names, teacher.image_shape):
-        raise UserError(
-            f"the classifier knows {ours[1]} images of {', '.join(ours[0][:3])} ... and the "
-            f"teacher draws {teacher.image_shape} images of "
-            f"{', '.join(teacher.class_names[:3])} ...: give a classifier of the teacher's data"
-        )
+    check_classifier(student, teacher)
     classifier = student_classifier(student)
     _, test = data
     with torch.no_grad():

@@ -1,6 +1,6 @@
 """The measures as a table: on a terminal, as CSV, as JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +23,63 @@ _HEADINGS = {
     "nmi_null": "no class",
 }
 
-_LEGEND = """\
-removed off garment: share of the removed energy that lies on the backdrop; background colour: the
-samples' distance from grey there, its spread between images, and its R2, how well a probe reads
-the backdrop's colour from the features; judge: an independent classifier; within/total: variance
-inside the classes; NMI: k-means clusters of the features against the classes. More in
-docs/method.md#measures""".replace("\n", " ")
+_LEGEND = {
+    "removed_on_background": "removed off garment: share of the removed energy that lies on the "
+    "backdrop",
+    "background_colour": "background colour: the samples' distance from grey there, its spread "
+    "between images, and its R2, how well a probe reads the backdrop's colour from the features",
+    "judge_accuracy": "judge: an independent classifier",
+    "sample_within": "within/total: variance inside the classes",
+    "nmi_conditional": "NMI: k-means clusters of the features against the classes",
+}
+CLASSIFIER_NAME = "classifier.json"
 
 
-def measures_table(rows: Sequence[Measures]) -> str:
-    """Return the table as plain text, one row a kind; 95 % intervals over images in brackets."""
-    cells = [[_cell(row, field) for field in _HEADINGS] for row in rows]
+def measures_table(rows: Sequence[Measures], classifier: Mapping[str, Any] | None = None) -> str:
+    """Return the table as plain text, one row a kind; 95 % intervals over images in brackets.
+
+    What no row knows has no column and no word in the legend. classifier: as `write_measures`.
+    """
+    shown = [name for name in _HEADINGS if any(getattr(row, name) is not None for row in rows)]
+    legend = {name: text for name, text in _LEGEND.items() if name in shown}
+    if classifier is not None:
+        legend["judge_accuracy"] = _classifier_legend(classifier)
     area = rows[0].background_area
-    note = f"(pixels off the garment: {area:.2f}; 95 % intervals over images)\n{_LEGEND}"
-    return plain_table(list(_HEADINGS.values()), cells, note)
+    off_garment = "" if area is None else f"pixels off the garment: {area:.2f}; "
+    note = (
+        f"({off_garment}95 % intervals over images)\n"
+        f"{'; '.join(legend.values())}. More in docs/method.md#measures"
+    )
+    cells = [[_cell(row, name) for name in shown] for row in rows]
+    return plain_table([_HEADINGS[name] for name in shown], cells, note)
 
 
-def write_measures(rows: Sequence[Measures], folder: Path) -> None:
-    """Write measures.json and measures.csv into `folder`.
+def write_measures(
+    rows: Sequence[Measures], folder: Path, classifier: Mapping[str, Any] | None = None
+) -> None:
+    """Write measures.json and measures.csv into `folder`, and classifier.json or none.
 
     In the CSV an interval is two columns: `judge_interval` is `judge_low` and `judge_high`.
+
+    classifier: what judged instead of the bundled judge, as JSON values: student, sha256 and, of
+        the `originals` of the samples, images, judge_accuracy, judge_interval, judge_confidence.
     """
     values = [row.as_dict() for row in rows]
     write_json(folder / "measures.json", values)
     write_csv([_flat(row) for row in values], folder / "measures.csv")
+    if classifier is not None:
+        write_json(folder / CLASSIFIER_NAME, classifier)
+    else:  # what an earlier run left would be taken for what judged these rows
+        (folder / CLASSIFIER_NAME).unlink(missing_ok=True)
+
+
+def _classifier_legend(classifier: Mapping[str, Any]) -> str:
+    originals = classifier["originals"]
+    low, high = originals["judge_interval"]
+    return (
+        f"judge: the given classifier, {classifier['student']}, which may have seen the original "
+        f"images and is right on {originals['judge_accuracy']:.2f} [{low:.2f}, {high:.2f}] of them"
+    )
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from clarep.clarid.measures import Scorer
 from clarep.distill.student import Student
+from clarep.errors import UserError
 from clarep.sampling.decode import decode
 from clarep.teachers.judge import Judge
 from clarep.teachers.teacher import Teacher
@@ -49,6 +51,35 @@ def judge_classifier(judge: Judge) -> Classifier:
 def student_classifier(student: Student) -> Classifier:
     """Return a student, which takes images in [0, 1], as a classifier."""
     return lambda images: student.both(((images + 1) / 2).clamp(0, 1))
+
+
+def student_judge(student: Student) -> Scorer:
+    """Return a student as a judge: images (B, C, H, W) in [-1, 1] to logits (B, K)."""
+    classifier = student_classifier(student)
+    return lambda images: classify_all(classifier, images)[1]
+
+
+def check_classifier(student: Student, teacher: Teacher) -> None:
+    """Raise UserError unless the student's classes and image shape are the teacher's."""
+    ours, theirs = student.info.class_names, tuple(teacher.class_names)
+    if len(ours) != len(theirs):
+        raise UserError(
+            f"the classifier knows {len(ours)} classes and the teacher {len(theirs)}: "
+            "give a classifier of the teacher's classes"
+        )
+    for i, (our, its) in enumerate(zip(ours, theirs, strict=True)):
+        if our != its:
+            raise UserError(
+                f"the classifier's class {i} is '{our}' and the teacher's '{its}': give a "
+                "classifier of the teacher's classes, in its order"
+                + (", or name the teacher's with --class-names" if its.isdigit() else "")
+            )
+    if student.info.image_shape != tuple(teacher.image_shape):
+        takes, draws = ("x".join(map(str, one.image_shape)) for one in (student.info, teacher))
+        raise UserError(
+            f"the classifier takes images of {takes} and the teacher draws {draws}: "
+            "give one that was trained on images of the teacher's size"
+        )
 
 
 def frechet_distance(a: Float[Tensor, "many dim"], b: Float[Tensor, "more dim"]) -> float:

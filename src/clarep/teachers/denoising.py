@@ -53,6 +53,7 @@ def held_out_losses(
         parts = zip(
             *(tensor.split(batch_size) for tensor in (images, labels, sigma, eps)), strict=True
         )
-        each = torch.cat([denoising_loss(net, *part) for part in parts])
+        device = next(net.parameters()).device
+        each = torch.cat([denoising_loss(net, *(p.to(device) for p in part)) for part in parts])
         losses[f"{low:g}-{high:g}"] = round(float(each.mean()), 5)
     return losses

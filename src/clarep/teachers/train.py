@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.data.labelled import LabelledImages
 from clarep.engine.artefacts import as_read, atomic_path, first_difference, write_json
 from clarep.engine.history import HISTORY_NAME, append_record, keep_records
 from clarep.errors import UserError
+from clarep.teachers.batches import NoisyBatch, batches
 from clarep.teachers.denoising import denoising_loss, held_out_losses
+from clarep.teachers.options import check_device
 from clarep.teachers.train_config import TrainConfig, check_held_out, check_train, unet_for
-from clarep.teachers.unet import UNet, sigma_from_t
+from clarep.teachers.unet import UNet
 
 RECORD_EVERY = 50
 _CONFIG_NAME = "config.json"
@@ -64,7 +66,7 @@ class _State:
 
     def load(self, path: Path, config: dict[str, Any]) -> None:
         try:
-            saved = torch.load(path, weights_only=True)
+            saved = torch.load(path, map_location="cpu", weights_only=True)
             started_with = dict(json.loads(saved["config"]))
         except _UNREADABLE as error:
             raise UserError(
@@ -87,25 +89,14 @@ def _learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / config.steps))
 
 
-def _train_step(state: _State, data: LabelledImages, config: TrainConfig) -> float:
-    """Take one step; every random number comes from (seed, step), so a resumed run repeats it.
+def _train_step(state: _State, batch: NoisyBatch, config: TrainConfig) -> float:
+    """Take one step.
 
     Raises UserError, before any weight changes, if the loss or its gradient is not finite.
     """
-    rng = np.random.default_rng([config.seed, state.step])
-    indices = rng.integers(len(data), size=config.batch_size)
-    x0 = to_unit_range(data.draw(indices, rng))
-    labels = torch.from_numpy(data.labels[indices])
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    dropped = torch.rand(len(x0), generator=generator) < config.label_dropout
-    labels = labels.masked_fill(dropped, state.net.config.num_classes)
-    t_low, t_high = (2 / math.pi * math.atan(s) for s in (config.sigma_min, config.sigma_max))
-    sigma = sigma_from_t(t_low + (t_high - t_low) * torch.rand(len(x0), generator=generator))
-    eps = torch.randn(x0.shape, generator=generator)
-
     for group in state.optimizer.param_groups:
         group["lr"] = _learning_rate(config, state.step)
-    loss = denoising_loss(state.net, x0, labels, sigma, eps).mean()
+    loss = denoising_loss(state.net, batch.x0, batch.labels, batch.sigma, batch.eps).mean()
     state.optimizer.zero_grad()
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(state.net.parameters(), config.clip_norm)
@@ -142,15 +133,21 @@ class TeacherRun:
     """
 
     def __init__(
-        self, data: LabelledImages, held_out: LabelledImages, config: TrainConfig, out: Path
+        self,
+        data: LabelledImages,
+        held_out: LabelledImages,
+        config: TrainConfig,
+        out: Path,
+        device: str = "cpu",
     ) -> None:
-        """Take the folder, and up the run that is in it.
+        """Take the folder, and up the run that is in it, whatever device it ran on before.
 
         Raises UserError, before anything is written, for a setting that cannot be trained with,
         data that do not fit the network or each other, and if `out` holds a run of another
         configuration, a checkpoint that cannot be read, or files that are not a run's.
         """
         check_train(config)
+        self._device = check_device(device)
         unet = unet_for(data, config.unet)
         check_held_out(data, held_out)
         self.data, self.held_out, self.out = data, held_out, out
@@ -159,6 +156,7 @@ class TeacherRun:
         torch.manual_seed(config.seed)
         net, ema = UNet(unet), UNet(unet).requires_grad_(False)
         ema.load_state_dict(net.state_dict())
+        net, ema = net.to(self._device), ema.to(self._device)
         net = net.to(memory_format=torch.channels_last)  # a sixth more images a second on a CPU
         adam = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99), fused=True)
         self._state = _State(net, ema, adam)
@@ -194,8 +192,9 @@ class TeacherRun:
         config = self.config
         losses: list[float] = []
         started = time.perf_counter()
-        while self.step < config.steps:
-            losses.append(_train_step(self._state, self.data, config))
+        null_label = self._state.net.config.num_classes
+        for batch in batches(self.data, config, null_label, self.step, self._device):
+            losses.append(_train_step(self._state, batch, config))
             step, last = self.step, self.step == config.steps
             if step % RECORD_EVERY == 0 or last:
                 yield self._record(losses, time.perf_counter() - started)

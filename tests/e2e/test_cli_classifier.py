@@ -1,0 +1,204 @@
+"""`--classifier` of `clarep identify` and `clarep select`: a student in the judge's place."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clarep.clarid.canonical_set import CanonicalSet
+from clarep.clarid.clarid import Clarid
+from clarep.cli.main import main
+from clarep.data.garments import CLASS_NAMES
+from clarep.distill.run_parts import weights_hash
+from clarep.distill.student import StudentInfo
+from clarep.distill.students import build_student, load_student, save_student
+from clarep.teachers import UNet, UNetConfig, save_unet
+
+NAMES = ("red", "green", "blue", "unused")
+KNOWN = ("judge_accuracy", "sample_within", "feature_within", "nmi_conditional", "nmi_null")
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Images of three of four classes, an untrained teacher of them, and a student's run."""
+    home = tmp_path_factory.mktemp("home")
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    images = rng.integers(0, 128, (120, 16, 16, 3))
+    images[np.arange(120), :, :, labels] += 64
+    np.savez(home / "tiny.npz", x=images.astype(np.uint8), y=labels, classes=np.array(NAMES))
+    net = UNet(UNetConfig(image_size=16, num_classes=4, widths=(8, 16), embed_dim=16))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+    save_unet(net, home / "teacher.safetensors", NAMES, 0.01, 80.0)
+    options = "--method vanilla --train.epochs 2 --train.batch-size 32 --train.learning-rate 0.05"
+    distill = ["distill", "--data", str(home / "tiny.npz"), "--out", str(home / "run")]
+    assert main([*distill, *options.split()]) == 0
+    return home
+
+
+@pytest.fixture
+def command(home):
+    """Build the arguments of a run, with the student unless another classifier is given."""
+
+    def build(name, more="", classifier=home / "run"):
+        small = {
+            "identify": "--fraction 0.15 --k 4 --steps 2 --control-images 12",
+            "select": "--ts 0.6 --ks 4 --seeds 0 1 --images 12 --steps 2",
+        }
+        given = [] if classifier is None else ["--classifier", str(classifier)]
+        teacher = ["--teacher", str(home / "teacher.safetensors")]
+        base = [name, "--data", str(home / "tiny.npz"), *teacher, "--out", "out", *given]
+        return [*base, *small[name].split(), *more.split()]
+
+    return build
+
+
+def test_identify_measures_its_row_and_its_controls(command, home, capsys):
+    assert main(command("identify", "--json")) == 0
+    answer = json.loads(capsys.readouterr().out)
+    rows = {row["kind"]: row for row in answer["measures"]}
+    assert list(rows) == ["top", "none", "reconstruction", "random"]
+    assert rows == {r["kind"]: r for r in json.loads(Path("out/report/measures.json").read_text())}
+    for row in rows.values():
+        assert row["images"] == 12
+        assert all(row[name] is not None for name in KNOWN)
+        assert (
+            row["background_area"] is row["removed_on_background"] is row["background_r2"] is None
+        )
+    assert len({row["judge_confidence"] for row in rows.values()}) == 4
+
+    # By a loop over what is stored: the first four images of each class that has any.
+    student = load_student(home / "run")
+    canonical, pixels = CanonicalSet.load("out/canon"), np.load(home / "tiny.npz")["x"]
+    seen, right, originals = {0: 0, 1: 0, 2: 0}, 0, 0
+    for i in range(len(canonical)):
+        rep = canonical[i]
+        seen[rep.label] += 1
+        if seen[rep.label] <= 4:
+            original = torch.from_numpy(pixels[rep.index]).permute(2, 0, 1) / 255
+            with torch.no_grad():
+                right += int(student((rep.sample.clamp(-1, 1)[None] + 1) / 2).argmax()) == rep.label
+                originals += int(student(original[None]).argmax()) == rep.label
+    assert min(seen.values()) > 4
+    assert rows["top"]["judge_accuracy"] == pytest.approx(right / 12)
+    recorded = json.loads(Path("out/report/classifier.json").read_text())
+    assert recorded == answer["classifier"]
+    assert (recorded["student"], recorded["sha256"]) == ("resnet8", weights_hash(student))
+    assert recorded["originals"]["images"] == 12
+    assert recorded["originals"]["judge_accuracy"] == pytest.approx(originals / 12)
+    assert originals > 6  # the student has learnt the colours
+
+
+def test_identify_prints_a_table_of_what_is_known(command, capsys):
+    assert main(command("identify")) == 0
+    printed = capsys.readouterr()
+    table = printed.out.splitlines()
+    assert table[0].startswith("directions")
+    assert [line.split()[0] for line in table[1:5]] == ["top", "none", "reconstruction", "random"]
+    assert "judge accuracy" in table[0] and "garment" not in printed.out
+    assert "the given classifier, resnet8" in printed.out
+    assert "classifier in out/report/classifier.json" in printed.out
+    with open("out/report/measures.csv", newline="") as stream:
+        first = next(csv.DictReader(stream))
+    assert first["background_area"] == first["removed_low"] == ""
+    assert float(first["judge_low"]) <= float(first["judge_accuracy"])
+    manifest = json.loads(Path("out/canon/manifest.json").read_text())
+    assert "classifier" not in json.dumps(manifest)  # the set does not depend on it
+
+
+def test_a_student_replaces_the_judge_on_backdrops(tiny_teacher_path, capsys):
+    """The masks stay exact; run again without it, the judge's table names no student."""
+    student = build_student(StudentInfo("resnet8", CLASS_NAMES, (3, 32, 32)))
+    save_student(student, Path("student.safetensors"))
+    options = "--fraction 0.004 --k 4 --steps 1 --controls none --control-images 20 --out out"
+    identify = ["identify", "--teacher", str(tiny_teacher_path), *options.split()]
+    assert main([*identify, "--classifier", "student.safetensors"]) == 0
+    assert "the given classifier" in capsys.readouterr().out
+    ours = json.loads(Path("out/report/measures.json").read_text())
+    assert main(identify) == 0
+    assert "an independent classifier" in capsys.readouterr().out
+    theirs = json.loads(Path("out/report/measures.json").read_text())
+    assert not Path("out/report/classifier.json").exists()
+    for mine, its in zip(ours, theirs, strict=True):
+        other = {name for name in mine if mine[name] != its[name]}
+        assert "judge_confidence" in other
+        assert other <= {"judge_accuracy", "judge_interval", "judge_confidence"}
+        assert mine["background_area"] > 0
+
+
+def test_select_keeps_the_objects(command, home, capsys):
+    assert main(command("select")) == 0
+    printed = capsys.readouterr().out
+    assert "judge accuracy" in printed
+    assert "no judge" not in printed
+    best = json.loads(Path("out/best.json").read_text())
+    assert best["config"]["classifier_sha256"] == weights_hash(load_student(home / "run"))
+    for cell in Path("out/cells").iterdir():
+        for row in json.loads(cell.read_text())["rows"]:
+            assert all(row[name] is not None for name in KNOWN)
+
+
+def test_select_does_not_mix_cells_of_other_judges(command, home, capsys):
+    assert main(command("select", classifier=None)) == 0
+    assert "no judge knows these classes" in capsys.readouterr().out
+    stored = {path: path.read_bytes() for path in Path("out/cells").iterdir()}
+    assert "classifier" not in json.loads(next(iter(stored.values())))["config"]
+    assert main(command("select")) == 2
+    assert 'classifier_sha256: null there, "' in capsys.readouterr().err
+    assert main(command("select", classifier=None)) == 0  # it stays valid
+    assert stored == {path: path.read_bytes() for path in Path("out/cells").iterdir()}
+
+
+def make_students() -> None:
+    """Write students that do not fit the teacher, and a folder that holds none."""
+    for folder, names, shape in (
+        ("more", (*NAMES, "more"), (3, 16, 16)),
+        ("renamed", ("red", "green", "azure", "unused"), (3, 16, 16)),
+        ("wide", NAMES, (3, 32, 32)),
+        ("grey", NAMES, (1, 16, 16)),
+    ):
+        student = build_student(StudentInfo("resnet8", names, shape))
+        save_student(student, Path(folder, "student.safetensors"))
+    Path("empty").mkdir()
+
+
+WRONG = {
+    "more": "the classifier knows 5 classes and the teacher 4",
+    "renamed": "the classifier's class 2 is 'azure' and the teacher's 'blue'",
+    "wide": "the classifier takes images of 3x32x32 and the teacher draws 3x16x16",
+    "grey": "the classifier takes images of 1x16x16 and the teacher draws 3x16x16",
+    "empty": "empty holds no student.safetensors",
+    "nowhere": "there is no student at nowhere",
+}
+
+
+@pytest.mark.parametrize("name", ["identify", "select"])
+@pytest.mark.parametrize("classifier", WRONG)
+def test_a_classifier_that_does_not_fit(name, classifier, command, capsys, monkeypatch):
+    make_students()
+    monkeypatch.setattr(Clarid, "invert", lambda *_: pytest.fail("found after something expensive"))
+    assert main(command(name, classifier=classifier)) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("clarep: ") and printed.err.count("\n") == 1
+    assert WRONG[classifier] in printed.err
+    assert not Path("out").exists()
+
+
+def test_too_few_images_to_measure_on(command, capsys):
+    """Two of each class that has images: of the fourth there are none."""
+    assert main(command("identify", "--control-images 5")) == 2
+    assert (
+        "--control-images 5 are too few to measure on: give at least 6" in capsys.readouterr().err
+    )
