@@ -61,9 +61,28 @@ def test_both_layouts_give_the_images(layout: str, request: pytest.FixtureReques
 @pytest.mark.parametrize("layout", ["binary", "pickled"])
 def test_the_folder_or_its_parent_is_found(layout: str, request: pytest.FixtureRequest):
     folder = request.getfixturevalue(layout)
-    assert find_cifar10(folder) == find_cifar10(folder.parent) == folder
+    ending = ".bin" if layout == "binary" else ""
+    assert find_cifar10(folder) == find_cifar10(folder.parent) == (folder, ending)
     assert len(load_data(DataConfig(data=str(folder.parent)))) == 15
     assert len(load_cifar10(folder.parent)) == 15
+
+
+@pytest.mark.parametrize("layout", ["binary", "pickled"])
+def test_a_link_of_the_right_name_is_followed(
+    layout: str, request: pytest.FixtureRequest, tmp_path: Path
+):
+    folder = request.getfixturevalue(layout)
+    link = tmp_path / "parent" / folder.name
+    link.parent.mkdir()
+    link.symlink_to(folder.rename(tmp_path / "real"))
+    for place in (link, link.parent):
+        assert len(load_data(DataConfig(data=str(place)))) == 15
+
+
+def test_a_link_to_the_right_name_is_of_that_layout(pickled: Path, tmp_path: Path):
+    for name in ("mine", "cifar-10-batches-bin"):
+        (tmp_path / name).symlink_to(pickled)
+        assert len(load_data(DataConfig(data=str(tmp_path / name)))) == 15
 
 
 def test_a_folder_of_another_name_is_refused(tmp_path: Path):

@@ -143,6 +143,36 @@ def test_an_unreadable_class_list_is_named(tmp_path: Path):
         read_classes_file(tmp_path / "bytes.txt")
 
 
+def test_a_split_without_images_is_named(imagenet: Path, tmp_path: Path):
+    (imagenet / "test").mkdir()
+    hollow = r"test holds no class folders: put its images in one folder a class"
+    with pytest.raises(UserError, match=hollow):
+        load_class_folders(imagenet, "test", 16)
+    write(imagenet / "test" / "loose.png")
+    listed = tmp_path / "one.txt"
+    listed.write_text("n01440764\n")
+    with pytest.raises(UserError, match=hollow):
+        load_class_folders(imagenet, "test", 16, listed)
+    assert len(load_class_folders(imagenet, "train", 16)) == 6
+
+
+@pytest.mark.parametrize("name", ["train", "test", "val"])
+def test_a_class_may_have_the_name_of_a_split(tmp_path: Path, name: str):
+    classes = sorted([name, "bus", "car"])
+    for folder in classes:
+        write(tmp_path / folder / "1.png")
+    (tmp_path / name / ".cache").mkdir()
+    data = load_class_folders(tmp_path)
+    assert data.class_names == tuple(classes) and data.labels.tolist() == [0, 1, 2]
+
+
+def test_hidden_folders_within_a_class_are_passed_over(flat: Path):
+    write(flat / "dog" / ".ipynb_checkpoints" / "a-checkpoint.png")
+    write(flat / "cat" / "sub" / ".thumbs" / "deep" / "c.png")
+    data = load_class_folders(flat)
+    assert [Path(source).name for source in data.sources] == ["c.bmp", "a.JPEG", "b.png"]
+
+
 def test_empty_folders_are_named(tmp_path: Path):
     with pytest.raises(UserError, match="holds no class folders"):
         load_class_folders(tmp_path)

@@ -50,6 +50,8 @@ def test_a_name_that_is_none_is_answered_with_the_nearest():
         load_data(DataConfig(data="backdrop"))
     with pytest.raises(UserError, match="unknown data set ''"):
         load_data(DataConfig(data=""))
+    with pytest.raises(UserError, match=r"unknown data set '~nosuchuser/x'.*no such file"):
+        load_data(DataConfig(data="~nosuchuser/x"))
 
 
 def test_a_file_of_another_kind_is_refused(folder: Path):

@@ -66,7 +66,9 @@ def test_show_a_folder(pets: Path, capsys: pytest.CaptureFixture[str]):
 
 def test_help_is_no_mistake(capsys: pytest.CaptureFixture[str]):
     assert main(["data", "show", "--help"]) == 0
-    assert "NAME" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "NAME" in shown
+    assert all(name in shown for name in ("garments,", "backdrops,", "noise-backdrops)"))
 
 
 WRONG = {
@@ -88,6 +90,8 @@ WRONG = {
     "no subcommand": ("data", "show"),
     "no name": ("data show", "NAME"),
     "empty folder": ("data show empty", "empty holds no class folders"),
+    "empty split": ("data show divided --split test", "divided/test holds no class folders"),
+    "no such user": ("data show ~nosuchuser/x", "unknown data set '~nosuchuser/x'"),
     "bad npz": ("data show bad.npz", "cannot read bad.npz"),
     "label": ("data show label.npz", "label 5 of image 0"),
     "mixed sizes": ("data show mixed", "--image-size"),
@@ -104,7 +108,8 @@ def make_bad_data() -> None:
     Path("bad.npz").write_bytes(b"PK\x03\x04 and then nothing")
     names, x = np.array(["a", "b"]), np.zeros((1, 4, 4), np.uint8)
     np.savez("label.npz", x=x, y=np.array([5]), classes=names)
-    for name in ("mixed", "zero", "cut", "text"):
+    Path("divided/test").mkdir(parents=True)
+    for name in ("mixed", "zero", "cut", "text", "divided/train"):
         Path(name, "a").mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(noise).save("cut/a/x.png")

@@ -22,7 +22,8 @@ class Show:
     """Write a labelled contact sheet of a data set: one row a class."""
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
-    """A name (garments, backdrops) or a path: class folders, an .npz, or CIFAR-10's batches."""
+    """A name (garments, backdrops, noise-backdrops) or a path: class folders, an .npz, or
+    CIFAR-10's batches."""
     options: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
     """How the data set is read."""
     columns: int = 10

@@ -33,16 +33,16 @@ _PIXELS = 3 * 32 * 32
 _ENDINGS = {"cifar-10-batches-bin": ".bin", "cifar-10-batches-py": ""}
 
 
-def find_cifar10(path: Path) -> Path | None:
-    """Return the folder of CIFAR-10's batches: `path` or its child, None if neither is one.
+def find_cifar10(path: Path) -> tuple[Path, str] | None:
+    """Return the folder of CIFAR-10's batches, `path` or its child, and its files' ending.
 
-    The binary layout is preferred where both are there.
+    None if neither is one. The binary layout is preferred where both are there. Of a symbolic
+    link its own name counts too, after that of the folder which it leads to.
     """
-    for name in _ENDINGS:
-        if path.resolve().name == name:
-            return path
-        if (path / name).is_dir():
-            return path / name
+    for folder in filter(Path.is_dir, (path, *(path / name for name in _ENDINGS))):
+        for name in (folder.resolve().name, folder.name):
+            if name in _ENDINGS:
+                return folder, _ENDINGS[name]
     return None
 
 
@@ -64,7 +64,7 @@ def load_cifar10(
         raise UserError(
             f"{folder} holds no CIFAR-10: give the folder {' or '.join(_ENDINGS)}, or its parent"
         )
-    folder, ending = found, _ENDINGS[found.resolve().name]
+    folder, ending = found
     read_batch = _read_binary if ending else _read_pickled
     batches = [read_batch(folder / f"{name}{ending}") for name in _BATCHES[split]]
     pixels = np.concatenate([batch[0] for batch in batches])  # (N, 3072), channels first

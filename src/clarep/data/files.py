@@ -26,7 +26,8 @@ def load_class_folders(
 
     Args:
         root: holds one folder a class, or train, test, val folders that do. A class folder
-            may have sub-folders. Files whose ending no image format has are passed over.
+            may have sub-folders. Hidden files and folders, and files whose ending no image
+            format has, are passed over.
         split: which of train, test, val; a root without them counts as train.
         image_size: side that `square_resize` brings images to; None keeps a common size.
         classes_file: one folder name a line, or folder and class name; # starts a comment.
@@ -95,7 +96,9 @@ def require_undivided(name: str, split: str) -> None:
 
 
 def _split_folders(root: Path) -> list[str]:
-    return [name for name in SPLIT_FOLDERS if (root / name).is_dir()]
+    """Names of the split folders; none if none of them holds folders: they are classes then."""
+    named = [name for name in SPLIT_FOLDERS if (root / name).is_dir()]
+    return named if any(_subfolders(root / name) for name in named) else []
 
 
 def _split_folder(root: Path, split: str) -> Path:
@@ -132,6 +135,8 @@ def _list_images(
     paths: list[Path] = []
     labels: list[int] = []
     present = _subfolders(folder)
+    if not present:
+        raise UserError(f"{folder} holds no class folders: put its images in one folder a class")
     for label, name in enumerate(names):
         if name not in present:
             if required:
@@ -146,12 +151,14 @@ def _list_images(
 
 
 def _images_under(folder: Path) -> list[Path]:
-    found = [
-        Path(parent, name)
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if name[0] != "." and Path(name).suffix.lower() in _image_suffixes()
-    ]
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "."]  # os.walk goes into what is left
+        found += [
+            Path(parent, name)
+            for name in names
+            if name[0] != "." and Path(name).suffix.lower() in _image_suffixes()
+        ]
     return sorted(found, key=lambda path: path.as_posix())
 
 

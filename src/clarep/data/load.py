@@ -58,10 +58,11 @@ def load_data(config: DataConfig) -> LabelledImages:
         raise UserError(f"image size {config.image_size} is below 1: give a side in pixels")
     if config.data in _NAMED:
         return _NAMED[config.data](config)
-    if not os.path.exists(Path(config.data).expanduser()) or not config.data:
+    path = _existing(config.data)
+    if path is None:
         unknown = unknown_name("data set", config.data, _NAMED)
         raise UserError(f"{unknown}, or a path, but there is no such file or folder")
-    return _load_path(Path(config.data).expanduser(), config)
+    return _load_path(path, config)
 
 
 def _load_garments(config: DataConfig) -> LabelledImages:
@@ -89,16 +90,24 @@ _NAMED: dict[str, Callable[[DataConfig], LabelledImages]] = {
 }
 
 
+def _existing(place: str) -> Path | None:
+    try:
+        path = Path(place).expanduser()
+    except RuntimeError:  # ~ of a user who has no home here
+        return None
+    return path if place and os.path.exists(path) else None
+
+
 def _load_path(path: Path, config: DataConfig) -> LabelledImages:
     _refuse(config, "correlation", "variant", "data_seed")
-    cifar10 = find_cifar10(path)
-    if path.is_dir() and cifar10 is None:
+    is_cifar10 = find_cifar10(path) is not None
+    if path.is_dir() and not is_cifar10:
         return load_class_folders(
             path, config.split, config.image_size, config.classes_file, config.alpha_colour
         )
     _refuse(config, "classes_file", "alpha_colour")
-    if cifar10 is not None:
-        return load_cifar10(cifar10, config.split, config.image_size)
+    if is_cifar10:
+        return load_cifar10(path, config.split, config.image_size)
     if path.suffix != ".npz":
         raise UserError(f"{path} is neither a folder nor an .npz: give one of these")
     return load_npz(path, config.split, config.image_size)
