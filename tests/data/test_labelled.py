@@ -1,5 +1,7 @@
 """What all sets share: batches, draws, ranges, the balanced choice, the check before work."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -113,22 +115,42 @@ def test_readable_indices_needs_one_that_is_left():
         readable_indices(labelled(), np.array([], np.int64), skip_bad=True)
 
 
-def test_a_set_in_memory_is_read_once_and_stays_the_same():
-    reads = []
+def counted(data: LabelledImages) -> tuple[LabelledImages, list[int]]:
+    """Return the set, and a list that it notes each reading in."""
+    reads: list[int] = []
 
-    def read(i):
+    def read(i: int) -> np.ndarray:
         reads.append(i)
-        return np.full((2, 2, 3), i, np.uint8)
+        return data.read(i)
 
-    data = LabelledImages("some", np.arange(3), ("a", "b", "c"), ["x"] * 3, read)
-    kept = in_memory(data)
-    count = len(reads)
-    assert torch.equal(kept.images([2, 0]), data.images([2, 0])) and len(reads) == count + 2
+    return replace(data, read=read), reads
 
 
-def test_a_set_too_large_for_memory_is_left_as_it_is(monkeypatch):
-    monkeypatch.setattr("clarep.data.labelled._MEMORY", 10)
-    data = LabelledImages(
-        "some", np.arange(3), ("a", "b", "c"), ["x"] * 3, lambda i: np.zeros((2, 2, 3), np.uint8)
-    )
-    assert in_memory(data) is data
+def test_a_set_in_memory_is_read_once_and_stays_the_same():
+    data, reads = counted(labelled())
+    kept, bad = in_memory(data, skip_bad=False)
+    images = kept.images([2, 0])
+    assert reads == [0, 1, 2, 3, 4, 5] and bad == []
+    assert torch.equal(images, labelled().images([2, 0]))
+    assert kept.name == data.name and kept.labels is data.labels
+
+
+def test_a_set_in_memory_is_what_can_be_read_of_it():
+    data, reads = counted(labelled(bad=(0, 4)))
+    kept, bad = in_memory(data, skip_bad=True)
+    images = kept.images(range(4))
+    assert reads == [0, 1, 2, 3, 4, 5]
+    assert bad == ["image 0: it is empty", "image 4: it is empty"]
+    assert kept.name == "toy without 2 unreadable" and kept.labels.tolist() == [0, 0, 1, 1]
+    assert list(kept.sources) == ["image 1", "image 2", "image 3", "image 5"]
+    assert torch.equal(images, labelled().images([1, 2, 3, 5]))
+    with pytest.raises(UserError, match="image 0: it is empty; --skip-bad goes on without it"):
+        in_memory(data, skip_bad=False)
+
+
+def test_a_set_too_large_for_memory_is_read_again(monkeypatch):
+    monkeypatch.setattr("clarep.data.labelled._MEMORY", 6 * PIXELS[0].nbytes - 1)
+    data, reads = counted(labelled())
+    assert in_memory(data, skip_bad=False) == (data, []) and reads == [0, 1, 2, 3, 4, 5]
+    kept, _ = in_memory(labelled(bad=(0,)), skip_bad=True)
+    assert torch.equal(kept.images(range(5)), labelled().images([1, 2, 3, 4, 5]))

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from clarep.cli.main import main
+from clarep.data import decode_image
 from clarep.teachers import load_teacher
 
 TINY = "--train.steps 3 --train.batch-size 4 --train.unet.widths 8 16 --train.unet.embed-dim 16"
@@ -55,6 +56,46 @@ def test_skip_bad_goes_on_and_lists(pets, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.count("skipped ") == 2 and f"skipped {bad[0]}: " in printed
     assert load_teacher(str(tmp_path / "run")).class_names == ("cat", "dog")
+
+
+def test_each_image_is_decoded_once(pets, tmp_path, monkeypatch, capsys):
+    from clarep.data import files
+
+    decoded = []
+
+    def decode(path, *how):
+        decoded.append(path)
+        return decode_image(path, *how)
+
+    monkeypatch.setattr(files, "decode_image", decode)
+    assert train(pets, tmp_path / "run") == 0
+    assert sorted(decoded) == sorted(pets.rglob("*.png"))
+    assert f"reading the 12 images of {pets / 'train'} once\n" in capsys.readouterr().err
+
+
+def test_data_read_in_another_way_is_another_training(pets, tmp_path, capsys):
+    listed = tmp_path / "classes.txt"
+    listed.write_text("cat\ndog\n")
+    options = ["--classes-file", str(listed), "--alpha-colour", "black"]
+    assert train(pets, tmp_path / "run", *options) == 0
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    recorded = card["recipe"]["data_options"]
+    assert recorded["alpha_colour"] == "black" and recorded["data"] == str(pets)
+    assert train(pets, tmp_path / "run", *options) == 0  # it is finished
+
+    assert train(pets, tmp_path / "run", *options[:2]) == 2
+    assert '(alpha_colour: "black" there, "white" now)' in capsys.readouterr().err
+    listed.write_text("dog\ncat\n")
+    assert train(pets, tmp_path / "run", *options) == 2
+    assert "another configuration (classes_file_sha256: " in capsys.readouterr().err
+
+
+def test_what_a_kill_left_is_removed(pets, tmp_path):
+    samples = tmp_path / "run" / "samples"
+    samples.mkdir(parents=True)
+    (samples / f".final.png.{2**22}.tmp").write_bytes(b"half")
+    assert train(pets, tmp_path / "run") == 0
+    assert [path.name for path in samples.iterdir()] == ["final.png"]
 
 
 def test_what_the_data_decide_is_no_option(pets, tmp_path, capsys):

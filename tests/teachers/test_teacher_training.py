@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from clarep.cli.main import main
+from clarep.cli.shared import describe
 from clarep.data.load import DataConfig, load_data
 from clarep.errors import UserError
 from clarep.teachers import TeacherRun, TrainConfig, UNetShape, held_out_losses, load_teacher
 from clarep.teachers.train import is_due
 
 STEPS = 150
+NO_PROCESS = 2**22  # beyond every process id
 OPTIONS = (
     f"--train.steps {STEPS} --train.batch-size 4 --train.checkpoint-every 20 "
     "--train.learning-rate 3e-3 --train.warmup-steps 10 "
@@ -62,6 +64,11 @@ def history(out):
     return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
 
 
+def curves(records):
+    """All that is logged but the rate, which no two runs have the same."""
+    return [record | {"images_per_s": None} for record in records]
+
+
 def checkpoint(out):
     return torch.load(out / "checkpoint.pt", weights_only=True)
 
@@ -94,13 +101,13 @@ def test_a_stopped_run_goes_on_to_the_same_weights(whole, data, tmp_path):
     assert [record["step"] for record in history(tmp_path)] == [50]
     with open(tmp_path / "history.jsonl", "a") as stream:
         stream.write('{"step": 99, "lo')  # killed while it wrote
-    (tmp_path / ".checkpoint.pt.1.tmp").write_bytes(b"half")
+    (tmp_path / f".checkpoint.pt.{NO_PROCESS}.tmp").write_bytes(b"half")
 
     resumed = TeacherRun(data, data, CONFIG, tmp_path)
     assert resumed.step == 40 and history(tmp_path) == []
     list(resumed.records())
     assert_same_state(tmp_path, whole[0])
-    assert [record["step"] for record in history(tmp_path)] == [50, 100, 150]
+    assert curves(history(tmp_path)) == curves(whole[1])  # with the losses of steps 1 to 40
     assert not list(tmp_path.glob(".*.tmp"))
 
 
@@ -131,6 +138,19 @@ def test_folder_of_other_data(whole, data):
         TeacherRun(replace(data, name="other"), data, CONFIG, whole[0])
 
 
+def test_data_read_in_another_way(data, tmp_path):
+    def run(**options):
+        return TeacherRun(data, data, CONFIG, tmp_path, data_options=options)
+
+    next(run(alpha_colour="black", split="train").records())
+    assert run(alpha_colour="black", split="train").step == 40
+    told = 'another configuration \\(alpha_colour: "black" there, "white" now\\)'
+    with pytest.raises(UserError, match=told):
+        run(alpha_colour="white", split="train")
+    with pytest.raises(UserError, match="another configuration"):
+        TeacherRun(data, data, CONFIG, tmp_path)
+
+
 def test_damaged_checkpoint(whole, data, tmp_path):
     part = (whole[0] / "checkpoint.pt").read_bytes()[:5_000]
     (tmp_path / "checkpoint.pt").write_bytes(part)
@@ -158,12 +178,14 @@ def test_a_folder_of_something_else_is_left_alone(data, tmp_path, files):
 def test_killed_before_its_first_checkpoint_a_run_begins_anew(data, tmp_path):
     config = replace(CONFIG, checkpoint_every=100)
     next(TeacherRun(data, data, config, tmp_path).records())
-    leftovers = [f".{name}.7.tmp" for name in ("checkpoint.pt", "history.jsonl", "config.json")]
-    for name in [*leftovers, ".theirs.7.tmp"]:
-        (tmp_path / name).write_text("half")
+    names = ("checkpoint.pt", "history.jsonl", "config.json", "teacher.safetensors", "card.json")
+    for name in names:
+        (tmp_path / f".{name}.{NO_PROCESS}.tmp").write_text("half")
+    living = tmp_path / f".checkpoint.pt.{os.getppid()}.tmp"
+    living.write_text("half")
     assert not (tmp_path / "checkpoint.pt").exists() and len(history(tmp_path)) == 1
     assert TeacherRun(data, data, config, tmp_path).step == 0 and history(tmp_path) == []
-    assert [path.name for path in tmp_path.glob(".*.tmp")] == [".theirs.7.tmp"]
+    assert list(tmp_path.glob(".*.tmp")) == [living]
     with pytest.raises(UserError, match=r"holds a config\.json of something else"):
         TeacherRun(data, data, replace(config, seed=1), tmp_path)
 
@@ -371,7 +393,8 @@ def test_a_folder_that_cannot_be_written(archive, tmp_path, capsys):
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_valid(whole, data, archive, tmp_path):
-    next(TeacherRun(data, data, CONFIG, tmp_path).records())
+    options = describe("", DataConfig(data=str(archive)))["data_options"]
+    next(TeacherRun(data, data, CONFIG, tmp_path, data_options=options).records())
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
         "from clarep.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -384,7 +407,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_valid(whole, data, archive, tmp_
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob(".*.tmp"))
 
-    resumed = TeacherRun(data, data, CONFIG, tmp_path)
+    resumed = TeacherRun(data, data, CONFIG, tmp_path, data_options=options)
     assert resumed.step == 40
     list(resumed.records())
     assert_same_state(tmp_path, whole[0])

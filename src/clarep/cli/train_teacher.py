@@ -1,21 +1,24 @@
 """`clarep train-teacher`: train our U-Net on a labelled data set."""
 
 import json
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import tyro
-from numpy.typing import NDArray
 from PIL import Image
 
-from clarep.data.labelled import LabelledImages, in_memory, readable_indices, to_uint8
+from clarep.cli.shared import describe
+from clarep.data.labelled import LabelledImages, in_memory, to_uint8
 from clarep.data.load import DataConfig, load_data
-from clarep.engine.artefacts import atomic_path, write_json
-from clarep.engine.progress import progress
+from clarep.engine.artefacts import (
+    atomic_path,
+    remove_left_temporaries,
+    sha256_file,
+    write_json,
+)
+from clarep.engine.progress import announce, progress
 from clarep.errors import UserError
 from clarep.report.card import training_card
 from clarep.report.quality import sample_classes
@@ -76,12 +79,13 @@ class TrainTeacher:
         """Return what can be read of a set, and what cannot; images that are composed all can."""
         if self.data.data in _COMPOSED:
             return data, []
-        print(f"reading the {len(data)} images of {data.name} once", file=sys.stderr)
-        readable, bad = readable_indices(data, np.arange(len(data)), self.skip_bad)
-        return in_memory(_subset(data, readable) if bad else data), bad
+        announce(f"reading the {len(data)} images of {data.name} once")
+        return in_memory(data, self.skip_bad)
 
     def _train(self, data: LabelledImages, held_out: LabelledImages) -> dict[str, Any]:
-        run = TeacherRun(data, held_out, self.train, self.out, self.device)
+        options = _data_options(self.data)
+        run = TeacherRun(data, held_out, self.train, self.out, self.device, data_options=options)
+        remove_left_temporaries(self.out / "samples")
         sigma_range = (self.train.sigma_min, self.train.sigma_max)
         teacher = UNetTeacher(run.ema, data.class_names, *sigma_range)
         step = run.step
@@ -114,15 +118,12 @@ def _held_out(config: DataConfig) -> LabelledImages:
         raise UserError(f"the held-out loss needs a test split, but {error}") from error
 
 
-def _subset(data: LabelledImages, kept: NDArray[np.int64]) -> LabelledImages:
-    """Return the images at `kept` alone; the name says how many are left out."""
-    return replace(
-        data,
-        name=f"{data.name} without {len(data) - len(kept)} unreadable",
-        labels=data.labels[kept],
-        sources=[data.sources[i] for i in kept],
-        read=lambda i: data.read(int(kept[i])),
-    )
+def _data_options(config: DataConfig) -> dict[str, Any]:
+    """Return what was given of the data; of a classes file its contents too, as their hash."""
+    options: dict[str, Any] = describe("", config)["data_options"]
+    if config.classes_file is None:
+        return options
+    return options | {"classes_file_sha256": sha256_file(config.classes_file)}
 
 
 def _note(record: dict[str, Any]) -> str:

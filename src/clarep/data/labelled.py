@@ -71,17 +71,6 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def in_memory(data: LabelledImages) -> LabelledImages:
-    """Return the set with its images decoded once, for training; as it is if they need over 1 GB.
-
-    Raises UnreadableImage if one cannot be decoded.
-    """
-    if len(data) * data.read(0).nbytes > _MEMORY:
-        return data
-    pixels = np.stack([data.read(i) for i in range(len(data))])
-    return replace(data, read=lambda i: pixels[i])
-
-
 def class_balanced_choice(
     labels: NDArray[np.int64], fraction: float, seed: int
 ) -> NDArray[np.int64]:
@@ -136,3 +125,40 @@ def readable_indices(
         reason = f"all {len(bad)} are unreadable, first {bad[0]}" if bad else "none was chosen"
         raise UserError(f"no image of {data.name} is left: {reason}")
     return np.array(readable, np.int64), bad
+
+
+def in_memory(data: LabelledImages, skip_bad: bool) -> tuple[LabelledImages, list[str]]:
+    """Decode every image once, for training, and keep them unless all need over 1 GB.
+
+    Args:
+        data: the set that is read.
+        skip_bad: go on without unreadable images, which the set's name counts.
+
+    Returns:
+        The set of what can be read, and for each other image "source: reason".
+
+    Raises:
+        UserError: for an unreadable image unless `skip_bad`, or if no image is left.
+    """
+    pixels: dict[int, NDArray[np.uint8]] = {}
+
+    def read(i: int) -> NDArray[np.uint8]:
+        image = data.read(i)
+        if len(data) * image.nbytes <= _MEMORY:
+            pixels[i] = image
+        return image
+
+    kept, bad = readable_indices(replace(data, read=read), np.arange(len(data)), skip_bad)
+    decoded = replace(data, read=pixels.__getitem__) if pixels else data
+    return (_subset(decoded, kept) if bad else decoded), bad
+
+
+def _subset(data: LabelledImages, kept: NDArray[np.int64]) -> LabelledImages:
+    """Return the images at `kept` alone; the name says how many are left out."""
+    return replace(
+        data,
+        name=f"{data.name} without {len(data) - len(kept)} unreadable",
+        labels=data.labels[kept],
+        sources=[data.sources[i] for i in kept],
+        read=lambda i: data.read(int(kept[i])),
+    )

@@ -5,8 +5,8 @@ import json
 import math
 import pickle
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,13 @@ import numpy as np
 import torch
 
 from clarep.data.labelled import LabelledImages
-from clarep.engine.artefacts import as_read, atomic_path, first_difference, write_json
+from clarep.engine.artefacts import (
+    as_read,
+    atomic_path,
+    first_difference,
+    remove_left_temporaries,
+    write_json,
+)
 from clarep.engine.history import HISTORY_NAME, append_record, keep_records
 from clarep.errors import UserError
 from clarep.teachers.batches import NoisyBatch, batches
@@ -42,12 +48,13 @@ _UNREADABLE = (
 
 @dataclass
 class _State:
-    """What a checkpoint holds: step, weights, their average, the optimiser."""
+    """What a checkpoint holds: step, weights, their average, the optimiser, unlogged losses."""
 
     net: UNet
     ema: UNet
     optimizer: torch.optim.Adam
     step: int = 0
+    losses: list[float] = field(default_factory=list)  # of the steps since the last record
 
     def save(self, path: Path, config: dict[str, Any]) -> None:
         buffer = io.BytesIO()  # so that a full disk is an OSError, not one of torch's own
@@ -57,6 +64,7 @@ class _State:
                 "net": self.net.state_dict(),
                 "ema": self.ema.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "losses": self.losses,
                 "config": json.dumps(config),
             },
             buffer,
@@ -82,6 +90,7 @@ class _State:
         self.ema.load_state_dict(saved["ema"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step = int(saved["step"])
+        self.losses = list(saved.get("losses", []))  # older checkpoints have none
 
 
 def _learning_rate(config: TrainConfig, step: int) -> float:
@@ -139,8 +148,13 @@ class TeacherRun:
         config: TrainConfig,
         out: Path,
         device: str = "cpu",
+        *,
+        data_options: Mapping[str, Any] | None = None,
     ) -> None:
         """Take the folder, and up the run that is in it, whatever device it ran on before.
+
+        data_options: how the data were read, where their name does not tell it: JSON values,
+        stored in `config.json`, and the same whenever the run goes on.
 
         Raises UserError, before anything is written, for a setting that cannot be trained with,
         data that do not fit the network or each other, and if `out` holds a run of another
@@ -152,7 +166,8 @@ class TeacherRun:
         check_held_out(data, held_out)
         self.data, self.held_out, self.out = data, held_out, out
         self.config = replace(config, unet=unet)
-        self._described = {"data": data.name, "train": asdict(self.config)}
+        options = {} if data_options is None else {"data_options": dict(data_options)}
+        self._described = {"data": data.name, **options, "train": asdict(self.config)}
         torch.manual_seed(config.seed)
         net, ema = UNet(unet), UNet(unet).requires_grad_(False)
         ema.load_state_dict(net.state_dict())
@@ -166,9 +181,7 @@ class TeacherRun:
             _refuse_foreign(out, self._described)
         write_json(out / _CONFIG_NAME, self._described)
         keep_records(out, "step", self.step)
-        for name in (_CHECKPOINT_NAME, HISTORY_NAME, _CONFIG_NAME):
-            for leftover in out.glob(f".{name}.*.tmp"):  # of a run that was killed while it saved
-                leftover.unlink()
+        remove_left_temporaries(out)
 
     @property
     def _checkpoint(self) -> Path:
@@ -189,25 +202,26 @@ class TeacherRun:
 
         Raises UserError if the loss or its gradient is not finite; the last checkpoint is whole.
         """
-        config = self.config
-        losses: list[float] = []
-        started = time.perf_counter()
-        null_label = self._state.net.config.num_classes
+        config, state = self.config, self._state
+        started, before = time.perf_counter(), self.step
+        null_label = state.net.config.num_classes
         for batch in batches(self.data, config, null_label, self.step, self._device):
-            losses.append(_train_step(self._state, batch, config))
+            state.losses.append(_train_step(state, batch, config))
             step, last = self.step, self.step == config.steps
             if step % RECORD_EVERY == 0 or last:
-                yield self._record(losses, time.perf_counter() - started)
-                losses, started = [], time.perf_counter()
+                record = self._record((step - before) / (time.perf_counter() - started))
+                state.losses = []
+                yield record
+                started, before = time.perf_counter(), step
             if step % config.checkpoint_every == 0 or last:
-                self._state.save(self._checkpoint, self._described)
+                state.save(self._checkpoint, self._described)
 
-    def _record(self, losses: list[float], seconds: float) -> dict[str, Any]:
+    def _record(self, steps_per_s: float) -> dict[str, Any]:
         config, step = self.config, self.step
         record: dict[str, Any] = {
             "step": step,
-            "loss": round(float(np.mean(losses)), 5),
-            "images_per_s": round(len(losses) * config.batch_size / seconds, 1),
+            "loss": round(float(np.mean(self._state.losses)), 5),
+            "images_per_s": round(steps_per_s * config.batch_size, 1),
         }
         if is_due(step, config.evaluate_every) or step == config.steps:
             record["held_out"] = held_out_losses(
