@@ -42,9 +42,8 @@ class UNetTeacher(Teacher):
         as they are now.
         """
         config = net.config
-        # Channels last: convolutions and their Jacobian products take a fifth less time on a CPU.
         self.device = next(net.parameters()).device
-        self.net = net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.net = net.eval().requires_grad_(False).to(memory_format=_MEMORY_FORMAT)
         self.image_shape = (config.image_channels, config.image_size, config.image_size)
         self.latent_shape = self.image_shape
         self.class_names = class_names
