@@ -22,6 +22,7 @@ from clarep.data.garments import CLASS_NAMES
 from clarep.engine.artefacts import sha256_file
 from clarep.engine.progress import progress
 from clarep.teachers import UNet, UNetConfig, save_unet
+from clarep.teachers.judge import judge_card
 
 QUICK = "--fraction 0.002 --steps 2 --k 4 --shard-size 5 --control-images 0"  # an image a class
 
@@ -129,7 +130,9 @@ def test_the_whole_road_on_backdrops(command, teacher_path, capsys):
     data = load_backdrops("train")
     assert data.labels[canonical.tensors["index"].numpy()].tolist() == labels.tolist()
 
-    rows = {row["kind"]: row for row in json.loads(Path("out/report/measures.json").read_text())}
+    stored = json.loads(Path("out/report/measures.json").read_text())
+    assert stored["config"]["judge_sha256"] == judge_card()["sha256"]
+    rows = {row["kind"]: row for row in stored["rows"]}
     assert list(rows) == ["top", "none", "reconstruction", "random", "bottom", "middle"]
     assert all(row["images"] == 20 for row in rows.values())
     assert any(row["nmi_null"] < 0.99 for row in rows.values())  # of one image a class it is 1
@@ -141,6 +144,37 @@ def test_the_whole_road_on_backdrops(command, teacher_path, capsys):
     assert all(kind in printed.out for kind in rows)
     assert_picture("out/report/canonical.png", rows=10)
     assert_picture("out/report/spectrum.png", rows=1)
+
+
+def test_rows_are_measured_once(command, capsys, monkeypatch):
+    """Killed between two rows, or asked for one more, the same command measures what is missing."""
+    from clarep.cli import identify
+
+    measured, measure_set = [], identify.measure_set
+
+    def counted(clarid, judge, data, subset, control, *, seed):
+        if len(measured) == 2 and control == "random":
+            raise KeyboardInterrupt
+        measured.append(control)
+        return measure_set(clarid, judge, data, subset, control, seed=seed)
+
+    monkeypatch.setattr(identify, "measure_set", counted)
+    options = "--fraction 0.004 --steps 1 --k 4 --control-images 20 --controls none random"
+    assert main(command(options=options)) == 130
+    assert measured == [None, "none"]
+    monkeypatch.setattr(
+        identify,
+        "measure_set",
+        lambda *given, **named: (measured.append(given[4]), measure_set(*given, **named))[1],
+    )
+    assert main(command(options=options)) == 0
+    assert measured == [None, "none", "random"]
+    assert main(command(options=f"{options} reconstruction")) == 0
+    assert measured == [None, "none", "random", "reconstruction"]
+    assert main(command(options=options.replace("20", "30"))) == 0  # other images: all anew
+    assert measured[4:] == [None, "none", "random"]
+    rows = json.loads(Path("out/report/measures.json").read_text())["rows"]
+    assert [row["kind"] for row in rows] == ["top", "none", "random"]
 
 
 def test_one_image_of_a_class_is_not_measured(command, finished, capsys):

@@ -4,8 +4,6 @@ The sceptic's questions: are these directions special (random, bottom, middle), 
 just stronger guidance (none), or the decoder alone (reconstruction: no projection, no guidance)?
 """
 
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,48 +16,36 @@ from clarep.clarid.measures import Measures, Scene, Scorer, measure, scene_of
 from clarep.data.labelled import LabelledImages
 
 CONTROLS = ("none", "reconstruction", "random", "bottom", "middle")
-_BATCH = 25
 
 
-def compare_with_controls(
+def measure_set(
     clarid: Clarid,
     judge: Scorer,
     data: LabelledImages,
     canonical: CanonicalSet,
-    kinds: Sequence[str],
+    control: str | None = None,
     *,
     seed: int = 0,
-) -> Iterator[Measures]:
-    """Yield the measures of the stored set, then of each control in `kinds`.
+) -> Measures:
+    """Return the measures of a stored set, or of a control on its images and inverted latents.
 
     Args:
-        clarid: the setting that made the set; each control differs from it in the one thing that
-            its name says. Every row is measured on the same images.
+        clarid: the setting that made the set.
         judge: of the teacher's classes.
         data: the set's images; only of `Backdrops` is anything said of the background.
         canonical: the stored set.
-        kinds: of CONTROLS.
+        control: of CONTROLS; it differs from the set in the one thing that its name says.
         seed: of random directions and of k-means.
     """
-    chosen = canonical.tensors["index"].numpy()
-    scene = scene_of(data, chosen)
-    x_te = canonical.tensors["x_te"]
-    yield measure(
-        clarid,
-        judge,
-        scene,
-        x_te,
-        latents=canonical.tensors["latent"],
-        samples=canonical.tensors["sample"],
-        kind=clarid.config.kind,
-        seed=seed,
+    chosen, x_te = canonical.tensors["index"].numpy(), canonical.tensors["x_te"]
+    scene, kind = scene_of(data, chosen), control or clarid.config.kind
+    latents, samples = canonical.tensors["latent"], canonical.tensors["sample"]
+    if control is not None:
+        clarid = control_of(clarid, control)
+        latents, samples = decode_control(clarid, x_te, scene, chosen, seed)
+    return measure(
+        clarid, judge, scene, x_te, latents=latents, samples=samples, kind=kind, seed=seed
     )
-    for kind in kinds:
-        control = control_of(clarid, kind)
-        latents, samples = decode_control(control, x_te, scene, chosen, seed)
-        yield measure(
-            control, judge, scene, x_te, latents=latents, samples=samples, kind=kind, seed=seed
-        )
 
 
 def control_of(clarid: Clarid, kind: str) -> Clarid:
@@ -77,7 +63,7 @@ def decode_control(
 ) -> tuple[Tensor, Tensor]:
     """Return latents and samples (N, C, H, W) of inverted latents under clarid's setting."""
     latents, samples = [], []
-    for part in torch.arange(len(x_te)).split(_BATCH):
+    for part in torch.arange(len(x_te)).split(clarid.config.batch_size):
         x, labels = x_te[part], scene.labels[part]
         subspace = clarid.directions(x, labels, seed + int(chosen[part[0]]))
         latents.append(x if subspace is None else project_out(x, subspace.V))

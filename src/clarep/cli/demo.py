@@ -36,10 +36,10 @@ class Demo:
 
     def _identify(self, recipe: Recipe) -> None:
         """Make the set, its picture and the table of its controls, unless all are there."""
-        canon, measures = self.out / "canon", self.out / "report" / "measures.json"
+        canon, last_written = self.out / "canon", self.out / "report" / "spectrum.png"
         top = Study(recipe, self.out).top(recipe.variants[0])
-        if measures.exists() and top.is_built(canon):
-            print(f"canonical set in {canon}, measured in {measures}")
+        if last_written.exists() and top.is_built(canon):
+            print(f"canonical set in {canon}, its pictures and measures in {last_written.parent}")
             return
         Identify(
             data=recipe.data,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid, ClaridConfig
-from clarep.clarid.controls import CONTROLS, compare_with_controls
+from clarep.clarid.controls import CONTROLS, measure_set
 from clarep.clarid.identify import SHARD_SIZE, identify
 from clarep.clarid.measures import Measures, judge_knows, judged
 from clarep.cli.mistakes import did_you_mean
@@ -32,15 +32,21 @@ from clarep.data.labelled import (
     to_unit_range,
 )
 from clarep.data.load import DataConfig, load_data
-from clarep.distill.run_parts import weights_hash
 from clarep.distill.student import Student
 from clarep.engine.progress import announce, progress
 from clarep.engine.seeds import check_seed
+from clarep.engine.tensors import sha256_state
 from clarep.errors import UserError
 from clarep.report.identified import draw_identified
-from clarep.report.measures import CLASSIFIER_NAME, measures_table, write_measures
+from clarep.report.measures import (
+    CLASSIFIER_NAME,
+    measures_table,
+    read_measures,
+    write_classifier,
+    write_measures,
+)
 from clarep.report.quality import student_judge
-from clarep.teachers.judge import load_judge
+from clarep.teachers.judge import judge_card, load_judge
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.zoo import load_teacher
 
@@ -185,20 +191,34 @@ class Identify:
             )
             return [], None
         judge = load_judge() if classifier is None else student_judge(classifier)
-        measured: list[Measures] = []
-        rows = compare_with_controls(clarid, judge, data, subset, self.controls, seed=self.seed)
-        kinds = (clarid.config.kind, *self.controls)
+        folder, config = self.out / "report", self._measured_by(canonical, classifier)
+        rows = read_measures(folder, config)
+        kinds = list(dict.fromkeys((self.clarid.kind, *self.controls)))
+        missing = [kind for kind in kinds if kind not in rows]
         # One row may cost a hundred times another: no time left could be true.
-        with progress("measure", "rows", len(kinds), even=False) as advance:
-            for kind in kinds:
+        with progress("measure", "rows", len(kinds), len(kinds) - len(missing), even=False) as step:
+            for kind in missing:
+                control = None if kind == self.clarid.kind else kind
                 exact = f" (exact Jacobians of {len(subset)} images, slow)"
-                slow = kind in ("bottom", "middle") and bool(measured)
-                advance(0, f"now {kind}{exact if slow else ''}")
-                measured.append(next(rows))
-                advance(1)
+                step(0, f"now {kind}{exact if control in ('bottom', 'middle') else ''}")
+                rows[kind] = measure_set(clarid, judge, data, subset, control, seed=self.seed)
+                write_measures([rows[known] for known in kinds if known in rows], folder, config)
+                step(1)
+        measured = [rows[kind] for kind in kinds]
+        write_measures(measured, folder, config)
         recorded = None if classifier is None else _on_originals(classifier, data, subset)
-        write_measures(measured, self.out / "report", recorded)
+        write_classifier(recorded, folder)
         return measured, recorded
+
+    def _measured_by(self, canonical: CanonicalSet, classifier: Student | None) -> dict[str, Any]:
+        """Return all that a row of the table follows from, but for its kind."""
+        judge = judge_card()["sha256"] if classifier is None else sha256_state(classifier)
+        return {
+            "canonical_sha256": [shard["sha256"] for shard in canonical.manifest["shards"]],
+            "control_images": self.control_images,
+            "seed": self.seed,
+            "judge_sha256": judge,
+        }
 
     def _warn_of_poor_round_trips(self, canonical: CanonicalSet) -> None:
         """Say so where the teacher cannot even give back the images it was shown."""
@@ -261,7 +281,7 @@ def _on_originals(
     said = judged(student_judge(classifier), images, subset.tensors["label"])
     return {
         "student": classifier.info.name,
-        "sha256": weights_hash(classifier),
+        "sha256": sha256_state(classifier),
         "originals": {"images": len(subset)} | said,
     }
 

@@ -12,10 +12,10 @@ from clarep.clarid.grid import Grid, GridConfig, plan_grid
 from clarep.clarid.selection import RULE, Recommendation, Setting, aggregate, recommend
 from clarep.cli.shared import describe, load_classifier, note_other_classes
 from clarep.data.load import DataConfig, load_data
-from clarep.distill.run_parts import weights_hash
 from clarep.engine.artefacts import versions, write_json
 from clarep.engine.cost import sum_costs
 from clarep.engine.progress import progress
+from clarep.engine.tensors import sha256_state
 from clarep.report.canonical import save_figure
 from clarep.report.quality import student_judge
 from clarep.report.selection import selection_heatmap, selection_table, write_selection
@@ -59,7 +59,7 @@ class Select:
         described = describe(self.teacher, self.data, self.teacher_options)
         judge = None
         if classifier is not None:
-            described["classifier_sha256"] = weights_hash(classifier)
+            described["classifier_sha256"] = sha256_state(classifier)
             judge = student_judge(classifier)
         steps = walk_grid(grid, described, self.out, judge)
         start = next(steps)
@@ -69,7 +69,8 @@ class Select:
                 advance(step.new)
         cells = load_cells(grid, self.out)
         settings = aggregate(cells)
-        found, conditional = recommend(settings), recommend(settings, "nmi_conditional")
+        found = recommend(settings, "nmi_null" if teacher.has_null else "nmi_conditional")
+        conditional = recommend(settings, "nmi_conditional")
         places = write_selection(settings, self.out)
         places |= {"heat map": self.out / "heatmap.png", "recommendation": self.out / "best.json"}
         save_figure(selection_heatmap(settings, found.chosen), places["heat map"])

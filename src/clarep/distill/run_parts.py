@@ -18,6 +18,7 @@ from clarep.distill.student import Student
 from clarep.distill.train_config import DistillConfig
 from clarep.distill.train_data import Indices, TrainImages
 from clarep.engine.extras import require_extra
+from clarep.engine.tensors import sha256_state
 from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
 
@@ -72,7 +73,7 @@ class Sources:
             "canon": None if self.canonical is None else _describe_canonical(self.canonical),
             "teacher_sha256": None if asked is None else asked.fingerprint,
             "classifier_sha256": (
-                None if self.classifier is None else weights_hash(self.classifier)
+                None if self.classifier is None else sha256_state(self.classifier)
             ),
         }
 
@@ -99,16 +100,6 @@ def _describe_canonical(canonical: CanonicalSet) -> dict[str, Any]:
         "guidance": config["clarid"]["guidance"],
         "images": len(canonical),
     }
-
-
-def weights_hash(student: Student) -> str:
-    """Return the SHA-256 of a student's weights."""
-    digest = hashlib.sha256()
-    for name, value in student.state_dict().items():
-        digest.update(name.encode())
-        plain = value.detach().cpu().contiguous(memory_format=torch.contiguous_format)
-        digest.update(plain.numpy().tobytes())
-    return digest.hexdigest()
 
 
 @torch.no_grad()

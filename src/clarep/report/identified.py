@@ -18,8 +18,8 @@ def draw_identified(
 ) -> dict[str, Path]:
     """Write canonical.png and spectrum.png into `folder`; return name -> path.
 
-    The rows are the first stored image of each class (of more than 10 classes, the first 10):
-    no image is picked by its looks.
+    The rows are ten stored images, evenly from the classes, of each the first ones (of more than
+    ten classes, one of each of the first ten): no image is picked by its looks.
     """
     shown = canonical.balanced(_ROWS)
     indices, labels = shown.tensors["index"].numpy(), shown.tensors["label"]
@@ -32,9 +32,10 @@ def draw_identified(
         x_te - latents,
     ]
     config = clarid.config
+    removed = "no directions" if config.kind == "none" else f"{config.kind} k = {clarid.num_dirs}"
     title = (
-        f"{data.name}\nsigma {clarid.sigma_te:.3g}, tap {clarid.tap}, {config.kind} "
-        f"k = {clarid.num_dirs}, guidance {config.guidance:g}"
+        f"{data.name}\nsigma {clarid.sigma_te:.3g}, tap {clarid.tap}, {removed}, "
+        f"guidance {config.guidance:g}"
     )
     names = [data.class_names[int(label)] for label in labels]
     paths = {"picture": folder / "canonical.png"}

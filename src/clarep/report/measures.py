@@ -1,11 +1,12 @@
 """The measures as a table: on a terminal, as CSV, as JSON."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from clarep.clarid.measures import Measures
-from clarep.engine.artefacts import write_json
+from clarep.engine.artefacts import as_read, versions, write_json
 from clarep.report.tables import plain_table, write_csv
 
 _HEADINGS = {
@@ -33,12 +34,13 @@ _LEGEND = {
     "nmi_conditional": "NMI: k-means clusters of the features against the classes",
 }
 CLASSIFIER_NAME = "classifier.json"
+MEASURES_NAME = "measures.json"
 
 
 def measures_table(rows: Sequence[Measures], classifier: Mapping[str, Any] | None = None) -> str:
     """Return the table as plain text, one row a kind; 95 % intervals over images in brackets.
 
-    What no row knows has no column and no word in the legend. classifier: as `write_measures`.
+    What no row knows has no column and no word in the legend. classifier: as `write_classifier`.
     """
     shown = [name for name in _HEADINGS if any(getattr(row, name) is not None for row in rows)]
     legend = {name: text for name, text in _LEGEND.items() if name in shown}
@@ -54,22 +56,42 @@ def measures_table(rows: Sequence[Measures], classifier: Mapping[str, Any] | Non
     return plain_table([_HEADINGS[name] for name in shown], cells, note)
 
 
-def write_measures(
-    rows: Sequence[Measures], folder: Path, classifier: Mapping[str, Any] | None = None
-) -> None:
-    """Write measures.json and measures.csv into `folder`, and classifier.json or none.
+def write_measures(rows: Sequence[Measures], folder: Path, config: dict[str, Any]) -> None:
+    """Write measures.json and measures.csv into `folder`.
 
     In the CSV an interval is two columns: `judge_interval` is `judge_low` and `judge_high`.
+
+    config: all that the rows follow from, as JSON values; `read_measures` asks for the same.
+    """
+    values = [row.as_dict() for row in rows]
+    stored = {"config": config, "versions": versions(), "rows": values}
+    write_json(folder / MEASURES_NAME, stored)
+    write_csv([_flat(row) for row in values], folder / "measures.csv")
+
+
+def read_measures(folder: Path, config: dict[str, Any]) -> dict[str, Measures]:
+    """Return kind -> row of what `write_measures` wrote into `folder` under the same config.
+
+    Empty if there is nothing, or something of another config or clarep: it is measured anew.
+    """
+    try:
+        stored = json.loads((folder / MEASURES_NAME).read_text())
+        if stored["config"] != as_read(config) or stored["versions"] != versions():
+            return {}
+        return {row["kind"]: Measures.from_dict(row) for row in stored["rows"]}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+
+
+def write_classifier(classifier: Mapping[str, Any] | None, folder: Path) -> None:
+    """Write classifier.json into `folder`, or remove what an earlier run left of it.
 
     classifier: what judged instead of the bundled judge, as JSON values: student, sha256 and, of
         the `originals` of the samples, images, judge_accuracy, judge_interval, judge_confidence.
     """
-    values = [row.as_dict() for row in rows]
-    write_json(folder / "measures.json", values)
-    write_csv([_flat(row) for row in values], folder / "measures.csv")
     if classifier is not None:
         write_json(folder / CLASSIFIER_NAME, classifier)
-    else:  # what an earlier run left would be taken for what judged these rows
+    else:  # it would be taken for what judged these rows
         (folder / CLASSIFIER_NAME).unlink(missing_ok=True)
 
 
