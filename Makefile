@@ -11,8 +11,8 @@ test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 4
 
 lint: .venv/ready
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests tools
+	$(BIN)/ruff format --check src tests tools
 
 types: .venv/ready
 	$(BIN)/mypy

@@ -342,6 +342,13 @@ def test_the_ledger_knows_its_stages(teacher, images, labels):
     assert cost["peak_memory_mb"] > 50
 
 
+@pytest.mark.parametrize("settings", [{"kind": "random"}, {"kind": "none", "k": "energy:0.5"}])
+def test_what_needs_no_jacobian_takes_a_teacher_without_one(teacher, images, labels, settings):
+    clarid = clarid_of(teacher, **settings)
+    clarid.jacobian = lambda *_: pytest.fail("a Jacobian was asked for")
+    assert len(clarid(images, labels)) == len(images)
+
+
 def test_find_directions_and_project_out_need_no_clarid(images):
     matrix = torch.diag(torch.arange(N, 0, -1, dtype=torch.float64))
     jacobian = Jacobian(lambda x: x.flatten(1) @ matrix, images)
@@ -366,6 +373,7 @@ WRONG = {
     "guidance is no number": ({"guidance": math.nan}, "guidance nan is outside"),
     "tolerance": ({"tolerance": 1.0}, "tolerance 1 is outside"),
     "steps": ({"steps": 0}, "0 steps are too few"),
+    "batch size": ({"batch_size": 0}, "batch size 0 is below 1: give --batch-size 25"),
     "memory": ({"memory_mb": 0.0}, "memory_mb 0 is not above 0"),
     "fixed_point": ({"inversion": "fixed_point"}, "solver is heun: choose solver euler with it"),
 }

@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool2d
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
-from clarep.clarid.controls import CONTROLS, compare_with_controls, control_of, decode_control
+from clarep.clarid.controls import CONTROLS, control_of, decode_control, measure_set
 from clarep.clarid.measures import (
     Scene,
     background_colours,
@@ -31,7 +31,13 @@ from clarep.clarid.measures import (
 from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES, load_garments
 from clarep.data.labelled import LabelledImages, to_unit_range
-from clarep.report.measures import measures_table, write_measures
+from clarep.errors import UserError
+from clarep.report.measures import (
+    measures_table,
+    read_measures,
+    write_classifier,
+    write_measures,
+)
 
 
 def draw(*shape, seed=0):
@@ -268,7 +274,7 @@ def test_a_mask_of_pixels_does_not_know_a_latent(measured, monkeypatch):
 def test_judged_by_a_loop():
     logits, labels = draw(12, 3), torch.arange(12) % 3
     images = draw(12, 3, 4, 4, seed=1).clamp(-1, 1)
-    said = judged(lambda given: logits if given is images else None, images, labels)
+    said = judged(lambda given: logits if torch.equal(given, images) else None, images, labels)
     right, sure = [], []
     for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
         right.append(row.index(max(row)) == label)
@@ -297,7 +303,7 @@ def test_controls_on_any_labelled_data_by_a_loop(teacher, tmp_path):
         return images.flatten(1).double() @ weights
 
     kinds = ("none", "reconstruction")
-    rows = list(compare_with_controls(clarid, judge, data, canonical, kinds))
+    rows = [measure_set(clarid, judge, data, canonical, kind) for kind in (None, *kinds)]
     assert [row.kind for row in rows] == ["top", *kinds]
     alone = {kind: control_of(clarid, kind) for kind in kinds}
     for row in rows:
@@ -312,6 +318,20 @@ def test_controls_on_any_labelled_data_by_a_loop(teacher, tmp_path):
         assert row.judge_accuracy == pytest.approx(right / 6)
         assert row.background_colour is None
     assert len({row.judge_confidence for row in rows}) == 3
+
+
+def test_a_teacher_without_a_null_class_is_measured_without_it(teacher):
+    """And its null label is never asked for."""
+    teacher.has_null = False
+    teacher.embedding = teacher.embedding[:3]
+    clarid = Clarid(teacher, sigma=2.0, k=4, guidance=1.0, batch_size=5)
+    x_te, labels = draw(12, 3, 4, 4).double(), torch.arange(12) % 3
+    row = measure(clarid, None, Scene(labels), x_te, latents=x_te, samples=x_te, kind="top")
+    assert row.nmi_null is None
+    assert 0 <= row.nmi_conditional <= 1
+    for settings in ({"guidance": 3.0}, {"guidance": 1.0, "branch": "null"}):
+        with pytest.raises(UserError, match="no null class"):
+            Clarid(teacher, sigma=2.0, k=4, **settings)
 
 
 def test_samples_are_clamped_once_for_all_measures(measured):
@@ -360,8 +380,10 @@ def test_the_table_and_its_files(measured, tmp_path):
     assert "1.00 [1.00, 1.00]" in lines[1]
     assert "0.25 [" in lines[2]
     assert "pixels off the garment: 0.50" in lines[3]
-    write_measures(rows, tmp_path)
-    stored = json.loads((tmp_path / "measures.json").read_text())
+    write_measures(rows, tmp_path, {"seed": 0})
+    assert list(read_measures(tmp_path, {"seed": 0}).values()) == rows
+    assert read_measures(tmp_path, {"seed": 1}) == read_measures(tmp_path / "none", {}) == {}
+    stored = json.loads((tmp_path / "measures.json").read_text())["rows"]
     assert [row["judge_accuracy"] for row in stored] == [0.95, 0.25]
     with open(tmp_path / "measures.csv", newline="") as stream:
         table = list(csv.DictReader(stream))
@@ -377,7 +399,7 @@ def test_the_table_and_its_files(measured, tmp_path):
 
 
 def test_a_row_without_an_interval_has_empty_cells(measured, tmp_path):
-    write_measures([measured(latents=draw(20, 3, 32, 32).double())], tmp_path)
+    write_measures([measured(latents=draw(20, 3, 32, 32).double())], tmp_path, {})
     with open(tmp_path / "measures.csv", newline="") as stream:
         (row,) = csv.DictReader(stream)
     assert row["removed_low"] == row["removed_high"] == ""
@@ -422,11 +444,11 @@ def test_a_given_classifier_is_named_and_kept(measured, tmp_path):
     assert "the given classifier, resnet8" in legend
     assert "right on 0.83 [0.75, 0.90] of them" in legend
     assert "independent" not in legend
-    write_measures(rows, tmp_path, CLASSIFIER)
+    write_classifier(CLASSIFIER, tmp_path)
     stored = json.loads((tmp_path / "classifier.json").read_text())
     assert stored["originals"]["judge_interval"] == [0.75, 0.9]
-    write_measures(rows, tmp_path)  # by the bundled judge: the file would name another
-    assert {path.name for path in tmp_path.iterdir()} == {"measures.json", "measures.csv"}
+    write_classifier(None, tmp_path)  # by the bundled judge: the file would name another
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", CONTROLS)

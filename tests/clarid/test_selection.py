@@ -19,6 +19,7 @@ from clarep.data.load import DataConfig, load_data
 from clarep.errors import UserError
 from clarep.report.selection import selection_heatmap, selection_table, write_selection
 from clarep.teachers import load_unet
+from clarep.teachers.judge import judge_card
 
 SMALL = GridConfig(ts=(0.6, 0.85), ks=(4, 8), seeds=(0, 1), images=20, steps=2)
 
@@ -214,6 +215,9 @@ def test_a_cell_holds_all_measures_for_every_k(grid: Grid, walked: Path):
         assert cell["rows"][0]["removed_on_background"] is None
         assert all(row[name] is not None for row in cell["rows"][1:] for name in MEASURES)
     assert {"config", "versions", "cost"} <= set(stored[0])
+    config = stored[0]["config"]  # so that other defaults, or another judge, are never mixed in
+    assert config["judge_sha256"] == judge_card()["sha256"]
+    assert (config["clarid"]["solver"], config["clarid"]["tolerance"]) == ("heun", 0.01)
 
 
 def test_a_missing_cell_alone_is_computed_again(

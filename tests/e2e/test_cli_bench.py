@@ -118,6 +118,7 @@ def test_data_that_do_not_fit(
         (["--ks", "0"], "k = 0 is outside"),
         (["--images", "0"], "--images 0 is below 1"),
         (["--batches", "0"], "--batches 0 is below 1"),
+        (["--device", "cuda"], "--device cuda cannot be timed"),
         (["--t", "1.5"], "t 1.5 is outside (0, 1)"),
         (["--teacher", "backdrop"], "unknown teacher 'backdrop': did you mean backdrops"),
     ],

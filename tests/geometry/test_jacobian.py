@@ -255,6 +255,33 @@ def test_probe_falls_back_to_two_reverse_passes():
     assert_close(Jacobian(_NoForwardMode.apply, x, engine).matmat(V), want, 1e-5)
 
 
+def test_too_little_memory_says_nothing_of_an_engine():
+    def too_large(x):
+        raise torch.cuda.OutOfMemoryError("no room")
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        probe_engine(too_large, point())
+
+
+def test_products_are_exact_and_leave_torchs_settings_alone(monkeypatch):
+    seen = []
+
+    def features(x):
+        cudnn = torch.backends.cudnn
+        seen.append((cudnn.deterministic, cudnn.allow_tf32, torch.get_float32_matmul_precision()))
+        return x.sin()
+
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    torch.set_float32_matmul_precision("high")
+    try:
+        Jacobian(features, point()).matmat(torch.eye(6).expand(3, -1, -1))
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert set(seen) == {(True, False, "highest")}
+    assert torch.backends.cudnn.deterministic
+
+
 class _Wordless(_NoForwardMode):
     @staticmethod
     def jvp(ctx, tangent):

@@ -53,6 +53,8 @@ def test_card_adds_what_the_judge_measures(run_folder, tmp_path, capsys):
         ("--images-per-class 101", "give between 1 and 100 images per class"),
         ("--steps 0", "--steps 0 is below 1"),
         ("--seed -1", "seed -1 is outside"),
+        ("--guidances 1 nan", "guidance nan is outside"),
+        ("--guidances", "--guidances is empty"),
     ],
 )
 def test_options_that_cannot_be_measured_with(run_folder, tmp_path, capsys, option, message):

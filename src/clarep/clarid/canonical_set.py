@@ -18,6 +18,7 @@ from torch import Tensor
 
 from clarep.clarid.clarid import CLARep
 from clarep.engine.artefacts import (
+    as_read,
     atomic_path,
     first_difference,
     remove_left_temporaries,
@@ -68,7 +69,7 @@ class CanonicalSetWriter:
         self._manifest: dict[str, Any] = {
             "format": _FORMAT,
             "complete": False,
-            "config": json.loads(json.dumps(config)),
+            "config": as_read(config),
             "images": len(chosen),
             "shards": [],
         }

@@ -27,10 +27,9 @@ from clarep.engine.artefacts import (
     write_json,
 )
 from clarep.errors import UserError
-from clarep.teachers.judge import load_judge
+from clarep.teachers.judge import judge_card, load_judge
 
 CELLS = "cells"
-_BATCH = 25
 
 
 def walk_grid(
@@ -50,14 +49,15 @@ def walk_grid(
     Raises:
         UserError: if the folder holds cells of another configuration, or a damaged one.
     """
-    config = _shared_config(grid, described)
+    bundled = judge is None and judge_knows(grid.teacher, grid.data)
+    config = _shared_config(grid, described, bundled)
     remove_left_temporaries(folder / CELLS)
     for path in sorted((folder / CELLS).glob("*.json")):
         _check_same(path, _read_cell(path)["config"], config)
     missing = [cell for cell in grid.cells if not (folder / CELLS / cell.name).exists()]
     done = len(grid.cells) - len(missing)
     yield Progressed(done, 0, len(grid.cells))
-    if judge is None and missing and judge_knows(grid.teacher, grid.data):
+    if bundled and missing:
         judge = load_judge()
     for cell in missing:
         stored = {"config": config, "versions": versions()} | compute_cell(grid, cell, judge)
@@ -83,7 +83,7 @@ def compute_cell(grid: Grid, cell: Cell, judge: Scorer | None) -> dict[str, Any]
     scene, ks = scene_of(grid.data, chosen), (0, *grid.counts)
     parts = [
         _latents(clarid, images[part], scene.labels[part], ks, cell.seed + int(chosen[part[0]]))
-        for part in torch.arange(len(images)).split(_BATCH)
+        for part in torch.arange(len(images)).split(clarid.config.batch_size)
     ]
     latents_of = [torch.cat(same) for same in zip(*(found for found, _ in parts), strict=True)]
     quality = torch.cat([psnr for _, psnr in parts])
@@ -98,7 +98,7 @@ def compute_cell(grid: Grid, cell: Cell, judge: Scorer | None) -> dict[str, Any]
             kind="top" if k else "none",
             seed=cell.seed,
         )
-        rows.append({"k": k, "share": k / grid.n} | values)
+        rows.append({"k": k, "share": k / grid.teacher.latent_dim} | values)
     clarid.ledger.images += len(images)
     return {
         "cell": asdict(cell) | {"sigma": clarid.sigma_te},
@@ -133,22 +133,25 @@ def _measured(
     seed: int,
 ) -> dict[str, Any]:
     """Decode the latents, and return all fields of `Measures`."""
-    batches = zip(latents.split(_BATCH), scene.labels.split(_BATCH), strict=True)
+    size = clarid.config.batch_size
+    batches = zip(latents.split(size), scene.labels.split(size), strict=True)
     samples = torch.cat([clarid.sample(x, given) for x, given in batches])
     return measure(
         clarid, judge, scene, x_te, latents=latents, samples=samples, kind=kind, seed=seed
     ).as_dict()
 
 
-def _shared_config(grid: Grid, described: dict[str, Any]) -> dict[str, Any]:
+def _shared_config(grid: Grid, described: dict[str, Any], bundled_judge: bool) -> dict[str, Any]:
     """Return everything but seed, t and tap that a cell's numbers depend on, as JSON values."""
-    ours = asdict(grid.config)
-    shared = {name: ours[name] for name in ("images", "guidance", "steps", "branch")}
+    clarid = asdict(grid.clarid(grid.cells[0]).config)
     config = described | {
         "teacher_sha256": grid.teacher.fingerprint,
         "ks": grid.counts,
-        **shared,
+        "images": grid.config.images,
+        "clarid": {name: clarid[name] for name in clarid if name not in ("t", "tap", "k")},
     }
+    if bundled_judge:
+        config |= {"judge_sha256": judge_card()["sha256"]}
     if grid.skipped:
         config |= {"skipped": grid.skipped}
     plain: dict[str, Any] = json.loads(json.dumps(config, default=str))

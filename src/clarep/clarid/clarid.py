@@ -19,6 +19,7 @@ from clarep.clarid.directions import (
     k_for_energy,
     parse_k,
     project_out,
+    random_directions,
 )
 from clarep.engine.cost import Ledger
 from clarep.errors import UserError
@@ -71,7 +72,8 @@ class Clarid:
         sigma_te, tap: resolved from the setting.
         num_dirs: how many directions are projected out. Where k is a share of energy: None
             until the first call, whose first images then settle it for all.
-        ledger: what all calls so far cost.
+        ledger: what all calls since it was last set anew cost.
+        engine: how J V is computed; None until the first product.
 
     Raises:
         UserError: for a setting that does not fit the teacher, or a teacher that lacks an
@@ -88,12 +90,10 @@ class Clarid:
         self.tap = resolve_tap(teacher, config.tap)
         check_config(config)
         if config.guidance != 1 or config.branch == "null":
-            # A teacher without a null label says so now, not after an hour.
-            teacher.condition(torch.tensor([teacher.null_label], device=teacher.device))
-        channels, height, width = teacher.latent_shape
-        self.num_dirs = parse_k(config.k, channels * height * width)
+            teacher.check_null()  # now, not after an hour
+        self.num_dirs = parse_k(config.k, teacher.latent_dim)
         self.ledger = Ledger()
-        self._engine: Engine | None = None
+        self.engine: Engine | None = None
 
     def __call__(
         self,
@@ -174,9 +174,9 @@ class Clarid:
         def features(y: Tensor) -> Tensor:
             return self.teacher.features(y, sigma, cond, self.tap)
 
-        if self._engine is None:
-            self._engine, _ = probe_engine(features, x)
-        return Jacobian(features, x, self._engine, self.config.memory_mb)
+        if self.engine is None:
+            self.engine, _ = probe_engine(features, x)
+        return Jacobian(features, x, self.engine, self.config.memory_mb)
 
     def resolve_k(self, x: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"]) -> int:
         """Return the number of directions; where k is a share of energy, settle it at latents x.
@@ -198,13 +198,16 @@ class Clarid:
         if self.config.kind == "none":
             return None
         num_dirs = self.resolve_k(x, labels)
+        generator = torch.Generator().manual_seed(seed)
+        if self.config.kind == "random":
+            return random_directions(x, num_dirs, generator)
         with self.ledger.stage("directions"):
             jacobian = self.jacobian(x, labels)
             subspace = find_directions(
                 jacobian,
                 self.config.kind,
                 num_dirs,
-                torch.Generator().manual_seed(seed),
+                generator,
                 measure=self.config.measure,
                 tolerance=self.config.tolerance,
             )

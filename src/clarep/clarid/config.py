@@ -41,6 +41,8 @@ class ClaridConfig:
     """What the solver's tolerance bounds: missing captured energy, or worst principal angle."""
     tolerance: float = 0.01
     """Missing share of the optimal captured energy (or angle in radians) at which it stops."""
+    batch_size: int = 25
+    """Images that go through the teacher at once: fewer take less memory."""
     memory_mb: float = 1024.0
     """Bound on the memory of one chunk of Jacobian products, in MiB."""
 
@@ -58,17 +60,24 @@ def check_config(config: ClaridConfig) -> None:
             "inversion fixed_point belongs to solver euler, whose steps it nearly undoes, and "
             f"solver is {config.solver}: choose solver euler with it (--solver euler)"
         )
-    if not 0 <= config.guidance < math.inf:
-        raise UserError(
-            f"guidance {config.guidance:g} is outside [0, inf): give a finite number of 0 or more; "
-            "1 is no guidance, and 3 the default"
-        )
+    check_guidance(config.guidance)
     if not 0 < config.tolerance < 1:
         raise UserError(f"tolerance {config.tolerance:g} is outside (0, 1): give 0.01, say")
     if config.steps < 1:
         raise UserError(f"{config.steps} steps are too few: give at least 1")
+    if config.batch_size < 1:
+        raise UserError(f"batch size {config.batch_size} is below 1: give --batch-size 25, say")
     if not 0 < config.memory_mb < math.inf:
         raise UserError(f"memory_mb {config.memory_mb:g} is not above 0: give 1024, say")
+
+
+def check_guidance(guidance: float) -> None:
+    """Raise UserError unless it is a strength of guidance."""
+    if not 0 <= guidance < math.inf:
+        raise UserError(
+            f"guidance {guidance:g} is outside [0, inf): give a finite number of 0 or more; "
+            "1 is no guidance, and 3 the default"
+        )
 
 
 def resolve_sigma(teacher: Teacher, config: ClaridConfig) -> float:

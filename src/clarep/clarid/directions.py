@@ -74,7 +74,7 @@ def k_for_energy(jacobian: Jacobian, share: float) -> int:
 
 def find_directions(
     jacobian: Jacobian,
-    kind: Kind,
+    kind: Literal["top", "middle", "bottom"],
     k: int,
     generator: torch.Generator,
     *,
@@ -85,8 +85,8 @@ def find_directions(
 
     kind: `top` (of the largest singular values, by the block Krylov solver); `middle` (about
     the middle of the min(m, n) singular values that can differ from 0) and `bottom` (of all n),
-    by a dense eigendecomposition: tens of times the cost; `random` (uniform, singular values
-    not known: NaN). `none` has no directions and is not for this function.
+    by a dense eigendecomposition: tens of times the cost. `random_directions` need no Jacobian,
+    and `none` has no directions: neither is for this function.
     """
     if kind == "top":
         return top_right_singular_subspace(
@@ -104,16 +104,21 @@ def find_directions(
     if kind == "bottom" and jacobian.n - jacobian.m >= k:
         dense = jacobian.dense()
         return subspace_of_dense(dense, _null_directions(dense, k, generator))
-    if kind in ("middle", "bottom"):
-        dense = jacobian.dense()
-        return subspace_of_dense(dense, exact_right_singular_vectors(dense, k, kind))
-    gaussian = torch.randn(jacobian.batch, jacobian.n, k, generator=generator)
-    unknown = torch.full((jacobian.batch, k), torch.nan)
+    dense = jacobian.dense()
+    return subspace_of_dense(dense, exact_right_singular_vectors(dense, k, kind))
+
+
+def random_directions(
+    x: Float[Tensor, "batch *shape"], k: int, generator: torch.Generator
+) -> Subspace:
+    """Return k orthonormal directions for each of x, uniform, on the CPU; singular values NaN."""
+    gaussian = torch.randn(len(x), x[0].numel(), k, generator=generator)
+    unknown = torch.full((len(x), k), torch.nan)
     return Subspace(
-        V=torch.linalg.qr(gaussian.to(jacobian.device, jacobian.dtype))[0],
+        V=torch.linalg.qr(gaussian.to(x.dtype))[0],
         singular_values=unknown,
         residuals=unknown,
-        error=torch.zeros(jacobian.batch, dtype=torch.float64),
+        error=torch.zeros(len(x), dtype=torch.float64),
         products=0,
     )
 

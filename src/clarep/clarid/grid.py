@@ -36,6 +36,8 @@ class GridConfig:
     """Steps of the inversion and of each decoding."""
     branch: Literal["conditional", "null"] = "conditional"
     """Label under which the Jacobian is taken."""
+    batch_size: int = 25
+    """Images that go through the teacher at once: fewer take less memory."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +76,10 @@ class Grid:
     skipped: list[str] = field(default_factory=list)
     """Unreadable images that were left out, each as "source: reason"."""
 
-    @property
-    def n(self) -> int:
-        """Dimension of the latent."""
-        channels, height, width = self.teacher.latent_shape
-        return channels * height * width
-
     def clarid(self, cell: Cell) -> Clarid:
         """Return CLARID at a cell's t and tap, with the largest k."""
-        shared = {name: getattr(self.config, name) for name in ("guidance", "steps", "branch")}
+        names = ("guidance", "steps", "branch", "batch_size")
+        shared = {name: getattr(self.config, name) for name in names}
         return Clarid(self.teacher, t=cell.t, tap=cell.tap, k=self.counts[-1], **shared)
 
 
@@ -104,8 +101,7 @@ def plan_grid(
     taps = [teacher.default_tap if tap == "mid" else tap for tap in config.taps]
     for tap in taps:
         teacher.check_tap(tap)
-    channels, height, width = teacher.latent_shape
-    counts = [_count(k, channels * height * width) for k in config.ks]
+    counts = [_count(k, teacher.latent_dim) for k in config.ks]
     _refuse_repeated("--ts", config.ts, config.ts)
     _refuse_repeated("--taps", config.taps, taps)
     _refuse_repeated("--ks", config.ks, counts)

@@ -17,7 +17,6 @@ from clarep.engine.cost import Ledger
 from clarep.engine.seeds import check_seed
 
 SHARD_SIZE = 50
-_BATCH = 25
 
 
 def identify(
@@ -52,7 +51,7 @@ def identify(
     clarid.teacher.check_images(images)
     clarid.teacher.check_labels(torch.from_numpy(data.labels[chosen]))
     clarid.ledger = Ledger()  # what settling k costs is the first shard's
-    if clarid.num_dirs is None:
+    if clarid.num_dirs is None and clarid.config.kind != "none":
         clarid.resolve_k(clarid.invert(images, labels)[0], labels)
     config = described | {
         "clarid": asdict(clarid.config),
@@ -70,7 +69,9 @@ def identify(
     done = len(chosen) - sum(len(group) for _, group in missing)
     yield Progressed(done, 0, len(chosen))
     for name, group in missing:
-        reps = [rep for part in _parts(group) for rep in _compute(clarid, data, part, seed)]
+        size = clarid.config.batch_size
+        parts = [group[i : i + size] for i in range(0, len(group), size)]
+        reps = [rep for part in parts for rep in _compute(clarid, data, part, seed)]
         writer.add(name, reps, _cost(clarid))
         clarid.ledger = Ledger()
         done += len(group)
@@ -84,14 +85,10 @@ def _load(
     return to_unit_range(data.images(array)), torch.from_numpy(data.labels[array])
 
 
-def _parts(group: Sequence[int]) -> list[Sequence[int]]:
-    return [group[i : i + _BATCH] for i in range(0, len(group), _BATCH)]
-
-
 def _cost(clarid: Clarid) -> dict[str, Any]:
-    """Return the ledger so far, with the device that it is of where that is not the CPU."""
-    device = str(clarid.teacher.device)
-    return clarid.ledger.as_dict() | ({} if device == "cpu" else {"device": device})
+    """Return the ledger so far, and what a shard's rounding depends on beside its setting."""
+    where = {"device": str(clarid.teacher.device), "engine": clarid.engine}
+    return clarid.ledger.as_dict() | where
 
 
 def _compute(clarid: Clarid, data: LabelledImages, part: Sequence[int], seed: int) -> list[CLARep]:

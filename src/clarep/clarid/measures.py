@@ -9,7 +9,7 @@ an image, before any of it.
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from clarep.teachers.teacher import Teacher
 Scorer = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) in [-1, 1] to logits (B, K) of the teacher's classes: a `Judge`, or what
 stands in for it."""
+
+
+_JUDGED = 250  # images that a judge sees at once
 
 
 @dataclass(frozen=True)
@@ -179,12 +182,21 @@ class Measures:
     """Within-class over total variance of the features."""
     nmi_conditional: float
     """NMI of k-means clusters of the features given the class."""
-    nmi_null: float
-    """NMI of k-means clusters of the features given no class."""
+    nmi_null: float | None = None
+    """NMI of k-means clusters of the features given no class; None where the teacher knows none."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row as JSON values."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Measures":
+        """Return the row that `as_dict` gave, after JSON made lists of its intervals."""
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**fields)
 
 
 @torch.no_grad()
@@ -205,7 +217,10 @@ def measure(
     leave [-1, 1], and are clamped to it here, once for all measures.
     """
     samples, labels = samples.clamp(-1, 1), scene.labels
-    features = clarid.features(latents, labels)
+    features = _features(clarid, latents, labels, "conditional")
+    nmi_null = None
+    if clarid.teacher.has_null:
+        nmi_null = cluster_nmi(_features(clarid, latents, labels, "null"), labels, seed)
     return Measures(
         kind=kind,
         images=len(latents),
@@ -214,8 +229,16 @@ def measure(
         sample_within=within_over_total(samples, labels),
         feature_within=within_over_total(features, labels),
         nmi_conditional=cluster_nmi(features, labels, seed),
-        nmi_null=cluster_nmi(clarid.features(latents, labels, "null"), labels, seed),
+        nmi_null=nmi_null,
     )
+
+
+def _features(
+    clarid: Clarid, latents: Tensor, labels: Tensor, branch: Literal["conditional", "null"]
+) -> Tensor:
+    size = clarid.config.batch_size
+    batches = zip(latents.split(size), labels.split(size), strict=True)
+    return torch.cat([clarid.features(x, given, branch) for x, given in batches])
 
 
 @torch.no_grad()
@@ -223,7 +246,7 @@ def judged(
     judge: Scorer, images: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"]
 ) -> dict[str, Any]:
     """Return what the judge says of images in [-1, 1], as the fields judge_* of `Measures`."""
-    probabilities = judge(images).softmax(1)
+    probabilities = torch.cat([judge(part) for part in images.split(_JUDGED)]).softmax(1)
     right = (probabilities.argmax(1) == labels).double()
     return {
         "judge_accuracy": float(right.mean()),

@@ -6,7 +6,8 @@ The paper's rule is unknown. Ours, in this order:
    of guidance alone at the same t and tap: the object is kept. Where no judge knows the classes
    all settings are eligible.
 2. Of these, the one with the highest mean NMI of the features given no class is the best. The
-   features given the class are told it, so that their NMI flatters.
+   features given the class are told it, so that their NMI flatters; they decide where the
+   teacher knows no null class.
 3. Settings within one standard error (of the best's mean, over seeds) of the best are ties, and
    the smallest k of them is recommended; among equal k the highest NMI. This is the
    one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984.
@@ -20,7 +21,8 @@ from typing import Any, Literal
 RULE = (
     "Eligible are settings whose judge accuracy, mean over seeds, is at most 0.02 below that of "
     "guidance alone at the same t and tap (all settings where there is no judge). Of these, the "
-    "highest mean NMI of the features given no class is the best; of all within one standard "
+    "highest mean NMI of the features given no class (given the class, of a teacher that knows no "
+    "null class) is the best; of all within one standard "
     "error of the best, the smallest k is recommended. The rule is ours; the paper's is unknown."
 )
 MEASURES = (
@@ -212,7 +214,7 @@ def _keeps_object(setting: Setting, alone: Setting) -> bool:
 
 def _nmi(setting: Setting, branch: NmiBranch) -> Estimate:
     known = setting.measures[branch]
-    assert known is not None  # it takes labels alone
+    assert known is not None  # it takes labels alone, and a null class for nmi_null
     return known
 
 

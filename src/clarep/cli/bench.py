@@ -81,12 +81,14 @@ class BenchSubspace:
                 raise UserError(f"--{option} {getattr(self, name)} is below 1: give at least 1")
         if min(self.batches) < 1:
             raise UserError(f"--batches {min(self.batches)} is below 1: give at least 1")
+        if self.teacher_options.device != "cpu":
+            raise UserError(
+                f"--device {self.teacher_options.device} cannot be timed, as seconds are taken on "
+                "the CPU alone: leave it out; clarep doctor times a basis on a GPU"
+            )
         result = self._measure()
         path = self.out / RESULT_NAME
-        try:
-            write_json(path, result)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        write_json(path, result)
         if self.json:
             print(json.dumps(result, indent=2))
             return
@@ -154,7 +156,8 @@ class BenchSubspace:
         engine, _ = probe_engine(features(one), x[one])
         note(f"exact SVD of {self.images} Jacobians of {m} x {x[0].numel()}")
         truths = tuple(
-            benchmark.exact_truth(features, x, image, max(self.ks)) for image in range(self.images)
+            benchmark.exact_truth(features, x, image, max(self.ks), engine)
+            for image in range(self.images)
         )
         return Problem(features, x, engine, truths, self.seed, self.max_iterations), sigma
 

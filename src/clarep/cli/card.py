@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from clarep.clarid.config import check_guidance
 from clarep.data.load import DataConfig, load_data
 from clarep.distill.students import load_student
 from clarep.engine.artefacts import write_json
@@ -30,7 +31,8 @@ class Card:
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """Folder that clarep train-teacher wrote."""
     data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
-    """What the teacher was trained on: samples are compared with its training and test images."""
+    """What the teacher was trained on: its test images make the round trip, and with --classifier
+    samples are compared with its images; the judge compares with backdrops at correlation 0."""
     classifier: Path | None = None
     """Run of a student trained on the same classes, which measures instead of the judge."""
     out: Path | None = None
@@ -40,7 +42,8 @@ class Card:
     guidances: tuple[float, ...] = (1.0, 3.0)
     """Guidance strengths to measure samples at."""
     images_per_class: int = 100
-    """Samples of each class, at most 100; as many test and training images are drawn."""
+    """Samples of each class; as many test and training images are drawn, so that it is at most
+    the number of test images of a class."""
     steps: int = 25
     """Heun steps a sample."""
     seed: int = 0
@@ -52,6 +55,10 @@ class Card:
             raise UserError(f"--images-per-class {self.images_per_class} is below 1: give 100")
         if self.steps < 1:
             raise UserError(f"--steps {self.steps} is below 1: give 25")
+        if not self.guidances:
+            raise UserError("--guidances is empty: give at least one strength, such as 1 3")
+        for guidance in self.guidances:
+            check_guidance(guidance)
         check_seed(self.seed)
         started = time.perf_counter()
         card = training_card(self.run_folder)

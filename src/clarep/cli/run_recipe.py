@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from clarep.cli.shared import note
-from clarep.engine.progress import progress
+from clarep.engine.progress import duration, progress
 from clarep.errors import UserError
 from clarep.report.comparison import comparison_table, write_comparison
 from clarep.report.html import build_report
@@ -92,13 +92,7 @@ def _title(turn: Turn) -> str:
     title = f"[{turn.number}/{turn.total}] {turn.job.kind} {turn.job.name}"
     if turn.seconds_left is None:
         return title
-    return f"{title} (about {_duration(turn.seconds_left)} left in all)"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return f"{title} (about {duration(turn.seconds_left)} left in all)"
 
 
 def _count(number: int, what: str) -> str:

@@ -19,6 +19,13 @@ class Advance(Protocol):
         """
 
 
+def duration(seconds: float) -> str:
+    """Return a length of time for a reader, such as "12 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def announce(text: str) -> None:
     """Say on stderr what is about to be done, before a stretch that would be silent."""
     Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)

@@ -102,10 +102,10 @@ class Problem:
         return Jacobian(self.features(images), self.x[images], self.engine)
 
 
-def exact_truth(features: Features, x: Tensor, image: int, k: int) -> Truth:
+def exact_truth(features: Features, x: Tensor, image: int, k: int, engine: Engine) -> Truth:
     """Form the dense J of one image and return its top k right singular vectors, in float64."""
     one = slice(image, image + 1)
-    jacobian = Jacobian(features(one), x[one]).dense()[0]
+    jacobian = Jacobian(features(one), x[one], engine).dense()[0]
     double = jacobian.double()
     vectors = exact_right_singular_vectors(double[None], k)[0]
     return Truth(jacobian, (double @ vectors).norm(dim=0), vectors)

@@ -169,11 +169,27 @@ def differentiable() -> Iterator[None]:
 
     And none of TF32's ten bits on a GPU, which the adjoint test would not pass.
     """
-    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), exact:
+    cudnn = torch.backends.cudnn
+    exact = cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        deterministic=cudnn.deterministic,
+        allow_tf32=False,
+    )
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), exact, _exact_matmul():
         # From torch's own rules for forward mode, when they are first used.
         warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")
         yield
+
+
+@contextlib.contextmanager
+def _exact_matmul() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def probe_engine(
@@ -191,6 +207,8 @@ def probe_engine(
             # Two reverse passes are one's transpose, right or wrong; 0 may be a cut graph.
             if engine == "double_backward" or error == 0:
                 error = max(error, Jacobian(function, x, "finite_difference").adjoint_error())
+        except torch.cuda.OutOfMemoryError:  # says nothing about the engine
+            raise
         except (RuntimeError, NotImplementedError) as failure:
             findings[engine] = first_line(failure)
             continue

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clarep.errors import UserError
+from clarep.geometry.dense import check_k
 from clarep.geometry.jacobian import differentiable
+from clarep.geometry.krylov import Product
 
-Product = Callable[[Tensor], Tensor]
 MIN_ITERATIONS = 10
 MAX_ITERATIONS = 100
 _CHUNK = 25
@@ -88,8 +88,7 @@ def subspace_iteration(
     Raises:
         UserError: if k is not in [1, n].
     """
-    if not 1 <= k <= n:
-        raise UserError(f"k = {k} is outside 1 to {n}, the dimension of the latent: choose fewer")
+    check_k(k, n)
     matmat, rmatmat = products
     V, _ = torch.linalg.qr(torch.randn(1, n, k, generator=generator, dtype=dtype))
     for iteration in range(1, max_iterations + 1):

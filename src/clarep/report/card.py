@@ -17,7 +17,7 @@ from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.distill.student import Student
 from clarep.engine.artefacts import sha256_file, versions
-from clarep.engine.history import HISTORY_NAME
+from clarep.engine.history import HISTORY_NAME, read_records
 from clarep.engine.tensors import sha256_state
 from clarep.errors import UserError
 from clarep.report.quality import (
@@ -45,12 +45,15 @@ def training_card(folder: Path) -> dict[str, Any]:
     """
     try:
         recipe = json.loads((folder / "config.json").read_text())
-        lines = (folder / HISTORY_NAME).read_text().splitlines()
     except OSError as error:
         raise UserError(
             f"{folder} holds no finished training run ({error}): give clarep train-teacher's --out"
         ) from error
-    history = [json.loads(line) for line in lines]
+    history = read_records(folder)
+    if not history:
+        raise UserError(
+            f"{folder} holds no {HISTORY_NAME}: give the folder that clarep train-teacher wrote"
+        )
     teacher = load_unet(folder / WEIGHTS_NAME)
     return {
         "name": folder.name,

@@ -28,6 +28,7 @@ class CallableTeacher(Teacher):
         fingerprint: str | nn.Module,
         default_tap: str | None,
         null_label: int | None,
+        has_null: bool,
         sigma_from_t: Callable[[float], float] | None,
         image_shape: tuple[int, int, int] | None,
         encode: Callable[[Tensor], Tensor] | None,
@@ -41,6 +42,7 @@ class CallableTeacher(Teacher):
         self.latent_shape, self.image_shape = latent_shape, image_shape or latent_shape
         self.class_names = tuple(class_names)
         self.null_label = len(self.class_names) if null_label is None else null_label
+        self.has_null = has_null
         self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
         self._check()
         names = list(self._taps)

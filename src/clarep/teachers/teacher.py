@@ -1,5 +1,6 @@
 """The one interface that clarep has to a class-conditional diffusion model."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
@@ -39,6 +40,8 @@ class Teacher(ABC):
     """The tap that `mid` of a U-Net or the middle block of a transformer stands for."""
     fingerprint: str
     """SHA-256 of the weights: tells one teacher from another in every artefact."""
+    has_null: bool = True
+    """Whether the model knows null_label; without it there is no guidance and no null branch."""
     device: torch.device = torch.device("cpu")
     """Where its methods take and give tensors; a teacher that sets nothing runs on the CPU."""
 
@@ -46,6 +49,11 @@ class Teacher(ABC):
     def num_classes(self) -> int:
         """Number of classes, the null label not counted."""
         return len(self.class_names)
+
+    @property
+    def latent_dim(self) -> int:
+        """Dimension of x, C * H * W."""
+        return math.prod(self.latent_shape)
 
     @abstractmethod
     def taps(self) -> dict[str, tuple[int, int]]:
@@ -96,6 +104,7 @@ class Teacher(ABC):
         fingerprint: str | nn.Module,
         default_tap: str | None = None,
         null_label: int | None = None,
+        has_null: bool = True,
         sigma_from_t: Callable[[float], float] | None = None,
         image_shape: tuple[int, int, int] | None = None,
         encode: Callable[[Tensor], Tensor] | None = None,
@@ -116,6 +125,7 @@ class Teacher(ABC):
                 them: a canonical set is bound to it.
             default_tap: the tap that `mid` stands for; without it the middle one of taps.
             null_label: the label of no class; without it, the number of classes.
+            has_null: whether the model knows that label; False leaves guidance out.
             sigma_from_t: noise level at share t in (0, 1) of the model's time; without it
                 tan(pi t / 2), as of the bundled teachers, whatever sigma_min and sigma_max.
             image_shape, encode, decode: of a latent model, (C, H, W) and functions between
@@ -139,6 +149,7 @@ class Teacher(ABC):
             fingerprint=fingerprint,
             default_tap=default_tap,
             null_label=null_label,
+            has_null=has_null,
             sigma_from_t=sigma_from_t,
             image_shape=image_shape,
             encode=encode,
@@ -179,6 +190,16 @@ class Teacher(ABC):
             raise UserError(
                 f"the teacher {type(self).__name__} lacks {', '.join(lacking)}: set every "
                 "attribute of clarep.Teacher (docs/teachers.md lists them)"
+            )
+
+    def check_null(self) -> None:
+        """Raise UserError if the model has no null class."""
+        if not self.has_null:
+            raise UserError(
+                "this teacher has no null class, which guidance and the null branch need: all its "
+                f"{self.num_classes} label embeddings are taken for classes; use --guidance 1 and "
+                "the conditional branch or, if the last one stands for no class, name the others "
+                "with --class-names"
             )
 
     def check_tap(self, tap: str) -> None:
