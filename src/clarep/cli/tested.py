@@ -1,6 +1,7 @@
 """What `clarep evaluate` measures: a student of whatever library, and the data for it."""
 
 import json
+import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def own_student(given_path: str, given: dict[str, Any], out: Path | None) -> Tes
 
 def _images_of(options: DataConfig) -> DataConfig:
     """Return the options by which a set's images are told: paths resolved, whatever the size."""
-    path = Path(options.data).expanduser()
+    path = Path(os.path.expanduser(options.data))
     data = str(path.resolve()) if path.exists() else options.data
     return replace(options, data=data, image_size=None)
 
@@ -102,13 +103,13 @@ def _data_options(options: DataConfig) -> dict[str, Any]:
 
 def _can_be_resized(data: str) -> bool:
     """Say whether a set takes an image size: named ones and images with boxes do not."""
-    path = Path(data).expanduser()
+    path = Path(os.path.expanduser(data))
     return path.exists() and not has_boxes(path)
 
 
 def load_test_data(options: DataConfig) -> LabelledImages:
     """Load a test set, with its boxes or other variants where the path has them."""
-    path = Path(options.data).expanduser()
+    path = Path(os.path.expanduser(options.data))
     if is_challenge(path):
         return load_challenge(path, options.image_size)
     if has_boxes(path) and options.image_size is None:
@@ -118,7 +119,7 @@ def load_test_data(options: DataConfig) -> LabelledImages:
 
 def load_any_split(given: str, image_size: int) -> LabelledImages:
     """Load a set by its test images, or whatever split it has."""
-    is_path = Path(given).expanduser().exists()
+    is_path = Path(os.path.expanduser(given)).exists()
     config = DataConfig(data=given, split="test", image_size=image_size if is_path else None)
     for split in ("test", "val"):
         try:

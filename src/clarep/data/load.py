@@ -58,8 +58,8 @@ def load_data(config: DataConfig) -> LabelledImages:
         raise UserError(f"image size {config.image_size} is below 1: give a side in pixels")
     if config.data in _NAMED:
         return _NAMED[config.data](config)
-    path = _existing(config.data)
-    if path is None:
+    path = Path(os.path.expanduser(config.data))  # Path's own fails at ~ of a user with no home
+    if not config.data or not os.path.exists(path):
         unknown = unknown_name("data set", config.data, _NAMED)
         raise UserError(f"{unknown}, or a path, but there is no such file or folder")
     return _load_path(path, config)
@@ -88,14 +88,6 @@ _NAMED: dict[str, Callable[[DataConfig], LabelledImages]] = {
     "backdrops": _load_backdrops,
     "noise-backdrops": _load_noise_backdrops,
 }
-
-
-def _existing(place: str) -> Path | None:
-    try:
-        path = Path(place).expanduser()
-    except RuntimeError:  # ~ of a user who has no home here
-        return None
-    return path if place and os.path.exists(path) else None
 
 
 def _load_path(path: Path, config: DataConfig) -> LabelledImages:

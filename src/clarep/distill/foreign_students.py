@@ -1,5 +1,6 @@
 """Students that people have: transformers' classifiers, timm's with weights, TorchScript."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def _named(model: ForeignModel, class_names: str) -> ForeignModel:
     names = (
         imagenet_wnids()
         if class_names == IMAGENET
-        else read_class_names(Path(class_names).expanduser())
+        else read_class_names(Path(os.path.expanduser(class_names)))
     )
     if len(set(names)) != len(names):
         raise UserError(f"--class-names {class_names} gives a name twice: name each class once")

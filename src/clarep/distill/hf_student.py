@@ -1,6 +1,7 @@
 """Image classifiers of transformers, with what their image processor does to colours inside."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,7 +83,7 @@ def load_hf(place: str) -> ForeignModel:
     with its image processor, or lacks some of its weights.
     """
     transformers = require_extra("transformers", _EXTRA)
-    if Path(place).expanduser().is_file():
+    if Path(os.path.expanduser(place)).is_file():
         raise UserError(f"{place} is a file: give the folder that holds its config.json")
     folder = checkpoint_folder(place)
     _check_files(folder)

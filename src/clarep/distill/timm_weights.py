@@ -1,5 +1,6 @@
 """timm models with weights: a file of the user's, or timm's own from the hub's cache."""
 
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +52,7 @@ def load_timm(name: str, weights: Path | None, image_size: int | None) -> Foreig
     spec = f"{TIMM_PREFIX}{name}"
     config = _config(name)
     side = image_size or config.input_size[-1]
-    path = _pretrained(spec, config) if weights is None else weights.expanduser()
+    path = _pretrained(spec, config) if weights is None else Path(os.path.expanduser(weights))
     state = _read(path)
     classes = _classes(spec, config, state, path)
     names = tuple(str(i) for i in range(classes))

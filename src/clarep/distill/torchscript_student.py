@@ -1,5 +1,6 @@
 """TorchScript files as classifiers. Such a file is a program: loading it trusts its author."""
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def load_torchscript(place: str) -> ForeignModel:
     Its classes have no names, and its images' size is not known. Raises UserError if it cannot
     be read.
     """
-    path, spec = Path(place).expanduser(), f"{TORCHSCRIPT}:{place}"
+    path, spec = Path(os.path.expanduser(place)), f"{TORCHSCRIPT}:{place}"
     if not path.is_file():
         raise UserError(f"there is no file {place}: give one that torch.jit.save wrote")
     try:

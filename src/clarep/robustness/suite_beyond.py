@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,9 @@ def load_beyond(
     Raises UserError for an unknown name, a path that does not hold that set, a student whose
     classes or image shape do not fit it.
     """
-    return [_load(name, path.expanduser(), student, data) for name, path in paths.items()]
+    return [
+        _load(name, Path(os.path.expanduser(path)), student, data) for name, path in paths.items()
+    ]
 
 
 def _load(name: str, path: Path, student: Student, data: LabelledImages) -> BeyondSet:
