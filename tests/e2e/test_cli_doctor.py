@@ -76,6 +76,7 @@ def test_json_holds_what_is_true(capsys, unet_path):
     assert (about["image_shape"], about["latent_shape"]) == ([3, 32, 32], [3, 32, 32])
     assert about["class_names"] == list(CLASS_NAMES)
     assert (about["family"], about["device"]) == ("clarep's own U-Net", "cpu")
+    assert about["null_label"] == 10 and about["has_null"] is True
     taps = answer["taps"]
     assert taps["default"] == "mid"
     listed = {name: (tap["channels"], tap["stride"]) for name, tap in taps["all"].items()}
@@ -101,6 +102,7 @@ def test_json_holds_what_is_true(capsys, unet_path):
     assert cost["images"] == 40
     assert cost["seconds"] == pytest.approx(40 * sum(cost["seconds_an_image"].values()))
     assert "extrapolated" in cost["how"]
+    assert cost["guidance"] == 3
 
 
 def test_the_round_trip_is_clarids(capsys, unet_path):
@@ -127,6 +129,7 @@ def test_lines_for_people(capsys, grey, monkeypatch):
         "             forward: adjoint error ",
         "round trip   ",
         "one basis    k = 3: ",
+        "guidance     3\n",
         "500 images   about ",
     ):
         assert line in printed, line
@@ -134,6 +137,41 @@ def test_lines_for_people(capsys, grey, monkeypatch):
     assert "scikit-image's cat as 'a'" in printed
     assert "extrapolated from one image taken alone" in printed
     assert "below 500 dB: the teacher does not know such an image" in printed
+
+
+def test_a_teacher_without_a_null_class(capsys, grey, monkeypatch):
+    monkeypatch.setattr(UNetTeacher, "has_null", False)
+    printed = ask(capsys, f"--teacher {grey} --k 3")
+    assert "classes      3: a, b, c; no null class\n" in printed
+    assert "guidance     1, as there is no null class\n" in printed
+    answer = json.loads(ask(capsys, f"--teacher {grey} --k 3 --json"))
+    assert answer["teacher"]["has_null"] is False and answer["clarid"]["guidance"] == 1
+    refused(capsys, f"--teacher {grey} --k 3 --guidance 2 --json", "this teacher has no null class")
+
+
+def test_guidance_and_a_noise_level(capsys, grey):
+    command = f"--teacher {grey} --k 3 --guidance 1.5 --sigma 2"
+    assert "0.02 to 50; given is 2\n" in ask(capsys, command)
+    answer = json.loads(ask(capsys, f"{command} --json"))
+    assert answer["noise"]["sigma_te"] == 2 and answer["noise"]["t"] is None
+    assert answer["clarid"]["guidance"] == 1.5
+
+
+def test_which_kernels_attention_ran_by(capsys, grey, monkeypatch):
+    """No GPU is here: what the teacher counted is made up, and so is the option's check."""
+    calls = [
+        {"kernel": "flash", "channels": 64, "tokens": 256, "kind": "self", "calls": 12},
+        {"kernel": "math", "channels": 160, "tokens": 64, "kind": "self", "calls": 4},
+        {"kernel": "math", "channels": 40, "tokens": 256, "kind": "cross", "calls": 8},
+    ]
+    monkeypatch.setattr("clarep.cli.doctor.attention_calls", lambda _: calls)
+    loaded = load_teacher(grey)
+    monkeypatch.setattr("clarep.cli.doctor.load_teacher", lambda *_: loaded)
+    assert "attention    " not in ask(capsys, f"--teacher {grey} --k 3")
+    command = f"--teacher {grey} --k 3 --attention flash"
+    line = "by flash self 256 x 64 (12); by math self 64 x 160 (4), cross 256 x 40 (8)\n"
+    assert line in ask(capsys, command)
+    assert json.loads(ask(capsys, f"{command} --json"))["attention"] == {"calls": calls}
 
 
 def test_an_image_of_ones_own(capsys, grey):
@@ -162,6 +200,9 @@ WRONG = {
     "family": ("--teacher dti:x", "unknown teacher family 'dti': did you mean dit"),
     "tap": ("--tap midd", "unknown tap 'midd': did you mean mid"),
     "t": ("--t 1.5", "t 1.5 is outside (0, 1)"),
+    "sigma": ("--sigma 99", "sigma 99 is outside the teacher's range"),
+    "t and sigma": ("--t 0.5 --sigma 2", "both t and sigma are given: give one of them"),
+    "guidance": ("--guidance -1", "guidance -1 is outside [0, inf)"),
     "k": ("--k 99999", "outside 1 to 3072, the latent's dimension"),
     "k in words": ("--k lots", "k = 'lots' is not understood"),
     "count": ("--for-images 0", "--for-images 0 is below 1"),

@@ -1,11 +1,15 @@
-"""Real photographs for the foreign families."""
+"""Real photographs for the foreign families, and `clarep doctor` on a teacher."""
 
+import json
 from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
+
+from clarep.cli.main import main
 
 _PHOTOGRAPHS = ("chelsea", "coffee", "astronaut")
 
@@ -28,3 +32,21 @@ def photographs(tmp_path: Path) -> Callable[[Sequence[str]], Path]:
         return root
 
     return write
+
+
+@pytest.fixture
+def examined(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, Any]]:
+    """Run `clarep doctor --json` on a teacher to its end, and return what it says."""
+
+    def run(spec: str, *options: str) -> dict[str, Any]:
+        capsys.readouterr()
+        code = main(["doctor", "--teacher", spec, "--k", "3", "--json", *options])
+        printed = capsys.readouterr()
+        assert (code, printed.err) == (0, "")
+        answer: dict[str, Any] = json.loads(printed.out)
+        assert answer["teacher"]["spec"] == spec
+        assert answer["differentiation"]["engine"] == "forward"
+        assert answer["basis"]["k"] == 3
+        return answer
+
+    return run

@@ -340,3 +340,7 @@ def test_a_teacher_is_the_same_but_for_rounding(make, tap, shape, calls):
     count = len(calls)
     assert torch.equal(flashed.denoise(x, sigma, cond), plain.denoise(x, sigma, cond))
     assert len(calls) == count  # features alone
+    counted = flash.AttentionCall("flash", shape[3], shape[2], "self")
+    assert flashed.attention_calls[counted] == count and not plain.attention_calls
+    crossed = any(call.kind == "cross" for call in flashed.attention_calls)
+    assert crossed == (make is stable_diffusion)

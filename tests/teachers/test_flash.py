@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from clarep.errors import UserError
 from clarep.teachers import load_teacher
 from clarep.teachers.checkpoint_files import Checkpoint
-from clarep.teachers.flash import check_flash
+from clarep.teachers.flash import AttentionCall, FlashAttention, check_flash
 from clarep.teachers.options import TeacherOptions, check_options, fingerprint_with, recorded
 from clarep.teachers.vit_teacher import vae_of
 
@@ -48,6 +49,23 @@ def test_families_of_other_attention_refuse_it():
 
 def test_it_is_not_recorded_as_it_changes_rounding_alone():
     assert recorded(FLASH) == {} and fingerprint_with(FLASH, "ab", ("x",)) == "ab"
+
+
+def test_calls_that_stay_with_math_are_counted():
+    q, short, wide = torch.ones(1, 2, 32, 8), torch.ones(1, 2, 7, 8), torch.ones(1, 2, 32, 160)
+    attend, calls = torch.nn.functional.scaled_dot_product_attention, Counter()
+    with FlashAttention(calls):
+        attend(q, short, short)
+        attend(q, key=short, value=short)
+        attend(wide, wide, wide)
+        attend(q, q, q, is_causal=True)
+        attend(short, short, short, dropout_p=0.0)
+    assert calls == {
+        AttentionCall("math", 8, 32, "cross"): 2,
+        AttentionCall("math", 160, 32, "self"): 1,
+        AttentionCall("math", 8, 32, "masked"): 1,
+        AttentionCall("math", 8, 7, "self"): 1,
+    }
 
 
 def test_the_kernels_in_tritons_interpreter():

@@ -220,7 +220,7 @@ def test_nothing_given_is_nothing_recorded(spec, unet_path, capsys):
     run(f"identify --teacher {unet_path} {QUICK} --out out")
     manifest = json.loads(Path("out/canon/manifest.json").read_text())
     assert "teacher_options" not in manifest["config"]
-    assert all("device" not in shard["cost"] for shard in manifest["shards"])
+    assert all(shard["cost"]["device"] == "cpu" for shard in manifest["shards"])
     run(f"identify --teacher {unet_path} {QUICK} --device cpu --out out")
     plain = f"identify --teacher {spec} {QUICK} --out other"
     run(plain)

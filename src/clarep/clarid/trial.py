@@ -1,5 +1,7 @@
 """All that CLARID needs of a teacher, tried on one image: what it gives, and what it costs."""
 
+from collections import Counter
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from clarep.engine.cost import peak_memory_mb
 from clarep.errors import UserError
 from clarep.geometry.jacobian import probe_engine
 from clarep.geometry.profiling import peak_memory
+from clarep.teachers.flash import AttentionCall
+from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.teacher import Teacher
 
 _PHOTOGRAPH = ("skimage", "data/chelsea.png")
@@ -146,6 +150,17 @@ def try_basis(
         "gpu_memory_mb": on_gpu,
         "process_peak_memory_mb": peak_memory_mb(),
     }
+
+
+def attention_calls(teacher: Teacher) -> list[dict[str, Any]]:
+    """Return which calls of attention the teacher's features made so far, by which kernel.
+
+    Empty but for a foreign family's teacher with the option attention flash.
+    """
+    calls: Counter[AttentionCall] = Counter()
+    if isinstance(teacher, ForeignTeacher):
+        calls = teacher.attention_calls
+    return [asdict(call) | {"calls": calls[call]} for call in sorted(calls)]
 
 
 def extrapolate(

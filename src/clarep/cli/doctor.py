@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from clarep.clarid.clarid import Clarid
+from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.trial import (
+    attention_calls,
     example_image,
     extrapolate,
     noisy_latent,
@@ -51,10 +52,15 @@ class Doctor:
     """An image to try it on, as one of the first class; without it a bundled one."""
     t: float | None = None
     """Noise level, as a share of the teacher's time axis; without it, CLARID's default."""
+    sigma: float | None = None
+    """Noise level as it is; instead of --t."""
     tap: str = "mid"
     """Layer whose Jacobian is taken; mid is the family's default."""
     k: int | float | str = 0.04
     """Directions: a number, a share of the latent's dimension, or energy:SHARE."""
+    guidance: float | None = None
+    """Guidance of the decoding; without it 3, CLARID's default, or 1 where the teacher has no null
+    class."""
     for_images: int = 500
     """For how many images the cost of CLARID is extrapolated."""
     json: bool = False
@@ -82,7 +88,7 @@ class Doctor:
             taps = teacher.taps()
         yield _taps(teacher, taps)
         with _telling("choosing t, tap and k"):
-            clarid = Clarid(teacher, t=self.t, tap=self.tap, k=self.k)
+            clarid = Clarid(teacher, self._config(teacher))
         yield _noise(clarid)
         images, labels, what = example_image(teacher, self.image)
         with _telling("encoding an image and denoising it"):
@@ -96,9 +102,17 @@ class Doctor:
         with _telling("finding a basis of its Jacobian"):
             latents, basis = try_basis(clarid, x_te, labels)
         yield _basis(basis)
-        with _telling("decoding with guidance"):
+        if self.teacher_options.attention == "flash":
+            yield _attention(attention_calls(teacher))
+        with _telling("decoding it"):
             cost = extrapolate(clarid, latents, labels, self.for_images)
-        yield _cost(cost)
+        yield _cost(cost | {"guidance": clarid.config.guidance}, teacher.has_null)
+
+    def _config(self, teacher: Teacher) -> ClaridConfig:
+        """Return CLARID's setting; without a null class it is one without guidance."""
+        default = ClaridConfig().guidance if teacher.has_null else 1.0
+        guidance = default if self.guidance is None else self.guidance
+        return ClaridConfig(t=self.t, sigma=self.sigma, tap=self.tap, k=self.k, guidance=guidance)
 
 
 @contextmanager
@@ -138,10 +152,12 @@ def _identity(spec: str, teacher: Teacher, seconds: float) -> Found:
         "latent_shape": list(latents),
         "class_names": list(teacher.class_names),
         "null_label": teacher.null_label,
+        "has_null": teacher.has_null,
         "load_seconds": seconds,
     }
     few = ", ".join(teacher.class_names[:3])
     more = ", ..." if teacher.num_classes > 3 else ""
+    null = f"label {teacher.null_label} is no class" if teacher.has_null else "no null class"
     lines = [
         ("teacher", f"{spec}, on {teacher.device}, loaded in {seconds:.1f} s"),
         ("family", f"{family} ({type(teacher).__name__})"),
@@ -149,7 +165,7 @@ def _identity(spec: str, teacher: Teacher, seconds: float) -> Found:
         ("parameters", counted or "not known"),
         ("images", f"{_times(images)}, channels x height x width"),
         ("latents", f"{_times(latents)}, dimension {math.prod(latents):,}"),
-        ("classes", f"{teacher.num_classes}: {few}{more}; label {teacher.null_label} is no class"),
+        ("classes", f"{teacher.num_classes}: {few}{more}; {null}"),
     ]
     return "teacher", found, lines
 
@@ -175,8 +191,10 @@ def _noise(clarid: Clarid) -> Found:
     low, high = clarid.teacher.sigma_min, clarid.teacher.sigma_max
     t, sigma_te = clarid.config.t, clarid.sigma_te
     found = {"sigma_min": low, "sigma_max": high, "t": t, "sigma_te": sigma_te}
-    share = "the default t" if t is None else f"t = {t:g}"
-    return "noise", found, [("sigma", f"{low:.4g} to {high:.4g}; {share} is {sigma_te:.4g}")]
+    share = "the default t is" if t is None else f"t = {t:g} is"
+    if clarid.config.sigma is not None:
+        share = "given is"
+    return "noise", found, [("sigma", f"{low:.4g} to {high:.4g}; {share} {sigma_te:.4g}")]
 
 
 def _engines(found: dict[str, Any]) -> Found:
@@ -207,11 +225,25 @@ def _basis(found: dict[str, Any]) -> Found:
     return "basis", found, [("one basis", text), ("memory", peak)]
 
 
-def _cost(found: dict[str, Any]) -> Found:
+def _attention(found: list[dict[str, Any]]) -> Found:
+    parts = []
+    for kernel in ("flash", "math"):
+        calls = [
+            f"{one['kind']} {one['tokens']} x {one['channels']} ({one['calls']})"
+            for one in found
+            if one["kernel"] == kernel
+        ]
+        parts.append(f"by {kernel} {', '.join(calls) or 'none'}")
+    text = f"tokens x channels of a head (calls): {'; '.join(parts)}"
+    return "attention", {"calls": found}, [("attention", text)]
+
+
+def _cost(found: dict[str, Any], has_null: bool) -> Found:
     parts = found["seconds_an_image"]
     listed = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in parts.items())
     lines = [
         ("CLARID", f"{sum(parts.values()):.2f} s for one image ({listed})"),
+        ("guidance", f"{found['guidance']:g}{'' if has_null else ', as there is no null class'}"),
         (
             f"{found['images']} images",
             f"about {_duration(found['seconds'])} here, extrapolated from one image taken alone; "

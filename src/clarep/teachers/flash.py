@@ -8,8 +8,10 @@ import contextlib
 import functools
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -35,12 +37,32 @@ def check_flash(device: torch.device) -> None:
     _package()
 
 
+@dataclass(frozen=True, order=True)
+class AttentionCall:
+    """A call of attention, as far as it decides which kernel runs it."""
+
+    kernel: Literal["flash", "math"]
+    """Where it went."""
+    channels: int
+    """Of a head."""
+    tokens: int
+    """Of the queries."""
+    kind: Literal["self", "cross", "masked"]
+    """Masked stands for dropout, causality and grouped heads too."""
+
+
 class FlashAttention(TorchFunctionMode):
     """Within it, `scaled_dot_product_attention` runs by the kernels where they can do it.
 
     They can do self-attention in float32 without mask, dropout or causality, of heads of up to
     128 channels, over a multiple of 32 tokens. Any other call goes where it would have gone.
+
+    calls: where every call is counted.
     """
+
+    def __init__(self, calls: Counter[AttentionCall] | None = None) -> None:
+        super().__init__()
+        self.calls = Counter[AttentionCall]() if calls is None else calls
 
     def __torch_function__(
         self,
@@ -50,14 +72,31 @@ class FlashAttention(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention and _is_plain(args, kwargs) and _fits(*args):
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        flash = _is_plain(args, kwargs) and _fits(*args)
+        self.calls[_described(flash, args, kwargs)] += 1
+        if flash:
             return flash_attention(args[0], args[1], args[2], kwargs.get("scale"))
         return func(*args, **kwargs)
 
 
+def _described(flash: bool, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AttentionCall:
+    named = dict(zip(("query", "key"), args, strict=False)) | dict(kwargs)
+    q, k = named["query"].shape, named["key"].shape
+    kind: Literal["self", "cross", "masked"] = "self" if q == k else "cross"
+    if _is_masked(args, kwargs):
+        kind = "masked"
+    return AttentionCall("flash" if flash else "math", q[-1], q[-2], kind)
+
+
 def _is_plain(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    return len(args) == 3 and not _is_masked(args, kwargs)
+
+
+def _is_masked(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     flags = map(kwargs.get, ("dropout_p", "is_causal", "enable_gqa"))
-    return len(args) == 3 and kwargs.get("attn_mask") is None and not any(flags)
+    return len(args) > 3 or kwargs.get("attn_mask") is not None or any(flags)
 
 
 def _fits(q: Tensor, k: Tensor, v: Tensor) -> bool:

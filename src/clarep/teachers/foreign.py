@@ -2,15 +2,15 @@
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from clarep.engine.tensors import sha256_state
-from clarep.errors import UserError
-from clarep.teachers.flash import FlashAttention
+from clarep.teachers.flash import AttentionCall, FlashAttention
 from clarep.teachers.options import (
     TeacherOptions,
     check_device,
@@ -31,6 +31,8 @@ class ForeignTeacher(Teacher):
 
     token_grid: tuple[int, int] | None = None
     """(h, w) of the patches of a transformer."""
+    attention_calls: Counter[AttentionCall]
+    """With attention flash: which calls `features` has made, and how often."""
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class ForeignTeacher(Teacher):
         tap_modules: Mapping[str, nn.Module],
         image_shape: tuple[int, int, int] | None = None,
         has_null: bool = True,
+        own_labels: Sequence[int] | None = None,
     ) -> None:
         """Take a network as its checkpoint has it, in any dtype.
 
@@ -51,6 +54,7 @@ class ForeignTeacher(Teacher):
         image_shape: for a latent model; a pixel model's is its latent's.
         has_null: whether the label after the last class stands for no class; without one it is
             refused, and so is guidance.
+        own_labels: the network's label of each class and, last, of none; None for 0, 1, ...
         """
         self.options = options
         self.device = check_device(options.device)
@@ -58,12 +62,15 @@ class ForeignTeacher(Teacher):
         self.parametrisation = parametrisation
         self.latent_shape, self.image_shape = latent_shape, image_shape or latent_shape
         self.class_names = class_names
-        self.null_label, self._has_null = len(class_names), has_null
+        self.null_label, self.has_null = len(class_names), has_null
+        labels = range(len(class_names) + 1) if own_labels is None else own_labels
+        self._own_labels = torch.tensor(labels, device=self.device)
         self.sigma_min, self.sigma_max = parametrisation.sigma_min, parametrisation.sigma_max
         self.default_tap = default_tap
         # The schedule lies in no state dict, and another one is another teacher.
         weights = joint_fingerprint(sha256_state(network), schedule_text(parametrisation))
         self.fingerprint = fingerprint_with(options, weights, class_names)
+        self.attention_calls = Counter()
         self._modules = dict(tap_modules)
         self._taps: dict[str, tuple[int, int]] | None = None
 
@@ -74,14 +81,10 @@ class ForeignTeacher(Teacher):
         """Run the network on its own input and time; return what it predicts."""
 
     def condition(self, labels: Int64[Tensor, " batch"]) -> Tensor:
-        if not self._has_null and bool((labels == self.null_label).any()):
-            raise UserError(
-                "this teacher has no null class, which guidance and the null branch need: all its "
-                f"{self.num_classes} label embeddings are taken for classes; use --guidance 1 and "
-                "the conditional branch or, if the last one stands for no class, name the others "
-                "with --class-names"
-            )
-        return labels.to(self.device)
+        """Return the network's own labels."""
+        if bool((labels == self.null_label).any()):
+            self.check_null()
+        return self._own_labels[labels.to(self.device)]
 
     @torch.no_grad()
     def taps(self) -> dict[str, tuple[int, int]]:
@@ -116,7 +119,7 @@ class ForeignTeacher(Teacher):
     ) -> Float[Tensor, "batch *feature"]:
         self.check_tap(tap)
         flash = self.options.attention == "flash"
-        with FlashAttention() if flash else contextlib.nullcontext():
+        with FlashAttention(self.attention_calls) if flash else contextlib.nullcontext():
             found = activation(self._modules[tap], lambda: self._run(x, sigma, cond))
         if found.ndim == 3 and self.token_grid is not None:
             return tokens_to_map(found, self.token_grid)
