@@ -3,12 +3,12 @@
 import json
 import shutil
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
@@ -249,6 +249,13 @@ def test_identify_on_photographs(saved, photographs, tmp_path, capsys):
     assert "classes of the data" not in capsys.readouterr().err  # they are named alike
 
 
+def test_doctor(saved, examined):
+    answer = examined(f"diffusers:{saved}")
+    assert answer["teacher"]["family"] == "diffusers"
+    assert answer["taps"]["default"] == answer["differentiation"]["tap"] == "mid_block"
+    assert answer["clarid"]["guidance"] == 3
+
+
 def test_a_bare_model_with_its_schedule_in_it_or_beside(saved, teacher, tmp_path):
     x, sigma, labels = noisy()
     beside = load_teacher(f"diffusers:{saved / 'unet'}")
@@ -390,13 +397,13 @@ def only_a_pickle(folder: Path) -> None:
     ("change", "words"),
     [
         (edit_unet(_class_name="UNet2DConditionModel"), "holds a UNet2DConditionModel"),
-        (edit_unet(num_class_embeds=None), "has no class embeddings"),
-        (edit_unet(class_embed_type="identity"), "takes vectors for classes"),
+        (edit_unet(num_class_embeds=None), "has 1 weights that class UNet2DModel has not .class_e"),
+        (edit_unet(dual_attention=True), "has dual_attention True, which class UNet2DModel does"),
         (edit_unet(sample_size=None), "does not say how large its images are"),
         (edit_unet(sample_size=[16]), "how large its images are .sample_size is .16,?."),
         (
             edit_unet(quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True}),
-            "cannot load .*UNet2DModel",
+            "has quantization_config {.*, which class UNet2DModel does not know",
         ),
         (edit_scheduler(timestep_type="continuous"), "has timestep_type continuous"),
         (edit_unet(num_class_embeds=9), "cannot load .*UNet2DModel"),
@@ -431,6 +438,75 @@ def test_checkpoints_that_are_refused(copied, change, words, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ({"num_class_embeds": None}, "has no class embeddings"),
+        (
+            {"num_class_embeds": None, "class_embed_type": "identity"},
+            "takes vectors for classes",
+        ),
+    ],
+)
+def test_conditions_that_are_refused(diffusers, tmp_path, shape, words):
+    folder = save_pipeline(diffusers, tmp_path / "p", random_unet(diffusers, **shape), {})
+    with pytest.raises(UserError, match=words):
+        load_teacher(f"diffusers:{folder}")
+
+
+def flatten(folder: Path) -> Path:
+    """Lay all files of a pipeline into one folder, as google's DDPM repositories have them."""
+    for path in [*(folder / "unet").iterdir(), *(folder / "scheduler").iterdir()]:
+        path.rename(folder / path.name)
+    (folder / "unet").rmdir()
+    (folder / "scheduler").rmdir()
+    return folder
+
+
+def test_all_files_in_one_folder(diffusers, copied, teacher, tmp_path):
+    flat = load_teacher(f"diffusers:{flatten(copied)}")
+    assert flat.fingerprint == teacher.fingerprint
+    assert flat.class_names == tuple(NAMES) and flat.has_null
+    unet = random_unet(diffusers, num_class_embeds=None)
+    folder = flatten(save_pipeline(diffusers, tmp_path / "p", unet, {}, names=None))
+    with pytest.raises(UserError, match="has no class embeddings"):
+        load_teacher(f"diffusers:{folder}")
+
+
+def test_a_checkpoint_in_the_midst_of_training(saved, teacher, tmp_path):
+    """Diffusers' training script leaves the schedule two folders above the averaged model."""
+    bare = tmp_path / "run/checkpoint-500/unet_ema"
+    shutil.copytree(saved / "unet", bare)
+    with pytest.raises(UserError, match=r"no scheduler_config\.json in .*two folders above: copy"):
+        load_teacher(f"diffusers:{bare}")
+    shutil.copytree(saved / "scheduler", tmp_path / "run/scheduler")
+    assert load_teacher(f"diffusers:{bare}").fingerprint == teacher.fingerprint
+
+
+def test_weights_of_one_variant_alone(diffusers, saved, copied):
+    weights = copied / "unet/diffusion_pytorch_model.safetensors"
+    weights.unlink()
+    unet = diffusers.UNet2DModel.from_pretrained(saved / "unet").half()
+    unet.save_pretrained(copied / "unet", variant="fp16")
+    half = copied / "unet/diffusion_pytorch_model.fp16.safetensors"
+    teacher = load_teacher(f"diffusers:{copied}")
+    assert torch.equal(teacher.network.conv_in.weight, unet.conv_in.weight.float())
+    shutil.copy(half, half.with_name("diffusion_pytorch_model.bf16.safetensors"))
+    with pytest.raises(UserError, match="no plain safetensors but variants, bf16, fp16: leave one"):
+        load_teacher(f"diffusers:{copied}")
+    shutil.copy(saved / "unet" / weights.name, weights)
+    plain = load_teacher(f"diffusers:{copied}").network.conv_in.weight
+    assert torch.equal(plain, load_file(weights)["conv_in.weight"])
+
+
+def test_sharded_weights_of_a_variant(diffusers, saved, copied, teacher):
+    (copied / "unet/diffusion_pytorch_model.safetensors").unlink()
+    unet = diffusers.UNet2DModel.from_pretrained(saved / "unet")
+    unet.save_pretrained(copied / "unet", variant="fp16", max_shard_size="50KB")
+    assert len(list((copied / "unet").glob("*fp16-*.safetensors"))) > 1
+    assert load_teacher(f"diffusers:{copied}").fingerprint == teacher.fingerprint
+
+
 def test_time_embeddings_that_are_refused(diffusers, tmp_path):
     unet = random_unet(diffusers, time_embedding_type="fourier")
     folder = save_pipeline(diffusers, tmp_path / "p", unet, {})
@@ -451,6 +527,28 @@ def test_nothing_is_printed(saved, capfd):
     assert printed.out == printed.err == ""
 
 
-def test_the_modules_are_those_of_the_network(teacher):
-    for tap in teacher.taps():
-        assert isinstance(teacher.network.get_submodule(tap), nn.Module)
+@pytest.mark.parametrize("bars", [True, False])
+def test_what_diffusers_says_is_silenced_meanwhile_and_no_longer(
+    diffusers, saved, capfd, monkeypatch, bars
+):
+    from diffusers.utils import logging
+
+    def loud(load, *given, **more):
+        logging.get_logger("diffusers.models").error("an error that is none")
+        warnings.warn("a warning", FutureWarning, stacklevel=1)
+        list(logging.tqdm(range(3)))
+        return load(*given, **more)
+
+    for kind, name in (
+        (diffusers.UNet2DModel, "from_pretrained"),
+        (diffusers.DDIMScheduler, "from_config"),
+    ):
+        monkeypatch.setattr(kind, name, partial(loud, getattr(kind, name)))
+    level = logging.get_verbosity()
+    (logging.enable_progress_bar if bars else logging.disable_progress_bar)()
+    try:
+        load_teacher(f"diffusers:{saved}")
+        assert capfd.readouterr() == ("", "")
+        assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == (level, bars)
+    finally:
+        logging.enable_progress_bar()

@@ -26,6 +26,7 @@ def put_into_cache(cache: Path, identifier: str) -> Path:
     (snapshot / "unet").mkdir(parents=True)
     (snapshot / "model_index.json").write_text("{}")
     (snapshot / "unet/config.json").write_text("{}")
+    (snapshot / "unet/diffusion_pytorch_model.safetensors").touch()
     (repository / "refs").mkdir()
     (repository / "refs/main").write_text(COMMIT)
     return snapshot
@@ -87,6 +88,7 @@ def test_no_pickle_and_no_code_is_downloaded(cache, monkeypatch, tmp_path):
         asked.update(options, identifier=identifier)
         return str(tmp_path)
 
+    (tmp_path / "model.safetensors").touch()
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert checkpoint_folder("someone/model") == tmp_path
     assert asked["identifier"] == "someone/model"
@@ -105,6 +107,71 @@ def test_no_pickle_and_no_code_is_downloaded(cache, monkeypatch, tmp_path):
     assert taken == there[:4]
 
 
+@pytest.fixture
+def hub(cache, monkeypatch, tmp_path):
+    """A hub of one repository, whose files are the fixture's list; `asked` says what was asked."""
+    import huggingface_hub
+
+    class Hub:
+        files, asked = [], {}
+
+    def list_repo_files(identifier, revision):
+        Hub.asked = {"identifier": identifier, "revision": revision}
+        return Hub.files
+
+    def snapshot_download(identifier, *, revision, allow_patterns, ignore_patterns):
+        assert Hub.asked == {"identifier": identifier, "revision": revision}
+        assert ignore_patterns is None
+        Hub.asked["files"] = allow_patterns
+        for name in allow_patterns:
+            (tmp_path / "got" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "got" / name).touch()
+        return str(tmp_path / "got")
+
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", list_repo_files)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    return Hub
+
+
+def test_a_revision_and_a_repository_of_pickles_alone(hub):
+    hub.files = ["model_index.json", "transformer/diffusion_pytorch_model.bin"]
+    with pytest.raises(UserError) as caught:
+        checkpoint_folder("facebook/DiT-XL-2-256")
+    assert hub.asked["revision"] is None and hub.asked["files"] == ["model_index.json"]
+    text = str(caught.value)
+    assert text.startswith("facebook/DiT-XL-2-256 holds no safetensors at this revision")
+    assert "facebook/DiT-XL-2-256@refs/pr/1 say, or convert it" in text and "\n" not in text
+    hub.files = ["model_index.json", "transformer/diffusion_pytorch_model.safetensors"]
+    checkpoint_folder("facebook/DiT-XL-2-256@refs/pr/1")
+    asked = {"identifier": "facebook/DiT-XL-2-256", "revision": "refs/pr/1", "files": hub.files}
+    assert hub.asked == asked
+
+
+def test_half_precision_is_taken_where_there_is_no_other(hub):
+    half = "diffusion_pytorch_model.fp16.safetensors"
+    hub.files = [
+        f"unet/{half}",
+        "unet/diffusion_pytorch_model.safetensors",
+        f"vae/{half}",
+        "vae/diffusion_pytorch_model.bin",
+        "text_encoder/model.fp16-00001-of-00002.safetensors",
+        "text_encoder/model.safetensors.index.fp16.json",
+    ]
+    checkpoint_folder("someone/model")
+    assert hub.asked["files"] == [hub.files[i] for i in (1, 2, 4, 5)]
+
+
+def test_of_a_pipeline_one_part_alone(hub):
+    name = "diffusion_pytorch_model.safetensors"
+    hub.files = ["model_index.json", f"unet/{name}", "vae/config.json", f"vae/{name}"]
+    folder = checkpoint_folder("someone/model", part="vae")
+    assert hub.asked["files"] == ["vae/config.json", f"vae/{name}"]
+    assert (folder / "vae").is_dir()
+    hub.files = ["config.json", name]  # of an autoencoder alone
+    checkpoint_folder("someone/vae", part="vae")
+    assert hub.asked["files"] == hub.files
+
+
 def test_a_folder_is_taken_as_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("some/model").mkdir(parents=True)
@@ -113,6 +180,6 @@ def test_a_folder_is_taken_as_it_is(tmp_path, monkeypatch):
     Path("a_file").write_text("")
     with pytest.raises(UserError, match=r"a_file is a file: give the folder"):
         checkpoint_folder("a_file")
-    for place in ("nowhere", "a/b/c", "/no/where", "../x", "./x", "a/..b", "a b/c"):
+    for place in ("nowhere", "a/b/c", "/no/where", "../x", "./x", "a/..b", "a b/c", "a/b@"):
         with pytest.raises(UserError, match="there is no folder"):
             checkpoint_folder(place)

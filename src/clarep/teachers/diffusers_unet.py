@@ -79,7 +79,8 @@ def load_diffusers_unet(place: str, options: TeacherOptions) -> Teacher:
 
     Args:
         place: a folder that a pipeline of unet and scheduler was saved to, or the model alone
-            with its scheduler_config.json in it or beside; or an identifier of the hub.
+            with its scheduler_config.json in it or up to two folders above; or an identifier
+            of the hub.
         options: `class_names` names the classes; with one name fewer than the model embeds
             labels, the last embedding is the null label (docs/teachers/diffusers.md).
 
@@ -130,14 +131,20 @@ def _unet_folder(folder: Path) -> Path:
             "takes a pipeline of unet and scheduler, which works on pixels"
             + (f"; give {family}:{folder} for this one" if family else "")
         )
-    return folder / "unet"
+    inside = folder / "unet"
+    return inside if inside.is_dir() else folder  # google's have all files in one folder
 
 
 def _schedule_folder(folder: Path) -> Path:
-    """Return the folder with the schedule; of a bare model that may be the one above."""
-    above = folder.resolve().parent
-    inside = scheduler_config(folder).exists() or not scheduler_config(above).exists()
-    return folder if inside else above
+    """Return the folder with the schedule; of a bare model that may be one or two above."""
+    places = [folder, *folder.resolve().parents[:2]]
+    for place in places:
+        if scheduler_config(place).exists():
+            return place
+    raise UserError(
+        f"there is no scheduler_config.json in {folder}, in its scheduler/, or in the same of the "
+        f"two folders above: copy that of the training into {folder}"
+    )
 
 
 def _class_names(places: Sequence[Path], options: TeacherOptions) -> tuple[str, ...] | None:

@@ -1,25 +1,34 @@
 """Checkpoint folders by path or Hugging Face identifier, from the cache when offline."""
 
 import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
+from types import ModuleType
 
 from clarep.engine.extras import require_extra
 from clarep.errors import UserError, first_line
 
-_IDENTIFIER = re.compile(r"[\w.-]+/[\w.-]+")
+_PLACE = re.compile(r"(?P<identifier>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.model")
-# Gigabytes of copies that no family loads: other precisions, and whole pipelines in one file.
-_UNWANTED = ("*.fp16.*", "*.non_ema.*", "*pruned*", "safety_checker/*")
+# Gigabytes of copies that no family loads: other weights, and whole pipelines in one file.
+_UNWANTED = ("*.non_ema.*", "*pruned*", "safety_checker/*")
+_HALF = "*.fp16*"
 _EXTRA = "diffusers"
 
 
-def checkpoint_folder(place: str) -> Path:
+def checkpoint_folder(place: str, part: str | None = None) -> Path:
     """Return the folder of a checkpoint, downloaded if `place` is the identifier of one.
 
     Of a repository only configurations, safetensors and tokenizer files are taken; pickles never.
 
+    Args:
+        place: a folder, or OWNER/NAME or OWNER/NAME@REVISION of the Hugging Face hub.
+        part: of a repository that has a folder of this name, its files alone are downloaded.
+
     Raises:
-        UserError: if there is no such folder, and no such repository in cache or network.
+        UserError: if there is no such folder, and no such repository in cache or network, or
+            it holds no safetensors.
     """
     path = Path(place).expanduser()
     if path.is_dir():
@@ -28,17 +37,44 @@ def checkpoint_folder(place: str) -> Path:
         raise UserError(
             f"{place} is a file: give the folder with its model_index.json or config.json"
         )
-    if not _IDENTIFIER.fullmatch(place):
+    found = _PLACE.fullmatch(place)
+    if not found:
         raise _no_folder(place)
-    return _download(place)
+    folder = _download(found["identifier"], found["revision"], part)
+    if not any(folder.rglob("*.safetensors")):
+        raise UserError(
+            f"{place} holds no safetensors at this revision, and clarep opens no pickles: name a "
+            f"revision that has them, {found['identifier']}@refs/pr/1 say, or convert it"
+        )
+    return folder
 
 
-def _download(identifier: str) -> Path:
+def wanted_files(listed: Iterable[str], part: str | None = None) -> list[str]:
+    """Return which of a repository's files are to be had: no weights twice, and no pickles.
+
+    Weights in half precision are left out where there are whole ones in the same folder.
+    """
+    files = [name for name in listed if _fits(name, _WANTED) and not _fits(name, _UNWANTED)]
+    files = [name for name in files if part and name.startswith(f"{part}/")] or files
+    weights = [name for name in files if name.endswith(".safetensors")]
+    whole = {Path(name).parent for name in weights if not _fits(name, [_HALF])}
+    return [name for name in files if Path(name).parent not in whole or not _fits(name, [_HALF])]
+
+
+def _fits(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _download(identifier: str, revision: str | None, part: str | None) -> Path:
     hub = require_extra("huggingface_hub", _EXTRA)
     errors = require_extra("huggingface_hub.errors", _EXTRA)
+    listed = _listed(hub, identifier, revision)
     try:
         folder = hub.snapshot_download(
-            identifier, allow_patterns=list(_WANTED), ignore_patterns=list(_UNWANTED)
+            identifier,
+            revision=revision,
+            allow_patterns=list(_WANTED) if listed is None else wanted_files(listed, part),
+            ignore_patterns=[*_UNWANTED, _HALF] if listed is None else None,
         )
         return Path(folder)
     except errors.HFValidationError as error:  # ../model, say
@@ -58,6 +94,14 @@ def _download(identifier: str) -> Path:
             f"cannot download {identifier} ({first_line(error)}): check network and disk, "
             "or give a folder"
         ) from error
+
+
+def _listed(hub: ModuleType, identifier: str, revision: str | None) -> list[str] | None:
+    """Return a repository's files; None where it cannot be reached, and the cache must do."""
+    try:
+        return list(hub.list_repo_files(identifier, revision=revision))
+    except Exception:  # whatever it is, `snapshot_download` meets it too, and it is told there
+        return None
 
 
 def _no_folder(place: str) -> UserError:

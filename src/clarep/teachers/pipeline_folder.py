@@ -4,7 +4,11 @@ Nothing is unpickled: weights come from safetensors alone, and no code of a chec
 """
 
 import contextlib
+import inspect
 import json
+import logging
+import re
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +38,21 @@ _DDPM_SCHEDULERS = (
 )
 """Samplers of one and the same noise schedule: betas, timesteps and a prediction type."""
 _SCHEDULER_NAME = "scheduler_config.json"
+_WEIGHTS = re.compile(r"\w+(-\d+-of-\d+)?(\.(?P<variant>\w+))?(-\d+-of-\d+)?\.safetensors")
+_SPARE_WEIGHTS = ("text_model.embeddings.position_ids", "embeddings.position_ids")
+"""Of older checkpoints: a buffer of 0, 1, 2, ... that is no weight."""
+_SPARE_SETTINGS = {
+    "attention_type": "default",
+    "caption_channels": None,
+    "cross_attention_dim": None,
+    "double_self_attention": False,
+    "interpolation_scale": None,
+    "num_vector_embeds": None,
+    "only_cross_attention": False,
+    "use_additional_conditions": None,
+    "use_linear_projection": False,
+}
+"""What a Transformer2DModel has beside a DiT's settings, as it is where it is one."""
 _BROKEN = (OSError, ImportError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError)
 
 
@@ -68,8 +87,8 @@ def read_index(folder: Path, pipeline: str, parts: Mapping[str, Collection[str]]
 def load_part(folder: Path, kind: Any) -> Any:
     """Load a model of class `kind` (of diffusers or transformers) from its part's folder.
 
-    Raises UserError if there are no safetensors, or these are damaged, incomplete or of
-    another shape.
+    Raises UserError if there are no safetensors, these are damaged, incomplete or of another
+    model, or the configuration has a setting that the class does not know.
     """
     if not any(folder.glob("*.safetensors")):
         found = "only pickles, which clarep never opens" if any(folder.glob("*.bin")) else "none"
@@ -77,10 +96,15 @@ def load_part(folder: Path, kind: Any) -> Any:
             f"weights in safetensors are wanted in {folder} and there are {found}: give a folder "
             "that has them, such as save_pretrained of the loaded pipeline writes"
         )
+    _check_settings(folder, kind)
     try:
-        with _without_its_warnings():  # what is lacking is told below, in one sentence
+        with _silent(kind):  # what does not fit is told below, in one sentence
             model, report = kind.from_pretrained(
-                str(folder), use_safetensors=True, local_files_only=True, output_loading_info=True
+                str(folder),
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                variant=_variant(folder),
             )
     except _BROKEN as error:
         raise UserError(
@@ -88,12 +112,45 @@ def load_part(folder: Path, kind: Any) -> Any:
             "give a whole checkpoint of it"
         ) from error
     lacking = sorted(report["missing_keys"])
-    if lacking:
-        raise UserError(
-            f"{folder} lacks {len(lacking)} weights of class {kind.__name__} ({lacking[0]} ...): "
-            "give a whole checkpoint of it"
+    surplus = sorted(set(report["unexpected_keys"]) - set(_SPARE_WEIGHTS))
+    if lacking or surplus:
+        fault = (
+            f"lacks {len(lacking)} weights of class {kind.__name__} ({lacking[0]} ...)"
+            if lacking
+            else f"has {len(surplus)} weights that class {kind.__name__} has not ({surplus[0]} ...)"
         )
+        raise UserError(f"{folder} {fault}: give a whole checkpoint of it")
     return model
+
+
+def _variant(folder: Path) -> str | None:
+    """Return which weights are read: None for the plain ones, else the only others there are."""
+    found = {
+        name["variant"] for path in folder.iterdir() if (name := _WEIGHTS.fullmatch(path.name))
+    }
+    if None in found or not found:
+        return None
+    if len(found) > 1:
+        raise UserError(
+            f"{folder} holds no plain safetensors but variants, {', '.join(sorted(found))}: "
+            "leave one of them there"
+        )
+    variant: str = found.pop()
+    return variant
+
+
+def _check_settings(folder: Path, kind: Any) -> None:
+    """Raise UserError for a setting that a class of diffusers does not know and would pass over."""
+    if not hasattr(kind, "load_config"):
+        return  # transformers', whose configurations know what else there may be
+    known = inspect.signature(kind.__init__).parameters
+    for name, value in read_json(folder / "config.json").items():
+        spare = name in _SPARE_SETTINGS and _SPARE_SETTINGS[name] == value
+        if not (name in known or name.startswith("_") or spare):
+            raise UserError(
+                f"{folder / 'config.json'} has {name} {value}, which class {kind.__name__} does "
+                "not know and would pass over: give a checkpoint of that very class"
+            )
 
 
 def load_schedule(folder: Path) -> DDPM:
@@ -114,9 +171,11 @@ def load_schedule(folder: Path) -> DDPM:
             f"{path} has timestep_type {config['timestep_type']}: supported is discrete, the "
             "timesteps of a DDPM"
         )
+    # The samplers differ in how they step; the schedule of all is in DDIM's terms.
+    kind = require_extra("diffusers", EXTRA).DDIMScheduler
     try:
-        # The samplers differ in how they step; the schedule of all is in DDIM's terms.
-        scheduler = require_extra("diffusers", EXTRA).DDIMScheduler.from_config(config)
+        with _silent(kind):
+            scheduler = kind.from_config(config)
     except _BROKEN as error:
         raise UserError(
             f"cannot make a noise schedule of {path} ({first_line(error)}): "
@@ -147,12 +206,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _without_its_warnings() -> Iterator[None]:
-    """Keep diffusers from telling on stderr what it does about a damaged checkpoint."""
-    logging = require_extra("diffusers.utils.logging", EXTRA)
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
+def _silent(kind: Any) -> Iterator[None]:
+    """Keep the library of a class off stderr, which is for our own progress and sentences."""
+    logger = require_extra(f"{kind.__module__.split('.')[0]}.utils.logging", EXTRA)
+    level, bars = logger.get_verbosity(), logger.is_progress_bar_enabled()
+    logger.set_verbosity(logging.CRITICAL)
+    logger.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        logging.set_verbosity(level)
+        logger.set_verbosity(level)
+        if bars:
+            logger.enable_progress_bar()

@@ -1,7 +1,6 @@
 """Stable Diffusion 1.x and 2.x, Rombach et al. 2022 (arXiv 2112.10752): classes as prompts."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,8 +199,7 @@ def _embed(
     device = "cpu" if options.offload else options.device
     ids = _tokenize(folder / "tokenizer", texts)
     kind = require_extra("transformers", EXTRA).CLIPTextModel
-    with _no_bars():
-        encoder = load_part(folder / "text_encoder", kind).eval().float().to(device)
+    encoder = load_part(folder / "text_encoder", kind).eval().float().to(device)
     if int(ids.max()) >= encoder.config.vocab_size:
         raise UserError(
             f"{folder}/tokenizer gives token {int(ids.max())} and the text encoder knows "
@@ -242,16 +240,3 @@ def _tokenize(folder: Path, texts: Sequence[str]) -> Int64[Tensor, "texts tokens
         list(texts), padding="max_length", max_length=length, return_tensors="pt"
     ).input_ids
     return ids
-
-
-@contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
-    """Keep transformers' bar of loaded weights off stderr, which is for our own progress."""
-    logging = require_extra("transformers.utils.logging", EXTRA)
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
