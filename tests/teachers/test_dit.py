@@ -233,12 +233,33 @@ def test_identify_writes_a_canonical_set_of_photographs(folder, photographs, tmp
     assert canonical.manifest["config"]["tap"] == "transformer_blocks.1"
 
 
+def test_doctor(folder, examined):
+    answer = examined(f"dit:{folder}")
+    assert answer["teacher"]["family"] == "dit"
+    assert list(answer["teacher"]["parameters"]) == ["network", "vae"]
+    assert answer["differentiation"]["features"] == [16, 4, 4]
+    assert answer["clarid"]["guidance"] == 3
+
+
 def test_classes_are_chosen_by_name_or_number(named, teacher):
     chosen = named("thing 7", "item 3", "12")
     assert chosen.class_names == ("thing 7", "item 3", "12")
     labels = torch.tensor([0, 1, 2, chosen.null_label])
     assert chosen.condition(labels).tolist() == [7, 3, 12, 1000]
     assert chosen.fingerprint != teacher.fingerprint
+
+
+def test_a_name_of_several_classes_is_refused(copied, named):
+    """ImageNet's crane is a bird, 134, and a machine, 517."""
+    cranes = {"134": "crane", "517": "crane, lifting machine"}
+    change_json(copied / "model_index.json", id2label=ID2LABEL | cranes)
+    with pytest.raises(UserError, match=r"'crane' is the name of 2 classes .*, 134, 517: give the"):
+        named("thing 7", "crane", place=copied)
+    chosen = named("134", "lifting machine", place=copied)
+    assert chosen.condition(torch.tensor([0, 1])).tolist() == [134, 517]
+    in_order = [ID2LABEL[str(i)].split(",")[0] for i in range(1000)]
+    in_order[134] = in_order[517] = "crane"
+    assert named(*in_order, place=copied).class_names[517] == "crane"
 
 
 def test_as_many_names_as_classes_go_in_their_order(named):
@@ -283,6 +304,17 @@ def test_names_that_fit_no_class_are_refused(named, names, words):
         named(*names)
 
 
+def test_settings_that_are_not_a_dits_are_refused(copied):
+    path = copied / "transformer" / "config.json"
+    whole = json.loads(path.read_text())
+    for name, value in (("cross_attention_dim", 768), ("num_registers", 4)):
+        path.write_text(json.dumps(whole | {name: value}))
+        with pytest.raises(UserError, match=f"has {name} {value}, which class DiTTransformer2DMod"):
+            load_teacher(f"dit:{copied}")
+    path.write_text(json.dumps(whole | {"_note": 1}))
+    load_teacher(f"dit:{copied}")
+
+
 def spoil_index(**values):
     return lambda folder: change_json(folder / "model_index.json", **values)
 
@@ -322,6 +354,10 @@ def truncate(folder):
         (
             spoil_config("transformer", num_layers=4),
             "lacks .* weights of class DiT",
+        ),
+        (
+            spoil_config("transformer", num_layers=2),
+            r"has \d+ weights that class DiTTransformer2DModel has not \(transformer_blocks\.2",
         ),
         (spoil_config("transformer", in_channels=6), "cannot load class DiTTransformer2DModel"),
         (

@@ -20,17 +20,25 @@ from clarep.teachers.edm_net import DhariwalUNet, SongShape, SongUNet
 from clarep.teachers.options import TeacherOptions
 
 TINY = dict(img_resolution=8, img_channels=3, label_dim=3, channel_mult=[1, 2], num_blocks=1)
+DROPPED = dict(label_dropout=0.1)  # without it there is no null class
 SONG = dict(model_type="SongUNet", model_channels=8, attn_resolutions=[4], decoder_type="standard")
 TRAINED = dict(dropout=0.13, use_fp16=False, augment_dim=9)
 KWARGS = {
-    "ddpmpp": TINY | SONG | TRAINED | dict(embedding_type="positional", encoder_type="standard"),
+    "ddpmpp": TINY
+    | DROPPED
+    | SONG
+    | TRAINED
+    | dict(embedding_type="positional", encoder_type="standard"),
     "ncsnpp": TINY
+    | DROPPED
     | SONG
     | TRAINED
     | dict(embedding_type="fourier", encoder_type="residual", channel_mult_noise=2)
     | dict(resample_filter=[1, 3, 3, 1]),
     # 64 channels at the coarsest level: ADM has a head for every 64 channels
-    "adm": TINY | dict(model_type="DhariwalUNet", model_channels=32, attn_resolutions=[4]),
+    "adm": TINY
+    | DROPPED
+    | dict(model_type="DhariwalUNet", model_channels=32, attn_resolutions=[4]),
 }
 NOWHERE = Path("nowhere.safetensors")
 
@@ -170,6 +178,22 @@ def test_the_condition_is_one_hot_and_the_null_label_all_zeros(teacher):
     assert teacher.class_names == ("0", "1", "2")
 
 
+def test_a_network_trained_without_dropping_labels_has_no_null_class(tmp_path):
+    silent = {name: value for name, value in KWARGS["ddpmpp"].items() if name not in DROPPED}
+    for i, kwargs in enumerate((KWARGS["adm"] | dict(label_dropout=0), silent)):
+        teacher = load_teacher(f"edm:{write(tmp_path / f'{i}.safetensors', kwargs)}")
+        assert not teacher.has_null
+        assert teacher.condition(torch.tensor([2])).tolist() == [[0, 0, 1]]
+        words = r"trained without dropping labels \(label_dropout 0 in its file\).*--guidance 1"
+        for asked in (lambda one=teacher: one.condition(torch.tensor([3])), teacher.check_null):
+            with pytest.raises(UserError, match=words):
+                asked()
+        with pytest.raises(UserError, match=words):
+            Clarid(teacher, k=4, steps=2)
+        images = torch.zeros(1, 3, 8, 8)
+        assert len(Clarid(teacher, k=4, steps=2, guidance=1.0)(images, torch.tensor([2]))) == 1
+
+
 def test_taps_bear_the_networks_own_names(teacher):
     names = "enc.8x8_block0 enc.4x4_down enc.4x4_block0 dec.4x4_in0 dec.4x4_in1 dec.4x4_block0 "
     names += "dec.4x4_block1 dec.8x8_up dec.8x8_block0 dec.8x8_block1"
@@ -274,6 +298,17 @@ def test_identify_on_photographs(files, photographs, tmp_path, capsys):
     assert "are not named as" not in capsys.readouterr().err
 
 
+def test_doctor_without_a_null_class_and_with_one(files, tmp_path, examined):
+    with_null = examined(f"edm:{files['adm']}")
+    kwargs = KWARGS["adm"] | dict(label_dropout=0)
+    without = examined(f"edm:{write(tmp_path / 'published.safetensors', kwargs)}")
+    for answer, has_null, guidance in ((with_null, True, 3), (without, False, 1)):
+        assert answer["teacher"]["family"] == "edm"
+        assert answer["teacher"]["has_null"] is has_null
+        assert answer["clarid"]["guidance"] == guidance
+        assert answer["differentiation"]["tap"] == "dec.4x4_in1"
+
+
 # ---- what is refused
 
 REFUSED = {
@@ -289,6 +324,7 @@ REFUSED = {
     "sizes": ("EDMPrecond", dict(channel_mult=[1] * 5), "8 cannot be halved 4 times"),
     "too narrow": ("EDMPrecond", dict(model_channels=3), "describes no network that clarep"),
     "range": ("EDMPrecond", dict(sigma_min=2, sigma_max=1), "sigma_min 2 and sigma_max 1 are no"),
+    "dropout": ("EDMPrecond", dict(label_dropout="0.1"), "label_dropout 0.1 is no number"),
     "sigma_data": ("EDMPrecond", dict(sigma_data=0), "sigma_data 0 is no finite number above 0"),
     "number": ("EDMPrecond", dict(sigma_data="1"), "sigma_data 1 is no number"),
 }
@@ -367,8 +403,16 @@ def test_a_file_that_is_none(files, tmp_path):
 def test_class_names_and_options(files, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("cat\ndog\n")
-    with pytest.raises(UserError, match="holds 2 class names and the network has 3 classes"):
+    with pytest.raises(UserError, match="no class 'cat': give the class's number, 0 to 2"):
         load_teacher(f"edm:{files['adm']}", TeacherOptions(class_names=names))
+    names.write_text("a\nb\nc\nd\n")
+    with pytest.raises(UserError, match="4 class names are given and the checkpoint has 3 classes"):
+        load_teacher(f"edm:{files['adm']}", TeacherOptions(class_names=names))
+    names.write_text("2\n1\n")
+    few = load_teacher(f"edm:{files['adm']}", TeacherOptions(class_names=names))
+    assert few.class_names == ("2", "1") and few.null_label == 2
+    cond = few.condition(torch.tensor([0, 1, 2]))
+    assert cond.tolist() == [[0, 0, 1], [0, 1, 0], [0, 0, 0]]
     names.write_text("cat\ndog\nowl\n")
     teacher = load_teacher(f"edm:{files['adm']}", TeacherOptions(class_names=names))
     assert teacher.class_names == ("cat", "dog", "owl")

@@ -367,7 +367,8 @@ class GaussianNoise(nn.Module):
 
 def test_denoiser_is_the_posterior_mean_of_a_gaussian():
     teacher = make(GaussianNoise(), parametrisation("vp"))
-    x, sigma, labels = noisy(dtype=torch.float64)
+    x, sigma, _ = noisy(dtype=torch.float64)
+    labels = torch.tensor([0, 2])
     found = teacher.denoise(x, sigma, labels)
     s = sigma[:, None, None, None]
     assert torch.allclose(found, 0.3 + 0.25 / (0.25 + s**2) * (x - 0.3), atol=1e-9)
@@ -466,6 +467,15 @@ def test_identify_on_photographs(uvit_path, photographs, tmp_path, capsys):
     canonical = CanonicalSet.load(out / "canon")
     assert canonical.tensors["label"].tolist() == [0, 0, 1, 1]
     assert canonical.tensors["sample"].shape == (4, 3, 8, 8)
+
+
+@pytest.mark.parametrize(("count", "guidance"), [(3, 3), (4, 1)])
+def test_doctor(uvit_path, examined, count, guidance):
+    answer = examined(f"uvit:{uvit_path}?heads=2&num_classes={count}")
+    assert answer["teacher"]["family"] == "uvit"
+    assert answer["teacher"]["has_null"] is (count == 3)
+    assert answer["differentiation"]["tap"] == "mid_block"
+    assert answer["clarid"]["guidance"] == guidance
 
 
 # Classes, schedules, and what is refused.
@@ -587,6 +597,30 @@ def test_files_of_another_kind(tmp_path, change, query, words):
     with pytest.raises(UserError, match=words) as refused:
         load_uvit(f"{tmp_path}/uvit.pth{query}", TeacherOptions())
     assert "\n" not in str(refused.value)
+
+
+def test_a_few_classes_by_number_or_by_the_side_files_names(uvit_path, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("2\n0\n")
+    given = TeacherOptions(class_names=names)
+    place = f"uvit:{uvit_path}?heads=2"
+    with pytest.raises(UserError, match=r"label table of 4 rows and does not say.*num_classes=3"):
+        load_teacher(place, given)  # two names do not tell how many classes there are
+    for count, null in ((3, True), (4, False)):
+        teacher = load_teacher(f"{place}&num_classes={count}", given)
+        assert teacher.class_names == ("2", "0") and teacher.has_null == null
+        assert teacher.condition(torch.tensor([0, 1, 1])).tolist() == [2, 0, 0]
+        if null:
+            assert teacher.condition(torch.tensor([2])).tolist() == [3]
+    path = tmp_path / "uvit.pth"
+    path.write_bytes(uvit_path.read_bytes())
+    (tmp_path / "uvit.pth.json").write_text('{"heads": 2, "class_names": ["cat", "dog", "owl"]}')
+    names.write_text("owl\ncat\n")
+    teacher = load_teacher(f"uvit:{path}", given)
+    assert teacher.condition(torch.arange(3)).tolist() == [2, 0, 3]
+    names.write_text("owl\nbear\n")
+    with pytest.raises(UserError, match=r"no class 'bear': .*a name that it knows, or the class's"):
+        load_teacher(f"uvit:{path}", given)
 
 
 def test_class_names_in_the_side_file(uvit_path, tmp_path):

@@ -6,15 +6,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from clarep.clarid.measures import judge_knows
 from clarep.data.backdrops import Backdrops
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig
 from clarep.distill.student import Student
 from clarep.distill.students import load_student
+from clarep.errors import UserError
 from clarep.report.quality import check_classifier
 from clarep.teachers.options import TeacherOptions, recorded
 from clarep.teachers.teacher import Teacher
+
+_IMAGENET = 1000  # classes
 
 
 def describe(
@@ -60,7 +65,7 @@ def note_other_classes(
     classifier: what judges instead of the bundled judge.
     """
     ours, theirs = tuple(data.class_names), tuple(teacher.class_names)
-    if ours == theirs:
+    if _are_matched(ours, theirs):
         return
     text = (
         "the classes of the data are not named as the teacher's "
@@ -73,17 +78,44 @@ def note_other_classes(
 
 
 def warn_of_other_classes(teacher: Teacher, data: LabelledImages) -> None:
-    """Say so where the teacher has never heard of any class of the data.
+    """Warn before a run where the teacher must take the images for others than they are.
 
-    Names that are numbers say nothing: there labels may well be matched by number.
+    That is, where it has never heard of any class of the data, or knows its classes by numbers
+    alone and has more of them than the data. Data whose names are numbers say nothing: there
+    labels may well be matched by number.
     """
     ours, theirs = tuple(data.class_names), tuple(teacher.class_names)
-    numbers = all(name.isdigit() for name in ours) or all(name.isdigit() for name in theirs)
-    if numbers or not set(ours).isdisjoint(theirs):
+    if _are_matched(ours, theirs) or all(name.isdigit() for name in ours):
         return
-    warn(
-        f"no class of the data ({', '.join(ours[:3])} ...) is one of the teacher's "
-        f"({', '.join(theirs[:3])} ...): it saw the images as its own classes, and what was found "
-        "says nothing of them; train a teacher of such images (clarep train-teacher --data), or "
-        "give one with --teacher"
-    )
+    if all(name.isdigit() for name in theirs):
+        if len(ours) < len(theirs):
+            warn(
+                f"the teacher knows its {len(theirs)} classes by numbers alone, and those of the "
+                f"data ({', '.join(ours[:3])} ...) are taken for its first {len(ours)}: "
+                "unless they are, choose them with --class-names FILE, a number a line in the "
+                "order of the data's labels"
+            )
+    elif set(ours).isdisjoint(theirs):
+        warn(
+            f"no class of the data ({', '.join(ours[:3])} ...) is one of the teacher's "
+            f"({', '.join(theirs[:3])} ...): it takes the images for its own classes, and what is "
+            "found says nothing of them; name or choose the classes with --class-names, train a "
+            "teacher of such images (clarep train-teacher --data), or give one with --teacher"
+        )
+
+
+def _are_matched(ours: tuple[str, ...], theirs: tuple[str, ...]) -> bool:
+    """Whether labels that are matched by number are matched rightly, as far as names can tell.
+
+    ImageNet's 1,000 wnids, sorted, are the labels of every model of 1,000 classes.
+    """
+    return ours == theirs or (len(theirs) == _IMAGENET and _are_imagenets(ours))
+
+
+def _are_imagenets(names: tuple[str, ...]) -> bool:
+    from clarep.robustness.labels import imagenet_columns  # with all corruptions: slow
+
+    try:
+        return bool((imagenet_columns(names) == torch.arange(_IMAGENET)).all())
+    except UserError:
+        return False

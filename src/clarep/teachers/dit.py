@@ -1,23 +1,18 @@
 """DiT, Peebles & Xie 2023 (arXiv 2212.09748), as a `DiTPipeline` of diffusers is saved."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from clarep.engine.extras import require_extra
 from clarep.errors import UserError
+from clarep.teachers.class_choice import choose_classes, numbered
 from clarep.teachers.hub import checkpoint_folder
 from clarep.teachers.latent import LatentTeacher, image_shape_of
-from clarep.teachers.options import (
-    TeacherOptions,
-    check_device,
-    check_options,
-    read_class_names,
-)
+from clarep.teachers.options import TeacherOptions, check_device, check_options
 from clarep.teachers.parametrisation import DDPM
 from clarep.teachers.pipeline_folder import EXTRA, load_part, load_schedule, read_index
 
@@ -69,16 +64,11 @@ class DiTTeacher(LatentTeacher):
             class_names=class_names,
             default_tap=list(blocks)[(len(blocks) - 1) // 2],
             tap_modules={"pos_embed": transformer.pos_embed, **blocks},
+            own_labels=(*class_ids, config.num_embeds_ada_norm),  # the row after the last class
         )
         self.adopt_vae(vae)
         side = config.sample_size // config.patch_size
         self.token_grid = (side, side)
-        no_class = config.num_embeds_ada_norm  # the row after the last class
-        self._class_ids = torch.tensor([*class_ids, no_class], device=self.device)
-
-    def condition(self, labels: Int64[Tensor, " batch"]) -> Int64[Tensor, " batch"]:
-        """Return the transformer's own labels."""
-        return self._class_ids[labels.to(self.device)]
 
     def run(
         self, x: Float[Tensor, "batch c h w"], time: Float[Tensor, " batch"], cond: Tensor
@@ -126,8 +116,7 @@ def load_dit(place: str, options: TeacherOptions) -> DiTTeacher:
     synonyms = _synonyms(index.get("id2label"), transformer.config.num_embeds_ada_norm)
     names, ids = tuple(s[0] for s in synonyms), list(range(len(synonyms)))
     if options.class_names is not None:
-        names = read_class_names(options.class_names)
-        ids = _find_classes(names, synonyms)
+        names, ids = choose_classes(options.class_names, synonyms)
     return DiTTeacher(transformer, vae, schedule, options, class_names=names, class_ids=ids)
 
 
@@ -148,41 +137,10 @@ def _check_channels(config: Any) -> None:
 def _synonyms(id2label: object, count: int) -> list[list[str]]:
     """Return the names of each class, which commas divide; without any, its number."""
     if id2label is None:
-        return [[str(label)] for label in range(count)]
+        return numbered(count)
     if not isinstance(id2label, Mapping) or set(id2label) != {str(i) for i in range(count)}:
         raise UserError(
             f"id2label in model_index.json does not name the {count} classes of the transformer, "
             f"0 to {count - 1}: mend it, or leave it out and name them with --class-names"
         )
     return [[name.strip() for name in id2label[str(i)].split(",")] for i in range(count)]
-
-
-def _find_classes(names: Sequence[str], synonyms: Sequence[Sequence[str]]) -> list[int]:
-    """Return the number that each name stands for; as many names as classes go in order."""
-    count = len(synonyms)
-    if len(names) > count:
-        raise UserError(
-            f"{len(names)} class names are given and the checkpoint has {count} classes: "
-            "give as many, in their order, or fewer to choose these"
-        )
-    numbers = {name: i for i in reversed(range(count)) for name in [*synonyms[i], str(i)]}
-    if len(names) < count:
-        return [_number(name, numbers) for name in names]
-    for place, name in enumerate(names):
-        if name in numbers and numbers[name] != place and name not in synonyms[place]:
-            raise UserError(
-                f"class name {place} is '{name}', which is class {numbers[name]} of the "
-                f"checkpoint: give all {count} in its order, or fewer to choose these"
-            )
-    return list(range(count))
-
-
-def _number(name: str, numbers: Mapping[str, int]) -> int:
-    if name not in numbers:
-        near = difflib.get_close_matches(name, numbers, n=3)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise UserError(
-            f"the checkpoint has no class '{name}': {hint}give a name of its model_index.json, "
-            "or the class's number"
-        )
-    return numbers[name]

@@ -3,6 +3,7 @@
 Karras et al. 2022 (arXiv 2206.00364). clarep opens no pickle: `clarep convert edm` makes the file.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from jaxtyping import Float, Int64
@@ -11,10 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clarep.errors import UserError
+from clarep.teachers.class_choice import choose_classes, numbered
 from clarep.teachers.edm_keys import EDMSpec, build_network, read_metadata
 from clarep.teachers.edm_net import EDMUNet
 from clarep.teachers.foreign import ForeignTeacher
-from clarep.teachers.options import TeacherOptions, check_options, read_class_names
+from clarep.teachers.options import TeacherOptions, check_options
 
 _PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt")
 
@@ -22,8 +24,8 @@ _PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt")
 class EDMTeacher(ForeignTeacher):
     """A class-conditional network of EDM, in pixels; the condition is one-hot.
 
-    The null label is the number of classes, and its condition all zeros. The published networks
-    were trained without dropping labels (`label_dropout` 0): they have never seen it.
+    The null label's condition is all zeros. A network that was trained without dropping labels
+    (`label_dropout` 0), as the published ones were, has never seen it: it has no null class.
     """
 
     def __init__(
@@ -32,8 +34,9 @@ class EDMTeacher(ForeignTeacher):
         spec: EDMSpec,
         options: TeacherOptions,
         class_names: tuple[str, ...],
+        class_ids: Sequence[int],
     ) -> None:
-        """Take a network of as many classes as there are names."""
+        """Take a network, and the names and its own numbers of the classes to be had of it."""
         shape = spec.shape
         coarsest = shape.img_resolution >> (len(shape.channel_mult) - 1)
         super().__init__(
@@ -45,11 +48,23 @@ class EDMTeacher(ForeignTeacher):
             # The end of the bottleneck: a block with attention, in0, and this one.
             default_tap=f"dec.{coarsest}x{coarsest}_in1",
             tap_modules=network.blocks(),
+            has_null=spec.label_dropout > 0,
+            own_labels=(*class_ids, shape.label_dim),
         )
+        self._label_dim = shape.label_dim
 
     def condition(self, labels: Int64[Tensor, " batch"]) -> Float[Tensor, "batch classes"]:
-        one_hot = F.one_hot(labels.to(self.device), self.num_classes + 1)
-        return one_hot[:, : self.num_classes].float()
+        one_hot = F.one_hot(super().condition(labels), self._label_dim + 1)
+        return one_hot[:, : self._label_dim].float()
+
+    def check_null(self) -> None:
+        """Raise UserError if the network was trained without dropping labels."""
+        if not self.has_null:
+            raise UserError(
+                "this edm: network was trained without dropping labels (label_dropout 0 in its "
+                "file), so that it does not know the null class that guidance and the null branch "
+                "need: use --guidance 1 and the conditional branch"
+            )
 
     def run(
         self, x: Float[Tensor, "batch c h w"], time: Float[Tensor, " batch"], cond: Tensor
@@ -63,7 +78,7 @@ def load_edm(place: str, options: TeacherOptions) -> EDMTeacher:
 
     Raises:
         UserError: if there is no such file, it is a pickle, truncated, or of a network that is
-            not supported, or class names are not as many as its classes.
+            not supported, or class names do not fit its classes.
     """
     check_options(options, "edm", ("device", "bf16", "class_names"))
     path = Path(place).expanduser()
@@ -77,8 +92,8 @@ def load_edm(place: str, options: TeacherOptions) -> EDMTeacher:
             f"cannot read an EDM network from {path} ({error}): give a whole .safetensors file"
         ) from error
     spec = read_metadata(metadata, path)
-    names = _class_names(options, spec.shape.label_dim)
-    return EDMTeacher(build_network(spec, weights, path), spec, options, names)
+    names, ids = _classes(options, spec.shape.label_dim)
+    return EDMTeacher(build_network(spec, weights, path), spec, options, names, ids)
 
 
 def _check_file(path: Path) -> None:
@@ -93,14 +108,8 @@ def _check_file(path: Path) -> None:
         )
 
 
-def _class_names(options: TeacherOptions, count: int) -> tuple[str, ...]:
-    """Return the names that the user gave, or the labels' numbers: the network knows no names."""
+def _classes(options: TeacherOptions, count: int) -> tuple[tuple[str, ...], list[int]]:
+    """Return names and numbers of the classes: the network knows the numbers alone."""
     if options.class_names is None:
-        return tuple(str(label) for label in range(count))
-    names = read_class_names(options.class_names)
-    if len(names) != count:
-        raise UserError(
-            f"{options.class_names} holds {len(names)} class names and the network has {count} "
-            "classes: give as many, one a line, in the order of the labels"
-        )
-    return names
+        return tuple(map(str, range(count))), list(range(count))
+    return choose_classes(options.class_names, numbered(count))

@@ -23,7 +23,7 @@ _PRECOND = "EDMPrecond"
 _SCALING = ("sigma_min", "sigma_max", "sigma_data")
 _DEFAULT_MODEL = "DhariwalUNet"
 _SHAPES: dict[str, type[DhariwalShape]] = {"SongUNet": SongShape, "DhariwalUNet": DhariwalShape}
-_TRAINING_ONLY = ("use_fp16", "dropout", "label_dropout", "augment_dim")
+_TRAINING_ONLY = ("use_fp16", "dropout", "augment_dim")
 _LISTS = ("channel_mult", "attn_resolutions")
 _PREFIX = "model."
 # The augmentation that a network is asked for; asked for none, as here, it adds nothing.
@@ -42,6 +42,8 @@ class EDMSpec:
 
     precond: EDM
     shape: DhariwalShape
+    label_dropout: float = 0.0
+    """Share of the images that it was trained on without their labels."""
 
 
 def read_spec(class_name: str, init_kwargs: Mapping[str, Any], path: Path) -> EDMSpec:
@@ -59,7 +61,7 @@ def read_spec(class_name: str, init_kwargs: Mapping[str, Any], path: Path) -> ED
         raise UserError(f"{path}: {unknown_name('model_type', model, _SHAPES)}")
     shape_kind = _SHAPES[model]
     _taken(given, _TRAINING_ONLY)
-    scaling = _taken(given, _SCALING)
+    scaling, label_dropout = _taken(given, _SCALING), given.pop("label_dropout", 0)
     _check_arguments(given, [field.name for field in fields(shape_kind)], path)
     try:
         shape = shape_kind(**{name: _field(name, value) for name, value in given.items()})
@@ -67,6 +69,7 @@ def read_spec(class_name: str, init_kwargs: Mapping[str, Any], path: Path) -> ED
         return EDMSpec(
             precond=EDM(**{name: _number(name, value) for name, value in scaling.items()}),
             shape=shape,
+            label_dropout=_number("label_dropout", label_dropout),
         )
     except (TypeError, ValueError) as error:
         raise _no_network(path, error) from error

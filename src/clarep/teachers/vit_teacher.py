@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from clarep.engine.extras import require_extra
 from clarep.errors import UserError
 from clarep.teachers.checkpoint_files import Checkpoint
+from clarep.teachers.class_choice import choose_classes, numbered
 from clarep.teachers.hub import checkpoint_folder
 from clarep.teachers.latent import LatentTeacher, image_shape_of
 from clarep.teachers.options import (
@@ -38,6 +39,8 @@ class Classes:
     """A name a class."""
     has_null: bool
     """Whether one more row, the last, stands for no class."""
+    own_labels: tuple[int, ...] | None = None
+    """The row of each class and, last, of none; None for 0, 1, ..."""
 
 
 class PatchTeacher(LatentTeacher):
@@ -77,6 +80,7 @@ class PatchTeacher(LatentTeacher):
             tap_modules=tap_modules,
             default_tap=default_tap,
             has_null=classes.has_null,
+            own_labels=classes.own_labels,
         )
         self.token_grid = (grid, grid)
         said = json.dumps(settings, sort_keys=True)
@@ -102,36 +106,42 @@ def read_classes(
 ) -> Classes:
     """Return the classes that the rows of a label table stand for.
 
-    Names come from the options' file, else from the setting `class_names`, else they are
-    numbers, as many as the setting `num_classes` says or, without it, as `guess`.
+    Their number is the setting `num_classes`, that of the names, or `guess`; their names are the
+    setting `class_names`, else their numbers. The options' file renames or chooses them.
 
-    Raises UserError if there are neither `rows` classes nor one fewer, or their number is
-    not known.
+    Raises UserError if there are neither `rows` classes nor one fewer, their number is not
+    known, or the file's names do not fit them.
     """
     path, settings = checkpoint.path, checkpoint.settings
-    if options.class_names is not None:
-        names = read_class_names(options.class_names)
-    else:
-        names = tuple(settings.get("class_names", ()))
-    count = len(names) or settings.get("num_classes", guess)
+    known = tuple(settings.get("class_names", ()))
+    given = () if options.class_names is None else read_class_names(options.class_names)
+    fitting = (rows - 1, rows) if "num_classes" not in settings else (settings["num_classes"],)
+    renamed = len(given) in fitting and len(given) > len(known)
+    named = given if renamed else known
+    count = settings.get("num_classes", len(named) or guess)
     if count is None:
         raise UserError(
             f"{path} has a label table of {rows} rows and does not say whether its last stands "
             f"for no class: add ?num_classes={rows - 1} to the file's name if it does, "
             f"?num_classes={rows} if not"
         )
-    if settings.get("num_classes", count) != count:
+    if named and len(named) != count:
         raise UserError(
-            f"{count} class names and num_classes {settings['num_classes']} are given for "
-            f"{path}: give one name a class"
+            f"{len(named)} class names and num_classes {count} are given for {path}: give one "
+            "name a class"
         )
     if count < 1 or count not in (rows - 1, rows):
-        given = f"{count} class names are" if names else f"num_classes {count} is"
+        said = f"{count} class names are" if named else f"num_classes {count} is"
         raise UserError(
-            f"{path} has a label table of {rows} rows, and {given} given: it takes "
+            f"{path} has a label table of {rows} rows, and {said} given: it takes "
             f"{rows - 1} classes, or {rows} if no row stands for no class"
         )
-    return Classes(names or tuple(map(str, range(count))), has_null=count == rows - 1)
+    has_null = count == rows - 1
+    if options.class_names is None:
+        return Classes(named or tuple(map(str, range(count))), has_null)
+    synonyms = numbered(count) if renamed or not known else [[name] for name in known]
+    names, numbers = choose_classes(options.class_names, synonyms)
+    return Classes(names, has_null, (*numbers, count))
 
 
 def vae_of(
@@ -162,7 +172,7 @@ def vae_of(
 
 def _load_vae(place: str) -> Any:
     diffusers = require_extra("diffusers", EXTRA)
-    folder = checkpoint_folder(place)
+    folder = checkpoint_folder(place, part="vae")
     if (folder / "vae").is_dir():  # of a whole pipeline
         folder = folder / "vae"
     kind = _class_name(folder)
