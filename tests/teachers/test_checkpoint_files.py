@@ -32,8 +32,8 @@ def test_the_same_weights_from_every_kind_of_file(tmp_path, name):
         save_file(WEIGHTS, path, {"made": "here"})
     else:
         torch.save(WEIGHTS, path)
-    weights, metadata = read_weights(path)
-    assert same(weights)
+    weights, metadata, arguments = read_weights(path)
+    assert same(weights) and arguments == {}
     assert metadata == ({"made": "here"} if path.suffix == ".safetensors" else {})
 
 
@@ -53,6 +53,26 @@ def test_the_same_weights_from_every_kind_of_file(tmp_path, name):
 def test_weights_nested_as_training_scripts_leave_them(tmp_path, file):
     torch.save(file, tmp_path / "w.pt")
     assert same(read_weights(tmp_path / "w.pt")[0])
+
+
+def test_arguments_of_the_training(tmp_path):
+    args = argparse.Namespace(path_type="GVP", lr=1e-4)
+    torch.save({"ema": WEIGHTS, "args": args}, tmp_path / "w.pt")
+    assert read_weights(tmp_path / "w.pt")[2] == {"path_type": "GVP", "lr": 1e-4}
+    found = read_checkpoint(str(tmp_path / "w.pt"), {"path_type": str})
+    assert found.arguments["path_type"] == "GVP" and found.settings == {}
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_a_training_checkpoint_is_mapped_where_it_can_be(tmp_path, monkeypatch, archive):
+    """The optimiser's state, twice the weights, is then never in memory."""
+    file, asked, load = {"ema": WEIGHTS, "opt": others()}, {}, torch.load
+    torch.save(file, tmp_path / "w.pt", _use_new_zipfile_serialization=archive)
+    monkeypatch.setattr(
+        torch, "load", lambda *given, **more: asked.update(more) or load(*given, **more)
+    )
+    assert same(read_weights(tmp_path / "w.pt")[0])
+    assert asked["mmap"] is archive
 
 
 class Hostile:

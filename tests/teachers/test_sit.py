@@ -329,6 +329,14 @@ def test_identify_on_photographs(sit_path, vae_path, photographs, tmp_path, caps
     assert canonical.manifest["config"]["tap"] == "blocks.1"
 
 
+def test_doctor(sit_path, vae_path, examined):
+    answer = examined(f"sit:{sit_path}?vae={vae_path}", "--sigma", "2")
+    assert answer["teacher"]["family"] == "sit"
+    assert answer["noise"]["sigma_te"] == 2
+    assert answer["differentiation"]["features"] == [WIDTH, 4, 4]
+    assert answer["clarid"]["guidance"] == 3
+
+
 def test_latents_are_those_of_the_vae(teacher, vae_path):
     vae = diffusers.AutoencoderKL.from_pretrained(vae_path).eval()
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -371,6 +379,50 @@ def test_repas_checkpoints_are_told_by_their_projectors(dit, vae_path, tmp_path)
     assert load_sit(f"{place}&data_at=1", TeacherOptions()).parametrisation.data_at == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"path_type": "Linear", "prediction": "velocity"}, None),  # SiT's
+        (
+            {"path_type": "linear", "prediction": "v", "num_classes": 7, "vae": "ema"},
+            None,
+        ),  # REPA's
+        ({"path_type": "GVP", "prediction": "velocity"}, "path_type GVP: .* takes Linear or"),
+        ({"path_type": "cosine", "prediction": "v"}, "path_type cosine: .* the straight path"),
+        ({"path_type": "Linear", "prediction": "score"}, "prediction score: .* takes velocity or"),
+    ],
+)
+def test_arguments_of_the_training_are_heeded(dit, vae_path, tmp_path, arguments, words):
+    args = argparse.Namespace(**arguments)
+    torch.save({"ema": sit_weights(dit), "args": args}, tmp_path / "sit.pt")
+    place = f"sit:{tmp_path}/sit.pt?vae={vae_path}&heads=2"
+    if words is None:
+        assert load_teacher(place).num_classes == CLASSES
+        return
+    with pytest.raises(UserError, match=rf"sit\.pt was trained with {words}") as refused:
+        load_teacher(place)
+    assert "\n" not in str(refused.value)
+
+
+def test_repas_older_checkpoints(dit, vae_path, tmp_path):
+    """There the blocks behind the projectors' one count anew, as decoder_blocks."""
+
+    def renamed(name):
+        for i in (1, 2):
+            name = name.replace(f"blocks.{i}.", f"decoder_blocks.{i - 1}.")
+        return name
+
+    older = {renamed(name): value for name, value in sit_weights(dit).items()}
+    assert "decoder_blocks.1.mlp.fc1.weight" in older and "blocks.1.mlp.fc1.weight" not in older
+    torch.save(older, tmp_path / "repa.pt")
+    torch.save(sit_weights(dit), tmp_path / "sit.pt")
+    spec = f"?vae={vae_path}&heads=2"
+    found = load_sit(f"{tmp_path}/repa.pt{spec}", TeacherOptions())
+    assert found.parametrisation.data_at == 0
+    same = load_sit(f"{tmp_path}/sit.pt{spec}&data_at=0", TeacherOptions())
+    assert found.fingerprint == same.fingerprint
+
+
 def test_a_model_of_pixels(tmp_path):
     weights = sit_weights(diffusers_dit(channels=3, out_channels=3))
     torch.save(weights, tmp_path / "sit.pt")
@@ -388,10 +440,26 @@ def test_class_names(sit_path, vae_path, tmp_path, teacher):
     spec = f"sit:{sit_path}?vae={vae_path}"
     names.write_text("a\nb\nc\nd\ne\n")
     assert load_teacher(spec, TeacherOptions(class_names=names)).class_names == tuple("abcde")
+    names.write_text("a\nb\nc\nd\ne\nf\n")
+    assert not load_teacher(spec, TeacherOptions(class_names=names)).has_null
+    with pytest.raises(UserError, match="6 class names are given and the checkpoint has 5 classes"):
+        load_teacher(f"{spec}&num_classes=5", TeacherOptions(class_names=names))
     names.write_text("a\nb\nc\n")
-    words = "a label table of 6 rows, and 3 class names are given: it takes 5 classes, or 6"
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match="no class 'a': give the class's number, 0 to 4"):
         load_teacher(spec, TeacherOptions(class_names=names))
+
+
+def test_a_few_classes_by_number(sit_path, vae_path, tmp_path, teacher):
+    names = tmp_path / "names.txt"
+    names.write_text("4\n0\n")
+    few = load_teacher(f"sit:{sit_path}?vae={vae_path}", TeacherOptions(class_names=names))
+    assert few.class_names == ("4", "0") and few.null_label == 2
+    assert few.condition(torch.tensor([0, 1, 2])).tolist() == [4, 0, 5]
+    assert few.fingerprint != teacher.fingerprint
+    x, sigma, _ = noisy()
+    ours, theirs = torch.tensor([0, 1, 2]), torch.tensor([4, 0, 5])
+    expected = teacher.denoise(x, sigma, teacher.condition(theirs))
+    assert torch.equal(few.denoise(x, sigma, few.condition(ours)), expected)
 
 
 def test_without_a_null_class_there_is_no_guidance(sit_path, vae_path):

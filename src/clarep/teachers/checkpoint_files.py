@@ -4,9 +4,10 @@ import argparse
 import contextlib
 import json
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ class Checkpoint:
     """Its tensors by name, on the CPU."""
     settings: dict[str, Any]
     """What metadata, side file and query say."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """What a training script left of its own arguments."""
 
     def shape(self, name: str, dims: int, family: str) -> tuple[int, ...]:
         """Return a tensor's shape. Raises UserError if there is none of that many dimensions."""
@@ -88,7 +91,7 @@ def read_checkpoint(place: str, known: Mapping[str, type]) -> Checkpoint:
     """
     file, _, query = (place, "", "") if Path(place).is_file() else place.partition("?")
     path = Path(file).expanduser()
-    weights, metadata = read_weights(path)
+    weights, metadata, arguments = read_weights(path)
     given: dict[str, Any] = {
         name: _parsed(text, known[name]) for name, text in metadata.items() if name in known
     }
@@ -104,15 +107,15 @@ def read_checkpoint(place: str, known: Mapping[str, type]) -> Checkpoint:
             raise UserError(
                 f"the setting {name} of {path} is {value!r}: give {_KINDS[known[name]]}"
             )
-    return Checkpoint(path, weights, given)
+    return Checkpoint(path, weights, given, arguments)
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a file by name, and its metadata, which only safetensors have.
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Any]]:
+    """Return the tensors of a file by name, its metadata, and its training's arguments.
 
-    Of a .pt or .pth the entry `ema`, else `model`, else `state_dict` is taken where there is
-    one. Nothing is unpickled but tensors and plain values, and `argparse.Namespace`, in which
-    training scripts leave their arguments.
+    Only safetensors have metadata, and arguments only a .pt or .pth that a training script left
+    (`args`). Of such a file the entry `ema`, else `model`, else `state_dict` is taken where there
+    is one. Nothing is unpickled but tensors, plain values and `argparse.Namespace`.
 
     Raises:
         UserError: if there is no such file, it is truncated, or of another kind.
@@ -121,10 +124,13 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"{path} is a folder: give the weights' file in it")
     if not path.exists():
         raise UserError(f"there is no file {path}: give a .safetensors, .pt or .pth file")
+    metadata: dict[str, str] = {}
+    arguments: dict[str, Any] = {}
     if path.suffix == ".safetensors":
         weights, metadata = _read_safetensors(path)
     elif path.suffix in (".pt", ".pth"):
-        weights, metadata = _state_dict(_read_torch(path), path), {}
+        loaded = _read_torch(path)
+        weights, arguments = _state_dict(loaded, path), _arguments(loaded)
     else:
         raise UserError(
             f"{path} ends in '{path.suffix}': give a file of weights, .safetensors, .pt or .pth"
@@ -134,7 +140,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in weights):
             weights = {name.removeprefix(prefix): value for name, value in weights.items()}
-    return weights, metadata
+    return weights, metadata, arguments
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -149,7 +155,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _read_torch(path: Path) -> Any:
     try:
         with _namespace_allowed():
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # Mapped, what is not taken (an optimiser, say) costs no memory; torch's older files
+            # are no archives and cannot be.
+            mmap = zipfile.is_zipfile(path)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # a damaged pickle makes the unpickler raise whatever it likes
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
         if foreign:
@@ -178,6 +187,11 @@ def _state_dict(loaded: object, path: Path) -> dict[str, Tensor]:
     raise UserError(
         f"{path} holds no state dict but {found}: give one, or one under {', '.join(_NESTED)}"
     )
+
+
+def _arguments(loaded: object) -> dict[str, Any]:
+    found = loaded.get("args") if isinstance(loaded, Mapping) else None
+    return dict(vars(found)) if isinstance(found, argparse.Namespace) else {}
 
 
 def _side_file(path: Path) -> dict[str, Any]:

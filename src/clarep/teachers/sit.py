@@ -1,11 +1,13 @@
 """`sit:FILE`: SiT and other flow-matching transformers with its architecture."""
 
+import re
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from clarep.errors import UserError
-from clarep.teachers.checkpoint_files import read_checkpoint
+from clarep.teachers.checkpoint_files import Checkpoint, read_checkpoint
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.parametrisation import Flow
 from clarep.teachers.sit_net import FAMILY, SiT, sit_shape
@@ -14,6 +16,10 @@ from clarep.teachers.vit_teacher import SETTINGS, PatchTeacher, read_classes, va
 _SETTINGS = {**SETTINGS, "data_at": int}
 _PROJECTORS = "projectors."
 """Heads that REPA trains beside the network (Yu et al. 2025, arXiv 2410.06940): not run."""
+_LATER_BLOCKS = re.compile(r"^decoder_blocks\.(\d+)")
+"""Where older checkpoints of REPA have the blocks behind the one that its projectors read."""
+_SUPPORTED = {"path_type": ("Linear", "linear"), "prediction": ("velocity", "v")}
+"""Arguments of the training scripts of SiT and REPA, and what they may be here."""
 
 
 def load_sit(place: str, options: TeacherOptions) -> PatchTeacher:
@@ -27,12 +33,13 @@ def load_sit(place: str, options: TeacherOptions) -> PatchTeacher:
         options: device, bf16, class_names and attention; for latents offload and vae_slicing too.
 
     Raises:
-        UserError: if the file is no SiT, or does not say enough.
+        UserError: if the file is no SiT, was trained on another path or prediction, or does not
+            say enough.
     """
     checkpoint = read_checkpoint(place, _SETTINGS)
-    is_repa = any(name.startswith(_PROJECTORS) for name in checkpoint)
-    own = {n: v for n, v in checkpoint.weights.items() if not n.startswith(_PROJECTORS)}
-    checkpoint = replace(checkpoint, weights=own)
+    _check_training(checkpoint)
+    is_repa = any(n.startswith(_PROJECTORS) or _LATER_BLOCKS.match(n) for n in checkpoint)
+    checkpoint = replace(checkpoint, weights=_own_weights(checkpoint))
     shape = sit_shape(checkpoint)
     data_at = checkpoint.settings.get("data_at", 0 if is_repa else 1)
     if data_at not in (0, 1):
@@ -55,3 +62,24 @@ def load_sit(place: str, options: TeacherOptions) -> PatchTeacher:
         vae=vae,
         settings={"heads": shape.heads, "data_at": data_at},
     )
+
+
+def _check_training(checkpoint: Checkpoint) -> None:
+    """Raise UserError if the file says that the network predicts something else, or on a curve."""
+    for name, supported in _SUPPORTED.items():
+        value = checkpoint.arguments.get(name, supported[0])
+        if value not in supported:
+            raise UserError(
+                f"{checkpoint.path} was trained with {name} {value}: a sit: teacher takes "
+                f"{' or '.join(supported)}, the velocity of the straight path"
+            )
+
+
+def _own_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return the network's own weights, under the names that they have today."""
+    first = checkpoint.count("blocks")
+    return {
+        _LATER_BLOCKS.sub(lambda block: f"blocks.{first + int(block[1])}", name): value
+        for name, value in checkpoint.weights.items()
+        if not name.startswith(_PROJECTORS)
+    }
