@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from clarep.cli import main as command_line
 from clarep.cli.main import main
 from clarep.teachers import BUNDLED, load_teacher
 
@@ -14,7 +13,6 @@ from clarep.teachers import BUNDLED, load_teacher
 @pytest.fixture(autouse=True)
 def _in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(command_line._PLACES, "export", "export.Export")
 
 
 def test_exported_and_loaded_back(tiny_teacher_path, capsys):

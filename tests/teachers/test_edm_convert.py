@@ -271,6 +271,28 @@ def test_the_process_is_isolated(started, tmp_path, monkeypatch):
     assert started["command"][0] == sys.executable
 
 
+def test_the_process_finds_what_is_installed_for_the_user_alone(source, tmp_path, monkeypatch):
+    """Isolated and without site, Python knows its own library alone; the paths are told to it."""
+    run = subprocess.run
+
+    def without_site(command, **options):
+        if command[0] == sys.executable:
+            command = [sys.executable, "-S", *command[1:]]
+        return run(command, **options)
+
+    monkeypatch.setattr(edm_convert, "_offline_prefix", list)
+    monkeypatch.setattr(edm_convert.subprocess, "run", without_site)
+    assert convert(source, tmp_path / "net.safetensors")["weights"] > 0
+    program = edm_convert._PROGRAM.replace("sys.path += ", "sys.path or ")
+    monkeypatch.setattr(edm_convert, "_PROGRAM", program)
+    words = (
+        r"cannot import what it needs \(ModuleNotFoundError: No module named 'clarep'\): install"
+    )
+    with pytest.raises(UserError, match=words) as refused:
+        convert(source, tmp_path / "net.safetensors")
+    assert "\n" not in str(refused.value)
+
+
 def test_what_the_process_refuses_and_that_it_died(started, tmp_path):
     started.update(answer='{"refused": "a sentence"}\n', code=2)
     with pytest.raises(UserError, match=r"^a sentence$"):

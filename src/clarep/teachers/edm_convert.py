@@ -27,7 +27,13 @@ from clarep.engine.tensors import save_tensors
 from clarep.errors import UserError
 from clarep.teachers.edm_keys import build_network, metadata_of, read_spec
 
-_PROGRAM = "import sys; from clarep.teachers.edm_convert import main; sys.exit(main())"
+# Isolated, Python looks neither where --user installs nor in PYTHONPATH: ours is told to it.
+_LIBRARIES = [str(Path(__file__).parents[2]), str(Path(torch.__file__).parents[1])]
+_PROGRAM = (
+    f"import sys; sys.path += {_LIBRARIES!r}; "
+    "from clarep.teachers.edm_convert import main; sys.exit(main())"
+)
+_IMPORT_ERRORS = ("ModuleNotFoundError", "ImportError")
 _FORMATS = {"f8": "d", "f4": "f", "i8": "q", "i4": "i"}
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH")
 _OFFLINE = (["unshare", "--net"], ["unshare", "--map-root-user", "--net"])
@@ -206,6 +212,12 @@ def convert(source: Path, target: Path) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        if last.startswith(_IMPORT_ERRORS):
+            raise UserError(
+                f"the process that was to read {source} cannot import what it needs "
+                f"({last[:200]}): install clarep and torch with all that they need in one place, "
+                "a virtual environment, say"
+            ) from None
         raise UserError(
             f"the process that read {source} ended with {done.returncode} ({last[:200]}): nothing "
             "was written; give a whole file, or free some memory"
