@@ -23,6 +23,7 @@ from clarep.clarid.trial import (
     try_engines,
     try_round_trip,
 )
+from clarep.engine.progress import duration
 from clarep.errors import UserError
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.teacher import Teacher
@@ -246,7 +247,7 @@ def _cost(found: dict[str, Any], has_null: bool) -> Found:
         ("guidance", f"{found['guidance']:g}{'' if has_null else ', as there is no null class'}"),
         (
             f"{found['images']} images",
-            f"about {_duration(found['seconds'])} here, extrapolated from one image taken alone; "
+            f"about {duration(found['seconds'])} here, extrapolated from one image taken alone; "
             "clarep identify takes 25 at once, which changes the time an image",
         ),
     ]
@@ -255,9 +256,3 @@ def _cost(found: dict[str, Any], has_null: bool) -> Found:
 
 def _times(shape: Any) -> str:
     return " x ".join(map(str, shape))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -111,7 +111,6 @@ class Identify:
         announce(f"pictures: decoding the rows{spectrum if self.clarid.kind == 'top' else ''}")
         pictures = draw_identified(clarid, data, canonical, self.out / "report")
         self._print(canonical, measured, recorded, pictures, bad)
-        warn_of_other_classes(teacher, data)
 
     def _check(self) -> None:
         """Raise UserError for what would only fail after hours."""
@@ -157,6 +156,7 @@ class Identify:
             announce(f"identify: settling k = {self.clarid.k} by exact spectra of a few images")
         start = next(steps)
         note_other_classes(clarid.teacher, data, classifier)
+        warn_of_other_classes(clarid.teacher, data)
         if self.fraction * np.bincount(data.labels).max() < 0.5:
             note(
                 f"--fraction {self.fraction:g} is less than half an image of every class: one of "

@@ -10,7 +10,12 @@ import tyro
 from clarep.clarid.cells import load_cells, walk_grid
 from clarep.clarid.grid import Grid, GridConfig, plan_grid
 from clarep.clarid.selection import RULE, Recommendation, Setting, aggregate, recommend
-from clarep.cli.shared import describe, load_classifier, note_other_classes
+from clarep.cli.shared import (
+    describe,
+    load_classifier,
+    note_other_classes,
+    warn_of_other_classes,
+)
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.artefacts import versions, write_json
 from clarep.engine.cost import sum_costs
@@ -64,6 +69,7 @@ class Select:
         steps = walk_grid(grid, described, self.out, judge)
         start = next(steps)
         note_other_classes(teacher, data, classifier)
+        warn_of_other_classes(teacher, data)
         with progress("select", "cells", start.total, start.done) as advance:
             for step in steps:
                 advance(step.new)

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -90,7 +91,7 @@ def read_checkpoint(place: str, known: Mapping[str, type]) -> Checkpoint:
         UserError: if a file cannot be read, or a setting is unknown or of another type.
     """
     file, _, query = (place, "", "") if Path(place).is_file() else place.partition("?")
-    path = Path(file).expanduser()
+    path = Path(os.path.expanduser(file))
     weights, metadata, arguments = read_weights(path)
     given: dict[str, Any] = {
         name: _parsed(text, known[name]) for name, text in metadata.items() if name in known

@@ -3,6 +3,7 @@
 Karras et al. 2022 (arXiv 2206.00364). clarep opens no pickle: `clarep convert edm` makes the file.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def load_edm(place: str, options: TeacherOptions) -> EDMTeacher:
             not supported, or class names do not fit its classes.
     """
     check_options(options, "edm", ("device", "bf16", "class_names"))
-    path = Path(place).expanduser()
+    path = Path(os.path.expanduser(place))
     _check_file(path)
     try:
         with safe_open(path, framework="pt") as archive:

@@ -1,5 +1,6 @@
 """Checkpoint folders by path or Hugging Face identifier, from the cache when offline."""
 
+import os
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -30,7 +31,7 @@ def checkpoint_folder(place: str, part: str | None = None) -> Path:
         UserError: if there is no such folder, and no such repository in cache or network, or
             it holds no safetensors.
     """
-    path = Path(place).expanduser()
+    path = Path(os.path.expanduser(place))
     if path.is_dir():
         return path
     if path.exists():
