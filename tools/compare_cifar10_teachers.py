@@ -33,12 +33,13 @@ from clarep.teachers.train_config import TrainConfig
 from clarep.teachers.unet import UNet, UNetShape
 from clarep.teachers.unet_teacher import UNetTeacher
 
+_EDM = UNetShape(widths=(48, 96, 160), sigma_data=0.5)
 CANDIDATES = {
     # sigma_data 1 is v-prediction but for a sign: c_skip = 1 / (1 + sigma^2).
-    "EDM, 48-96-160": UNetShape(),
-    "v, 48-96-160": UNetShape(sigma_data=1.0),
-    "EDM, 64-128-192": UNetShape(widths=(64, 128, 192)),
-    "EDM, 48-96-160, two blocks": UNetShape(encoder_blocks=2, decoder_blocks=2),
+    "EDM, 48-96-160": _EDM,
+    "v, 48-96-160": replace(_EDM, sigma_data=1.0),
+    "EDM, 64-128-192": replace(_EDM, widths=(64, 128, 192)),
+    "EDM, 48-96-160, two blocks": replace(_EDM, encoder_blocks=2, decoder_blocks=2),
 }
 SECONDS = 720
 TRIAL_STEPS = 20

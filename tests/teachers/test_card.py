@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -44,6 +45,20 @@ def test_card_adds_what_the_judge_measures(run_folder, tmp_path, capsys):
     for sample in quality["samples"]:  # of a network that has learnt nothing
         assert 0 <= sample["class_accuracy"] <= 0.5
         assert sample["frechet_distance"] > floor > 0
+
+
+def test_a_folder_with_the_name_of_a_bundled_teacher_is_measured_itself(
+    run_folder, tmp_path, monkeypatch
+):
+    shutil.copytree(run_folder, tmp_path / "backdrops")
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for number, folder in enumerate(["backdrops", str(run_folder)]):
+        out = tmp_path / f"{number}.json"
+        options = ["--images-per-class", "2", "--steps", "2", "--guidances", "1"]
+        assert main(["card", folder, "--out", str(out), *options]) == 0
+        found.append(json.loads(out.read_text())["round_trip"])
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from clarep.errors import UserError
 from clarep.report.card import garment_quality, round_trip, student_quality, training_card
 from clarep.report.quality import SampleSettings
 from clarep.teachers.teacher import Teacher
-from clarep.teachers.zoo import CARD_NAME, load_teacher
+from clarep.teachers.unet_teacher import load_unet
+from clarep.teachers.zoo import CARD_NAME, WEIGHTS_NAME
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Card:
         check_seed(self.seed)
         started = time.perf_counter()
         card = training_card(self.run_folder)
-        teacher = load_teacher(str(self.run_folder))
+        # Not load_teacher, to which a folder called backdrops is the bundled teacher's name.
+        teacher = load_unet(self.run_folder / WEIGHTS_NAME)
         quality = self._quality(teacher)
         card["quality"] = quality | {"seconds": round(time.perf_counter() - started, 1)}
         card["round_trip"] = round_trip(teacher, load_data(replace(self.data, split="test")))

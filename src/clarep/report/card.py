@@ -82,7 +82,7 @@ def _summary(history: list[dict[str, Any]], batch_size: int) -> dict[str, Any]:
     return {
         "steps": steps[-1],
         "images": steps[-1] * batch_size,
-        "seconds": round(seconds, 1),
+        "seconds": round(seconds, 3),
         "images_per_s": round(steps[-1] * batch_size / seconds, 1),
         "loss_curve": {str(r["step"]): r["loss"] for r in history[stride - 1 :: stride]},
         "held_out_curve": {str(r["step"]): r["held_out"] for r in history if "held_out" in r},

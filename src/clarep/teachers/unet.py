@@ -21,7 +21,7 @@ class UNetShape:
 
     patch: int = 2
     """Side of the pixel squares that are folded into channels at the stem."""
-    widths: tuple[int, ...] = (48, 96, 160)
+    widths: tuple[int, ...] = (32, 64, 128)
     """Channels of each resolution level, from fine to coarse; multiples of 8."""
     encoder_blocks: int = 1
     """Residual blocks a level on the way down."""
@@ -29,8 +29,9 @@ class UNetShape:
     """Residual blocks a level on the way up."""
     embed_dim: int = 256
     """Width of the embedding of noise level and class."""
-    sigma_data: float = 0.5
-    """Standard deviation of the data that the preconditioning assumes."""
+    sigma_data: float = 1.0
+    """Standard deviation of the data that the preconditioning assumes; 1 is v-prediction but for a
+    sign, 0.5 what EDM takes for images. CLARID hangs on it (docs/teachers.md)."""
 
 
 @dataclass(frozen=True)
