@@ -74,7 +74,7 @@ def top_right_singular_subspace(
             random direction is added to it, as a guess may be blind.
         block_size: directions added at a time; small blocks need the fewest products
             (docs/solver.md), large ones are faster each where the batch is small. By default
-            an eighth of k, of 8 images or more a sixteenth; at least 8.
+            a quarter of k, of 8 images or more an eighth; at least 8.
         max_products: stop once they are used, whatever the error; k directions need about 4 k.
         exact: form J by min(m, n) products instead, whatever the options above say, and take
             its singular vectors in float64. For small n, and to check the solver.
@@ -90,7 +90,7 @@ def top_right_singular_subspace(
         dense = check_finite(rmatmat(eye).mT if m < n else matmat(eye))
         check_not_zero(dense.flatten(1).norm(dim=1))
         return subspace_of_dense(dense, exact_right_singular_vectors(dense, k))
-    share = 16 if batch >= _MANY_IMAGES else 8
+    share = 8 if batch >= _MANY_IMAGES else 4
     width = min(block_size or max(8, math.ceil(k / share)), m, n)
     given = 0 if start is None else start.shape[2]
     columns = max(0 if start is None else 1, width - given)
