@@ -332,6 +332,12 @@ def test_a_teacher_without_a_null_class_is_measured_without_it(teacher):
     for settings in ({"guidance": 3.0}, {"guidance": 1.0, "branch": "null"}):
         with pytest.raises(UserError, match="no null class"):
             Clarid(teacher, sigma=2.0, k=4, **settings)
+    for ask in (
+        lambda: clarid.features(x_te, labels, "null"),
+        lambda: teacher.denoiser(labels, 3.0),
+    ):
+        with pytest.raises(UserError, match="no null class"):
+            ask()
 
 
 def test_samples_are_clamped_once_for_all_measures(measured):
@@ -454,11 +460,12 @@ def test_a_given_classifier_is_named_and_kept(measured, tmp_path):
 @pytest.mark.parametrize("name", CONTROLS)
 def test_a_control_differs_in_what_its_name_says(teacher, name):
     clarid = Clarid(teacher, sigma=2.0, k="energy:0.5", guidance=3.0, tap="block1")
-    clarid.num_dirs = 6
+    clarid.num_dirs, clarid.engine = 6, "double_backward"
     control = control_of(clarid, name)
     same = {"kind": "none", "guidance": 1.0} if name == "reconstruction" else {"kind": name}
     assert control.config == replace(clarid.config, **same)
     assert (control.num_dirs, control.sigma_te, control.tap) == (6, 2.0, "block1")
+    assert control.engine == "double_backward"  # else each control would probe anew
     assert control.ledger is not clarid.ledger
 
 

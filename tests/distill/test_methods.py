@@ -26,6 +26,7 @@ from clarep.distill.students import build_student
 from clarep.distill.train import StudentRun
 from clarep.distill.train_config import RivalsConfig
 from clarep.distill.train_data import TrainImages
+from clarep.errors import UserError
 
 SETS = {
     "reconstruction": ("none", 1.0),
@@ -304,6 +305,13 @@ def test_diffusion_features_are_the_teachers_of_noised_images(make, teacher, poo
     before = cache.stat().st_mtime_ns
     make("diffusion-features", rivals=rivals, teacher_features=pooled)
     assert cache.stat().st_mtime_ns == before
+
+
+def test_diffusion_features_need_a_null_class(make, canonical_of, teacher, monkeypatch):
+    canonical_of("top", 3.0)  # made while there is one
+    monkeypatch.setattr(type(teacher), "has_null", False)
+    with pytest.raises(UserError, match="no null class: give --teacher one that has"):
+        make("diffusion-features", rivals=RIVALS)
 
 
 def test_diffusion_features_behind_a_linear_map(make):

@@ -171,6 +171,12 @@ def test_rows_are_measured_once(command, capsys, monkeypatch):
     assert measured == [None, "none", "random"]
     assert main(command(options=f"{options} reconstruction")) == 0
     assert measured == [None, "none", "random", "reconstruction"]
+    fewer, all_kinds = options.replace(" random", ""), ["top", "none", "random", "reconstruction"]
+    for again in (fewer, f"{options} reconstruction"):  # fewer controls lose no row
+        assert main(command(options=again)) == 0
+        rows = json.loads(Path("out/report/measures.json").read_text())["rows"]
+        assert sorted(row["kind"] for row in rows) == sorted(all_kinds)
+    assert len(measured) == 4
     assert main(command(options=options.replace("20", "30"))) == 0  # other images: all anew
     assert measured[4:] == [None, "none", "random"]
     rows = json.loads(Path("out/report/measures.json").read_text())["rows"]

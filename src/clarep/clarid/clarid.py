@@ -222,8 +222,12 @@ class Clarid:
         labels: Int64[Tensor, " batch"],
         branch: Literal["conditional", "null"] = "conditional",
     ) -> Float[Tensor, "batch *feature"]:
-        """Return the teacher's activations at the tap, given x and its class (or no class)."""
+        """Return the teacher's activations at the tap, given x and its class (or no class).
+
+        Raises UserError for the null branch of a teacher without a null class.
+        """
         if branch == "null":
+            self.teacher.check_null()
             labels = torch.full_like(labels, self.teacher.null_label)
         x, labels = x.to(self.teacher.device), labels.to(self.teacher.device)
         sigma = x.new_full((len(x),), self.sigma_te)

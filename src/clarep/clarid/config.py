@@ -42,7 +42,8 @@ class ClaridConfig:
     tolerance: float = 0.01
     """Missing share of the optimal captured energy (or angle in radians) at which it stops."""
     batch_size: int = 25
-    """Images that go through the teacher at once: fewer take less memory."""
+    """Images that go through the teacher at once: fewer take less memory. A canonical set
+    keeps the number it was begun with, which changes the solver's start and the rounding."""
     memory_mb: float = 1024.0
     """Bound on the memory of one chunk of Jacobian products, in MiB."""
 

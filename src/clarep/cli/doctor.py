@@ -248,7 +248,7 @@ def _cost(found: dict[str, Any], has_null: bool) -> Found:
         (
             f"{found['images']} images",
             f"about {duration(found['seconds'])} here, extrapolated from one image taken alone; "
-            "clarep identify takes 25 at once, which changes the time an image",
+            "clarep identify takes 25 at once (--batch-size), which changes the time an image",
         ),
     ]
     return "clarid", found, lines

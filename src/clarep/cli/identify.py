@@ -152,7 +152,7 @@ class Identify:
             seed=self.seed,
             shard_size=self.shard_size,
         )
-        if clarid.num_dirs is None:
+        if clarid.num_dirs is None and self.clarid.kind != "none":
             announce(f"identify: settling k = {self.clarid.k} by exact spectra of a few images")
         start = next(steps)
         note_other_classes(clarid.teacher, data, classifier)
@@ -202,10 +202,13 @@ class Identify:
                 exact = f" (exact Jacobians of {len(subset)} images, slow)"
                 step(0, f"now {kind}{exact if control in ('bottom', 'middle') else ''}")
                 rows[kind] = measure_set(clarid, judge, data, subset, control, seed=self.seed)
-                write_measures([rows[known] for known in kinds if known in rows], folder, config)
+                write_measures(list(rows.values()), folder, config)
                 step(1)
+        # Rows of an earlier command with more controls stay in the files.
         measured = [rows[kind] for kind in kinds]
-        write_measures(measured, folder, config)
+        write_measures(
+            list({kind: rows[kind] for kind in (*kinds, *rows)}.values()), folder, config
+        )
         recorded = None if classifier is None else _on_originals(classifier, data, subset)
         write_classifier(recorded, folder)
         return measured, recorded

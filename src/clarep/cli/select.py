@@ -89,7 +89,7 @@ class Select:
         for entry in grid.skipped:
             print(f"skipped {entry}")
         print(selection_table(settings))
-        print(_advice(found, conditional))
+        print(_advice(grid, found, conditional))
         for name, path in wrote.items():
             print(f"{name} in {path}")
 
@@ -118,13 +118,22 @@ def _where(setting: Setting | None) -> dict[str, Any]:
     return dict.fromkeys(("t", "tap", "k", "sigma")) if setting is None else setting.where()
 
 
-def _advice(found: Recommendation, conditional: Recommendation) -> str:
+def _advice(grid: Grid, found: Recommendation, conditional: Recommendation) -> str:
     if found.chosen is None:
         return f"nothing is recommended: {found.reason}"
     chosen = found.chosen
     lines = [f"recommended: {chosen}", f"because {found.reason}"]
     if found.runner_up is not None:
         lines.append(f"runner-up: {found.runner_up}")
-    lines.append(f"by the NMI given the class, which flatters, it would be {conditional.chosen}")
-    lines.append(f"to use it: clarep identify --t {chosen.t:g} --tap {chosen.tap} --k {chosen.k}")
+    if grid.teacher.has_null:
+        flattered = conditional.chosen
+        lines.append(f"by the NMI given the class, which flatters, it would be {flattered}")
+    usual = GridConfig()
+    kept = "".join(
+        f" --{name} {value}"
+        for name in ("guidance", "steps", "branch")
+        if (value := getattr(grid.config, name)) != getattr(usual, name)
+    )
+    command = f"clarep identify --t {chosen.t:g} --tap {chosen.tap} --k {chosen.k}{kept}"
+    lines.append(f"to use it: {command}")
     return "\n".join(lines)

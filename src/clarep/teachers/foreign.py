@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from clarep.engine.tensors import sha256_state
+from clarep.errors import UserError
 from clarep.teachers.flash import AttentionCall, FlashAttention
 from clarep.teachers.options import (
     TeacherOptions,
@@ -79,6 +80,16 @@ class ForeignTeacher(Teacher):
         self, x: Float[Tensor, "batch c h w"], time: Float[Tensor, " batch"], cond: Tensor
     ) -> Float[Tensor, "batch c h w"]:
         """Run the network on its own input and time; return what it predicts."""
+
+    def check_null(self) -> None:
+        """Raise UserError if every label embedding of the network is taken for a class."""
+        if not self.has_null:
+            raise UserError(
+                "this teacher has no null class, which guidance and the null branch need: all its "
+                f"{self.num_classes} label embeddings are taken for classes; use --guidance 1 and "
+                "the conditional branch or, if the last one stands for no class, name the others "
+                "with --class-names"
+            )
 
     def condition(self, labels: Int64[Tensor, " batch"]) -> Tensor:
         """Return the network's own labels."""

@@ -166,6 +166,7 @@ class Teacher(ABC):
         cond = self.condition(labels)
         if guidance == 1.0:
             return lambda x, sigma: self.denoise(x, sigma, cond)
+        self.check_null()
         both = torch.cat([self.condition(torch.full_like(labels, self.null_label)), cond])
 
         def guided(x: Tensor, sigma: Tensor) -> Tensor:
@@ -196,10 +197,8 @@ class Teacher(ABC):
         """Raise UserError if the model has no null class."""
         if not self.has_null:
             raise UserError(
-                "this teacher has no null class, which guidance and the null branch need: all its "
-                f"{self.num_classes} label embeddings are taken for classes; use --guidance 1 and "
-                "the conditional branch or, if the last one stands for no class, name the others "
-                "with --class-names"
+                "this teacher has no null class, which guidance and the null branch need: use "
+                "--guidance 1 and the conditional branch"
             )
 
     def check_tap(self, tap: str) -> None:

@@ -90,7 +90,7 @@ class _State:
         self.ema.load_state_dict(saved["ema"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step = int(saved["step"])
-        self.losses = list(saved.get("losses", []))  # older checkpoints have none
+        self.losses = list(saved["losses"])
 
 
 def _learning_rate(config: TrainConfig, step: int) -> float:

@@ -19,6 +19,7 @@ from clarep.distill.methods.cached import computed_once
 from clarep.distill.student import Student
 from clarep.distill.train_data import Indices, seed_of
 from clarep.engine.progress import progress
+from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
 
 CACHE_NAME = "teacher_features.safetensors"
@@ -96,6 +97,11 @@ def _features(
     ingredients: Ingredients, teacher: Teacher, rows: Indices, tap: str, sigma: float
 ) -> Tensor:
     """Return the teacher's features (N, D) of noised images, no class told."""
+    if not teacher.has_null:
+        raise UserError(
+            "diffusion-features shows the teacher images without their class, and this teacher has "
+            "no null class: give --teacher one that has"
+        )
     teacher.check_tap(tap)
     teacher.check_sigma(sigma)
     generator = torch.Generator().manual_seed(seed_of("features", ingredients.config.seed, 1))
