@@ -11,6 +11,7 @@ import torch
 
 from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.directions import find_directions, k_for_energy, parse_k, project_out
+from clarep.clarid.trial import try_engines
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian
 
@@ -331,6 +332,14 @@ def test_jacobian_products_are_those_that_were_made(teacher, images, labels, kin
     bounds = {"top": (4 * 2 * 5, 4 * 100), "bottom": (dense, dense), "middle": (dense, dense)}
     low, high = bounds.get(kind, (0, 0))
     assert low <= made <= high
+
+
+def test_the_engines_that_a_trial_probes_are_probed_once(teacher, images, labels, monkeypatch):
+    monkeypatch.delattr("clarep.clarid.clarid.probe_engine")
+    clarid = clarid_of(teacher)
+    found = try_engines(clarid, images[:1], labels[:1])
+    assert clarid.engine == found["engine"] == "forward"
+    assert clarid.directions(images, labels).V.shape == (4, N, 5)
 
 
 def test_the_ledger_knows_its_stages(teacher, images, labels):

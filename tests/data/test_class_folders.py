@@ -166,6 +166,15 @@ def test_a_class_may_have_the_name_of_a_split(tmp_path: Path, name: str):
     assert data.class_names == tuple(classes) and data.labels.tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_splits_without_class_folders_are_no_classes(tmp_path: Path, split: str):
+    for name in ("train", "test"):
+        write(tmp_path / name / "1.png")
+    (tmp_path / ".cache").mkdir()
+    with pytest.raises(UserError, match="holds no class folders: put the images in one folder a"):
+        load_class_folders(tmp_path, split)
+
+
 def test_hidden_folders_within_a_class_are_passed_over(flat: Path):
     write(flat / "dog" / ".ipynb_checkpoints" / "a-checkpoint.png")
     write(flat / "cat" / "sub" / ".thumbs" / "deep" / "c.png")

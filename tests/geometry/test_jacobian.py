@@ -1,5 +1,8 @@
 """Jacobian products against a dense float64 Jacobian, and what the adjoint test catches."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -280,6 +283,74 @@ def test_products_are_exact_and_leave_torchs_settings_alone(monkeypatch):
         torch.set_float32_matmul_precision("highest")
     assert set(seen) == {(True, False, "highest")}
     assert torch.backends.cudnn.deterministic
+
+
+PROBE = """
+import torch
+from torch import backends
+from clarep.geometry import probe_engine
+
+PLACES = "cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn"
+LEGACY = "cuda.matmul.allow_tf32", "cudnn.allow_tf32"
+
+def read(name):
+    value = backends
+    try:
+        for part in name.split("."):
+            value = getattr(value, part)
+    except RuntimeError:  # the newer API was used
+        value = "unreadable"
+    except AttributeError:  # an older torch
+        value = "none"
+    return value
+
+def matmul():
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return "unreadable"
+
+def state():
+    new = {name: read(f"{name}.fp32_precision") for name in PLACES}
+    return new, {name: read(name) for name in LEGACY} | {"matmul": matmul()}
+
+def features(x):
+    new, legacy = state()
+    assert set(new.values()) <= {"ieee", "none"}, new
+    assert legacy["matmul"] == "highest" and legacy["cuda.matmul.allow_tf32"] is False, legacy
+    # As it was outside, cudnn's older setting may be out of reach, never on.
+    assert legacy["cudnn.allow_tf32"] in (False, before[1]["cudnn.allow_tf32"]), legacy
+    assert legacy["cudnn.allow_tf32"] is not True
+    return x.sin()
+
+setters = [
+    "pass",
+    "backends.cuda.matmul.allow_tf32 = True",
+    "torch.set_float32_matmul_precision('high')",
+    "backends.cudnn.allow_tf32 = False",
+    "backends.cudnn.allow_tf32 = True",
+]
+if hasattr(backends.cuda.matmul, "fp32_precision"):
+    setters += [
+        "backends.cuda.matmul.fp32_precision = 'tf32'",
+        "torch.set_float32_matmul_precision('highest')",
+        "backends.cuda.matmul.fp32_precision = 'tf32'",  # now the older API refuses to be read
+        "backends.cudnn.conv.fp32_precision = 'ieee'",
+        "backends.fp32_precision = 'tf32'",
+    ]
+for setter in setters:
+    exec(setter)
+    before = state()
+    assert probe_engine(features, torch.randn(3, 6))[0] == "forward"
+    assert state() == before, (setter, before, state())
+"""
+
+
+def test_either_of_torchs_apis_may_have_set_the_precision():
+    """In a process of its own: not all of it can be undone."""
+    command = [sys.executable, "-c", PROBE]
+    run = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 class _Wordless(_NoForwardMode):

@@ -262,6 +262,16 @@ def test_a_name_of_several_classes_is_refused(copied, named):
     assert named(*in_order, place=copied).class_names[517] == "crane"
 
 
+def test_a_class_is_given_once(copied, named):
+    def refused(words, *names):
+        with pytest.raises(UserError, match=words) as error:
+            named(*names, place=copied)
+        assert "\n" not in str(error.value)
+
+    refused("'thing 7' and '7' are both class 7 .*: give each class once", "thing 7", "3", "7")
+    refused("'7' and '7' are both class 7", "7", "7", "7")
+
+
 def test_as_many_names_as_classes_go_in_their_order(named):
     renamed = named(*(f"thing {i}" if i == 5 else f"my {i}" for i in range(1000)))
     assert renamed.class_names[4:6] == ("my 4", "thing 5")

@@ -623,6 +623,22 @@ def test_a_few_classes_by_number_or_by_the_side_files_names(uvit_path, tmp_path)
         load_teacher(f"uvit:{path}", given)
 
 
+def test_the_side_files_names_say_whether_the_last_row_is_a_class(uvit_path, tmp_path):
+    path, side, names = tmp_path / "uvit.pth", tmp_path / "uvit.pth.json", tmp_path / "names.txt"
+    path.write_bytes(uvit_path.read_bytes())
+    side.write_text('{"heads": 2, "class_names": ["cat", "dog", "owl"]}')
+    names.write_text("a\nb\nc\nd\n")
+    given = TeacherOptions(class_names=names)
+    with pytest.raises(UserError, match="4 class names are given and the checkpoint has 3 classes"):
+        load_teacher(f"uvit:{path}", given)
+    side.write_text('{"heads": 2, "class_names": ["cat", "dog", "owl", "hen"]}')
+    teacher = load_teacher(f"uvit:{path}", given)
+    assert teacher.class_names == tuple("abcd") and not teacher.has_null
+    names.write_text("owl\nhen\ncat\n")
+    teacher = load_teacher(f"uvit:{path}", given)
+    assert teacher.condition(torch.arange(3)).tolist() == [2, 3, 0] and not teacher.has_null
+
+
 def test_class_names_in_the_side_file(uvit_path, tmp_path):
     path = tmp_path / "uvit.pth"
     path.write_bytes(uvit_path.read_bytes())

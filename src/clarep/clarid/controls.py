@@ -55,6 +55,7 @@ def control_of(clarid: Clarid, kind: str) -> Clarid:
     else:
         control = Clarid(clarid.teacher, clarid.config, kind=kind)
     control.num_dirs = clarid.num_dirs
+    control.engine = clarid.engine  # no kind or guidance changes the Jacobian
     return control
 
 

@@ -96,9 +96,10 @@ def require_undivided(name: str, split: str) -> None:
 
 
 def _split_folders(root: Path) -> list[str]:
-    """Names of the split folders; none if none of them holds folders: they are classes then."""
+    """Names of the split folders; none if they are classes: without folders, beside others."""
     named = [name for name in SPLIT_FOLDERS if (root / name).is_dir()]
-    return named if any(_subfolders(root / name) for name in named) else []
+    others = set(_subfolders(root)) - set(SPLIT_FOLDERS)
+    return [] if others and not any(_subfolders(root / name) for name in named) else named
 
 
 def _split_folder(root: Path, split: str) -> Path:

@@ -7,7 +7,7 @@ directions at once; a backward product J^T U shares one graph between all of the
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -169,27 +169,50 @@ def differentiable() -> Iterator[None]:
 
     And none of TF32's ten bits on a GPU, which the adjoint test would not pass.
     """
-    cudnn = torch.backends.cudnn
-    exact = cudnn.flags(
-        enabled=cudnn.enabled,
-        benchmark=cudnn.benchmark,
-        deterministic=cudnn.deterministic,
-        allow_tf32=False,
-    )
-    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), exact, _exact_matmul():
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), _exact():
         # From torch's own rules for forward mode, when they are first used.
         warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")
         yield
 
 
 @contextlib.contextmanager
-def _exact_matmul() -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
+def _exact() -> Iterator[None]:
+    """Compute float32 in full, by both of torch's APIs: what reads either finds them agreed."""
+    cudnn, places = torch.backends.cudnn, _precisions()
+    found = [place.fp32_precision for place in places]
+    convolution = _cudnn_tf32()
+    if convolution is not None:
+        cudnn.allow_tf32 = False
+    for place in places:
+        place.fp32_precision = "ieee"
+    # Torch refuses to read this beside another setting of the newer API, such as tf32.
+    matmul = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(matmul)
+        if convolution is not None:
+            cudnn.allow_tf32 = convolution
+        for place, precision in zip(places, found, strict=True):  # the older API changes them too
+            place.fp32_precision = precision
+
+
+def _precisions() -> list[Any]:
+    """Return what has a float32 precision in the API of torch 2.9; nothing before it."""
+    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
+    places: list[Any] = [cuda.matmul]
+    places += [getattr(cudnn, name, None) for name in ("conv", "rnn")]
+    places += [getattr(mkldnn, name, None) for name in ("matmul", "conv", "rnn")]
+    return [place for place in places if hasattr(place, "fp32_precision")]
+
+
+def _cudnn_tf32() -> bool | None:
+    """Return the older API's setting; None if the newer one was used, beside which it fails."""
+    try:
+        return bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:
+        return None
 
 
 def probe_engine(

@@ -22,17 +22,17 @@ def choose_classes(
 
     Raises:
         UserError: for a file that cannot be read, more names than classes, all names in another
-            order, or a name that stands for no class or for several.
+            order, a name that stands for no class or for several, or a class chosen twice.
     """
     names, count = read_class_names(path), len(synonyms)
+    numbers = _numbers(synonyms)
     if len(names) > count:
         raise UserError(
             f"{len(names)} class names are given and the checkpoint has {count} classes: "
             "give as many, in their order, or fewer to choose these"
         )
-    numbers = _numbers(synonyms)
     if len(names) < count:
-        return names, [_number(name, numbers, count) for name in names]
+        return names, _chosen(names, numbers, count)
     for place, name in enumerate(names):
         if place not in numbers.get(name, [place]):
             raise UserError(
@@ -56,6 +56,19 @@ def _numbers(synonyms: Sequence[Sequence[str]]) -> dict[str, list[int]]:
     for number in range(len(synonyms)):
         found.setdefault(str(number), [number])
     return found
+
+
+def _chosen(names: Sequence[str], numbers: dict[str, list[int]], count: int) -> list[int]:
+    found: dict[int, str] = {}
+    for name in names:
+        number = _number(name, numbers, count)
+        if number in found:
+            raise UserError(
+                f"'{found[number]}' and '{name}' are both class {number} of the checkpoint: "
+                "give each class once"
+            )
+        found[number] = name
+    return list(found)
 
 
 def _number(name: str, numbers: dict[str, list[int]], count: int) -> int:

@@ -115,7 +115,10 @@ def read_classes(
     path, settings = checkpoint.path, checkpoint.settings
     known = tuple(settings.get("class_names", ()))
     given = () if options.class_names is None else read_class_names(options.class_names)
-    fitting = (rows - 1, rows) if "num_classes" not in settings else (settings["num_classes"],)
+    if "num_classes" in settings:
+        fitting = {settings["num_classes"]}
+    else:  # the checkpoint's own names, where they fit, say whether the last row is a class
+        fitting = {rows - 1, rows} & {len(known)} or {rows - 1, rows}
     renamed = len(given) in fitting and len(given) > len(known)
     named = given if renamed else known
     count = settings.get("num_classes", len(named) or guess)
