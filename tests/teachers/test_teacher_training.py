@@ -311,14 +311,16 @@ def test_held_out_losses_are_measured_with_the_next_record(data, tmp_path):
     assert [record["step"] for record in records if "held_out" in record] == [100, 150, 160]
 
 
-def test_held_out_loss_of_a_network_of_zeros_is_about_one(data):
+@pytest.mark.parametrize("sigma_data", [0.5, 1.0])
+def test_held_out_loss_of_a_network_of_zeros_is_the_images_own_energy(data, sigma_data):
     from clarep.teachers import UNet, UNetConfig
 
-    net = UNet(UNetConfig(image_size=16, num_classes=3, widths=(8, 16)))  # its last layer is zero
+    shape = UNetConfig(image_size=16, num_classes=3, widths=(8, 16), sigma_data=sigma_data)
+    net = UNet(shape)  # its last layer is zero
     losses = held_out_losses(net, data, 0.01, 80.0)
     x = data.images(range(30)).float() / 127.5 - 1
-    # c_skip alone: as sigma grows the estimate goes to 0, and the loss to E[x^2] / 0.5^2.
-    assert losses["10-80"] == pytest.approx(float(x.square().mean()) / 0.25, rel=0.1)
+    # c_skip alone: as sigma grows the estimate goes to 0, and the loss to E[x^2] / sigma_data^2.
+    assert losses["10-80"] == pytest.approx(float(x.square().mean()) / sigma_data**2, rel=0.1)
 
 
 @pytest.mark.parametrize(
