@@ -1,13 +1,22 @@
 """What is said of classes that are matched by number, before a run."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from clarep.cli.shared import note_other_classes, warn_of_other_classes
+from clarep.cli.shared import (
+    check_order_of_classes,
+    flags,
+    note_other_classes,
+    warn_of_other_classes,
+)
 from clarep.data.labelled import LabelledImages
+from clarep.data.load import DataConfig
+from clarep.errors import UserError
 from clarep.teachers.callable_teacher import CallableTeacher
+from clarep.teachers.options import TeacherOptions
 
 NUMBERS = [str(number) for number in range(1000)]
 READABLE = [f"thing {number}" for number in range(1000)]
@@ -47,6 +56,23 @@ def test_a_few_classes_under_a_teacher_that_knows_numbers_alone(capsys):
     assert "choose them with --class-names FILE, a number a line" in warning
     assert len(said(capsys, ["cat", "dog"], ["0", "1"])) == 1  # as many: the note alone
     assert len(said(capsys, ["0", "1"], NUMBERS)) == 1
+
+
+def test_the_same_classes_in_another_order_are_refused():
+    labels = np.zeros(2, np.int64)
+    data = LabelledImages("data", labels, ("a", "b", "c"), ["", ""], lambda _: labels)
+    for theirs, refused in (("acb", True), ("abc", False), ("abd", False)):
+        teacher = CallableTeacher.__new__(CallableTeacher)
+        teacher.__dict__.update(SimpleNamespace(class_names=tuple(theirs)).__dict__)
+        with pytest.raises(UserError, match="another order") if refused else nullcontext():
+            check_order_of_classes(teacher, data)
+
+
+def test_flags_are_what_was_given_otherwise_than_by_default():
+    given = DataConfig(data="my pets", image_size=32)
+    assert flags(given) == " --image-size 32 --data 'my pets'"
+    assert flags(TeacherOptions(bf16=True)) == " --bf16"
+    assert flags(given, "image_size") == " --image-size 32" and flags(DataConfig()) == ""
 
 
 def test_a_teacher_that_has_never_heard_of_the_classes(capsys):

@@ -197,7 +197,7 @@ def test_wrong_arguments_are_the_users(arguments: dict, words: str):
 def test_a_damaged_garments_archive_is_named(tmp_path: Path, content: bytes):
     path = tmp_path / "garments.npz"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot read .*garments\.npz as an \.npz"):
+    with pytest.raises(UserError, match=r"cannot read .*garments\.npz"):
         garment_arrays("test", str(path))
 
 
@@ -209,7 +209,7 @@ def test_a_corrupt_compressed_archive_is_named(tmp_path: Path, at: int):
     content = bytearray(path.read_bytes())
     content[at : at + 40] = b"\xff" * 40
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot read .*garments\.npz as an \.npz"):
+    with pytest.raises(UserError, match=r"cannot read .*garments\.npz"):
         garment_arrays("test", str(path))
 
 

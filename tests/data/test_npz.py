@@ -106,11 +106,15 @@ def test_wrong_content_is_named(tmp_path: Path, arrays: dict, words: str):
         load_npz(save(tmp_path, **arrays))
 
 
-@pytest.mark.parametrize("keep", [0, 10, 500])
-def test_a_damaged_archive_is_named(tmp_path: Path, keep: int):
+@pytest.mark.parametrize(
+    ("keep", "found"), [(0, "empty .zero bytes."), (10, "truncated"), (500, "truncated")]
+)
+def test_a_damaged_archive_is_named(tmp_path: Path, keep: int, found: str):
     path = save(tmp_path, x=RGB, y=Y)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(UserError, match=r"cannot read .*set\.npz"):
+    with pytest.raises(
+        UserError, match=rf"cannot read .*set\.npz: it is {found}.*; delete or replace it"
+    ):
         load_npz(path)
 
 

@@ -350,7 +350,7 @@ def test_a_folder_of_photographs(command, capsys):
     assert len(warnings) == 2
     assert "no class of the data" in warnings[0] and "is one of the teacher's" in warnings[0]
     assert "the teacher does not know such images" in warnings[1]
-    assert "clarep train-teacher --data photos" in warnings[1]
+    assert "clarep train-teacher --image-size 32 --data photos" in warnings[1]
     assert "table" not in printed.out  # without masks there is nothing to measure
     canonical = CanonicalSet.load("out/canon")
     assert sorted(canonical.tensors["label"].tolist()) == list(range(10))
@@ -375,7 +375,10 @@ def test_a_broken_photograph(command, capsys, monkeypatch):
     printed = capsys.readouterr()
     assert f"skipped {broken}: " in printed.out
     assert "skipped photos/class05/photo0.png: it is empty (zero bytes)" in printed.out
-    assert len(CanonicalSet.load("out/canon")) == 18
+    canonical = CanonicalSet.load("out/canon")
+    assert len(canonical) == 18
+    skipped = canonical.manifest["config"]["skipped"]
+    assert len(skipped) == 2 and skipped[0].startswith(f"{broken}: ")
     assert main(command("--skip-bad --json", options=options)) == 0
     assert len(json.loads(capsys.readouterr().out)["skipped"]) == 2
 

@@ -93,7 +93,8 @@ def test_garments_are_compared_without_a_judge(
     assert "no judge knows these classes" in printed
     assert "judge accuracy" not in printed
     assert json.loads(Path("runs/select/best.json").read_text())["k"] == 4
-    assert "to use it: clarep identify --t 0.6 --tap mid --k 4 --steps 2\n" in printed
+    asked = f"--teacher {tiny_teacher_path} --data garments --steps 2"
+    assert f"to use it: clarep identify --t 0.6 --tap mid --k 4 {asked}\n" in printed
 
 
 def make_broken(name: str) -> None:

@@ -138,10 +138,34 @@ def test_a_sample_grid_with_the_next_record(pets, tmp_path):
 
 
 def test_data_without_a_test_split(tmp_path, capsys):
+    """A tenth of every class is held out, and not trained on."""
     path = tmp_path / "undivided.npz"
-    np.savez(path, x=np.zeros((6, 16, 16, 3), np.uint8), y=np.arange(6) % 3)
+    np.savez(path, x=np.zeros((60, 16, 16, 3), np.uint8), y=np.arange(60) % 3)
+    assert train(path, tmp_path / "run") == 0
+    assert "6 of its 60 images, a tenth of every class, are held out" in capsys.readouterr().err
+    card = json.loads((tmp_path / "run" / "card.json").read_text())
+    assert card["recipe"]["data"] == f"{path}/train without a tenth"
+
+
+def test_a_class_of_one_image_without_a_test_split(tmp_path, capsys):
+    path = tmp_path / "undivided.npz"
+    np.savez(path, x=np.zeros((5, 16, 16, 3), np.uint8), y=np.array([0, 0, 1, 1, 2]))
     assert train(path, tmp_path / "run") == 2
-    assert "the held-out loss needs a test split" in capsys.readouterr().err
+    assert "class '2' has one image" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_held_out_images_are_not_trained_on():
+    from clarep.cli.train_teacher import _hold_out
+    from clarep.data import load_data
+    from clarep.data.load import DataConfig
+
+    data = load_data(DataConfig("train", data="garments"))
+    rest, held = _hold_out(data)
+    assert len(held) == 500 and sorted([*rest.sources, *held.sources]) == sorted(data.sources)
+    assert np.bincount(held.labels).tolist() == [50] * 10
+    i = int(np.flatnonzero([source == held.sources[7] for source in data.sources])[0])
+    assert np.array_equal(held.read(7), data.read(i)) and held.labels[7] == data.labels[i]
 
 
 def test_a_device_that_is_not_there(tmp_path, capsys):

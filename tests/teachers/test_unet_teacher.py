@@ -1,4 +1,5 @@
 import hashlib
+import json
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from torch import nn
 
 from clarep.errors import UserError
 from clarep.teachers import UNet, UNetConfig, UNetTeacher, load_teacher, load_unet, save_unet, zoo
+from clarep.teachers.options import TeacherOptions
 
 CONFIG = UNetConfig(image_size=16, num_classes=3, widths=(8, 16), embed_dim=16)
 NAMES = ("cat", "dog", "owl")
@@ -273,3 +275,54 @@ def test_names_and_paths_without_a_teacher(tmp_path, monkeypatch):
     monkeypatch.setitem(zoo.BUNDLED, "gone", "gone.safetensors")
     with pytest.raises(UserError, match="'gone' is not in this installation"):
         load_teacher("gone")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "mend"),
+    [
+        ("model_index.json", "DiTPipeline", "; give dit:{}"),
+        ("model_index.json", "StableDiffusionPipeline", "; give sd:{}"),
+        ("model_index.json", ["pipeline", "ClarepPipeline"], "; give diffusers:{}"),
+        ("model_index.json", "FluxPipeline", ": give a pipeline or model of another class"),
+        ("config.json", "UNet2DModel", "; give diffusers:{}"),
+    ],
+)
+def test_a_folder_of_diffusers_is_told_its_family(tmp_path, name, kind, mend):
+    (tmp_path / name).write_text(json.dumps({"_class_name": kind}))
+    label = kind if isinstance(kind, str) else kind[-1]
+    for family in ("", "edm:", "sit:", "uvit:"):
+        with pytest.raises(UserError, match=f"holds a {label} of diffusers") as caught:
+            load_teacher(f"{family}{tmp_path}")
+        assert mend.format(tmp_path) in str(caught.value)
+
+
+def test_a_pipeline_of_another_family(tmp_path):
+    pytest.importorskip("diffusers")
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    for family, kind, other in (
+        ("dit", "StableDiffusionPipeline", "sd"),
+        ("sd", "DiTPipeline", "dit"),
+    ):
+        (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": kind}))
+        options = TeacherOptions(class_names=tmp_path / "names.txt")
+        with pytest.raises(UserError, match=f"class {kind}: .*; give {other}:{tmp_path}"):
+            load_teacher(f"{family}:{tmp_path}", options)
+
+
+def test_a_config_of_something_else_is_passed_over(tmp_path):
+    for content in ('{"steps": 3}', "[1]", "{"):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(UserError, match=r"holds no teacher\.safetensors"):
+            load_teacher(str(tmp_path))
+
+
+def test_a_checkpoint_and_an_empty_file(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK")
+    with pytest.raises(UserError, match=f"training's checkpoint.*: give its folder {tmp_path}"):
+        load_teacher(str(tmp_path / "checkpoint.pt"))
+    (tmp_path / "w.safetensors").touch()
+    for family in ("", "edm:", "sit:"):
+        with pytest.raises(
+            UserError, match=r"cannot read .*\(it is empty, zero bytes\): give a wh"
+        ):
+            load_teacher(f"{family}{tmp_path / 'w.safetensors'}")

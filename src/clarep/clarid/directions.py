@@ -37,7 +37,7 @@ def parse_k(k: int | float | str, n: int) -> int | None:
     if not 1 <= count <= n:
         raise UserError(
             f"k = {k} means {count} directions, outside 1 to {n}, the latent's dimension: give a "
-            "whole number or a share (0.04) inside, or kind none (--kind none) to remove nothing"
+            "whole number or a share (0.04) inside"
         )
     return count
 

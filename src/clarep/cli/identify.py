@@ -17,7 +17,9 @@ from clarep.clarid.identify import SHARD_SIZE, identify
 from clarep.clarid.measures import Measures, judge_knows, judged
 from clarep.cli.mistakes import did_you_mean
 from clarep.cli.shared import (
+    check_order_of_classes,
     describe,
+    flags,
     load_classifier,
     note,
     note_other_classes,
@@ -100,10 +102,11 @@ class Identify:
         clarid = Clarid(teacher, self.clarid)
         classifier = load_classifier(self.classifier, teacher)
         data = load_data(self.data)
+        check_order_of_classes(teacher, data)
         self._check_control_images(data)
         balanced = class_balanced_choice(data.labels, self.fraction, self.seed)
         chosen, bad = readable_indices(data, balanced, self.skip_bad)
-        self._identify(clarid, data, chosen, classifier)
+        self._identify(clarid, data, chosen, classifier, bad)
         canonical = CanonicalSet.load(self.out / "canon")
         self._warn_of_poor_round_trips(canonical)
         measured, recorded = self._measure(clarid, data, canonical, classifier)
@@ -140,9 +143,10 @@ class Identify:
         data: LabelledImages,
         chosen: NDArray[np.int64],
         classifier: Student | None,
+        bad: list[str],
     ) -> None:
         described = describe(self.teacher, self.data, self.teacher_options)
-        described |= {"fraction": self.fraction}
+        described |= {"fraction": self.fraction} | ({"skipped": bad} if bad else {})
         steps = identify(
             clarid,
             data,
@@ -229,10 +233,10 @@ class Identify:
         if psnr < _POOR_PSNR:
             warn(
                 f"the median round trip is {psnr:.1f} dB, below {_POOR_PSNR:g} dB: inverted and "
-                "decoded, the images do not come back, so the teacher does not know such images "
-                "(or --steps is too low) and what is found says little about them; give a teacher "
-                "of such images with --teacher, or train one with clarep train-teacher "
-                f"--data {self.data.data}"
+                "decoded, the images do not come back, and what is found says little about them: "
+                f"--steps {self.clarid.steps} is too low, or the teacher does not know such "
+                "images; give more, or with --teacher one of such images, yours or that of clarep "
+                f"train-teacher{flags(self.data)}"
             )
 
     def _print(

@@ -11,7 +11,9 @@ from clarep.clarid.cells import load_cells, walk_grid
 from clarep.clarid.grid import Grid, GridConfig, plan_grid
 from clarep.clarid.selection import RULE, Recommendation, Setting, aggregate, recommend
 from clarep.cli.shared import (
+    check_order_of_classes,
     describe,
+    flags,
     load_classifier,
     note_other_classes,
     warn_of_other_classes,
@@ -60,6 +62,7 @@ class Select:
         """Walk the grid, write the tables, and say what is recommended and why."""
         teacher = load_teacher(self.teacher, self.teacher_options)
         classifier, data = load_classifier(self.classifier, teacher), load_data(self.data)
+        check_order_of_classes(teacher, data)
         grid = plan_grid(teacher, data, self.grid, self.skip_bad)
         described = describe(self.teacher, self.data, self.teacher_options)
         judge = None
@@ -89,9 +92,15 @@ class Select:
         for entry in grid.skipped:
             print(f"skipped {entry}")
         print(selection_table(settings))
-        print(_advice(grid, found, conditional))
+        print(_advice(grid, found, conditional, self._given()))
         for name, path in wrote.items():
             print(f"{name} in {path}")
+
+    def _given(self) -> str:
+        """Return the options that clarep identify needs to do the same, as a command line."""
+        shared = ("guidance", "steps", "branch", "batch_size")
+        rest = flags(self, "teacher", "classifier", "skip_bad")
+        return rest + flags(self.teacher_options) + flags(self.data) + flags(self.grid, *shared)
 
 
 def _best(
@@ -118,7 +127,7 @@ def _where(setting: Setting | None) -> dict[str, Any]:
     return dict.fromkeys(("t", "tap", "k", "sigma")) if setting is None else setting.where()
 
 
-def _advice(grid: Grid, found: Recommendation, conditional: Recommendation) -> str:
+def _advice(grid: Grid, found: Recommendation, conditional: Recommendation, given: str) -> str:
     if found.chosen is None:
         return f"nothing is recommended: {found.reason}"
     chosen = found.chosen
@@ -128,12 +137,6 @@ def _advice(grid: Grid, found: Recommendation, conditional: Recommendation) -> s
     if grid.teacher.has_null:
         flattered = conditional.chosen
         lines.append(f"by the NMI given the class, which flatters, it would be {flattered}")
-    usual = GridConfig()
-    kept = "".join(
-        f" --{name} {value}"
-        for name in ("guidance", "steps", "branch")
-        if (value := getattr(grid.config, name)) != getattr(usual, name)
-    )
-    command = f"clarep identify --t {chosen.t:g} --tap {chosen.tap} --k {chosen.k}{kept}"
+    command = f"clarep identify --t {chosen.t:g} --tap {chosen.tap} --k {chosen.k}{given}"
     lines.append(f"to use it: {command}")
     return "\n".join(lines)

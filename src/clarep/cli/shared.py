@@ -1,8 +1,9 @@
 """What `clarep identify` and `clarep select` have in common."""
 
 import json
+import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from clarep.errors import UserError
 from clarep.report.quality import check_classifier
 from clarep.teachers.options import TeacherOptions, recorded
 from clarep.teachers.teacher import Teacher
+from clarep.teachers.unet_teacher import UNetTeacher
 
 _IMAGENET = 1000  # classes
 
@@ -33,6 +35,20 @@ def describe(
     described = {"teacher": teacher, "data_options": plain}
     given = recorded(options or TeacherOptions())
     return described | ({"teacher_options": given} if given else {})
+
+
+def flags(settings: Any, *names: str) -> str:
+    """Return the fields of a dataclass that differ from their defaults, as command-line options.
+
+    names: those that are looked at; all without any. Empty, or it starts with a space.
+    """
+    given = ""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if value != field.default and field.name in (names or (field.name,)):
+            given += f" --{field.name.replace('_', '-')}"
+            given += "" if value is True else f" {shlex.quote(str(value))}"
+    return given
 
 
 def load_classifier(place: Path | None, teacher: Teacher) -> Student | None:
@@ -55,6 +71,18 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """Say on stderr why a run's result should not be trusted."""
     print(f"clarep: warning: {text}", file=sys.stderr)
+
+
+def check_order_of_classes(teacher: Teacher, data: LabelledImages) -> None:
+    """Raise UserError if data and teacher have the same classes in another order."""
+    ours, theirs = tuple(data.class_names), tuple(teacher.class_names)
+    if ours != theirs and sorted(ours) == sorted(theirs):
+        raise UserError(
+            f"the data have the teacher's classes in another order ({', '.join(ours[:3])} ... "
+            f"against {', '.join(theirs[:3])} ...), and labels are matched by number: of class "
+            "folders, which are sorted by name, give --classes-file with the teacher's order, or "
+            "put the names of --class-names in the data's"
+        )
 
 
 def note_other_classes(
@@ -96,11 +124,13 @@ def warn_of_other_classes(teacher: Teacher, data: LabelledImages) -> None:
                 "order of the data's labels"
             )
     elif set(ours).isdisjoint(theirs):
+        own = isinstance(teacher, UNetTeacher)  # it takes no other names
+        choose = "" if own else "name or choose the classes with --class-names, "
         warn(
             f"no class of the data ({', '.join(ours[:3])} ...) is one of the teacher's "
             f"({', '.join(theirs[:3])} ...): it takes the images for its own classes, and what is "
-            "found says nothing of them; name or choose the classes with --class-names, train a "
-            "teacher of such images (clarep train-teacher --data), or give one with --teacher"
+            f"found says nothing of them; {choose}train a teacher of such images (clarep "
+            "train-teacher --data), or give one with --teacher"
         )
 
 

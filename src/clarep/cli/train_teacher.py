@@ -5,12 +5,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import tyro
 from PIL import Image
 
-from clarep.cli.shared import describe
-from clarep.data.labelled import LabelledImages, in_memory, to_uint8
+from clarep.cli.shared import describe, note
+from clarep.data.files import UndividedError
+from clarep.data.labelled import (
+    LabelledImages,
+    class_balanced_choice,
+    in_memory,
+    subset,
+    to_uint8,
+)
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.artefacts import (
     atomic_path,
@@ -29,6 +37,7 @@ from clarep.teachers.unet_teacher import UNetTeacher, save_unet
 from clarep.teachers.zoo import CARD_NAME, WEIGHTS_NAME
 
 _COMPOSED = ("garments", "backdrops", "noise-backdrops")
+_HELD_OUT = 0.1  # of an undivided set
 _GRID_COLUMNS = 8
 _GRID_ROWS = 20  # of more classes, the first
 _GRID_GUIDANCE = 2.0
@@ -43,7 +52,8 @@ class TrainTeacher:
     """
 
     data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
-    """What to train on; the held-out loss is measured on its test split."""
+    """What to train on; the held-out loss is measured on its test split or, of a set that is not
+    divided, on a tenth of every class, which is not trained on."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """How to train."""
     out: Path = Path("runs/teacher")
@@ -63,9 +73,8 @@ class TrainTeacher:
             raise UserError(f"--sample-every {self.sample_every} is below 1: give a step count")
         check_train(self.train)
         check_device(self.device)
-        data, bad = self._readable(load_data(self.data))
-        held_out, bad_held_out = self._readable(_held_out(self.data))
-        record = self._train(data, held_out) | {"skipped": bad + bad_held_out}
+        data, held_out, bad = self._splits()
+        record = self._train(data, held_out) | {"skipped": bad}
         if self.json:
             print(json.dumps(record))
             return
@@ -74,6 +83,18 @@ class TrainTeacher:
         print(f"teacher in {record['teacher']}")
         print(f"card in {record['card']}")
         print(f"samples in {record['samples']}")
+
+    def _splits(self) -> tuple[LabelledImages, LabelledImages, list[str]]:
+        """Return what is trained on, what is held out, and what could not be read."""
+        data, bad = self._readable(load_data(self.data))
+        try:
+            test = load_data(replace(self.data, split="test"))
+        except UndividedError:
+            return *_hold_out(data), bad
+        except UserError as error:
+            raise UserError(f"the held-out loss needs a test split, but {error}") from error
+        held_out, bad_held_out = self._readable(test)
+        return data, held_out, bad + bad_held_out
 
     def _readable(self, data: LabelledImages) -> tuple[LabelledImages, list[str]]:
         """Return what can be read of a set, and what cannot; images that are composed all can."""
@@ -111,11 +132,20 @@ class TrainTeacher:
         }
 
 
-def _held_out(config: DataConfig) -> LabelledImages:
-    try:
-        return load_data(replace(config, split="test"))
-    except UserError as error:
-        raise UserError(f"the held-out loss needs a test split, but {error}") from error
+def _hold_out(data: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+    """Return an undivided set without a tenth of every class, and that tenth."""
+    held = class_balanced_choice(data.labels, _HELD_OUT, seed=0)
+    rest = np.setdiff1d(np.arange(len(data)), held)
+    for label in np.setdiff1d(data.labels, data.labels[rest]):
+        raise UserError(
+            f"class '{data.class_names[label]}' has one image, and of a set without a test split "
+            "a tenth of every class, at least one image, is held out: give it another"
+        )
+    note(
+        f"{data.name} has no test split: {len(held)} of its {len(data)} images, a tenth of every "
+        "class, are held out for the loss and not trained on"
+    )
+    return subset(data, rest, "without a tenth"), subset(data, held, "a tenth")
 
 
 def _data_options(config: DataConfig) -> dict[str, Any]:

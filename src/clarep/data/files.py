@@ -81,15 +81,19 @@ def read_classes_file(path: Path) -> dict[str, str]:
     return classes
 
 
+class UndividedError(UserError):
+    """A split was asked of a set that has none."""
+
+
 def require_undivided(name: str, split: str) -> None:
-    """Raise UserError unless `split` is train, what a set without splits counts as."""
+    """Raise UndividedError unless `split` is train, what a set without splits counts as."""
     if split != "train":
         layout = (
             f"arrays x_{split} and y_{split} inside, or NAME_{split}.npz beside NAME_train.npz"
             if name.endswith(".npz")
             else f"folders train/ and {split}/ in it, which hold the class folders"
         )
-        raise UserError(
+        raise UndividedError(
             f"{name} is not divided into splits and counts as 'train', so there is no split "
             f"'{split}': give --split train, or a divided set ({layout})"
         )

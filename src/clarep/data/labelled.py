@@ -150,14 +150,14 @@ def in_memory(data: LabelledImages, skip_bad: bool) -> tuple[LabelledImages, lis
 
     kept, bad = readable_indices(replace(data, read=read), np.arange(len(data)), skip_bad)
     decoded = replace(data, read=pixels.__getitem__) if pixels else data
-    return (_subset(decoded, kept) if bad else decoded), bad
+    return (subset(decoded, kept, f"without {len(bad)} unreadable") if bad else decoded), bad
 
 
-def _subset(data: LabelledImages, kept: NDArray[np.int64]) -> LabelledImages:
-    """Return the images at `kept` alone; the name says how many are left out."""
+def subset(data: LabelledImages, kept: NDArray[np.int64], which: str) -> LabelledImages:
+    """Return the images at indices `kept` alone; `which` says which they are, in the name."""
     return replace(
         data,
-        name=f"{data.name} without {len(data) - len(kept)} unreadable",
+        name=f"{data.name} {which}",
         labels=data.labels[kept],
         sources=[data.sources[i] for i in kept],
         read=lambda i: data.read(int(kept[i])),

@@ -19,15 +19,13 @@ from clarep.errors import UserError, unknown_name
 
 _MAX_CLASSES = 100_000  # a label beyond it, without a list of names, is a mistake
 
+_CUT = (EOFError, struct.error, zipfile.BadZipFile, zlib.error)
 _DAMAGE = (
+    *_CUT,
     OSError,
     ValueError,
-    EOFError,
     IndexError,
     NotImplementedError,  # a compression that zipfile does not know
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
 )
 
 
@@ -205,6 +203,10 @@ def open_archive(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
         raise
     except _DAMAGE as error:
         reason = " ".join(str(error).split())
+        if isinstance(error, _CUT):
+            is_empty = path.stat().st_size == 0
+            found = "empty (zero bytes)" if is_empty else f"truncated or damaged ({reason})"
+            raise UserError(f"cannot read {path}: it is {found}; delete or replace it") from error
         raise UserError(f"cannot read {path} as an .npz without pickles: {reason}") from error
 
 

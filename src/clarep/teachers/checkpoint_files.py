@@ -16,7 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from clarep.errors import UserError, unknown_name
+from clarep.errors import UserError, first_line, unknown_name
+from clarep.teachers.pipeline_folder import refuse_diffusers
 
 _NESTED = ("ema", "model", "state_dict")
 _PREFIXES = ("module.", "_orig_mod.")  # of a network saved in its wrapper
@@ -122,6 +123,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str], dict[st
         UserError: if there is no such file, it is truncated, or of another kind.
     """
     if path.is_dir():
+        refuse_diffusers(path, "single file of weights")
         raise UserError(f"{path} is a folder: give the weights' file in it")
     if not path.exists():
         raise UserError(f"there is no file {path}: give a .safetensors, .pt or .pth file")
@@ -150,7 +152,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             metadata = archive.metadata() or {}
             return {name: archive.get_tensor(name) for name in archive.keys()}, metadata  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot read {path} ({_first_line(error)}): give a whole file") from error
+        raise UserError(f"cannot read {path} ({fault(path, error)}): give a whole file") from error
 
 
 def _read_torch(path: Path) -> Any:
@@ -167,7 +169,7 @@ def _read_torch(path: Path) -> Any:
                 f"{path} holds a {foreign[1]}, which clarep does not unpickle, as that could run "
                 "code hidden in it: save the state dict alone, best as safetensors"
             ) from error
-        raise UserError(f"cannot read {path} ({_first_line(error)}): give a whole file") from error
+        raise UserError(f"cannot read {path} ({fault(path, error)}): give a whole file") from error
 
 
 def _namespace_allowed() -> AbstractContextManager[object]:
@@ -217,6 +219,8 @@ def _parsed(text: str, kind: type) -> object:
         return text
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+def fault(path: Path, error: BaseException) -> str:
+    """Return why a file cannot be read: it is empty, or what the library says."""
+    if path.is_file() and path.stat().st_size == 0:
+        return "it is empty, zero bytes"
+    return first_line(error)

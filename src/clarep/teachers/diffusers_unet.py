@@ -20,6 +20,7 @@ from clarep.teachers.pipeline_folder import (
     EXTRA,
     load_part,
     load_schedule,
+    other_family,
     read_json,
     scheduler_config,
 )
@@ -28,7 +29,6 @@ from clarep.teachers.teacher import Teacher
 _TAKES = ("device", "bf16", "class_names", "attention")
 _NAMES_NAME = "class_names.json"
 _TAP = re.compile(r"(down_blocks\.\d+|mid_block|up_blocks\.\d+)(\.(resnets|attentions)\.\d+)?")
-_OTHER_FAMILIES = {"DiTPipeline": "dit", "StableDiffusionPipeline": "sd"}
 
 
 class DiffusersUNetTeacher(ForeignTeacher):
@@ -125,11 +125,10 @@ def _unet_folder(folder: Path) -> Path:
     ]
     if sorted(parts) != ["scheduler", "unet"]:
         kind = index.get("_class_name")
-        family = _OTHER_FAMILIES.get(str(kind))
         raise UserError(
             f"{folder} holds a {kind} of {', '.join(sorted(parts)) or 'no parts'}: diffusers: "
             "takes a pipeline of unet and scheduler, which works on pixels"
-            + (f"; give {family}:{folder} for this one" if family else "")
+            + other_family(kind, folder, own="diffusers")
         )
     inside = folder / "unet"
     return inside if inside.is_dir() else folder  # google's have all files in one folder

@@ -13,11 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clarep.errors import UserError
+from clarep.teachers.checkpoint_files import fault
 from clarep.teachers.class_choice import choose_classes, numbered
 from clarep.teachers.edm_keys import EDMSpec, build_network, read_metadata
 from clarep.teachers.edm_net import EDMUNet
 from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions, check_options
+from clarep.teachers.pipeline_folder import refuse_diffusers
 
 _PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt")
 
@@ -90,7 +92,8 @@ def load_edm(place: str, options: TeacherOptions) -> EDMTeacher:
             weights = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"cannot read an EDM network from {path} ({error}): give a whole .safetensors file"
+            f"cannot read an EDM network from {path} ({fault(path, error)}): "
+            "give a whole .safetensors file"
         ) from error
     spec = read_metadata(metadata, path)
     names, ids = _classes(options, spec.shape.label_dim)
@@ -99,6 +102,7 @@ def load_edm(place: str, options: TeacherOptions) -> EDMTeacher:
 
 def _check_file(path: Path) -> None:
     if path.is_dir():
+        refuse_diffusers(path, "EDM network")
         raise UserError(f"{path} is a folder: give the .safetensors file of an EDM network")
     if not path.is_file():
         raise UserError(f"there is no file {path}: give the .safetensors file of an EDM network")

@@ -53,7 +53,42 @@ _SPARE_SETTINGS = {
     "use_linear_projection": False,
 }
 """What a Transformer2DModel has beside a DiT's settings, as it is where it is one."""
+_FAMILIES = {
+    "DiTPipeline": "dit",
+    "StableDiffusionPipeline": "sd",
+    "DDPMPipeline": "diffusers",
+    "DDIMPipeline": "diffusers",
+    "UNet2DModel": "diffusers",
+    "ClarepPipeline": "diffusers",
+    "ClarepUNet": "diffusers",
+}
+"""Class of a pipeline or model -> family of teachers that takes its folder."""
 _BROKEN = (OSError, ImportError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError)
+
+
+def refuse_diffusers(folder: Path, wanted: str) -> None:
+    """Raise UserError if a folder where `wanted` was looked for is one of diffusers."""
+    for name in ("model_index.json", "config.json"):
+        try:
+            kind = _class_of(read_json(folder / name))
+        except UserError:  # missing or broken: the caller tells what it looked for
+            continue
+        if kind is not None:
+            hint = other_family(kind, folder) or ": give a pipeline or model of another class"
+            raise UserError(f"{folder} holds a {kind} of diffusers and no {wanted}{hint}")
+
+
+def other_family(kind: str | None, folder: Path, own: str = "") -> str:
+    """Return "; give FAMILY:FOLDER ..." if another family than `own` takes that class, else ""."""
+    family = _FAMILIES.get(str(kind), own)
+    return f"; give {family}:{folder} for this one" if family != own else ""
+
+
+def _class_of(config: Mapping[str, Any]) -> str | None:
+    """Return the class that a JSON of diffusers names; of a pipeline's own code [module, class]."""
+    found = config.get("_class_name")
+    kind = found[-1] if isinstance(found, list) and found else found
+    return kind if isinstance(kind, str) else None
 
 
 def read_index(folder: Path, pipeline: str, parts: Mapping[str, Collection[str]]) -> dict[str, Any]:
@@ -68,10 +103,11 @@ def read_index(folder: Path, pipeline: str, parts: Mapping[str, Collection[str]]
         UserError: if the file is missing or no JSON, or the pipeline or a part is another.
     """
     index = read_json(folder / "model_index.json")
-    found = index.get("_class_name")
+    found = _class_of(index)
     if found != pipeline:
         raise UserError(
             f"{folder} holds a pipeline of class {found}: this family of teachers takes {pipeline}"
+            + other_family(found, folder)
         )
     for part, kinds in parts.items():
         entry = index.get(part)

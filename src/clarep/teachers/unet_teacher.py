@@ -13,6 +13,7 @@ from torch.torch_version import TorchVersion
 from clarep.engine.artefacts import sha256_file
 from clarep.engine.tensors import save_tensors, sha256_state
 from clarep.errors import UserError
+from clarep.teachers.checkpoint_files import fault
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet import UNet, UNetConfig, sigma_from_t
 
@@ -104,7 +105,7 @@ def load_unet(path: Path) -> UNetTeacher:
             weights = {name: archive.get_tensor(name).float() for name in archive.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"cannot read a teacher from {path} ({error}): give a whole file"
+            f"cannot read a teacher from {path} ({fault(path, error)}): give a whole file"
         ) from error
     if "unet" not in metadata:
         raise UserError(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from clarep.errors import UserError, unknown_name
 from clarep.teachers.options import TeacherOptions, check_device, check_options
+from clarep.teachers.pipeline_folder import refuse_diffusers
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet_teacher import load_unet
 
@@ -27,6 +28,7 @@ FAMILIES = {
 """Family -> module of `clarep.teachers` and the function there that loads a place of it."""
 WEIGHTS_NAME = "teacher.safetensors"
 CARD_NAME = "card.json"
+_CHECKPOINT_NAME = "checkpoint.pt"
 
 
 def teacher_path(spec: str) -> Path:
@@ -45,12 +47,18 @@ def teacher_path(spec: str) -> Path:
     path = Path(spec)
     if path.is_dir():
         if not (path / WEIGHTS_NAME).exists():
+            refuse_diffusers(path, WEIGHTS_NAME)
             raise UserError(
                 f"{path} holds no {WEIGHTS_NAME}: "
                 "run clarep train-teacher there to its end, or name another folder"
             )
         return path / WEIGHTS_NAME
     if path.exists():
+        if path.name == _CHECKPOINT_NAME:
+            raise UserError(
+                f"{path} is a training's checkpoint, to go on from, and no teacher: "
+                f"give its folder {path.parent}, once the training is at its end"
+            )
         return path
     if path.suffix == ".safetensors" or len(path.parts) > 1:
         raise UserError(f"there is no teacher at {path}: give an existing file or folder")
