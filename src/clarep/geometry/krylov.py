@@ -125,7 +125,7 @@ class Krylov:
         image = check_finite(self._matmat(newest))
         complete = nothing_new & self._vanishes(image)
         left_new, onto, kept_left = self._extend(self.left, image)
-        grown = torch.nn.functional.pad(self.small, (0, 0, 0, left_new.shape[2]))
+        grown = torch.cat([self.small, _zero_rows(self.small, left_new.shape[2])], dim=1)
         self.small = torch.cat([grown, onto.double()], dim=2)
         self._left.append(left_new)
 
@@ -138,7 +138,7 @@ class Krylov:
         self._next, into, self._kept = self._extend(self.right, back, self._width)
         coupling = into[:, self.right.shape[2] :].mT.double()  # (B, new in left, r)
         above = self.left.shape[2] - coupling.shape[1]
-        coupling = torch.nn.functional.pad(coupling, (0, 0, above, 0))
+        coupling = torch.cat([_zero_rows(coupling, above), coupling], dim=1)
         self.ahead = torch.cat([self.small, coupling], dim=2)
         self._narrowed = self._narrowed or back.shape[2] > self._next.shape[2]
 
@@ -184,11 +184,16 @@ class Krylov:
         kept = (s > self._floor[:, None])[:, None, :wide]
         new = torch.zeros(batch, n, wide, dtype=block.dtype, device=block.device)
         count = min(wide, s.shape[1])
-        kept = torch.nn.functional.pad(kept, (0, wide - kept.shape[2]))
+        kept = torch.cat([kept, kept.new_zeros(batch, 1, wide - kept.shape[2])], dim=2)
         new[:, :, :count] = (q @ u)[:, :, :count]
         new = _orthonormal(torch.where(kept, new, 0), basis, kept, self._generator)
         # Exact by projection, whatever the second round did to the columns.
         return new, torch.cat([onto, new.mT @ rest], dim=1), kept.flatten(1)
+
+
+def _zero_rows(block: Tensor, count: int) -> Tensor:
+    """Return zeros (B, count, r) for a block (B, _, r); F.pad of torch 2.4 takes no empty one."""
+    return block.new_zeros(len(block), count, block.shape[2])
 
 
 def _onto(basis: Tensor, block: Tensor) -> Tensor:

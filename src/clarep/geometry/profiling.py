@@ -3,13 +3,14 @@
 import contextlib
 import ctypes
 import gc
+import inspect
 import os
 import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -38,7 +39,10 @@ def time_shares(work: Callable[[], object]) -> dict[Kind, float]:
     `other`: element-wise kernels, norms, copies, dispatch.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it takes a machine without GPU for an error
-    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
+    # Of torch 2.5: says that events are kept, without which there is a warning.
+    known = "acc_events" in inspect.signature(profile).parameters
+    keep: dict[str, Any] = {"acc_events": True} if known else {}
+    with profile(activities=[ProfilerActivity.CPU], **keep) as profiler:
         work()
     spent: dict[Kind, float] = {"arithmetic": 0.0, "factorisation": 0.0, "other": 0.0}
     for event in profiler.key_averages():
