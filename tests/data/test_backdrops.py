@@ -193,11 +193,18 @@ def test_wrong_arguments_are_the_users(arguments: dict, words: str):
         load_backdrops(**arguments)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"text"])
-def test_a_damaged_garments_archive_is_named(tmp_path: Path, content: bytes):
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", ": it is empty .zero bytes."),
+        (b"PK\x03\x04 cut", ": it is truncated or damaged"),
+        (b"text", r" as an \.npz without pickles"),
+    ],
+)
+def test_a_damaged_garments_archive_is_named(tmp_path: Path, content: bytes, found: str):
     path = tmp_path / "garments.npz"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot read .*garments\.npz"):
+    with pytest.raises(UserError, match=rf"cannot read .*garments\.npz{found}"):
         garment_arrays("test", str(path))
 
 
@@ -209,7 +216,7 @@ def test_a_corrupt_compressed_archive_is_named(tmp_path: Path, at: int):
     content = bytearray(path.read_bytes())
     content[at : at + 40] = b"\xff" * 40
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot read .*garments\.npz"):
+    with pytest.raises(UserError, match=r"cannot read .*garments\.npz: it is truncated or damaged"):
         garment_arrays("test", str(path))
 
 

@@ -1,7 +1,7 @@
 """`clarep identify`: from a labelled data set to canonical samples, measures and a picture."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -236,7 +236,7 @@ class Identify:
                 "decoded, the images do not come back, and what is found says little about them: "
                 f"--steps {self.clarid.steps} is too low, or the teacher does not know such "
                 "images; give more, or with --teacher one of such images, yours or that of clarep "
-                f"train-teacher{flags(self.data)}"
+                f"train-teacher{flags(replace(self.data, split='train'))}"
             )
 
     def _print(
