@@ -11,6 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from clarep.engine.limits import check_values
+
+_MOST_BYTES = 1 << 28  # of a JSON file: the largest that clarep writes names 50,000 images
+
 
 @dataclass(frozen=True)
 class Progressed:
@@ -58,9 +62,37 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically. Keys keep their order."""
+    """Write `value` as indented JSON, atomically. Keys keep their order.
+
+    Raises ValueError for NaN and infinity, which `read_json` refuses.
+    """
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
+        temporary.write_text(text)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises OSError where there is no such file, and ValueError, which says why, for whatever is no
+    JSON object of finite numbers (`check_values`).
+    """
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"it has over {_MOST_BYTES >> 20} MiB")
+    found = parse_json(path.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
+    return found
+
+
+def parse_json(text: str) -> Any:
+    """Return what a text of JSON holds. Raises ValueError as `read_json` does."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("its brackets are nested too deeply") from None
+    check_values(value)
+    return value
 
 
 def as_read(value: dict[str, Any]) -> dict[str, Any]:
