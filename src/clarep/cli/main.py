@@ -13,6 +13,8 @@ from typing import Annotated, Any, Protocol, Union, runtime_checkable
 
 import tyro
 
+import clarep
+from clarep.cli.declared import declared
 from clarep.cli.mistakes import check_arguments
 from clarep.errors import UserError
 
@@ -40,11 +42,11 @@ _RESUMABLE = ("demo", "train-teacher", "identify", "select", "distill", "evaluat
 
 
 class _Commands(Mapping[str, type]):
-    """The commands by name, each imported when it is asked for: no other one's time is spent."""
+    """What the commands declare, by name, each read when it is asked for."""
 
     def __getitem__(self, name: str) -> type:
         module, kind = _PLACES[name].split(".")
-        found: type = getattr(import_module(f"clarep.cli.{module}"), kind)
+        found: type = declared(f"clarep.cli.{module}", kind)
         return found
 
     def __iter__(self) -> Iterator[str]:
@@ -55,6 +57,13 @@ class _Commands(Mapping[str, type]):
 
 
 _COMMANDS = _Commands()
+
+
+def _imported(name: str) -> type:
+    module, kind = _PLACES[name].split(".")
+    found: type = getattr(import_module(f"clarep.cli.{module}"), kind)
+    return found
+
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CANNOT_WRITE = (
@@ -88,25 +97,36 @@ class _Mistaken:
 
 
 def _parse(arguments: Sequence[str]) -> Command:
+    """Return the command; raises SystemExit after help and where the parser sees a mistake."""
+    if arguments == ["--version"]:
+        print(f"clarep {clarep.__version__}")
+        raise SystemExit
     try:
         check_arguments(arguments, _COMMANDS)
     except UserError as mistake:
         return _Mistaken(mistake)
-    asked_for = [name for name in arguments[:1] if name in _PLACES] or list(_PLACES)
+    name = arguments[0]
+    # What a command runs on takes seconds to import: not before all is right.
+    _build(arguments, {name: _COMMANDS[name]} if name in _PLACES else _COMMANDS)
+    command: Command = _build(arguments, {name: _imported(name)})
+    return command
+
+
+def _build(arguments: Sequence[str], kinds: Mapping[str, type]) -> Any:
     # The suppressed None makes a table of one command a union too.
     members = (
-        *(Annotated[_COMMANDS[name], tyro.conf.subcommand(name)] for name in asked_for),
+        *(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in kinds.items()),
         Annotated[None, tyro.conf.Suppress],
     )
-    kinds: Any = Union[members]  # noqa: UP007 - X | Y cannot take members known at run time
-    command: Command = tyro.cli(
-        kinds,
+    union: Any = Union[members]  # noqa: UP007 - X | Y cannot take members known at run time
+    return tyro.cli(
+        union,
         prog="clarep",
-        description="Canonical latent representations of class-conditional diffusion models.",
+        description="Canonical latent representations of class-conditional diffusion models. "
+        "clarep --version tells which clarep this is.",
         args=arguments,
         config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
     )
-    return command
 
 
 def _one_sentence(boxed: str) -> str:

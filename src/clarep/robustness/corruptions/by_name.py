@@ -18,31 +18,23 @@ SEVERITIES = (1, 2, 3, 4, 5)
 MIN_SIDE = 16
 _PIXELS_AT_ONCE = 2**20  # keeps the float copies of large images small
 
-CORRUPTIONS: dict[str, Callable[[Images, Setting, Rngs], Images]] = {
-    "gaussian_noise": noise.gaussian_noise,
-    "shot_noise": noise.shot_noise,
-    "impulse_noise": noise.impulse_noise,
-    "defocus_blur": blur.defocus_blur,
-    "glass_blur": blur.glass_blur,
-    "motion_blur": blur.motion_blur,
-    "zoom_blur": blur.zoom_blur,
-    "snow": weather.snow,
-    "frost": weather.frost,
-    "fog": weather.fog,
-    "brightness": digital.brightness,
-    "contrast": digital.contrast,
-    "elastic_transform": digital.elastic_transform,
-    "pixelate": digital.pixelate,
-    "jpeg_compression": digital.jpeg_compression,
-    "speckle_noise": noise.speckle_noise,
-    "gaussian_blur": blur.gaussian_blur,
-    "spatter": weather.spatter,
-    "saturate": digital.saturate,
-}
-COMMON = tuple(CORRUPTIONS)[:15]
+COMMON = (
+    *("gaussian_noise", "shot_noise", "impulse_noise"),
+    *("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    *("snow", "frost", "fog", "brightness"),
+    *("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+)
 """The 15 that mean accuracy and mCE are made of."""
-EXTRA = tuple(CORRUPTIONS)[15:]
+EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 """The four that Hendrycks & Dietterich keep for validation."""
+_FUNCTIONS: tuple[Callable[[Images, Setting, Rngs], Images], ...] = (
+    *(noise.gaussian_noise, noise.shot_noise, noise.impulse_noise),
+    *(blur.defocus_blur, blur.glass_blur, blur.motion_blur, blur.zoom_blur),
+    *(weather.snow, weather.frost, weather.fog, digital.brightness),
+    *(digital.contrast, digital.elastic_transform, digital.pixelate, digital.jpeg_compression),
+    *(noise.speckle_noise, blur.gaussian_blur, weather.spatter, digital.saturate),
+)
+CORRUPTIONS = dict(zip((*COMMON, *EXTRA), _FUNCTIONS, strict=True))
 
 
 def corrupt(
