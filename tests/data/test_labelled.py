@@ -154,3 +154,42 @@ def test_a_set_too_large_for_memory_is_read_again(monkeypatch):
     assert in_memory(data, skip_bad=False) == (data, []) and reads == [0, 1, 2, 3, 4, 5]
     kept, _ = in_memory(labelled(bad=(0,)), skip_bad=True)
     assert torch.equal(kept.images(range(5)), labelled().images([1, 2, 3, 4, 5]))
+
+
+FOUR = PIXELS[:4]
+
+
+def set_of(pixels, labels=(0, 1, 0, 1), names=("a", "b"), path="x"):
+    return LabelledImages(
+        name=path,
+        labels=np.array(labels, np.int64),
+        class_names=names,
+        sources=[f"{path}/{i}" for i in range(len(pixels))],
+        read=lambda i: pixels[i],
+    )
+
+
+def test_a_set_is_told_by_its_content_alone():
+    whole = set_of(FOUR).sha256()
+    assert set_of(FOUR.copy(), path="elsewhere").sha256() == whole
+    assert set_of(FOUR, labels=(0, 1, 0, 0)).sha256() != whole
+    assert set_of(FOUR, names=("b", "a")).sha256() != whole
+    assert set_of(FOUR.reshape(4, 5, 4, 3)).sha256() != whole
+    for i in range(4):  # the last image counts as much as the first
+        changed = FOUR.copy()
+        changed[i, -1, -1, -1] ^= 1
+        other = set_of(changed)
+        assert other.sha256() != whole
+        rest = [j for j in range(4) if j != i]
+        assert other.sha256(rest) == set_of(FOUR).sha256(rest)
+    assert len({set_of(FOUR).sha256(at) for at in ([0, 1], [1, 0], [0], [2])}) == 4
+
+
+def test_an_image_is_read_once_for_all_hashes():
+    read = []
+    data = replace(set_of(FOUR), read=lambda i: read.append(i) or FOUR[i])
+    for indices in ([0, 2], [2, 3], None, None):
+        data.sha256(indices)
+    assert sorted(read) == [0, 1, 2, 3]
+    flipped = replace(data, read=lambda i: 255 - FOUR[i])  # no hash outlives its reader
+    assert flipped.sha256() == set_of(255 - FOUR).sha256() != data.sha256()

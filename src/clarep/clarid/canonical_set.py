@@ -20,7 +20,7 @@ from clarep.clarid.clarid import CLARep
 from clarep.engine.artefacts import (
     as_read,
     atomic_path,
-    first_difference,
+    differences,
     remove_left_temporaries,
     sha256_file,
     versions,
@@ -115,7 +115,7 @@ class CanonicalSetWriter:
         if not stored["shards"]:  # nothing worth keeping, whatever its configuration
             self._write_manifest()
             return
-        difference = first_difference(stored["config"], self._manifest["config"])
+        difference = differences(stored["config"], self._manifest["config"])
         if difference:
             raise UserError(
                 f"{self.folder} holds a canonical set of another configuration ({difference}): "

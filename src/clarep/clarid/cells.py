@@ -21,7 +21,7 @@ from clarep.clarid.measures import Scene, Scorer, judge_knows, measure, scene_of
 from clarep.data.labelled import to_unit_range
 from clarep.engine.artefacts import (
     Progressed,
-    first_difference,
+    differences,
     remove_left_temporaries,
     versions,
     write_json,
@@ -172,7 +172,7 @@ def _read_cell(path: Path) -> dict[str, Any]:
 
 
 def _check_same(path: Path, stored: dict[str, Any], given: dict[str, Any]) -> None:
-    difference = first_difference(stored, given)
+    difference = differences(stored, given)
     if difference:
         raise UserError(
             f"{path.parent.parent} holds cells of another configuration ({difference}): "

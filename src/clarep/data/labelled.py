@@ -1,7 +1,10 @@
 """`LabelledImages`: what every data set is to the rest of clarep."""
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -50,6 +53,31 @@ class LabelledImages:
             raise UserError(f"no images were asked of {self.name}: give at least one index")
         stack = np.stack([self.read(int(i)) for i in indices])
         return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
+
+    @cached_property
+    def _digests(self) -> dict[int, bytes]:
+        """Digest of each image that was hashed so far: every part of a run asks for some."""
+        return {}
+
+    def sha256(self, indices: Sequence[int] | NDArray[np.int64] | None = None) -> str:
+        """Return what the images at `indices` (all without any) are told from others by.
+
+        That is the SHA-256 of their decoded pixels, labels, indices and class names, wherever
+        they were read from: whatever is stored of them is gone on with only where it agrees.
+        Each image is read once in the life of this object.
+
+        Raises UnreadableImage as `read` does.
+        """
+        chosen = np.arange(len(self)) if indices is None else np.asarray(indices, np.int64)
+        digest = hashlib.sha256(json.dumps(self.class_names).encode())
+        digest.update(chosen.tobytes() + self.labels[chosen].astype(np.int64).tobytes())
+        for i in map(int, chosen):
+            if i not in self._digests:
+                pixels = self.read(i)
+                said = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes())
+                self._digests[i] = said.digest()
+            digest.update(self._digests[i])
+        return digest.hexdigest()
 
     def draw(self, indices: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
         """Return a training view of the images at `indices`, uint8 (B, 3, H, W).

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clarep.engine.artefacts import (
-    first_difference,
+    differences,
     remove_left_temporaries,
     versions,
     write_json,
@@ -30,7 +30,7 @@ def refuse_foreign(out: Path, described: dict[str, Any]) -> None:
         return
     try:
         found = json.loads((out / CONFIG_NAME).read_text())
-        difference = first_difference({key: found[key] for key in described}, described)
+        difference = differences({key: found[key] for key in described}, described)
     except (FileNotFoundError, ValueError, LookupError, TypeError):
         difference = f"{taken[0]} of something else"
     if difference:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from clarep.distill.methods.base import Method
 from clarep.distill.student import Student
 from clarep.distill.train_config import DistillConfig
-from clarep.engine.artefacts import as_read, atomic_path, first_difference
+from clarep.engine.artefacts import as_read, atomic_path, differences
 from clarep.errors import UserError
 
 # What torch and json raise for a checkpoint that is cut short or of other contents.
@@ -133,7 +133,7 @@ def check_checkpoint(path: Path, described: dict[str, Any]) -> int:
     Raises UserError if it cannot be read, or is of another configuration.
     """
     saved = _read(path)
-    difference = first_difference(json.loads(saved["config"]), as_read(described))
+    difference = differences(json.loads(saved["config"]), as_read(described))
     if difference:
         raise UserError(
             f"{path.parent} holds a student of another configuration ({difference}): "

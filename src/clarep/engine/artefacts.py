@@ -126,22 +126,39 @@ def _is_running(pid: int) -> bool:
     return True
 
 
-def first_difference(
+_DECIDES = {
+    "data": "data_sha256",
+    "data_options": "data_sha256",
+    "skipped": "data_sha256",
+    "teacher": "teacher_sha256",
+    "teacher_options": "teacher_sha256",
+}
+"""What says where a content was found -> its hash: where that agrees, so does the content."""
+_WORDS = {"data_sha256": "data_sha256 (the images or labels themselves)"}
+
+
+def differences(
     stored: dict[str, Any], given: dict[str, Any], places: tuple[str, str] = ("there", "now")
 ) -> str:
-    """Name the first option that differs, as "option: stored there, given now"; empty if none.
+    """Name all options that differ, as "option: stored there, given now; ..."; empty if none.
+
+    Where images or a teacher were found, such as the spelling of a path, is no difference where
+    both have the same hash of their content.
 
     places: the words behind the two values, such as "in x" and "in y" of two runs.
     """
-    for key in [*given, *stored]:
+    found: list[str] = []
+    for key in dict.fromkeys([*given, *stored]):
         before, now = stored.get(key), given.get(key)
+        decides = _DECIDES.get(key)
+        if before == now or (decides in given and stored.get(decides) == given[decides]):
+            continue
         if isinstance(before, dict) and isinstance(now, dict):
-            inner = first_difference(before, now, places)
-            if inner:
-                return inner
-        elif before != now:
-            return f"{key}: {_short(before)} {places[0]}, {_short(now)} {places[1]}"
-    return ""
+            found += filter(None, [differences(before, now, places)])
+        else:
+            name = _WORDS.get(key, key)
+            found.append(f"{name}: {_short(before)} {places[0]}, {_short(now)} {places[1]}")
+    return "; ".join(found)
 
 
 def _short(value: object) -> str:

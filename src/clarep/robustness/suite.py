@@ -11,7 +11,7 @@ from clarep.distill.student import Student
 from clarep.engine.artefacts import (
     Progressed,
     as_read,
-    first_difference,
+    differences,
     remove_left_temporaries,
     versions,
 )
@@ -169,7 +169,7 @@ class SuiteRun:
         except UserError:
             return None
         kept = {key: value for key, value in found.config.items() if key != "cost"}
-        return found if not first_difference(kept, self._config_of(part)) else None
+        return found if not differences(kept, self._config_of(part)) else None
 
     def _measure(self, part: Part) -> int:
         """Measure and store a part; return the passes that it took, in the unit of `steps`."""
@@ -193,7 +193,7 @@ class SuiteRun:
     def replaced(self) -> str:
         """Name the first setting in which a finished evaluation in the folder differs.
 
-        As `first_difference` words it; empty if there is none, or none differs.
+        As `differences` words it; empty if there is none, or none differs.
         """
         if self.folder is None:
             return ""
@@ -204,7 +204,7 @@ class SuiteRun:
         # Keys that another version did not write are no settings, nor is a run's own name.
         both = {key: now for key, now in self._settings().items() if key in stored}
         both.pop("run", None)
-        return first_difference({key: stored[key] for key in both}, both)
+        return differences({key: stored[key] for key in both}, both)
 
     def _settings(self) -> dict[str, Any]:
         """Return what the evaluation's figures follow from, as JSON values."""

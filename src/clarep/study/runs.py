@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from clarep.engine.artefacts import first_difference
+from clarep.engine.artefacts import differences
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
 
@@ -86,7 +86,7 @@ def _check_comparable(first: StudiedRun, run: StudiedRun) -> None:
     """Raise UserError unless both learned from the same data and met the same test."""
     places = (f"in {first.folder}", f"in {run.folder}")
     data = [{key: r.config.get(key) for key in ("data", "data_options")} for r in (first, run)]
-    if difference := first_difference(data[0], data[1], places):
+    if difference := differences(data[0], data[1], places):
         raise UserError(
             f"{first.folder} and {run.folder} were trained on other data ({difference}): "
             "compare runs of the same training data"
@@ -98,7 +98,7 @@ def _check_comparable(first: StudiedRun, run: StudiedRun) -> None:
         | {"official corruption files": config.get("official_corruptions") is not None}
         for config in configs
     ]
-    if difference := first_difference(tests[0], tests[1], places):
+    if difference := differences(tests[0], tests[1], places):
         raise UserError(
             f"{first.folder} and {run.folder} were not measured alike ({difference}): "
             "evaluate both with the same test data and settings"
@@ -114,7 +114,7 @@ def _check_comparable(first: StudiedRun, run: StudiedRun) -> None:
 def _check_same_method(other: StudiedRun, run: StudiedRun) -> None:
     """Raise UserError unless the runs, of one name, differ in their seed and in nothing else."""
     places = (f"in {other.folder}", f"in {run.folder}")
-    if difference := first_difference(_settings(other), _settings(run), places):
+    if difference := differences(_settings(other), _settings(run), places):
         raise UserError(
             f"{other.folder} and {run.folder} are both {run.name} but differ ({difference}): "
             "seeds of one setting are averaged, so compare one setting of it, or give each a "

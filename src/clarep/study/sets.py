@@ -14,7 +14,7 @@ from clarep.clarid.directions import Kind
 from clarep.clarid.identify import SHARD_SIZE, identify
 from clarep.data.labelled import LabelledImages, class_balanced_choice
 from clarep.data.load import DataConfig
-from clarep.engine.artefacts import Progressed, first_difference
+from clarep.engine.artefacts import Progressed, differences
 from clarep.errors import UserError
 from clarep.study.store import address, plain
 from clarep.teachers.teacher import Teacher
@@ -137,7 +137,7 @@ def settings_of(folder: Path, spec: str, teacher: Teacher, config: DataConfig) -
             f"{folder} was made with the teacher '{stored.get('teacher')}' and the recipe's "
             f"teacher is '{spec}': give the same teacher, or another set"
         )
-    if difference := first_difference(stored["data_options"], plain(config)):
+    if difference := differences(stored["data_options"], plain(config)):
         raise UserError(
             f"{folder} was made of other images than the recipe's [data] ({difference}): "
             "give the same data, or another set"

@@ -17,7 +17,7 @@ from clarep.data.labelled import LabelledImages
 from clarep.engine.artefacts import (
     as_read,
     atomic_path,
-    first_difference,
+    differences,
     remove_left_temporaries,
     write_json,
 )
@@ -83,7 +83,7 @@ class _State:
         if started_with != as_read(config):
             raise UserError(
                 f"{path.parent} holds a teacher of another configuration "
-                f"({first_difference(started_with, as_read(config))}): "
+                f"({differences(started_with, as_read(config))}): "
                 "give another --out, or the options it was started with"
             )
         self.net.load_state_dict(saved["net"])
