@@ -21,11 +21,13 @@ bench: .venv/ready
 	$(BIN)/clarep bench subspace --out runs/bench
 	$(BIN)/clarep bench distill --out runs/bench
 
-# The stamp is written last: an installation that was cut off starts again.
+# The stamp is written last and taken away first: an installation that was cut off, at whatever point,
+# starts from nothing. A half-made .venv/bin/python may be the system's, where pip must not install.
 .venv/ready: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	touch .venv/ready
+	test -e $@ || { rm -rf .venv && $(PYTHON) -m venv .venv; }
+	rm -f $@
+	$(BIN)/python -m pip --require-virtualenv install --quiet --editable '.[dev]'
+	touch $@
 
 clean:
 	rm -rf .venv runs
