@@ -17,7 +17,7 @@ from clarep.data import (
     to_uint8,
     to_unit_range,
 )
-from clarep.data.labelled import in_memory
+from clarep.data.labelled import in_memory, subset
 from clarep.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
@@ -128,22 +128,24 @@ def counted(data: LabelledImages) -> tuple[LabelledImages, list[int]]:
 
 def test_a_set_in_memory_is_read_once_and_stays_the_same():
     data, reads = counted(labelled())
-    kept, bad = in_memory(data, skip_bad=False)
-    images = kept.images([2, 0])
-    assert reads == [0, 1, 2, 3, 4, 5] and bad == []
+    whole, kept, bad = in_memory(data, skip_bad=False)
+    images = whole.images([2, 0])
+    assert reads == kept.tolist() == [0, 1, 2, 3, 4, 5] and bad == []
     assert torch.equal(images, labelled().images([2, 0]))
-    assert kept.name == data.name and kept.labels is data.labels
+    assert whole.name == data.name and whole.labels is data.labels
 
 
 def test_a_set_in_memory_is_what_can_be_read_of_it():
     data, reads = counted(labelled(bad=(0, 4)))
-    kept, bad = in_memory(data, skip_bad=True)
-    images = kept.images(range(4))
-    assert reads == [0, 1, 2, 3, 4, 5]
+    whole, kept, bad = in_memory(data, skip_bad=True)
+    images = whole.images(kept)
+    assert reads == [0, 1, 2, 3, 4, 5] and kept.tolist() == [1, 2, 3, 5]
     assert bad == ["image 0: it is empty", "image 4: it is empty"]
-    assert kept.name == "toy without 2 unreadable" and kept.labels.tolist() == [0, 0, 1, 1]
-    assert list(kept.sources) == ["image 1", "image 2", "image 3", "image 5"]
     assert torch.equal(images, labelled().images([1, 2, 3, 5]))
+    some = subset(whole, kept, "without two")
+    assert some.name == "toy without two" and some.labels.tolist() == [0, 0, 1, 1]
+    assert list(some.sources) == ["image 1", "image 2", "image 3", "image 5"]
+    assert torch.equal(some.images(range(4)), images)
     with pytest.raises(UserError, match="image 0: it is empty; --skip-bad goes on without it"):
         in_memory(data, skip_bad=False)
 
@@ -151,9 +153,9 @@ def test_a_set_in_memory_is_what_can_be_read_of_it():
 def test_a_set_too_large_for_memory_is_read_again(monkeypatch):
     monkeypatch.setattr("clarep.data.labelled._MEMORY", 6 * PIXELS[0].nbytes - 1)
     data, reads = counted(labelled())
-    assert in_memory(data, skip_bad=False) == (data, []) and reads == [0, 1, 2, 3, 4, 5]
-    kept, _ = in_memory(labelled(bad=(0,)), skip_bad=True)
-    assert torch.equal(kept.images(range(5)), labelled().images([1, 2, 3, 4, 5]))
+    assert in_memory(data, skip_bad=False)[0] == data and reads == [0, 1, 2, 3, 4, 5]
+    whole, kept, _ = in_memory(labelled(bad=(0,)), skip_bad=True)
+    assert torch.equal(whole.images(kept), labelled().images([1, 2, 3, 4, 5]))
 
 
 FOUR = PIXELS[:4]

@@ -144,9 +144,9 @@ def test_what_a_method_does_not_use_is_not_looked_at(data, out, canonical_of, te
     assert run.described["canon"] is None and run.described["teacher_sha256"] is None
 
 
-def test_a_validation_share_too_small(data, out):
-    config = DistillConfig(validation_share=0.01)
-    refused(data, out, "of the 40 images of class '.*' leaves one side", config=config)
+def test_a_validation_share_too_large(data, out):
+    config = DistillConfig(validation_share=0.99)
+    refused(data, out, "has 40 of the images .* leaves none to train on", config=config)
 
 
 def test_images_too_small_for_the_crop(data, out):

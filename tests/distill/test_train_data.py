@@ -6,35 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from clarep.data.labelled import class_balanced_choice
 from clarep.distill.canonical_batches import CanonicalImages
-from clarep.distill.train_data import TrainImages, epoch_batches, seed_of, split_off
+from clarep.distill.train_data import TrainImages, epoch_batches, seed_of
 from clarep.errors import UserError
-
-
-def test_the_share_apart_is_balanced_and_disjoint(data):
-    kept, apart = split_off(data, 0.1, 0)
-    assert np.bincount(data.labels[apart]).tolist() == [4, 4, 4]
-    assert sorted([*kept, *apart]) == list(range(120))
-    assert split_off(data, 0.1, 0)[1].tolist() == apart.tolist()
-    assert split_off(data, 0.1, 1)[1].tolist() != apart.tolist()
-
-
-def test_the_share_apart_is_not_what_identify_chooses(data):
-    _, apart = split_off(data, 0.1, 0)
-    chosen = class_balanced_choice(data.labels, 0.1, 0)
-    assert len(np.intersect1d(apart, chosen)) < len(apart)
-
-
-def test_no_share(data):
-    kept, apart = split_off(data, 0.0, 0)
-    assert len(kept) == 120 and len(apart) == 0
-
-
-@pytest.mark.parametrize("share", [0.01, 0.99])
-def test_a_share_too_small_for_a_class(data, share):
-    with pytest.raises(UserError, match=r"of the 40 images of class '.*' leaves one side without"):
-        split_off(data, share, 0)
 
 
 @pytest.mark.parametrize(("images", "size", "steps"), [(100, 32, 3), (108, 16, 7), (5, 128, 1)])

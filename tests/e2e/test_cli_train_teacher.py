@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from clarep.cli.main import main
-from clarep.data import decode_image
+from clarep.data import DataConfig, decode_image, load_data
+from clarep.data.held_out import load_held_out
 from clarep.teachers import load_teacher
 
 TINY = "--train.steps 3 --train.batch-size 4 --train.unet.widths 8 16 --train.unet.embed-dim 16"
@@ -145,27 +146,25 @@ def test_data_without_a_test_split(tmp_path, capsys):
     assert "6 of its 60 images, a tenth of every class, are held out" in capsys.readouterr().err
     card = json.loads((tmp_path / "run" / "card.json").read_text())
     assert card["recipe"]["data"] == f"{path}/train without a tenth"
+    data = load_data(DataConfig(data=str(path)))
+    trained, held_out = load_held_out(tmp_path / "run", data)
+    assert np.bincount(held_out.labels).tolist() == [2, 2, 2]
+    assert sorted([*trained.sources, *held_out.sources]) == sorted(data.sources)
+
+
+def test_the_loss_is_measured_on_val_where_there_is_no_test(pets, tmp_path):
+    (pets / "test").rename(pets / "val")
+    assert train(pets, tmp_path / "run") == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["data"] == str(pets / "train")
 
 
 def test_a_class_of_one_image_without_a_test_split(tmp_path, capsys):
     path = tmp_path / "undivided.npz"
     np.savez(path, x=np.zeros((5, 16, 16, 3), np.uint8), y=np.array([0, 0, 1, 1, 2]))
     assert train(path, tmp_path / "run") == 2
-    assert "class '2' has one image" in capsys.readouterr().err
+    assert "class '2' has 1 of the images" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-
-
-def test_held_out_images_are_not_trained_on():
-    from clarep.cli.train_teacher import _hold_out
-    from clarep.data import load_data
-    from clarep.data.load import DataConfig
-
-    data = load_data(DataConfig("train", data="garments"))
-    rest, held = _hold_out(data)
-    assert len(held) == 500 and sorted([*rest.sources, *held.sources]) == sorted(data.sources)
-    assert np.bincount(held.labels).tolist() == [50] * 10
-    i = int(np.flatnonzero([source == held.sources[7] for source in data.sources])[0])
-    assert np.array_equal(held.read(7), data.read(i)) and held.labels[7] == data.labels[i]
 
 
 def test_a_device_that_is_not_there(tmp_path, capsys):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from clarep.clarid.canonical_set import CanonicalSet
-from clarep.cli.shared import describe
+from clarep.cli.shared import describe, note
 from clarep.data.load import DataConfig, load_data
 from clarep.distill.run_checks import method_named
 from clarep.distill.students import load_student
@@ -53,6 +53,8 @@ class Distill:
     """How the teacher is loaded and run; nothing here is of the student."""
     classifier: Path | None = None
     """Folder or file of a stronger student, for kd and rkd."""
+    skip_bad: bool = False
+    """Go on without unreadable images, and list them."""
     out: Path = Path("runs/distill")
     """Folder of the run: student/ holds student.safetensors, config.json, history.jsonl,
     checkpoint.pt and tensorboard/."""
@@ -77,7 +79,11 @@ class Distill:
             teacher=self._teacher(),
             classifier=None if self.classifier is None else load_student(self.classifier),
             data_options=describe("", data)["data_options"],
+            skip_bad=self.skip_bad,
         )
+        if run.is_main:
+            for reason in run.skipped:
+                note(f"skipped {reason}")
         walk(run)
         done = run.finish()
         if run.is_main:
@@ -101,7 +107,7 @@ class Distill:
 
     def _print(self, done: dict[str, Any]) -> None:
         path = self.out / "student" / STUDENT_FILE
-        keys = ("method", "picked_epoch", "validation_accuracy", "seconds")
+        keys = ("method", "picked_epoch", "validation_accuracy", "seconds", "skipped")
         if self.json:
             print(json.dumps({key: done[key] for key in keys} | {"student": str(path)}))
             return

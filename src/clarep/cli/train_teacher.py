@@ -1,7 +1,9 @@
 """`clarep train-teacher`: train our U-Net on a labelled data set."""
 
 import json
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,15 +13,10 @@ import tyro
 from PIL import Image
 
 from clarep.cli.shared import describe, note
-from clarep.data.files import UndividedError
-from clarep.data.labelled import (
-    LabelledImages,
-    class_balanced_choice,
-    in_memory,
-    subset,
-    to_uint8,
-)
-from clarep.data.load import DataConfig, load_data
+from clarep.data.files import NoSplitError
+from clarep.data.held_out import HELD_OUT, SHARE, Indices, save_held_out, split_off
+from clarep.data.labelled import LabelledImages, in_memory, subset, to_uint8
+from clarep.data.load import DataConfig, load_data, load_test
 from clarep.engine.artefacts import (
     atomic_path,
     remove_left_temporaries,
@@ -37,7 +34,6 @@ from clarep.teachers.unet_teacher import UNetTeacher, save_unet
 from clarep.teachers.zoo import CARD_NAME, WEIGHTS_NAME
 
 _COMPOSED = ("garments", "backdrops", "noise-backdrops")
-_HELD_OUT = 0.1  # of an undivided set
 _GRID_COLUMNS = 8
 _GRID_ROWS = 20  # of more classes, the first
 _GRID_GUIDANCE = 2.0
@@ -73,8 +69,7 @@ class TrainTeacher:
             raise UserError(f"--sample-every {self.sample_every} is below 1: give a step count")
         check_train(self.train)
         check_device(self.device)
-        data, held_out, bad = self._splits()
-        record = self._train(data, held_out) | {"skipped": bad}
+        record = self._train(self._splits())
         if self.json:
             print(json.dumps(record))
             return
@@ -84,28 +79,35 @@ class TrainTeacher:
         print(f"card in {record['card']}")
         print(f"samples in {record['samples']}")
 
-    def _splits(self) -> tuple[LabelledImages, LabelledImages, list[str]]:
-        """Return what is trained on, what is held out, and what could not be read."""
-        data, bad = self._readable(load_data(self.data))
+    def _splits(self) -> "_Splits":
+        data, kept, bad = self._readable(load_data(self.data))
         try:
-            test = load_data(replace(self.data, split="test"))
-        except UndividedError:
-            return *_hold_out(data), bad
-        except UserError as error:
-            raise UserError(f"the held-out loss needs a test split, but {error}") from error
-        held_out, bad_held_out = self._readable(test)
-        return data, held_out, bad + bad_held_out
+            _, test = load_test(self.data)
+        except NoSplitError:
+            rest, apart = split_off(data, SHARE, kept)
+            note(
+                f"{data.name} has no test split: {len(apart)} of its {len(data)} images, a tenth "
+                "of every class, are held out for the loss and not trained on"
+            )
+            trained, held_out = subset(data, rest, "without a tenth"), subset(data, apart, HELD_OUT)
+            save = partial(save_held_out, data=data, kept=rest, apart=apart)
+            return _Splits(trained, held_out, bad, save)
+        test, test_kept, test_bad = self._readable(test)
+        trained, held_out = _all_but(data, kept, bad), _all_but(test, test_kept, test_bad)
+        return _Splits(trained, held_out, bad + test_bad)
 
-    def _readable(self, data: LabelledImages) -> tuple[LabelledImages, list[str]]:
-        """Return what can be read of a set, and what cannot; images that are composed all can."""
+    def _readable(self, data: LabelledImages) -> tuple[LabelledImages, Indices, list[str]]:
+        """Return a set, what can be read of it, and what cannot; what is composed all can."""
         if self.data.data in _COMPOSED:
-            return data, []
+            return data, np.arange(len(data)), []
         announce(f"reading the {len(data)} images of {data.name} once")
         return in_memory(data, self.skip_bad)
 
-    def _train(self, data: LabelledImages, held_out: LabelledImages) -> dict[str, Any]:
+    def _train(self, splits: "_Splits") -> dict[str, Any]:
         options = _data_options(self.data)
+        data, held_out = splits.trained, splits.held_out
         run = TeacherRun(data, held_out, self.train, self.out, self.device, data_options=options)
+        splits.save(self.out)
         remove_left_temporaries(self.out / "samples")
         sigma_range = (self.train.sigma_min, self.train.sigma_max)
         teacher = UNetTeacher(run.ema, data.class_names, *sigma_range)
@@ -129,23 +131,23 @@ class TrainTeacher:
             "teacher": str(weights),
             "card": str(card),
             "samples": str(grid),
+            "skipped": splits.bad,
         }
 
 
-def _hold_out(data: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
-    """Return an undivided set without a tenth of every class, and that tenth."""
-    held = class_balanced_choice(data.labels, _HELD_OUT, seed=0)
-    rest = np.setdiff1d(np.arange(len(data)), held)
-    for label in np.setdiff1d(data.labels, data.labels[rest]):
-        raise UserError(
-            f"class '{data.class_names[label]}' has one image, and of a set without a test split "
-            "a tenth of every class, at least one image, is held out: give it another"
-        )
-    note(
-        f"{data.name} has no test split: {len(held)} of its {len(data)} images, a tenth of every "
-        "class, are held out for the loss and not trained on"
-    )
-    return subset(data, rest, "without a tenth"), subset(data, held, "a tenth")
+@dataclass(frozen=True)
+class _Splits:
+    """What is trained on, what the loss is measured on, and what could not be read."""
+
+    trained: LabelledImages
+    held_out: LabelledImages
+    bad: list[str]
+    save: Callable[[Path], None] = lambda out: None
+    """Store in the run which images are held out, where no test split says it."""
+
+
+def _all_but(data: LabelledImages, kept: Indices, bad: list[str]) -> LabelledImages:
+    return subset(data, kept, f"without {len(bad)} unreadable") if bad else data
 
 
 def _data_options(config: DataConfig) -> dict[str, Any]:

@@ -81,19 +81,19 @@ def read_classes_file(path: Path) -> dict[str, str]:
     return classes
 
 
-class UndividedError(UserError):
-    """A split was asked of a set that has none."""
+class NoSplitError(UserError):
+    """A split was asked of a set that has none of that name."""
 
 
 def require_undivided(name: str, split: str) -> None:
-    """Raise UndividedError unless `split` is train, what a set without splits counts as."""
+    """Raise NoSplitError unless `split` is train, what a set without splits counts as."""
     if split != "train":
         layout = (
             f"arrays x_{split} and y_{split} inside, or NAME_{split}.npz beside NAME_train.npz"
             if name.endswith(".npz")
             else f"folders train/ and {split}/ in it, which hold the class folders"
         )
-        raise UndividedError(
+        raise NoSplitError(
             f"{name} is not divided into splits and counts as 'train', so there is no split "
             f"'{split}': give --split train, or a divided set ({layout})"
         )
@@ -112,7 +112,7 @@ def _split_folder(root: Path, split: str) -> Path:
         require_undivided(str(root), split)
         return root
     if split not in splits:
-        raise unknown_name(f"split of {root}", split, splits)
+        raise NoSplitError(str(unknown_name(f"split of {root}", split, splits)))
     return root / split
 
 

@@ -155,15 +155,17 @@ def readable_indices(
     return np.array(readable, np.int64), bad
 
 
-def in_memory(data: LabelledImages, skip_bad: bool) -> tuple[LabelledImages, list[str]]:
+def in_memory(
+    data: LabelledImages, skip_bad: bool
+) -> tuple[LabelledImages, NDArray[np.int64], list[str]]:
     """Decode every image once, for training, and keep them unless all need over 1 GB.
 
     Args:
         data: the set that is read.
-        skip_bad: go on without unreadable images, which the set's name counts.
+        skip_bad: go on without unreadable images.
 
     Returns:
-        The set of what can be read, and for each other image "source: reason".
+        The set, the indices that can be read, and for each other image "source: reason".
 
     Raises:
         UserError: for an unreadable image unless `skip_bad`, or if no image is left.
@@ -177,16 +179,15 @@ def in_memory(data: LabelledImages, skip_bad: bool) -> tuple[LabelledImages, lis
         return image
 
     kept, bad = readable_indices(replace(data, read=read), np.arange(len(data)), skip_bad)
-    decoded = replace(data, read=pixels.__getitem__) if pixels else data
-    return (subset(decoded, kept, f"without {len(bad)} unreadable") if bad else decoded), bad
+    return replace(data, read=pixels.__getitem__) if pixels else data, kept, bad
 
 
 def subset(data: LabelledImages, kept: NDArray[np.int64], which: str) -> LabelledImages:
     """Return the images at indices `kept` alone; `which` says which they are, in the name."""
-    return replace(
-        data,
+    return LabelledImages(  # and nothing of a set that knows more of its images
         name=f"{data.name} {which}",
         labels=data.labels[kept],
+        class_names=data.class_names,
         sources=[data.sources[i] for i in kept],
         read=lambda i: data.read(int(kept[i])),
     )

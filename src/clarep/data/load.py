@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from clarep.data.backdrops import load_backdrops
 from clarep.data.cifar import find_cifar10, load_cifar10
-from clarep.data.files import load_class_folders
+from clarep.data.files import NoSplitError, load_class_folders
 from clarep.data.garments import SIZE, load_garments
 from clarep.data.labelled import LabelledImages
 from clarep.data.npz import load_npz
@@ -63,6 +63,24 @@ def load_data(config: DataConfig) -> LabelledImages:
         unknown = unknown_name("data set", config.data, _NAMED)
         raise UserError(f"{unknown}, or a path, but there is no such file or folder")
     return _load_path(path, config)
+
+
+def load_test(
+    config: DataConfig, load: Callable[[DataConfig], LabelledImages] = load_data
+) -> tuple[DataConfig, LabelledImages]:
+    """Load the images of a set that are there to test on: its split test or, without one, val.
+
+    load: what loads it. Returns the images, and behind which options they are. Raises
+    NoSplitError where the set has neither, and whatever `load` does.
+    """
+    test, val = (replace(config, split=split) for split in ("test", "val"))
+    try:
+        return test, load(test)
+    except NoSplitError as error:
+        try:
+            return val, load(val)
+        except NoSplitError:
+            raise error from None
 
 
 def _load_garments(config: DataConfig) -> LabelledImages:

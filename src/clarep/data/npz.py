@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clarep.data.decode import decode_image, require_one_size, square_resize
-from clarep.data.files import SPLIT_FOLDERS, require_undivided
+from clarep.data.files import SPLIT_FOLDERS, NoSplitError, require_undivided
 from clarep.data.labelled import LabelledImages
 from clarep.errors import UserError, unknown_name
 
@@ -228,7 +228,8 @@ def _ending(path: Path, keys: set[str], split: str) -> str:
         require_undivided(str(path), split)
         return ""
     if f"_{split}" not in endings:
-        raise unknown_name(f"split of {path}", split, [ending[1:] for ending in endings])
+        known = [ending[1:] for ending in endings]
+        raise NoSplitError(str(unknown_name(f"split of {path}", split, known)))
     return f"_{split}"
 
 

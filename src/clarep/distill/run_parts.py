@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from clarep.clarid.canonical_set import CanonicalSet
+from clarep.data.held_out import Indices
 from clarep.distill.augment import to_student_range
 from clarep.distill.canonical_batches import CanonicalImages
 from clarep.distill.methods import MethodSpec
 from clarep.distill.student import Student
 from clarep.distill.train_config import DistillConfig
-from clarep.distill.train_data import Indices, TrainImages
+from clarep.distill.train_data import TrainImages
 from clarep.engine.extras import require_extra
 from clarep.engine.tensors import sha256_state
 from clarep.errors import UserError

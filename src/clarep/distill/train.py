@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from clarep.clarid.canonical_set import CanonicalSet
-from clarep.data.labelled import LabelledImages
+from clarep.data.held_out import held_out_record, save_held_out, split_off
+from clarep.data.labelled import LabelledImages, readable_indices
 from clarep.distill.augment import check_views
 from clarep.distill.methods import Ingredients
 from clarep.distill.run_checks import check_sources, method_named
@@ -29,7 +30,7 @@ from clarep.distill.run_parts import (
 from clarep.distill.student import Student, StudentInfo
 from clarep.distill.students import build_student, save_student
 from clarep.distill.train_config import DistillConfig, check_distill
-from clarep.distill.train_data import TrainImages, epoch_batches, split_off
+from clarep.distill.train_data import TrainImages, epoch_batches
 from clarep.distill.train_state import TrainState, check_checkpoint, learning_rate
 from clarep.distill.train_step import BatchDrawer, take_step
 from clarep.engine.artefacts import sha256_file, versions, write_json
@@ -58,6 +59,7 @@ class StudentRun:
         teacher: the diffusion model; where a method needs none, only checked against the set.
         classifier: a stronger student, for kd and rkd.
         data_options: how the data were read, as the canonical set's manifest holds it.
+        skip_bad: train without the images that cannot be read, instead of refusing them.
 
     Raises:
         UserError: before anything is written, for a setting that cannot be trained with, for
@@ -78,6 +80,7 @@ class StudentRun:
         teacher: Teacher | None = None,
         classifier: Student | None = None,
         data_options: Mapping[str, Any] | None = None,
+        skip_bad: bool = False,
     ) -> None:
         spec = method_named(method)
         self.config = config = spec.configured(config or DistillConfig())
@@ -88,7 +91,8 @@ class StudentRun:
         info = StudentInfo(student, tuple(data.class_names), (channels, height, width))
         check_views(config, info.image_shape)
         built = build_student(info, layer, config.seed)
-        kept, apart = split_off(data, config.validation_share, config.seed)
+        readable, self.skipped = readable_indices(data, np.arange(len(data)), skip_bad)
+        kept, apart = split_off(data, config.validation_share, readable)
 
         self.out, self._layer = out, layer
         self.described = {
@@ -98,6 +102,8 @@ class StudentRun:
             "layer": layer,
             "data": data.name,
             "data_options": None if data_options is None else dict(data_options),
+            "held_out": held_out_record(data, apart),
+            "skipped": self.skipped,
             "train": asdict(config),
         } | sources.described(spec)
         resumed = self._checkpoint.exists()
@@ -121,6 +127,7 @@ class StudentRun:
         self._wrapped = self._accelerator.prepare_model(self._state.method)
         if self.is_main:
             start_folder(out, self.described, self.epoch)
+            save_held_out(out, data, kept, apart)
 
     @property
     def _checkpoint(self) -> Path:

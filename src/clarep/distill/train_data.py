@@ -6,15 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from clarep.data.labelled import LabelledImages, class_balanced_choice
-from clarep.errors import UserError
+from clarep.data.held_out import Indices
+from clarep.data.labelled import LabelledImages
 
-Indices = NDArray[np.int64]
-
+# The first is drawn no longer, and keeps the others their seeds.
 _PURPOSES = ("validation", "batches", "views", "canonical", "projector", "generated", "features")
 
 
@@ -23,26 +21,6 @@ def seed_of(purpose: str, *key: int) -> int:
     # NumPy takes no notice of trailing zeros, so that the purpose stands first.
     sequence = np.random.SeedSequence([_PURPOSES.index(purpose) + 1, *key])
     return int(sequence.generate_state(1, np.uint64)[0]) >> 1
-
-
-def split_off(data: LabelledImages, share: float, seed: int) -> tuple[Indices, Indices]:
-    """Return the indices to train on and, the same share of every class, those to validate on.
-
-    Raises UserError if a class is too small to give to both.
-    """
-    everything = np.arange(len(data), dtype=np.int64)
-    if share == 0:
-        return everything, everything[:0]
-    for label, count in zip(*np.unique(data.labels, return_counts=True), strict=True):
-        if round(share * count) < 1 or round(share * count) >= count:
-            raise UserError(
-                f"--train.validation-share {share:g} of the {count} images of class "
-                f"'{data.class_names[label]}' leaves one side without any: give another share, "
-                "or 0 with --train.pick last"
-            )
-    # Not the plain seed: clarep identify chooses its images with it, and they would coincide.
-    apart = class_balanced_choice(data.labels, share, seed_of("validation", seed) % 2**32)
-    return np.setdiff1d(everything, apart), apart
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clarep.data.held_out import Indices
 from clarep.distill.augment import draw_views, to_student_range
 from clarep.distill.canonical_batches import CanonicalImages
 from clarep.distill.methods import Batch
 from clarep.distill.train_config import DistillConfig
-from clarep.distill.train_data import Indices, TrainImages, seed_of
+from clarep.distill.train_data import TrainImages, seed_of
 from clarep.distill.train_state import TrainState, learning_rate
 from clarep.errors import UserError
 

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from clarep.data.held_out import Indices
 from clarep.data.labelled import class_balanced_choice, to_unit_range
 from clarep.distill.losses.alignment import instance_alignment
 from clarep.distill.losses.cka import linear_cka
 from clarep.distill.methods.base import Batch, Ingredients, Method
 from clarep.distill.methods.cached import computed_once
 from clarep.distill.student import Student
-from clarep.distill.train_data import Indices, seed_of
+from clarep.distill.train_data import seed_of
 from clarep.engine.progress import progress
 from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher

@@ -1,0 +1,91 @@
+"""The split that no folder has: images of every class that a run keeps out of its training.
+
+The choice depends on labels and share alone, so that a teacher, its students and their
+classifiers of all seeds keep out the same images: none has seen what another is measured on.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clarep.data.labelled import LabelledImages, class_balanced_choice, subset
+from clarep.engine.artefacts import read_json, write_json
+from clarep.errors import UserError
+
+HELD_OUT = "held-out"
+"""Name of the split."""
+SHARE = 0.1
+"""Of every class, unless another is asked for."""
+_FILE = "held_out.json"
+_SEED = 3_065_235_711  # none that clarep identify is likely to choose its images with
+
+Indices = NDArray[np.int64]
+
+
+def split_off(
+    data: LabelledImages, share: float, readable: Indices | None = None
+) -> tuple[Indices, Indices]:
+    """Return the indices to train on and, of every class, those to hold out.
+
+    Args:
+        data: the whole set.
+        share: of every class, at least one image of it; 0 holds nothing out.
+        readable: the images that can be used; None is all of them.
+
+    Raises UserError if a class is left without an image to train on.
+    """
+    everything = np.arange(len(data), dtype=np.int64)
+    usable = everything if readable is None else readable
+    if share == 0:
+        return usable, everything[:0]
+    # Chosen before the unreadable are left out: one bad image does not change the others' side.
+    apart = np.intersect1d(class_balanced_choice(data.labels, share, _SEED), usable)
+    kept = np.setdiff1d(usable, apart)
+    for label in np.setdiff1d(data.labels, data.labels[kept]):
+        raise UserError(
+            f"class '{data.class_names[label]}' has {int((data.labels == label).sum())} of the "
+            f"images of {data.name}, and holding out a share of {share:g}, at least one image, "
+            "leaves none to train on: add images to it"
+        )
+    return kept, apart
+
+
+def held_out_record(data: LabelledImages, apart: Indices) -> dict[str, Any]:
+    """Return how many images are held out, and what they are told from others by."""
+    return {"images": len(apart), "sha256": data.sha256(apart)}
+
+
+def save_held_out(folder: Path, data: LabelledImages, kept: Indices, apart: Indices) -> None:
+    """Store beside a run's weights which images it holds out, and which it could not use."""
+    unused = np.setdiff1d(np.arange(len(data)), [*kept, *apart])
+    record = held_out_record(data, apart)
+    write_json(folder / _FILE, record | {"index": apart.tolist(), "unused": unused.tolist()})
+
+
+def load_held_out(folder: Path, data: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+    """Return which of `data` the run in `folder` was trained on, and which it held out.
+
+    Raises UserError if it held none out, or if those are no longer what they were.
+    """
+    path = folder / _FILE
+    try:
+        stored = read_json(path)
+        apart, unused = (np.array(stored[name], np.int64) for name in ("index", "unused"))
+        sha256 = stored["sha256"]
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder} does not say which images it held out (no {_FILE}): it held out none, or "
+            "an earlier clarep made it; train it again, or give other images to measure on"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise UserError(f"cannot read {path} ({error}): train that run again") from error
+    is_sound = apart.ndim == 1 and len(apart) > 0 and apart.min() >= 0 and apart.max() < len(data)
+    if not is_sound or held_out_record(data, apart)["sha256"] != sha256:
+        raise UserError(
+            f"the images that {folder} held out of {data.name} are not there as they were: put "
+            f"data and {path.name} back, or train that run again"
+        )
+    kept = np.setdiff1d(np.arange(len(data)), [*apart, *unused])
+    return subset(data, kept, f"without {HELD_OUT}"), subset(data, apart, HELD_OUT)
