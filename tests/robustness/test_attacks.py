@@ -1,6 +1,7 @@
 """Our attacks against closed forms of linear classifiers, and what must hold on any network."""
 
 import numpy as np
+import pyautoattack
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +13,9 @@ from clarep.robustness.attacks import (
     AttackConfig,
     Threat,
     apgd,
+    auto_attack,
     cw_l2,
+    masking_reasons,
     pgd,
     robust_accuracy,
     robust_curve,
@@ -157,7 +160,7 @@ def test_cw_on_images_that_are_wrong_and_on_a_model_without_errors():
     assert not wrong.distance.any()
     assert torch.equal(wrong.x_adv, x)
     never = cw_l2(
-        lambda x: torch.tensor([[0.0, 1.0]]) + 0 * x.sum((1, 2, 3))[:, None],
+        lambda x: torch.tensor([[0.0, 2.0]]) + 0 * x.sum((1, 2, 3))[:, None],
         x,
         torch.ones_like(y),
         steps=3,
@@ -175,7 +178,7 @@ def test_cw_on_images_that_are_wrong_and_on_a_model_without_errors():
 )
 @settings(max_examples=60, deadline=None)
 def test_no_attack_leaves_the_threat_or_the_pixel_range(attack, norm, eps, seed):
-    model, threat = Small(), Threat(norm, eps)
+    model, threat = Small(), Threat(norm, min(eps, 1.0) if norm == "linf" else eps)
     x = images(12, seed=seed).mul(1.4).sub(0.2).clamp(0, 1)
     x_adv = ATTACKS[attack](model, x, labels_of(model, x), threat, rng(seed))
     assert threat.size(x_adv, x).max() <= eps + 1e-6
@@ -391,3 +394,118 @@ def test_bad_input_is_refused_in_a_sentence(run, sentence):
     x = images(4)
     with pytest.raises(UserError, match=sentence):
         run(model, x, labels_of(model, x), Threat("linf", 0.1))
+
+
+EVERY = {
+    **ATTACKS,
+    "cw": lambda m, x, y, t, g: cw_l2(m, x, y, steps=3, searches=2).x_adv,
+    "accuracy": lambda m, x, y, t, g: robust_accuracy(m, x, y, t, BRIEF),
+    "curve": lambda m, x, y, t, g: list(robust_curve(m, x, y, "linf", BRIEF)),
+    "autoattack": lambda m, x, y, t, g: auto_attack(m, x, y, t),
+    "masking": lambda m, x, y, t, g: masking_reasons(
+        m, x, y, t, correct=torch.ones(len(x)) > 0, config=BRIEF
+    ),
+}
+BRIEF = AttackConfig(eps_255=(8.0,), attacks=("pgd", "apgd-ce"), pgd_steps=3, apgd_steps=3)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda m, x, y: (m, x * 255, y), r"in \[0, 1\]"),
+        (lambda m, x, y: (m, (x * 255).byte(), y), "uint8"),
+        (lambda m, x, y: (m, list(x), y), "list"),
+        (lambda m, x, y: (m, x[:0], y[:0]), "no images"),
+        (lambda m, x, y: (m, x[0], y[:1]), "3 dimensions"),
+        (lambda m, x, y: (m, x, y - 1), "label -1 is outside the 4 classes"),
+        (lambda m, x, y: (m, x, y + 7), "outside the 4 classes"),
+        (lambda m, x, y: (m, x, y[:-1]), r"labels of shape \(5,\)"),
+        (lambda m, x, y: (m, x, y[:, None]), r"labels of shape \(6, 1\)"),
+        (lambda m, x, y: (m, x, y.float()), "float32"),
+        (lambda m, x, y: (lambda z: {"scores": m(z)}, x, y), "must give logits"),
+        (lambda m, x, y: (lambda z: m(z)[:-1], x, y), "must give logits"),
+        (lambda m, x, y: (lambda z: m(z).softmax(1), x, y), "probabilities"),
+        (lambda m, x, y: (m.double(), x, y), "takes no images of float32"),
+        (lambda m, x, y: (m, x[:, :, :3], y), r"takes no images .* \(1, 3, 4\)"),
+    ],
+)
+@pytest.mark.parametrize("attack", EVERY)
+def test_every_attack_refuses_what_it_cannot_take(attack, spoil, sentence):
+    model, x, y = spoil(Small(), images(6), torch.arange(6) % 4)
+    with pytest.raises(UserError, match=sentence):
+        EVERY[attack](model, x, y, Threat("linf", 0.1), rng())
+
+
+def in_place(model):
+    def answer(x):
+        x -= 0.5
+        return model(x.mul_(1.0))
+
+    return answer
+
+
+@pytest.mark.parametrize("attack", [*ATTACKS, "cw", "autoattack"])
+@pytest.mark.parametrize(
+    "turn",
+    [
+        lambda m, x, y: (m, x, y.numpy()),
+        lambda m, x, y: (m, x, y.to(torch.uint8)),
+        lambda m, x, y: (m, x.numpy(), y.tolist()),
+        lambda m, x, y: (m, x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2), y),
+        lambda m, x, y: (lambda z: (m(z), z), x, y),
+        lambda m, x, y: (lambda z: {"logits": m(z)}, x, y),
+        lambda m, x, y: (in_place(lambda z: m(z + 0.5)), x, y),
+    ],
+    ids=["numpy", "uint8", "array", "layout", "tuple", "dict", "in-place"],
+)
+def test_attacks_take_other_makes_of_the_same_as_the_same(attack, turn, monkeypatch):
+    shorten_autoattack(monkeypatch)
+    shape = (2, 5, 5)
+    x = torch.rand(6, *shape, generator=rng())
+    linear = nn.Linear(50, 5)
+    model = nn.Sequential(nn.Flatten(), linear)
+    y = labels_of(model, x)
+    run = EVERY[attack]
+    threat = Threat("linf", 0.1)
+    before = x.clone()
+    changed = run(*turn(model, x, y), threat, rng())
+    same = run(model, x, y, threat, rng())
+    assert torch.equal(x, before)
+    for one, other in zip(tensors(changed), tensors(same), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attack", [*ATTACKS, "cw", "autoattack"])
+def test_double_precision_is_attacked_in_double_precision(attack, monkeypatch):
+    shorten_autoattack(monkeypatch)
+    model, x = Small().double(), images(6).double()
+    found = EVERY[attack](model, x, labels_of(model, x), Threat("linf", 0.1), rng())
+    assert tensors(found)[0].dtype == torch.float64
+
+
+def tensors(found):
+    return [found] if isinstance(found, torch.Tensor) else [found.x_adv, found.correct]
+
+
+def shorten_autoattack(monkeypatch):
+    class Short(pyautoattack.AutoAttack):
+        def run_standard_evaluation(self, *args, **kwargs):
+            self.square.n_queries = 5
+            for attack in (self.apgd, self.apgd_targeted, self.fab):
+                attack.n_iter = 2
+            return super().run_standard_evaluation(*args, **kwargs)
+
+    monkeypatch.setattr(pyautoattack, "AutoAttack", Short)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [lambda m: lambda x: m(x.detach()), lambda m: lambda x: m((x * 255).byte() / 255)],
+    ids=["detached", "cast"],
+)
+@pytest.mark.parametrize("attack", [*ATTACKS, "cw"])
+def test_a_model_that_lets_no_gradient_through_is_named(attack, cut):
+    model, x = Small(), images(6)
+    y = labels_of(model, x)
+    with pytest.raises(UserError, match=r"no gradient .* reaches the image"):
+        EVERY[attack](cut(model), x, y, Threat("linf", 0.1), rng())

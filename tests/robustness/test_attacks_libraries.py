@@ -270,7 +270,7 @@ def test_at_radius_zero_nothing_is_run(net, shown):
 def test_what_autoattack_cannot_do_is_said(net, shown, monkeypatch, tmp_path):
     x, y = shown
     with pytest.raises(UserError, match="4 classes or more and the model has 3"):
-        auto_attack(lambda x: net(x)[:, :3], x, y, LINF)
+        auto_attack(lambda x: net(x)[:, :3], x, y % 3, LINF)
     with pytest.raises(UserError, match="fingerprint"):
         auto_attack(net, x, y, LINF, folder=tmp_path)
     monkeypatch.setitem(sys.modules, "pyautoattack", None)

@@ -45,12 +45,12 @@ def naive_adaptive_ece(probabilities: Tensor, labels: Tensor, bins: int = 15) ->
         for p, label in zip(probabilities.double().tolist(), labels.tolist(), strict=True)
     )
     share, more = divmod(len(pairs), bins)
-    total, first = 0.0, 0
-    for b in range(bins):
-        size = share + (b < more)
-        total += abs(sum(gap for _, gap in pairs[first : first + size]))
-        first += size
-    return total / len(pairs)
+    places = [b for b in range(bins) for _ in range(share + (b < more))]
+    gaps = [0.0] * bins
+    for confidence, gap in pairs:
+        first = [other for other, _ in pairs].index(confidence)  # the first of equals
+        gaps[places[first]] += gap
+    return sum(map(abs, gaps)) / len(pairs)
 
 
 @pytest.mark.parametrize("images", [15, 47, 200])
@@ -83,6 +83,26 @@ def test_fewer_images_than_bins_have_a_bin_each():
     probabilities = torch.tensor([[0.9, 0.1], [0.7, 0.3]], dtype=torch.float64)
     found = adaptive_ece(probabilities, torch.tensor([0, 1]))
     assert found.value == pytest.approx((0.1 + 0.7) / 2)
+
+
+@pytest.mark.parametrize("levels", [1, 3, 10])
+def test_the_order_of_images_of_one_confidence_does_not_matter(levels: int):
+    """One confidence has one error, |confidence - accuracy|; several are the naive ones."""
+    generator = torch.Generator().manual_seed(levels)
+    labels = torch.arange(60) // 20
+    top = 0.4 + 0.05 * torch.randint(levels, (60,), generator=generator)
+    probabilities = torch.stack([top, (1 - top) / 2, (1 - top) / 2], dim=1)
+    expected = naive_adaptive_ece(probabilities, labels)
+    if levels == 1:
+        assert expected == pytest.approx(0.4 - 1 / 3)
+    orders = [torch.arange(60), torch.arange(59, -1, -1), torch.arange(60).reshape(3, 20).T.ravel()]
+    orders += [torch.randperm(60, generator=generator) for _ in range(3)]
+    for order in orders:
+        found = adaptive_ece(probabilities[order], labels[order]).value
+        assert found == pytest.approx(expected, abs=1e-12)
+        assert ece(probabilities[order], labels[order]).value == pytest.approx(
+            naive_ece(probabilities, labels), abs=1e-12
+        )
 
 
 def test_brier_and_nll_are_scikit_learn_s():
@@ -175,7 +195,19 @@ def test_what_is_no_distribution_is_refused(rows: list[list[float]]):
         ece(torch.tensor(rows), torch.tensor([0]))
 
 
+@pytest.mark.parametrize("figure", [ece, adaptive_ece, brier, nll, reliability_bins])
+def test_other_counts_of_labels_are_refused(figure):
+    probabilities, labels = drawn(5)
+    for wrong in (labels[:1], labels[:4], labels[:, None], labels.float()):
+        with pytest.raises(UserError, match="labels"):
+            figure(probabilities, wrong)
+    whole = figure(probabilities, labels)
+    assert str(figure(probabilities.requires_grad_(), labels.numpy())) == str(whole)
+
+
 def test_labels_outside_and_no_images_are_refused():
+    with pytest.raises(UserError, match="bins 0"):
+        ece(*drawn(5), bins=0)
     with pytest.raises(UserError, match=r"outside the 2 classes"):
         brier(torch.tensor([[0.5, 0.5]]), torch.tensor([2]))
     with pytest.raises(UserError, match=r"no images"):

@@ -31,7 +31,7 @@ def images(seed: int, count: int = 3, shape: tuple[int, ...] = (2, 3, 3)) -> tor
 )
 @settings(max_examples=80, deadline=None)
 def test_projected_and_random_points_lie_in_the_set(norm, eps, seed, reach):
-    threat, x = Threat(norm, eps), images(seed)
+    threat, x = Threat(norm, min(eps, 1.0) if norm == "linf" else eps), images(seed)
     generator = torch.Generator().manual_seed(seed)
     moved = x + reach * torch.randn(x.shape, generator=generator)
     for inside in (threat.project(moved, x), threat.random_start(x, generator)):
@@ -120,6 +120,13 @@ def test_what_is_no_radius_is_refused(eps):
             build(eps)
     with pytest.raises(UserError, match="is no radius"):
         Threat("l2", eps)
+
+
+def test_a_largest_change_counted_in_steps_of_255_is_refused():
+    with pytest.raises(UserError, match=r"eps 8 is above 1.*8/255"):
+        Threat("linf", 8.0)
+    assert Threat("linf", 1.0).eps == 1
+    assert Threat("l2", 8.0).eps == 8
 
 
 def test_radii_in_the_wrong_unit_are_refused():

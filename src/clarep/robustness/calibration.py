@@ -9,15 +9,17 @@
   normal fp32 number.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clarep.engine.arrays import Labels, as_labels
 from clarep.engine.bootstrap import RESAMPLES
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Measurement, mean_of
@@ -27,7 +29,6 @@ _AT_ONCE = 2**22  # resampled values in memory
 _SUM_TOLERANCE = 1e-3
 
 Probabilities = Float[Tensor, "images classes"]
-Labels = Int[Tensor, " images"]
 _Statistic = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 """From picked images (R, N) to the figure of each of R resamples."""
 
@@ -68,18 +69,12 @@ def ece(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> Measu
 
     Its interval: see `_interval`. Raises UserError if these are no probabilities or labels.
     """
-    confidence, correct = _top(probabilities, labels)
+    confidence, correct = _top(probabilities, labels, bins)
     bin_of = _equal_width_bins(confidence, bins)
     gap = correct - confidence
 
     def of_resamples(picks: NDArray[np.int64]) -> NDArray[np.float64]:
-        row = np.arange(len(picks))[:, None] * bins
-        totals = np.bincount(
-            (row + bin_of[picks]).ravel(), gap[picks].ravel(), minlength=len(picks) * bins
-        )
-        found: NDArray[np.float64] = np.abs(totals.reshape(-1, bins)).sum(axis=1)
-        found /= picks.shape[1]
-        return found
+        return _mean_gap(bin_of[picks], gap[picks], bins, len(gap))
 
     value = float(of_resamples(np.arange(len(gap))[None])[0])
     return Measurement("calibration/ece", value, _interval(value, len(gap), of_resamples), len(gap))
@@ -88,21 +83,23 @@ def ece(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> Measu
 def adaptive_ece(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> Measurement:
     """Return the ECE with bins of the same number of images (one more in the first ones).
 
-    Bins are cut anew in each resample. Raises UserError if these are no probabilities or
-    labels.
+    Images of one confidence share the bin of the first of them, so that the order of the images
+    does not matter. Bins are cut anew in each resample. Raises UserError if these are no
+    probabilities or labels.
     """
-    confidence, correct = _top(probabilities, labels)
-    order = np.argsort(confidence, kind="stable")
-    gap = (correct - confidence)[order]
-    rank = np.argsort(order)
-    starts = _equal_mass_starts(len(gap), bins)
+    confidence, correct = _top(probabilities, labels, bins)
+    gap = correct - confidence
+    distinct, value_of = np.unique(confidence, return_inverse=True)
+    parts = np.array_split(np.arange(len(gap)), bins)
+    bin_of_place = np.repeat(np.arange(bins), [len(part) for part in parts])
 
     def of_resamples(picks: NDArray[np.int64]) -> NDArray[np.float64]:
-        by_confidence = np.sort(rank[picks], axis=1)
-        totals = np.add.reduceat(gap[by_confidence], starts, axis=1)
-        found: NDArray[np.float64] = np.abs(totals).sum(axis=1)
-        found /= picks.shape[1]
-        return found
+        shape = len(picks), len(distinct)
+        at = np.arange(len(picks))[:, None] * len(distinct) + value_of[picks]
+        count = np.bincount(at.ravel(), minlength=math.prod(shape)).reshape(shape)
+        first = count.cumsum(axis=1) - count  # place of the first image of each value
+        bin_of = np.take_along_axis(bin_of_place[first.clip(max=len(gap) - 1)], value_of[picks], 1)
+        return _mean_gap(bin_of, gap[picks], bins, len(gap))
 
     value = float(of_resamples(np.arange(len(gap))[None])[0])
     interval = _interval(value, len(gap), of_resamples)
@@ -121,15 +118,15 @@ def nll(probabilities: Probabilities, labels: Labels) -> Measurement:
 
 def brier_values(probabilities: Probabilities, labels: Labels) -> Float[Tensor, " images"]:
     """Return each image's Brier score, float64."""
-    _require_probabilities(probabilities, labels)
-    truth = torch.nn.functional.one_hot(labels.long(), probabilities.shape[1])
-    return (probabilities.double() - truth).square().sum(1)
+    probabilities, labels = _checked(probabilities, labels)
+    truth = torch.nn.functional.one_hot(labels, probabilities.shape[1])
+    return (probabilities - truth).square().sum(1)
 
 
 def nll_values(probabilities: Probabilities, labels: Labels) -> Float[Tensor, " images"]:
     """Return each image's negative log likelihood, float64, in nats."""
-    _require_probabilities(probabilities, labels)
-    of_label = probabilities.double().gather(1, labels.long()[:, None])[:, 0]
+    probabilities, labels = _checked(probabilities, labels)
+    of_label = probabilities.gather(1, labels[:, None])[:, 0]
     return -of_label.clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
@@ -137,7 +134,7 @@ def reliability_bins(
     probabilities: Probabilities, labels: Labels, bins: int = BINS
 ) -> ReliabilityBins:
     """Return the bins of the same width that `ece` is made of."""
-    confidence, correct = _top(probabilities, labels)
+    confidence, correct = _top(probabilities, labels, bins)
     bin_of = _equal_width_bins(confidence, bins)
     count = np.bincount(bin_of, minlength=bins)
     some = np.where(count, count, np.nan)
@@ -166,11 +163,13 @@ def _interval(value: float, images: int, of_resamples: _Statistic) -> tuple[floa
 
 
 def _top(
-    probabilities: Probabilities, labels: Labels
+    probabilities: Probabilities, labels: Labels, bins: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return each image's top probability, and 1 where it is the label's, else 0."""
-    _require_probabilities(probabilities, labels)
-    confidence, predicted = probabilities.double().max(1)
+    if bins < 1:
+        raise UserError(f"bins {bins} is below 1: give 15, say")
+    probabilities, labels = _checked(probabilities, labels)
+    confidence, predicted = probabilities.max(1)
     return confidence.numpy(), (predicted == labels).double().numpy()
 
 
@@ -180,22 +179,29 @@ def _equal_width_bins(confidence: NDArray[np.float64], bins: int) -> NDArray[np.
     return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
 
 
-def _equal_mass_starts(images: int, bins: int) -> NDArray[np.int64]:
-    """Return the first place of each bin; of fewer images than bins, each has its own."""
-    parts = np.array_split(np.arange(images), min(bins, images))
-    return np.array([part[0] for part in parts])
+def _mean_gap(
+    bin_of: NDArray[np.int64], gap: NDArray[np.float64], bins: int, images: int
+) -> NDArray[np.float64]:
+    """Return the calibration error of each row: |sum of its gaps| of each bin, over all images."""
+    row = np.arange(len(gap))[:, None] * bins
+    totals = np.bincount((row + bin_of).ravel(), gap.ravel(), minlength=len(gap) * bins)
+    error: NDArray[np.float64] = np.abs(totals.reshape(-1, bins)).sum(axis=1) / images
+    return error
 
 
-def _require_probabilities(probabilities: Probabilities, labels: Labels) -> None:
+def _checked(
+    probabilities: Probabilities, labels: Labels
+) -> tuple[Float[Tensor, "images classes"], Int64[Tensor, " images"]]:
+    """Return both in double precision; raise UserError for what they cannot be."""
     images, classes = probabilities.shape
     if images == 0:
         raise UserError("calibration of no images was asked for: give at least one")
-    sums = probabilities.double().sum(1)
+    probabilities = probabilities.detach().double()
     # NaN fails both comparisons
-    if not bool((probabilities >= 0).all()) or not bool(((sums - 1).abs() < _SUM_TOLERANCE).all()):
+    off = (probabilities.sum(1) - 1).abs()
+    if not bool((probabilities >= 0).all()) or not bool((off < _SUM_TOLERANCE).all()):
         raise UserError(
             "these are no probabilities (rows of numbers from 0 that sum to 1): "
-            "give the softmax of the logits"
+            "give the softmax of the logits, in single precision"
         )
-    if not bool(((labels >= 0) & (labels < classes)).all()):
-        raise UserError(f"a label lies outside the {classes} classes: give labels from 0")
+    return probabilities, as_labels(labels, images, classes)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from clarep.engine.arrays import Images, Labels
 from clarep.errors import unknown_name
 from clarep.robustness.attacks.passes import BATCH, Loss, Model, ascend, cross_entropy, dlr
 from clarep.robustness.attacks.restarts import check_counts, with_restarts
@@ -20,8 +21,8 @@ _RHO = 0.75  # least share of steps that must raise the loss
 
 def apgd(
     model: Model,
-    x: Float[Tensor, "batch c h w"],
-    y: Int[Tensor, " batch"],
+    x: Images,
+    y: Labels,
     threat: Threat,
     loss: Literal["ce", "dlr"] = "ce",
     *,

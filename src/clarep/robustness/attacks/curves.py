@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from torch import Tensor
 
+from clarep.engine.arrays import Images, Labels
 from clarep.robustness.attacks.apgd import apgd
 from clarep.robustness.attacks.config import AttackConfig
-from clarep.robustness.attacks.passes import Model, still_right
+from clarep.robustness.attacks.passes import Model, accepted, still_right
 from clarep.robustness.attacks.pgd import pgd
 from clarep.robustness.attacks.threat import Norm, Threat
 
@@ -83,8 +84,8 @@ def attacks_on(norm: Norm, config: AttackConfig) -> tuple[str, ...]:
 
 def robust_accuracy(
     model: Model,
-    x: Float[Tensor, "batch c h w"],
-    y: Int[Tensor, " batch"],
+    x: Images,
+    y: Labels,
     threat: Threat,
     config: AttackConfig,
     *,
@@ -105,6 +106,7 @@ def robust_accuracy(
             attack fooled there count as fooled by it here and are not attacked again: the
             smaller set lies in the larger one, so what fooled them is still allowed.
     """
+    x, y = accepted(model, x, y, threat)
     correct: Correct = {}
     for name in attacks_on(threat.norm, config):
         right = torch.ones_like(y, dtype=torch.bool) if before is None else before[name].clone()
@@ -121,8 +123,8 @@ def robust_accuracy(
 
 def robust_curve(
     model: Model,
-    x: Float[Tensor, "batch c h w"],
-    y: Int[Tensor, " batch"],
+    x: Images,
+    y: Labels,
     norm: Norm,
     config: AttackConfig,
 ) -> Iterator[tuple[Threat, Correct]]:
@@ -131,6 +133,7 @@ def robust_curve(
     Fooled at a smaller radius is fooled at a larger one (see `robust_accuracy`), so every curve
     falls, and large radii cost little.
     """
+    x, y = accepted(model, x, y)
     before: Correct | None = None
     for threat in threats(norm, config, tuple(x.shape[1:])):
         before = robust_accuracy(model, x, y, threat, config, before=before)

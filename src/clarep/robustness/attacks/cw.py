@@ -6,9 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clarep.engine.arrays import Images, Labels
 from clarep.robustness.attacks.passes import (
     BATCH,
     Model,
+    accepted,
     ascend,
     evaluating,
     logits_of,
@@ -35,8 +37,8 @@ class Nearest(NamedTuple):
 
 def cw_l2(
     model: Model,
-    x: Float[Tensor, "batch c h w"],
-    y: Int[Tensor, " batch"],
+    x: Images,
+    y: Labels,
     *,
     steps: int = 100,
     searches: int = 6,
@@ -61,12 +63,13 @@ def cw_l2(
         batch_size: images a pass.
     """
     check_counts(steps=steps, searches=searches, batch_size=batch_size)
-    x_adv = x.detach().clone()
-    distance = torch.zeros(len(x), device=x.device)
+    x, y = accepted(model, x, y)
+    x_adv = x.clone()
+    distance = x.new_zeros(len(x))
     with evaluating(model):
         at = still_right(model, x, y, batch_size).nonzero().flatten()
         for part in at.split(batch_size):
-            search = _Search(model, x[part].detach(), y[part], confidence)
+            search = _Search(model, x[part], y[part], confidence)
             for _ in range(searches):
                 search.descend(steps, learning_rate)
                 search.choose_weights()
@@ -87,7 +90,7 @@ class _Search:
     ) -> None:
         self._model, self._x, self._y, self._confidence = model, x, y, confidence
         self.best = x.clone()
-        self.distance = torch.full((len(x),), torch.inf, device=x.device)
+        self.distance = x.new_full((len(x),), torch.inf)
         self._weight = torch.full_like(self.distance, _FIRST_WEIGHT)
         self._low = torch.zeros_like(self.distance)
         self._high = torch.full_like(self.distance, torch.inf)
@@ -137,7 +140,7 @@ class _Search:
         if not found.any():
             return
         x, y, change = self._x[found], self._y[found], (self.best - self._x)[found]
-        low, high = torch.zeros(len(x), device=x.device), torch.ones(len(x), device=x.device)
+        low, high = x.new_zeros(len(x)), x.new_ones(len(x))
         nearest = self.best[found]
         for _ in range(_HALVINGS):
             middle = (low + high) / 2

@@ -10,9 +10,17 @@ from dataclasses import replace
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from clarep.engine.arrays import Images, Labels
 from clarep.robustness.attacks.config import AttackConfig
 from clarep.robustness.attacks.curves import WORST, generator_of, robust_accuracy
-from clarep.robustness.attacks.passes import Model, ascend, cross_entropy, evaluating, still_right
+from clarep.robustness.attacks.passes import (
+    Model,
+    accepted,
+    ascend,
+    cross_entropy,
+    evaluating,
+    still_right,
+)
 from clarep.robustness.attacks.pgd import pgd
 from clarep.robustness.attacks.threat import Threat
 
@@ -22,8 +30,8 @@ _MORE_RESTARTS = 2
 
 def masking_reasons(
     model: Model,
-    x: Float[Tensor, "batch c h w"],
-    y: Int[Tensor, " batch"],
+    x: Images,
+    y: Labels,
     threat: Threat,
     *,
     correct: Bool[Tensor, " batch"],
@@ -44,9 +52,10 @@ def masking_reasons(
     Returns:
         sentences, empty if nothing speaks against the figures of the threat's norm.
     """
-    x, y, correct = (part[: config.check_images] for part in (x, y, correct))
-    if not len(x):
+    if not config.check_images:
         return []
+    x, y = accepted(model, x, y, threat)
+    x, y, correct = (part[: config.check_images] for part in (x, y, correct))
     found = [
         zero_gradients(model, x, y, config),
         stronger_attack(model, x, y, threat, correct=correct, config=config),

@@ -4,16 +4,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
+from clarep.engine.arrays import Images, Labels, as_images, as_labels, as_logits
 from clarep.errors import UserError
+from clarep.robustness.attacks.threat import Threat, check_eps_l2
 
 BATCH = 250
 """Images a pass."""
+_FEW = 8  # images by which a model's answers are told
+_ROUNDING = 1e-4
 
 Model = Callable[[Tensor], Tensor]
-"""Images (B, C, H, W) in [0, 1] -> logits (B, classes)."""
+"""Images (B, C, H, W) in [0, 1] -> logits (B, classes), or a tuple or mapping with them."""
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits and labels -> a loss an image (B,), the higher the nearer to an error."""
 
@@ -39,12 +43,44 @@ def evaluating(model: Model) -> Iterator[None]:
             parameter.requires_grad_(requires_grad)
 
 
+def accepted(
+    model: Model, x: Images, y: Labels, threat: Threat | None = None
+) -> tuple[Float[Tensor, "batch c h w"], Int64[Tensor, " batch"]]:
+    """Return images and labels as the attacks take them: checked, in one piece, on one device.
+
+    Raises UserError for images outside [0, 1], labels outside the model's classes, other counts,
+    a model that does not answer them with logits, or a radius that such images have no room for.
+    """
+    x = as_images(x, 0, "uint8 / 255 does, and the model is what normalises")
+    if threat is not None and threat.norm == "l2":
+        check_eps_l2(threat.eps, tuple(x.shape[1:]))
+    try:
+        few = logits_of(model, x[:_FEW])
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the model takes no images of {str(x.dtype).removeprefix('torch.')} and shape "
+            f"{tuple(x.shape[1:])} ({said}): give such as it was trained on"
+        ) from error
+    if few.min() >= 0 and few.max() <= 1 and ((few.sum(dim=1) - 1).abs() < _ROUNDING).all():
+        raise UserError(
+            "the model answers with probabilities (rows in [0, 1] that sum to 1), whose gradients "
+            "vanish where it is sure: give one that ends in logits, or the logarithm of these"
+        )
+    return x, as_labels(y, len(x), few.shape[1]).to(x.device)
+
+
+def answered(model: Model, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
+    """Return the logits of one pass, of a copy: a model may work in place."""
+    return as_logits(model(x.clone()), len(x))
+
+
 def logits_of(
     model: Model, x: Float[Tensor, "batch c h w"], batch_size: int = BATCH
 ) -> Float[Tensor, "batch classes"]:
     """Return the logits, without a graph."""
     with torch.no_grad(), evaluating(model):
-        return torch.cat([_checked(model(part)) for part in x.split(batch_size)])
+        return torch.cat([answered(model, part) for part in x.split(batch_size)])
 
 
 def still_right(
@@ -66,9 +102,16 @@ def ascend(
     """
     with torch.enable_grad():
         leaf = x.detach().requires_grad_(True)
-        logits = _checked(model(leaf))
+        logits = answered(model, leaf)
         losses = loss(logits, y)
-        (grad,) = torch.autograd.grad(losses.sum(), leaf)
+        grad = None
+        if losses.requires_grad:
+            (grad,) = torch.autograd.grad(losses.sum(), leaf, allow_unused=True)
+    if grad is None:
+        raise UserError(
+            "no gradient of the model's loss reaches the image, so that it cannot be attacked by "
+            "gradients: give a model that is differentiable (no no_grad, rounding or argmax)"
+        )
     return logits.detach(), losses.detach(), grad
 
 
@@ -109,12 +152,3 @@ def margin(
     own = logits.gather(1, y[:, None])
     rest = logits.scatter(1, y[:, None], -torch.inf)
     return own.squeeze(1) - rest.amax(dim=1)
-
-
-def _checked(logits: Tensor) -> Tensor:
-    if not torch.isfinite(logits).all():
-        raise UserError(
-            "the model answers with logits that are not finite: it can be neither attacked nor "
-            "trusted, so train it again"
-        )
-    return logits

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from clarep.engine.arrays import Images, Labels
 from clarep.errors import UserError, unknown_name
 from clarep.robustness.attacks.passes import BATCH, Model, ascend, cross_entropy, still_right
 from clarep.robustness.attacks.restarts import check_counts, with_restarts
@@ -19,8 +20,8 @@ _PATH = 2.5  # radii that all steps together could walk: enough from any start t
 
 def pgd(
     model: Model,
-    x: Float[Tensor, "batch c h w"],
-    y: Int[Tensor, " batch"],
+    x: Images,
+    y: Labels,
     threat: Threat,
     steps: int = 20,
     *,

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from clarep.engine.arrays import Images, Labels
 from clarep.errors import UserError
-from clarep.robustness.attacks.passes import Model, evaluating, still_right
+from clarep.robustness.attacks.passes import Model, accepted, evaluating, still_right
 from clarep.robustness.attacks.threat import Threat
 
 Walk = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -17,8 +18,8 @@ Walk = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 def with_restarts(
     walk: Walk,
     model: Model,
-    x: Float[Tensor, "batch c h w"],
-    y: Int[Tensor, " batch"],
+    x: Images,
+    y: Labels,
     threat: Threat,
     *,
     restarts: int,
@@ -33,7 +34,7 @@ def with_restarts(
     it depends on neither the batch size nor which of the others are still right.
     """
     check_counts(restarts=restarts, batch_size=batch_size)
-    x = x.detach()
+    x, y = accepted(model, x, y, threat)
     x_adv = x.clone()
     if threat.eps == 0:
         return x_adv

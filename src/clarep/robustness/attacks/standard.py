@@ -16,11 +16,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from clarep.engine.arrays import Images, Labels
 from clarep.engine.artefacts import atomic_path
 from clarep.engine.extras import require_extra
 from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
-from clarep.robustness.attacks.passes import BATCH, Model, evaluating, logits_of, still_right
+from clarep.robustness.attacks.passes import (
+    BATCH,
+    Model,
+    accepted,
+    answered,
+    evaluating,
+    logits_of,
+    still_right,
+)
 from clarep.robustness.attacks.restarts import check_counts
 from clarep.robustness.attacks.threat import Threat
 
@@ -43,8 +52,8 @@ class Standard(NamedTuple):
 
 def auto_attack(
     model: Model,
-    x: Float[Tensor, "batch c h w"],
-    y: Int[Tensor, " batch"],
+    x: Images,
+    y: Labels,
     threat: Threat,
     *,
     seed: int = 0,
@@ -75,8 +84,8 @@ def auto_attack(
     check_seed(seed)
     if folder is not None and not fingerprint:
         raise UserError("stored AutoAttack batches need the model's fingerprint: give its SHA-256")
-    x = x.detach()
-    if not len(x) or threat.eps == 0:
+    x, y = accepted(model, x, y, threat)
+    if threat.eps == 0:
         return Standard(x.clone(), still_right(model, x, y, batch_size), [])
     classes = logits_of(model, x[:1]).shape[1]
     if classes < _FEWEST_CLASSES:
@@ -110,14 +119,22 @@ def _attack(
     classes: int,
 ) -> Standard:
     """Attack one batch; what the library returns is held to the threat and looked at again."""
+
+    def answer(found: Tensor) -> Tensor:  # the library works in single precision
+        return answered(model, found.to(x.dtype)).float()
+
     with evaluating(model), _contained(x.device) as reasons:
         attack = library.AutoAttack(
-            model, device=x.device, eps=threat.eps, norm=_NORMS[threat.norm], seed=seed
+            answer,
+            device=x.device,
+            eps=threat.eps,
+            norm=_NORMS[threat.norm],
+            seed=seed,
         )
         targets = min(_TARGETS, classes - 1)
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
-        found, _ = attack.run_standard_evaluation(x, y, batch_size=len(x))
-    x_adv = threat.project(found.detach(), x)
+        found, _ = attack.run_standard_evaluation(x.float(), y, batch_size=len(x))
+    x_adv = threat.project(found.detach().to(x), x)
     correct = still_right(model, x_adv, y, len(x))
     return Standard(torch.where(correct.view(-1, 1, 1, 1), x, x_adv), correct, reasons)
 

@@ -34,6 +34,11 @@ class Threat:
         if self.norm not in NORMS:
             raise unknown_name("norm", self.norm, NORMS)
         _check_radius("eps", self.eps)
+        if self.norm == "linf" and self.eps > 1:
+            raise UserError(
+                f"eps {self.eps:g} is above 1, the whole range of a pixel: its unit is that of "
+                f"pixels in [0, 1], so give {self.eps:g}/255, or Threat.of_eps_255({self.eps:g})"
+            )
 
     @classmethod
     def of_eps_255(cls, eps_255: float) -> "Threat":
@@ -113,7 +118,7 @@ def _largest_scale(
     box at once. s rises: values that hit the wall leave length to the others, and every round
     solves exactly for the values that had not hit it in the last.
     """
-    change, room = change.double(), room.double()
+    given, change, room = change.dtype, change.double(), room.double()
     scale = _solve(change.square().sum(dim=1), torch.zeros_like(change[:, 0]), eps)
     for _ in range(_ROUNDS):
         stopped = scale[:, None] * change > room
@@ -123,7 +128,7 @@ def _largest_scale(
         if torch.equal(further, scale):
             break
         scale = further
-    return scale.float()
+    return scale.to(given)
 
 
 def _solve(

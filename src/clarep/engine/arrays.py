@@ -1,0 +1,128 @@
+"""Images, labels and answers as users of Python give them: taken, or refused in one sentence."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clarep.errors import UserError
+
+Images = Tensor | NDArray[Any] | Sequence[Any]
+"""A batch (B, C, H, W) of floats, of any memory layout; see `as_images`."""
+Labels = Tensor | NDArray[Any] | Sequence[Any]
+"""A whole number of any type for each image; see `as_labels`."""
+_ROUNDING = 1e-3  # by which an interpolation may leave the range
+
+
+def as_images(given: object, low: int, mend: str) -> Float[Tensor, "batch c h w"]:
+    """Return images in [low, 1] as a contiguous tensor without a graph.
+
+    Args:
+        given: a tensor or an array; half precision becomes float32.
+        low: the least value, -1 or 0.
+        mend: how images of another range become such, for the sentence that refuses them.
+
+    Raises:
+        UserError: for what is no such batch, holds no image, or leaves the range by more than
+            0.001.
+    """
+    if isinstance(given, np.ndarray):
+        given = _tensor(given, "images")
+    if not isinstance(given, Tensor):
+        raise UserError(
+            f"images are a {type(given).__name__}: give a batch of floats in [{low}, 1], a tensor "
+            f"or an array (B, C, H, W); {mend}"
+        )
+    if given.ndim != 4:
+        raise UserError(
+            f"images have {given.ndim} dimensions: give a batch, (B, C, H, W); "
+            "one image is images[None]"
+        )
+    if not given.numel():
+        raise UserError("the batch holds no images: give at least one")
+    if not given.is_floating_point():
+        raise UserError(f"images are {given.dtype}: give float in [{low}, 1]; {mend}")
+    given = given.detach()
+    least, most = float(given.amin()), float(given.amax())
+    if not (least >= low - _ROUNDING and most <= 1 + _ROUNDING):  # also refuses NaN
+        raise UserError(
+            f"images lie in [{least:g}, {most:g}]: give finite values in [{low}, 1]; {mend}"
+        )
+    wanted = given.dtype if given.dtype == torch.float64 else torch.float32
+    return given.to(wanted).contiguous()
+
+
+def as_labels(given: object, images: int, classes: int, whose: str = "") -> Int64[Tensor, " batch"]:
+    """Return labels of so many images, each from 0 to classes - 1, as int64.
+
+    Args:
+        given: a tensor, an array or a list.
+        images, classes: how many there are.
+        whose: of whom the classes are, such as "the teacher's".
+
+    Raises:
+        UserError: for anything but a whole number for each image, or one that is no class.
+    """
+    labels = given if isinstance(given, Tensor) else _tensor(given, "labels")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise UserError(f"labels are {labels.dtype}: give the number of a class for each image")
+    if labels.shape != (images,):
+        raise UserError(
+            f"{images} images came with labels of shape {tuple(labels.shape)}: give the number of "
+            f"a class for each image, ({images},)"
+        )
+    labels = labels.detach().to(torch.int64)
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if len(outside):
+        raise UserError(
+            f"label {int(outside[0])} is outside {whose or f'the {classes}'} classes 0 to "
+            f"{classes - 1}: give labels of these, or a model of more classes"
+        )
+    return labels
+
+
+def as_logits(answer: object, images: int) -> Float[Tensor, "batch classes"]:
+    """Return the logits in a model's answer to so many images.
+
+    Args:
+        answer: the logits; or a mapping or an object with `logits`; or a tuple that begins with
+            them.
+        images: how many were asked for.
+
+    Raises:
+        UserError: for an answer without logits (B, classes), or logits that are not finite.
+    """
+    logits = answer
+    if isinstance(answer, Mapping):
+        logits = answer.get("logits")
+    elif isinstance(answer, tuple | list) and answer and not hasattr(answer, "logits"):
+        logits = answer[0]
+    elif not isinstance(answer, Tensor):
+        logits = getattr(answer, "logits", None)
+    if not (isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == images):
+        what = f"of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else ""
+        raise UserError(
+            f"the model answers {images} images with a {type(answer).__name__} {what}".strip()
+            + f": it must give logits, ({images}, classes)"
+        )
+    if not logits.is_floating_point():
+        raise UserError(f"the model's logits are {logits.dtype}: it must give floats")
+    if not torch.isfinite(logits).all():
+        raise UserError(
+            "the model answers with logits that are not finite: it can be neither attacked nor "
+            "trusted, so train it again"
+        )
+    return logits
+
+
+def _tensor(given: object, what: str) -> Tensor:
+    try:
+        array = np.asarray(given)
+        # A copy: torch takes no negative strides or swapped bytes, and warns of what is read-only.
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
+    except (TypeError, ValueError):  # texts, other objects, rows of several lengths
+        raise UserError(f"{what} hold other things than numbers: give a tensor of these") from None
