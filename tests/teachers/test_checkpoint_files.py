@@ -111,7 +111,7 @@ def test_truncated(tmp_path, suffix, kept):
 
 
 def test_places_without_weights(tmp_path):
-    (tmp_path / "w.ckpt").touch()
+    (tmp_path / "w.onnx").touch()
     (tmp_path / "w.pt").write_bytes(pickle.dumps({"a": 1}))
     torch.save([torch.ones(2)], tmp_path / "list.pt")
     torch.save({"ema": {"decay": 0.9}, "step": 3}, tmp_path / "shadow.pt")
@@ -120,7 +120,7 @@ def test_places_without_weights(tmp_path):
     for place, words in {
         "": "is a folder: give the weights' file in it",
         "nowhere.pt": "there is no file",
-        "w.ckpt": r"ends in '\.ckpt': give a file of weights",
+        "w.onnx": r"ends in '\.onnx': give a file of weights",
         "w.pt": "cannot read",
         "list.pt": "holds no state dict but a list",
         "shadow.pt": "holds no state dict but a dictionary of ema, step",

@@ -12,6 +12,7 @@ import tyro
 from clarep.cli.shared import note, warn
 from clarep.cli.tested import Tested, foreign_student, load_any_split, own_student
 from clarep.data.labelled import LabelledImages
+from clarep.distill.foreign_model import Outputs
 from clarep.distill.foreign_students import is_foreign
 from clarep.distill.student import Student
 from clarep.distill.students import load_student
@@ -83,8 +84,10 @@ class Evaluate:
     weights: Path | None = None
     """For timm:NAME: its state dict, as safetensors or a torch file; without it, timm's own."""
     class_names: str | None = None
-    """For classifiers of other libraries: text file, a class name a line in the order of the
-    logits, or imagenet for the wnids of its 1,000 classes; without it, the classifier's own."""
+    """For classifiers of other libraries whose own names are not the data's: text file, a class
+    name a line in the order of the logits, or imagenet for its 1,000 classes, by wnid and name."""
+    outputs: Outputs | None = None
+    """For classifiers of other libraries: what they answer with, logits unless told otherwise."""
     out: Path | None = None
     """Folder of the evaluation; without it, RUN/robustness."""
     json: bool = False
@@ -124,7 +127,7 @@ class Evaluate:
                 f"{tested.out} holds an evaluation of other settings ({replaced}), which this one "
                 "replaces: what was measured with other settings is measured again"
             )
-        for text in (tested.note, suite.left_out, replaced, *self._unit_notes(tested.student)):
+        for text in (*tested.notes, suite.left_out, replaced, *self._unit_notes(tested.student)):
             if text:
                 note(text)
 
@@ -143,11 +146,19 @@ class Evaluate:
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
         given |= {"split": self.split}
         if is_foreign(self.student):
-            return foreign_student(self.student, given, self.out, self.weights, self.class_names)
-        for name, value in (("weights", self.weights), ("class-names", self.class_names)):
-            if value is not None:
+            return foreign_student(
+                self.student,
+                given,
+                self.out,
+                weights=self.weights,
+                class_names=self.class_names,
+                outputs=self.outputs or "logits",
+            )
+        for name in ("weights", "class_names", "outputs"):
+            if (value := getattr(self, name)) is not None:
                 raise UserError(
-                    f"--{name} {value} means nothing to a student of clarep's own: leave it out"
+                    f"--{name.replace('_', '-')} {value} means nothing to a student of clarep's "
+                    "own: leave it out"
                 )
         return own_student(self.student, given, self.out)
 

@@ -9,6 +9,7 @@ from typing import Any
 from clarep.cli.shared import describe
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data
+from clarep.distill.foreign_model import Outputs
 from clarep.distill.foreign_students import load_foreign
 from clarep.distill.student import Student
 from clarep.distill.students import load_student, student_path
@@ -27,7 +28,7 @@ class Tested:
     out: Path
     described: dict[str, Any]
     """Of its evaluation's configuration."""
-    note: str = ""
+    notes: tuple[str, ...] = ()
     """What is otherwise than one may expect."""
     warning: str = ""
     """Why the figures should not be trusted."""
@@ -74,8 +75,10 @@ def foreign_student(
     spec: str,
     given: dict[str, Any],
     out: Path | None,
+    *,
     weights: Path | None,
     class_names: str | None,
+    outputs: Outputs,
 ) -> Tested:
     """Return a classifier of another library as a student of the test data's classes.
 
@@ -85,16 +88,19 @@ def foreign_student(
         raise UserError(f"{spec} has no run folder to write in: give --out DIR")
     if "data" not in given:
         raise UserError(f"what {spec} was trained on is not known here: give test data, --data")
-    model = load_foreign(spec, weights, class_names, given.get("image_size"))
+    model = load_foreign(spec, weights, class_names, given.get("image_size"), outputs=outputs)
     side = model.side if _can_be_resized(given["data"]) else None
     options = DataConfig(**({"image_size": side} | given))
     data = load_test_data(options)
     height, width, channels = data.read(0).shape
     student = model.student(data.class_names, (channels, height, width))
-    by_number = f"the classes of {spec} and of the data are matched by number, for want of names"
-    described = {"run": spec, "weights": None if weights is None else str(weights)}
-    note = "" if model.is_matched_by_name(data.class_names) else by_number
-    return Tested(student, data, out, described | _data_options(options), note)
+    described = {
+        "run": spec,
+        "weights": None if weights is None else str(weights),
+        "class_names": class_names,
+        "outputs": outputs,
+    }
+    return Tested(student, data, out, described | _data_options(options), student.notes)
 
 
 def _data_options(options: DataConfig) -> dict[str, Any]:

@@ -1,18 +1,23 @@
 """What a classifier of another library becomes: a `Student` of the data's classes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clarep.distill.class_columns import Columns, match_columns
 from clarep.distill.student import Student, StudentInfo
 from clarep.errors import UserError
 
 LOGITS = "logits"
 """The layer of a classifier whose features cannot be got at: its logits stand for them."""
+Outputs = Literal["logits", "probabilities"]
+"""What the rows are that a classifier answers with."""
+_TINY = torch.finfo(torch.float32).tiny  # of probabilities: no logarithm is infinite
 
 
 class ForeignNet(nn.Module, ABC):
@@ -23,9 +28,9 @@ class ForeignNet(nn.Module, ABC):
 
     @abstractmethod
     def both(self, x: Float[Tensor, "batch c h w"]) -> tuple[Tensor, Tensor]:
-        """Return features (B, D) and logits (B, classes) of one pass.
+        """Return features (B, D) and what it answers with (B, classes) of one pass.
 
-        Whatever the library gives: `ForeignModel.student` refuses answers of other shapes.
+        `ForeignModel.student` refuses answers of other shapes.
         """
 
 
@@ -40,13 +45,15 @@ class ForeignModel:
     identity: str
     """What tells it from another of the same weights: its architecture, or its file's SHA-256."""
     class_names: tuple[str, ...] | None
-    """In the order of its logits; None where the classes have no names."""
+    """Its own, in the order of its logits; None where the classes have no names."""
     side: int | None
     """Height and width, in pixels, of the images that it takes; None where it does not say."""
-
-    def is_matched_by_name(self, class_names: Sequence[str]) -> bool:
-        """Say whether both have names for their classes, other than numbers."""
-        return self.class_names is not None and not _are_numbers(class_names)
+    given_names: tuple[str, ...] | None = None
+    """Names that the user gives, in the order of its logits."""
+    outputs: Outputs = "logits"
+    """What it answers with; of probabilities the logarithms are taken."""
+    note: str = ""
+    """What was done on loading otherwise than one may expect."""
 
     def student(
         self, class_names: Sequence[str], image_shape: tuple[int, int, int]
@@ -54,34 +61,47 @@ class ForeignModel:
         """Return it as a student of the data's classes, in evaluation mode.
 
         Args:
-            class_names: the data's; matched with the model's by name where both have names.
+            class_names: the data's; matched with the model's as `match_columns` does.
             image_shape: (C, H, W) of the data's images; counts where the model has no size.
 
         Raises:
             UserError: if the classes are others, or the model takes no such images.
         """
         shape = image_shape if self.side is None else (3, self.side, self.side)
-        feature_dim, classes = _probe(self, shape)
-        columns = _columns(self, classes, class_names)
+        feature_dim, classes = _sizes(self, shape)
+        columns, matched = match_columns(
+            self.spec, classes, self.class_names, self.given_names, class_names
+        )
         info = StudentInfo(self.spec, tuple(class_names), shape)
-        return ForeignStudent(info, self, columns, feature_dim).eval()
+        return ForeignStudent(info, self, columns, feature_dim, matched).eval()
 
 
 class ForeignStudent(Student):
     """A classifier that another library made and that clarep does not train."""
 
     columns: Tensor
+    """For each class of `info` the places among the model's logits whose highest counts, (classes,
+    most of one); of ImageNet-9 one row more, for all other classes."""
 
     def __init__(
-        self, info: StudentInfo, model: ForeignModel, columns: Sequence[int], feature_dim: int
+        self,
+        info: StudentInfo,
+        model: ForeignModel,
+        columns: Columns,
+        feature_dim: int,
+        matched: str = "",
     ) -> None:
-        """Take the model and, for each class of `info`, its place among the model's logits."""
+        """Take the model, the logits of each class, and how they were found, in words."""
         super().__init__()
         self.info, self.layer, self.feature_dim = info, model.net.layer, feature_dim
-        self.net = model.net
-        self.identity = model.identity
+        self.net, self.outputs = model.net, model.outputs
+        self.identity = f"{model.identity} {model.outputs}"
         """What tells it from another of the same weights."""
-        self.register_buffer("columns", torch.tensor(columns))
+        self.notes = tuple(filter(None, (model.note, matched)))
+        """What is otherwise than one may expect."""
+        most = max(map(len, columns))  # a row's first fills it up: the highest stays the highest
+        filled = [row + row[:1] * (most - len(row)) for row in columns]
+        self.register_buffer("columns", torch.tensor(filled))
 
     def features(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch d"]:
         return self.both(x)[0]
@@ -92,17 +112,39 @@ class ForeignStudent(Student):
     def both(
         self, x: Float[Tensor, "batch c h w"]
     ) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch classes"]]:
-        features, logits = self.net.both(x)
-        return features, logits[:, self.columns]
+        features, answers = self.net.both(x)
+        if self.outputs == "probabilities":
+            answers = answers.clamp_min(_TINY).log()
+        return features.float(), answers[:, self.columns].amax(dim=2)
+
+    def answers(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch model_classes"]:
+        """Return what the model answers with, all of it and as it is."""
+        return self.net.both(x)[1]
 
 
-def _are_numbers(class_names: Sequence[str]) -> bool:
-    """Say whether the names are 0 to n - 1, in any order: 10 comes before 2 among folders."""
-    return set(class_names) == {str(i) for i in range(len(class_names))}
+def logits_of(answer: object) -> Tensor:
+    """Return the logits in what a model answers with, float32.
+
+    They are the answer itself, what it calls `logits`, or the first of a tuple. Raises UserError
+    where they cannot be told.
+    """
+    found = getattr(answer, "logits", None)
+    if isinstance(answer, Mapping):
+        found = answer.get("logits")
+    elif found is None:
+        found = answer[0] if isinstance(answer, tuple | list) and answer else answer
+    if not isinstance(found, Tensor):
+        held = f" of {', '.join(map(str, answer))}" if isinstance(answer, Mapping) else ""
+        raise UserError(
+            f"the model answers with a {type(answer).__name__}{held}, in which its logits cannot "
+            "be told: give a model that returns them alone, (B, classes), first of a tuple, or as "
+            "'logits'"
+        )
+    return found.float()
 
 
-def _probe(model: ForeignModel, image_shape: tuple[int, int, int]) -> tuple[int, int]:
-    """Send two black images through; return D and the number of classes.
+def _sizes(model: ForeignModel, image_shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Send two black images through; return D and the number of the model's classes.
 
     Two, because some models were traced for one image and take no other number.
     """
@@ -111,17 +153,9 @@ def _probe(model: ForeignModel, image_shape: tuple[int, int, int]) -> tuple[int,
     try:
         with torch.no_grad():
             features, logits = model.net.both(torch.zeros(2, *image_shape))
-    except UserError:
-        raise
-    except (
-        AssertionError,
-        AttributeError,
-        IndexError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        torch.jit.Error,
-    ) as error:
+    except UserError as error:
+        raise UserError(f"{model.spec}: {error}") from error
+    except FAULTS as error:
         raise UserError(
             f"{what}, or not two at once ({said_by(error)}): give another --image-size or model"
         ) from error
@@ -133,32 +167,17 @@ def _probe(model: ForeignModel, image_shape: tuple[int, int, int]) -> tuple[int,
     return features.shape[1], logits.shape[1]
 
 
-def _columns(model: ForeignModel, classes: int, class_names: Sequence[str]) -> list[int]:
-    """Return each of the data's classes' place among the model's logits."""
-    own = model.class_names
-    if own is not None and len(own) != classes:
-        raise UserError(
-            f"--class-names gives {len(own)} names and {model.spec} tells {classes} classes "
-            "apart: give a name for each of its logits, in their order"
-        )
-    if classes != len(class_names):
-        raise UserError(
-            f"{model.spec} tells {classes} classes apart and the data hold {len(class_names)}: "
-            "give data of its classes, or another model"
-        )
-    if _are_numbers(class_names):
-        return [int(name) for name in class_names]
-    if own is None:
-        return list(range(classes))
-    place = {name: i for i, name in enumerate(own)}
-    for name in class_names:
-        if name not in place:
-            raise UserError(
-                f"{model.spec} knows no class '{name}' of the data (its own are "
-                f"{', '.join(own[:3])} ...): give data of its classes, or --class-names with the "
-                "data's names in the order of its logits"
-            )
-    return [place[name] for name in class_names]
+FAULTS = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    torch.jit.Error,
+)
+"""What a model raises that cannot take what it is given."""
 
 
 def said_by(error: BaseException) -> str:

@@ -4,10 +4,10 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from clarep.distill.foreign_model import ForeignModel
+from clarep.distill.foreign_model import ForeignModel, Outputs
 from clarep.distill.hf_student import HF, load_hf
 from clarep.distill.timm_student import TIMM_PREFIX
-from clarep.distill.timm_weights import imagenet_wnids, load_timm
+from clarep.distill.timm_weights import imagenet_names, load_timm
 from clarep.distill.torchscript_student import TORCHSCRIPT, load_torchscript
 from clarep.errors import UserError
 from clarep.teachers.options import read_class_names
@@ -15,7 +15,7 @@ from clarep.teachers.options import read_class_names
 TIMM = TIMM_PREFIX.removesuffix(":")
 FAMILIES = (HF, TIMM, TORCHSCRIPT)
 IMAGENET = "imagenet"
-"""What --class-names may say in place of a file: the wnids of ImageNet's 1,000 classes."""
+"""What --class-names may say in place of a file: the names of ImageNet's 1,000 classes."""
 
 
 def is_foreign(spec: str) -> bool:
@@ -29,16 +29,19 @@ def load_foreign(
     weights: Path | None = None,
     class_names: str | None = None,
     image_size: int | None = None,
+    *,
+    outputs: Outputs = "logits",
 ) -> ForeignModel:
     """Load a classifier of another library; `ForeignModel.student` makes a student of it.
 
     Args:
         spec: hf:FOLDER_OR_HUB_ID, timm:NAME or torchscript:FILE.
         weights: of a timm model; None takes timm's own.
-        class_names: text file, a name a line in the order of the logits, or IMAGENET; None takes
-            the model's own names.
+        class_names: text file, a name a line in the order of the logits, or IMAGENET, for where
+            the model's own names are not the data's.
         image_size: height and width of the images of a timm model; the others know theirs, or
             take what they are given.
+        outputs: what the model answers with.
 
     Raises:
         UserError: for what is missing, unreadable or unsupported, and for weights of a model
@@ -55,17 +58,16 @@ def load_foreign(
         model = load_torchscript(place)
     else:
         model = load_timm(place, weights, image_size)
-    if class_names is None:
-        return model
-    return _named(model, class_names)
+    names = None if class_names is None else _names(class_names)
+    return replace(model, given_names=names, outputs=outputs)
 
 
-def _named(model: ForeignModel, class_names: str) -> ForeignModel:
+def _names(class_names: str) -> tuple[str, ...]:
     names = (
-        imagenet_wnids()
+        imagenet_names()
         if class_names == IMAGENET
         else read_class_names(Path(os.path.expanduser(class_names)))
     )
     if len(set(names)) != len(names):
         raise UserError(f"--class-names {class_names} gives a name twice: name each class once")
-    return replace(model, class_names=names)
+    return names

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from clarep.distill.foreign_model import LOGITS, ForeignModel, ForeignNet, said_by
+from clarep.distill.foreign_model import LOGITS, ForeignModel, ForeignNet, logits_of, said_by
 from clarep.engine.extras import require_extra
 from clarep.errors import UserError
 from clarep.teachers.hub import checkpoint_folder
@@ -71,8 +71,7 @@ class HfNet(ForeignNet):
         return read[-1].flatten(1), logits
 
     def _logits(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.model(pixel_values=self.colours(x), return_dict=True).logits
-        return logits
+        return logits_of(self.model(pixel_values=self.colours(x), return_dict=True))
 
 
 def load_hf(place: str) -> ForeignModel:
@@ -93,7 +92,8 @@ def load_hf(place: str) -> ForeignModel:
         side = _side(processor, model.config, folder)
         colours = _colours(processor, side or _TRIED_SIDES[0], folder)
     net = HfNet(model, colours).eval()
-    return ForeignModel(f"{HF}:{place}", net, _identity(model), _class_names(model), side)
+    names = tuple(str(name) for _, name in sorted(model.config.id2label.items()))
+    return ForeignModel(f"{HF}:{place}", net, _identity(model), names, side)
 
 
 def _check_files(folder: Path) -> None:
@@ -203,12 +203,6 @@ def _through(processor: Any, colour: tuple[int, int, int], side: int, folder: Pa
             "preprocessor_config.json"
         ) from error
     return pixels
-
-
-def _class_names(model: Any) -> tuple[str, ...] | None:
-    """Return the model's names; None for those that transformers makes up where it has none."""
-    names = tuple(str(name) for _, name in sorted(model.config.id2label.items()))
-    return None if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
 
 
 def _identity(model: Any) -> str:

@@ -1,15 +1,11 @@
 """timm models with weights: a file of the user's, or timm's own from the hub's cache."""
 
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from clarep.distill.foreign_model import ForeignModel, ForeignNet, said_by
@@ -18,10 +14,11 @@ from clarep.distill.students import build_student
 from clarep.distill.timm_student import TIMM_PREFIX, TimmStudent
 from clarep.engine.extras import require_extra
 from clarep.errors import UserError
+from clarep.teachers.checkpoint_files import ENTRY, read_weights, without_prefix
 from clarep.teachers.hub import checkpoint_folder
 
 _HUB_FILE = "model.safetensors"
-_INSIDE = "state_dict"  # where timm's own training script keeps the weights
+_LIGHTNING = "model."  # what PyTorch Lightning puts before the names
 
 
 class TimmNet(ForeignNet):
@@ -41,8 +38,9 @@ def load_timm(name: str, weights: Path | None, image_size: int | None) -> Foreig
 
     Args:
         name: of timm.list_models(), with or without a tag such as resnet18.a1_in1k.
-        weights: its state dict as safetensors or a torch file of tensors alone; None takes
-            timm's own, from the hub or its cache.
+        weights: its state dict as safetensors or a torch file, also in a checkpoint of timm's
+            training script, where EMA weights go before raw ones; None takes timm's own, from the
+            hub or its cache.
         image_size: height and width; None takes those that timm knows of the model.
 
     Raises:
@@ -53,7 +51,8 @@ def load_timm(name: str, weights: Path | None, image_size: int | None) -> Foreig
     config = _config(name)
     side = image_size or config.input_size[-1]
     path = _pretrained(spec, config) if weights is None else Path(os.path.expanduser(weights))
-    state = _read(path)
+    state, metadata, _ = read_weights(path)
+    state = without_prefix(state, _LIGHTNING)
     classes = _classes(spec, config, state, path)
     names = tuple(str(i) for i in range(classes))
     student = build_student(StudentInfo(spec, names, (3, side, side)))
@@ -61,14 +60,20 @@ def load_timm(name: str, weights: Path | None, image_size: int | None) -> Foreig
     _check_fit(spec, student.net.state_dict(), state, path)
     student.net.load_state_dict(state)
     student.eval()
-    wnids = imagenet_wnids() if weights is None and classes == 1000 else None
-    return ForeignModel(spec, TimmNet(student), spec, wnids, side)
+    known = imagenet_names() if weights is None and classes == 1000 else None
+    entry = metadata.get(ENTRY, "")
+    note = f"of {path} the averaged weights (EMA, {entry}) are taken" if "ema" in entry else ""
+    return ForeignModel(spec, TimmNet(student), spec, known, side, note=note)
 
 
-def imagenet_wnids() -> tuple[str, ...]:
-    """Return the wnids of ImageNet's 1,000 classes in order. Raises UserError without timm."""
-    data = require_extra("timm.data", "timm")
-    return tuple(data.ImageNetInfo("imagenet-1k").label_names())
+def imagenet_names() -> tuple[str, ...]:
+    """Return wnid and names of each of ImageNet's 1,000 classes, in order, divided by commas.
+
+    Raises UserError without timm.
+    """
+    info = require_extra("timm.data", "timm").ImageNetInfo("imagenet-1k")
+    words = info.label_descriptions()
+    return tuple(f"{wnid}, {name}" for wnid, name in zip(info.label_names(), words, strict=True))
 
 
 def _config(name: str) -> Any:
@@ -104,35 +109,6 @@ def _pretrained(spec: str, config: Any) -> Path:
     return path
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """Read a state dict without ever unpickling anything but tensors."""
-    if not path.is_file():
-        raise UserError(f"there is no file {path}: give a state dict, safetensors or a torch file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} is no torch file, or holds more than tensors, which is never unpickled: "
-            "give a state dict alone, better as safetensors"
-        ) from error
-    except (OSError, EOFError, RuntimeError, ValueError, SafetensorError) as error:
-        raise UserError(
-            f"cannot read weights from {path} ({said_by(error)}): give a whole state dict"
-        ) from error
-    if isinstance(content, Mapping) and isinstance(content.get(_INSIDE), Mapping):
-        content = content[_INSIDE]
-    if not isinstance(content, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
-        raise UserError(
-            f"{path} holds no state dict, neither as a whole nor under '{_INSIDE}': "
-            "give one, tensors by name"
-        )
-    return dict(content)
-
-
 def _classes(spec: str, config: Any, state: Mapping[str, Tensor], path: Path) -> int:
     """Return how many classes the weights tell apart, from the shape of the head's."""
     head = f"{config.classifier}.weight"
@@ -147,19 +123,30 @@ def _classes(spec: str, config: Any, state: Mapping[str, Tensor], path: Path) ->
 def _check_fit(
     spec: str, wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path
 ) -> None:
-    """Raise UserError unless names and shapes are the model's."""
+    """Raise UserError unless names, shapes and kinds of numbers are the model's."""
     shapes = [
         f"{name} is {'x'.join(map(str, state[name].shape))} there and "
         f"{'x'.join(map(str, value.shape))} in the model"
         for name, value in wanted.items()
         if name in state and state[name].shape != value.shape
     ]
+    kinds = [
+        f"{name} is of {state[name].dtype} there and of {value.dtype} in the model"
+        for name, value in wanted.items()
+        if name in state and state[name].is_floating_point() != value.is_floating_point()
+    ]
     lacking = [f"{name} is not there" for name in wanted if name not in state]
     unknown = [f"{name} is not in the model" for name in state if name not in wanted]
-    found = [*shapes, *lacking, *unknown]
+    found = [*shapes, *kinds, *lacking, *unknown]
     if found:
         more = f", and {len(found) - 1} more" if len(found) > 1 else ""
         raise UserError(
-            f"{path} does not fit {spec} ({found[0]}{more}): give weights of that model, or the "
-            "--image-size that it was trained at"
+            f"{path} does not fit {spec} ({found[0]}{more}): give weights of that model, not "
+            "quantised, or the --image-size that it was trained at"
+        )
+    bad = [name for name, value in state.items() if not value.isfinite().all()]
+    if bad:
+        raise UserError(
+            f"{len(bad)} of the weights in {path} are not finite, {bad[0]} first: give weights of "
+            "a training that did not diverge"
         )

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clarep.distill.foreign_model import LOGITS, ForeignModel, ForeignNet, said_by
+from clarep.distill.foreign_model import LOGITS, ForeignModel, ForeignNet, logits_of, said_by
 from clarep.engine.artefacts import sha256_file
 from clarep.errors import UserError
 
@@ -21,19 +21,13 @@ class ScriptNet(ForeignNet):
 
     layer = LOGITS
 
-    def __init__(self, spec: str, script: Any) -> None:
+    def __init__(self, script: Any) -> None:
         super().__init__()
-        self._spec = spec
         # In a tuple, it is no submodule: modes and gradients of a frozen one cannot be set.
         self._held = (script,)
 
     def both(self, x: Float[Tensor, "batch c h w"]) -> tuple[Tensor, Tensor]:
-        logits = self._held[0](x)
-        if not isinstance(logits, Tensor):
-            raise UserError(
-                f"{self._spec} answers with a {type(logits).__name__}: give a TorchScript module "
-                "that returns the logits alone, (B, classes)"
-            )
+        logits = logits_of(self._held[0](x))
         return logits, logits
 
 
@@ -61,4 +55,4 @@ def load_torchscript(place: str) -> ForeignModel:
     for parameter in script.parameters():
         parameter.requires_grad_(False)
     # The code counts, and it is in no state dict: the file's bytes stand for all of it.
-    return ForeignModel(spec, ScriptNet(spec, script), sha256_file(path), None, None)
+    return ForeignModel(spec, ScriptNet(script), sha256_file(path), None, None)

@@ -1,6 +1,7 @@
 """A checkpoint that is one file: its weights, and the settings that shapes do not say."""
 
 import argparse
+import codecs
 import contextlib
 import json
 import os
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -19,7 +21,10 @@ from torch import Tensor, nn
 from clarep.errors import UserError, first_line, unknown_name
 from clarep.teachers.pipeline_folder import refuse_diffusers
 
-_NESTED = ("ema", "model", "state_dict")
+_NESTED = ("state_dict_ema", "model_ema", "ema", "model", "state_dict")  # averages come first
+_TORCH = (".pt", ".pth", ".tar", ".ckpt", ".bin")
+ENTRY = "entry"
+"""In the metadata of a torch file: which of its entries the weights were."""
 _PREFIXES = ("module.", "_orig_mod.")  # of a network saved in its wrapper
 _KINDS = {int: "a whole number", str: "a text", list: "a list of texts"}
 
@@ -115,9 +120,10 @@ def read_checkpoint(place: str, known: Mapping[str, type]) -> Checkpoint:
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Any]]:
     """Return the tensors of a file by name, its metadata, and its training's arguments.
 
-    Only safetensors have metadata, and arguments only a .pt or .pth that a training script left
-    (`args`). Of such a file the entry `ema`, else `model`, else `state_dict` is taken where there
-    is one. Nothing is unpickled but tensors, plain values and `argparse.Namespace`.
+    Only safetensors have metadata of their own, and arguments only a torch file that a training
+    script left (`args`). Of such a file the first entry of _NESTED that is there is taken, and
+    named as the metadata's ENTRY. Nothing is unpickled but tensors, plain values, numpy's numbers
+    and `argparse.Namespace`.
 
     Raises:
         UserError: if there is no such file, it is truncated, or of another kind.
@@ -131,19 +137,25 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str], dict[st
     arguments: dict[str, Any] = {}
     if path.suffix == ".safetensors":
         weights, metadata = _read_safetensors(path)
-    elif path.suffix in (".pt", ".pth"):
+    elif path.suffix in _TORCH:
         loaded = _read_torch(path)
-        weights, arguments = _state_dict(loaded, path), _arguments(loaded)
+        (weights, metadata), arguments = _state_dict(loaded, path), _arguments(loaded)
     else:
         raise UserError(
             f"{path} ends in '{path.suffix}': give a file of weights, .safetensors, .pt or .pth"
         )
     if not weights:
         raise UserError(f"{path} holds no tensors: give the weights of a network")
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in weights):
-            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    for prefix in _PREFIXES * 2:  # compiled and then wrapped, or the other way round
+        weights = without_prefix(weights, prefix)
     return weights, metadata, arguments
+
+
+def without_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors with their names' prefix taken off, where all of them have it."""
+    if not all(name.startswith(prefix) for name in weights):
+        return weights
+    return {name.removeprefix(prefix): value for name, value in weights.items()}
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -157,7 +169,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _read_torch(path: Path) -> Any:
     try:
-        with _namespace_allowed():
+        with _plain_values_allowed():
             # Mapped, what is not taken (an optimiser, say) costs no memory; torch's older files
             # are no archives and cannot be.
             mmap = zipfile.is_zipfile(path)
@@ -172,19 +184,27 @@ def _read_torch(path: Path) -> Any:
         raise UserError(f"cannot read {path} ({fault(path, error)}): give a whole file") from error
 
 
-def _namespace_allowed() -> AbstractContextManager[object]:
+def _plain_values_allowed() -> AbstractContextManager[object]:
     allow = getattr(torch.serialization, "safe_globals", None)  # from torch 2.5
-    return allow([argparse.Namespace]) if allow else contextlib.nullcontext()
+    if allow is None:
+        return contextlib.nullcontext()
+    makers = [call for kind in ("f4", "f8", "i8") for call in _pickled_by(np.dtype(kind).type(0))]
+    return allow([argparse.Namespace, *makers])  # type: ignore[no-any-return]
 
 
-def _state_dict(loaded: object, path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a loaded file or of the state dict nested in it."""
+def _pickled_by(number: np.generic) -> list[object]:
+    """Return what a pickle calls to make a number of numpy's: where that lies, it does not say."""
+    return [number.__reduce__()[0], np.dtype, type(number.dtype), codecs.encode]
+
+
+def _state_dict(loaded: object, path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a loaded file or of the state dict nested in it, and its ENTRY."""
     if isinstance(loaded, Mapping):
-        nested = [loaded[name] for name in _NESTED if isinstance(loaded.get(name), Mapping)]
-        state = nested[0] if nested else loaded
+        nested = [name for name in _NESTED if isinstance(loaded.get(name), Mapping)]
+        state = loaded[nested[0]] if nested else loaded
         tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
         if tensors:
-            return tensors
+            return tensors, {ENTRY: nested[0]} if nested else {}
     entries = ", ".join(map(str, loaded)) if isinstance(loaded, Mapping) else ""
     found = f"a dictionary of {entries[:100]}" if entries else f"a {type(loaded).__name__}"
     raise UserError(
