@@ -1,6 +1,7 @@
 """The suite on a small untrained student: parts that survive, settings that count, bad settings."""
 
 import dataclasses
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ from clarep.distill.student import StudentInfo
 from clarep.distill.students import build_student
 from clarep.errors import UserError
 from clarep.robustness.attacks.config import AttackConfig
+from clarep.robustness.challenge import CHALLENGE_VARIANTS
 from clarep.robustness.corruptions import corrupt
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.suite import PARTS_NAME, SuiteRun, data_fingerprint, robustness_suite
+from clarep.robustness.suite_beyond import BEYOND
 from clarep.robustness.suite_config import GROUPS, QUICK_ATTACKS, SuiteConfig, check_suite
+from clarep.study.comparison import MORE_IS_BETTER
 
 CONFIG = SuiteConfig(
     groups=("clean", "calibration", "backgrounds", "focus", "corruptions", "ood"),
@@ -71,6 +75,25 @@ def test_every_group_gives_its_keys(whole: Path) -> None:
     assert arrays["features"].shape[0] == 20
     torch.testing.assert_close(arrays["probabilities"].sum(dim=1), torch.ones(20))
     assert arrays["examples/saliency"].shape == arrays["examples/mask"].shape == (10, 32, 32)
+
+
+def test_compare_knows_of_every_measure_whether_more_is_better(whole, student, data) -> None:
+    """Every key that an evaluation with everything on can hold matches one entry, no more."""
+    attack = dataclasses.replace(
+        QUICK_ATTACKS, eps_255=(1.0,), eps_l2=(0.1,), cw=True, pgd_steps=1, apgd_steps=1,
+        cw_steps=1, cw_searches=1, check_images=0,
+    )  # fmt: skip
+    config = dataclasses.replace(CONFIG, groups=("attacks", "corruptions"), attack_images=10)
+    config = dataclasses.replace(config, attack=attack)
+    attacked = robustness_suite(student, data, config, baseline=Evaluation.load(whole))
+    assert {"attacks", *CONFIG.groups} == set(GROUPS)
+    measured = (*Evaluation.load(whole).measurements, *attacked.measurements)
+    keys = {one.key for one in measured} | {"attack/autoattack-linf/eps_255=1"}
+    keys |= {f"background/{name}" for name in CHALLENGE_VARIANTS}
+    keys |= {f"beyond/{name}/accuracy" for name in BEYOND}
+    assert {"corruption/mce", "attack/cw-l2/median_l2", "background/flipped"} <= keys
+    for key in keys:
+        assert sum(fnmatchcase(key, name) for name in MORE_IS_BETTER) == 1, key
 
 
 def test_figures_against_loops(whole: Path, student, data) -> None:

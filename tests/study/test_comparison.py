@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from clarep.report.comparison import (
     write_comparison,
 )
 from clarep.robustness.evaluation import Evaluation, Measurement
-from clarep.study.comparison import compare
+from clarep.study.comparison import Cell, Difference, compare
 from clarep.study.runs import read_run
 
 
@@ -90,15 +91,31 @@ def test_without_values_of_images_there_is_no_test(make_run):
     assert found.interval == (0.01, 0.2)
 
 
-def test_a_lower_gap_is_better(make_run, monkeypatch):
-    from clarep.study import comparison as module
-
-    runs = load([make_run("vanilla", accuracy=0.5), make_run("kd", accuracy=0.9)])
-    assert cell(compare(runs), "kd", "clean/accuracy").verdict == "better"
-    monkeypatch.setattr(module, "_LOWER_IS_BETTER", ("clean/*",))
-    assert cell(compare(runs), "kd", "clean/accuracy").verdict == "worse"
-    monkeypatch.undo()
-    assert "background/gap" in module._LOWER_IS_BETTER
+@pytest.mark.parametrize(
+    ("measure", "verdict"),
+    [
+        ("clean/accuracy", "better"),
+        ("background/mixed_rand", "better"),
+        ("attack/worst-l2/eps_l2=0.5", "better"),
+        ("attack/cw-l2/median_l2", "better"),
+        ("ood/noise/auroc", "better"),
+        ("corruption/fog/severity=3", "better"),
+        ("background/gap", "worse"),
+        ("background/only_bg", "worse"),
+        ("background/only_bg_t", "worse"),
+        ("calibration/brier", "worse"),
+        ("corruption/mce", "worse"),
+        ("background/no_fg", "neither"),
+        ("focus/area", "neither"),
+    ],
+)
+def test_more_of_a_measure_is_marked_as_what_it_is(measure, verdict):
+    found = Cell(measure, 0.9, (0.8, 1.0), Difference(0.4, (0.3, 0.5), 0.001, 0.01), "")
+    assert found.verdict == verdict
+    less = replace(found, difference=Difference(-0.4, (-0.5, -0.3), 0.001, 0.01))
+    opposite = {"better": "worse", "worse": "better", "neither": "neither"}
+    assert less.verdict == opposite[verdict]
+    assert replace(found, difference=Difference(0.4, (0.0, 1.0), 0.1, 0.2)).verdict == "neither"
 
 
 def test_a_measure_that_a_seed_lacks_has_no_figure(make_run):

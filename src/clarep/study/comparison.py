@@ -22,12 +22,38 @@ DEFAULT_MEASURES = (
 )
 REFERENCE = "vanilla"
 _LEVEL = 0.05
-_LOWER_IS_BETTER = (
-    "background/gap",
-    "background/flipped",
-    "calibration/*",
-    "corruption/mce",
-)
+MORE_IS_BETTER: dict[str, bool | None] = {
+    "clean/accuracy": True,
+    "calibration/ece": False,
+    "calibration/adaptive_ece": False,
+    "calibration/brier": False,
+    "calibration/nll": False,
+    "background/original": True,
+    "background/only_fg": True,
+    "background/mixed_same": True,
+    "background/mixed_rand": True,
+    "background/mixed_next": True,
+    "background/only_bg": False,
+    "background/only_bg_b": False,
+    "background/only_bg_t": False,
+    "background/no_fg": None,  # the object's outline is there still: it may be read, or its place
+    "background/gap": False,
+    "background/flipped": False,
+    "focus/input_gradient": True,
+    "focus/integrated_gradients": True,
+    "focus/area": None,  # of the images alone
+    "attack/clean": True,
+    "attack/*/eps_255=*": True,
+    "attack/*/eps_l2=*": True,
+    "attack/cw-l2/median_l2": True,
+    "corruption/mce": False,
+    "corruption/mean": True,
+    "corruption/*/mean": True,
+    "corruption/*/severity=*": True,
+    "ood/*/auroc": True,
+    "beyond/*/accuracy": True,
+}
+"""Pattern of measures' keys -> whether more is better; None where neither is."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +87,19 @@ class Cell:
 
     @property
     def verdict(self) -> str:
-        """Better or worse than the reference (significantly), neither, or untested."""
+        """Better or worse than the reference (significantly), neither, or untested.
+
+        Neither, too, where more of the measure is neither better nor worse.
+        """
         if self.difference is None:
             return "untested"
-        if self.difference.p_holm >= _LEVEL:
+        matching = (
+            more for name, more in MORE_IS_BETTER.items() if fnmatchcase(self.measure, name)
+        )
+        more_is_better = next(matching, None)
+        if self.difference.p_holm >= _LEVEL or more_is_better is None:
             return "neither"
-        lower_is_better = any(fnmatchcase(self.measure, name) for name in _LOWER_IS_BETTER)
-        return "better" if (self.difference.value < 0) == lower_is_better else "worse"
+        return "better" if (self.difference.value > 0) == more_is_better else "worse"
 
 
 @dataclass(frozen=True)
