@@ -10,7 +10,7 @@ import pytest
 import tyro
 
 from clarep.cli.main import _COMMANDS, main
-from clarep.cli.mistakes import check_arguments
+from clarep.cli.mistakes import _check_options, _options, _subcommands, check_arguments
 from clarep.errors import UserError
 
 
@@ -91,6 +91,15 @@ WRONG = {
     "run --steps 1.5": "--steps cannot be '1.5': give a whole number, such as 8",
     "run --steps=": "--steps cannot be '': give a whole number, such as 8",
     "run --rate x": "--rate cannot be 'x': give a number",
+    "run --rate nan": "--rate cannot be 'nan': give a number (finite and below 2^32)",
+    "run --rate -inf": "--rate cannot be '-inf': give a number (finite and below 2^32)",
+    "run --rate 1e400": "--rate cannot be '1e400': give a number (finite and below 2^32)",
+    "run --sizes 1 99999999999": (
+        "--sizes cannot be '99999999999': give a whole number (finite and below 2^32)"
+    ),
+    f"run --steps {'9' * 5000}": (
+        f"--steps cannot be '{'9' * 60}...': give a whole number, such as 8 (finite and below 2^32)"
+    ),
     "run --kind nnoe": "--kind cannot be 'nnoe': did you mean none? valid are top, none",
     "run --kind zzz": "--kind cannot be 'zzz': valid are top, none",
     "run --ks 1 x": "--ks cannot be 'x': give a whole number, such as 1",
@@ -125,6 +134,25 @@ def test_bare_it_prints_the_help(capsys: pytest.CaptureFixture[str]):
     printed = capsys.readouterr()
     assert "identify" in printed.out
     assert printed.err == ""
+
+
+def test_no_numeric_option_of_any_command_takes_nan_or_infinity():
+    """What may be a text too (k = energy:0.8) is its owner's to refuse."""
+    tried = 0
+    for name, kind in _COMMANDS.items():
+        for words, command in {name: kind, **_subcommands(kind)}.items():
+            options, _ = _options(command)
+            for option, declared in options.items():
+                if float not in declared.alternatives and int not in declared.alternatives:
+                    continue
+                for value in ("nan", "inf", "-inf", "10000000000000"):
+                    tried += 1
+                    if str in declared.alternatives:
+                        assert option in ("--k", "--ks")
+                        continue
+                    with pytest.raises(UserError, match=f"^{option} cannot be '{value}'"):
+                        _check_options(words, [option, value], command)
+    assert tried > 400
 
 
 @pytest.mark.parametrize("name", _COMMANDS)

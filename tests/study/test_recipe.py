@@ -102,6 +102,18 @@ WRONG = {
     ),
     "kind": (FIRST + '[clarid]\nkind = "top"', "[clarid] unknown key 'kind'"),
     "clarid's literal": (FIRST + '[clarid]\nsolver = "huen"', "solver: unknown value 'huen'"),
+    "clarid's value": (FIRST + "[clarid]\nsteps = 0", "study.toml: [clarid] 0 steps"),
+    "NaN": (FIRST + "[clarid]\nk = nan", "clarid.k is nan"),
+    "1e13": (FIRST + "[train]\nbatch_size = 10_000_000_000_000", "[train] batch_size = 1000000"),
+    "fraction": (FIRST + "[canonical]\nfraction = 1.5", "fraction 1.5 is outside (0, 1]"),
+    "variant's fraction": (
+        FIRST + "[variants.cadistill]\nfraction = 0.0",
+        "[variants.cadistill] fraction 0.0 is outside",
+    ),
+    "variant's seed": (
+        FIRST + "[variants.cadistill]\ncanonical_seed = -1",
+        "[variants.cadistill] seed -1 is outside",
+    ),
     "evaluate": (FIRST + "[evaluate]\nimags = 1", "[evaluate] unknown key 'imags': did you mean"),
     "evaluate's value": (FIRST + "[evaluate]\nimages = 0", "study.toml: [evaluate] "),
     "variant": (FIRST + "[variants.cadistil]", "[variants.cadistil] is not among methods"),

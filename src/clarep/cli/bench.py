@@ -19,6 +19,7 @@ from clarep.cli.bench_distill import BenchDistill
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.artefacts import versions, write_json
+from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
 from clarep.geometry import benchmark, profiling
 from clarep.geometry.benchmark import Case, Features, Problem
@@ -81,6 +82,7 @@ class BenchSubspace:
                 raise UserError(f"--{option} {getattr(self, name)} is below 1: give at least 1")
         if min(self.batches) < 1:
             raise UserError(f"--batches {min(self.batches)} is below 1: give at least 1")
+        check_seed(self.seed)
         if self.teacher_options.device != "cpu":
             raise UserError(
                 f"--device {self.teacher_options.device} cannot be timed, as seconds are taken on "

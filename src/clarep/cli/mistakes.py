@@ -7,16 +7,18 @@ tell an unknown option, a value that lacks and one of another type apart.
 import difflib
 import math
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
+from clarep.engine.limits import is_setting
 from clarep.errors import UserError
 
 _POSITIONAL = get_args(tyro.conf.Positional[str])[1]
+_SHOWN = 60  # characters of a value
 _HELP = ("--help", "-h")
 _WORDS: dict[Any, str] = {int: "a whole number", float: "a number", Path: "a path", str: "a text"}
 
@@ -173,18 +175,21 @@ def _check_value(name: str, value: str, option: _Option) -> None:
         return
     names = _choices(option)
     mend = _mend(value, names) if names else f"give {_wanted(option)}"
-    raise UserError(f"{name} cannot be '{value}': {mend}")
+    if _is_number(value) and not is_setting(float(value)):
+        mend += " (finite and below 2^32)"
+    shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
+    raise UserError(f"{name} cannot be '{shown}': {mend}")
 
 
 def _fits(value: str, kind: Any) -> bool:
     if get_origin(kind) is Literal:
         return value in [str(name) for name in get_args(kind)]
-    readers: dict[Any, Callable[[str], object]] = {int: int, float: float}
+    if kind not in (int, float):
+        return True
     try:
-        readers.get(kind, str)(value)
+        return is_setting(kind(value))
     except ValueError:
         return False
-    return True
 
 
 def _choices(option: _Option) -> list[str]:

@@ -99,6 +99,12 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
+def check_fraction(fraction: float) -> None:
+    """Raise UserError unless it is a share in (0, 1]."""
+    if not 0 < fraction <= 1:
+        raise UserError(f"fraction {fraction} is outside (0, 1]: give a share such as 0.1")
+
+
 def class_balanced_choice(
     labels: NDArray[np.int64], fraction: float, seed: int
 ) -> NDArray[np.int64]:
@@ -108,8 +114,7 @@ def class_balanced_choice(
     Raises UserError if `fraction` is not in (0, 1], or the seed is no seed.
     """
     check_seed(seed)
-    if not 0 < fraction <= 1:
-        raise UserError(f"fraction {fraction} is outside (0, 1]: give a share such as 0.1")
+    check_fraction(fraction)
     rng = np.random.default_rng(seed)
     chosen = []
     for label in np.unique(labels):

@@ -1,10 +1,16 @@
-"""Limits of values that a user's or a stored text file gives: JSON, TOML."""
+"""Limits of values that a user or a stored text file gives: JSON, TOML, options."""
 
 import math
 from typing import Any
 
 _DEPTH = 64  # levels; Python's own walks of nested values (json, asdict) end at about 1,000
 _LARGEST = 2**63  # what NumPy and PyTorch take as a whole number
+_SETTING = 2**32  # seeds end there, and no count or length that fits a machine is beyond
+
+
+def is_setting(value: int | float) -> bool:
+    """Whether a number that a user gives, as an option or in a recipe, is finite and below 2^32."""
+    return abs(value) < _SETTING  # false for NaN
 
 
 def check_values(value: Any) -> None:

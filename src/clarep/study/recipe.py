@@ -1,12 +1,14 @@
 """`Recipe`: a study as one TOML file names it; every key is checked before anything is built."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
-from clarep.clarid.clarid import ClaridConfig
+from clarep.clarid.config import ClaridConfig, check_config
+from clarep.data.labelled import check_fraction
 from clarep.data.load import DataConfig
 from clarep.distill.methods import METHODS
 from clarep.distill.train_config import DistillConfig, check_distill
@@ -17,6 +19,7 @@ from clarep.study.schema import build, read_toml
 from clarep.teachers.options import TeacherOptions
 
 _Number = TypeVar("_Number", int, float)
+_Config = TypeVar("_Config")
 _SET_BY_RUNNER_TRAIN = ("seed",)
 _SET_BY_RUNNER_CLARID = ("kind",)
 _TABLES = (
@@ -167,7 +170,7 @@ def load_recipe(path: Path) -> Recipe:
         canonical=canonical,
         clarid=_clarid(tables["clarid"], f"{path}: [clarid]"),
         train=_train(tables["train"], f"{path}: [train]"),
-        evaluate=_evaluate(tables["evaluate"], f"{path}: [evaluate]"),
+        evaluate=_checked(SuiteConfig, tables["evaluate"], f"{path}: [evaluate]", check_suite),
         variants=_variants(top, canonical, tables, path),
         seeds=top.seeds,
     )
@@ -179,25 +182,34 @@ def with_top(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _clarid(table: Mapping[str, Any], place: str) -> ClaridConfig:
-    return build(ClaridConfig, table, place, without=_SET_BY_RUNNER_CLARID)
+    return _checked(ClaridConfig, table, place, check_config, _SET_BY_RUNNER_CLARID)
 
 
 def _train(table: Mapping[str, Any], place: str) -> DistillConfig:
-    config = build(DistillConfig, table, place, without=_SET_BY_RUNNER_TRAIN)
-    try:
-        check_distill(config)
-    except UserError as error:
-        raise UserError(f"{place} {error}") from error
+    return _checked(DistillConfig, table, place, check_distill, _SET_BY_RUNNER_TRAIN)
+
+
+def _checked(
+    kind: type[_Config],
+    table: Mapping[str, Any],
+    place: str,
+    check: Callable[[_Config], None],
+    without: Sequence[str] = (),
+) -> _Config:
+    """Return a table as the dataclass that it stands for, with its owner's rules kept."""
+    config = build(kind, table, place, without)
+    with _in(place):
+        check(config)
     return config
 
 
-def _evaluate(table: Mapping[str, Any], place: str) -> SuiteConfig:
-    config = build(SuiteConfig, table, place)
+@contextmanager
+def _in(place: str) -> Iterator[None]:
+    """Name file and table in front of what a check raises."""
     try:
-        check_suite(config)
+        yield
     except UserError as error:
         raise UserError(f"{place} {error}") from error
-    return config
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,6 +253,11 @@ def _variants(
                 f"{place} gives settings of a canonical set, and [canonical] top names one that "
                 "exists: leave out one of them"
             )
+        fraction = _first(table.fraction, canonical.fraction)
+        seed = _first(table.canonical_seed, canonical.seed)
+        with _in(place):
+            check_fraction(fraction)
+            check_seed(seed)
         variants.append(
             Variant(
                 name=name,
@@ -249,8 +266,8 @@ def _variants(
                 layer=table.layer or (None if table.student else top.layer),
                 train=_train(_merged(tables["train"], table.train), f"{place} train:"),
                 clarid=_clarid(_merged(tables["clarid"], table.clarid), f"{place} clarid:"),
-                fraction=_first(table.fraction, canonical.fraction),
-                canonical_seed=_first(table.canonical_seed, canonical.seed),
+                fraction=fraction,
+                canonical_seed=seed,
             )
         )
     return tuple(variants)
@@ -273,10 +290,8 @@ def _check_seeds(seeds: Sequence[int], canonical: int, path: Path) -> None:
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError(f"{path}: seeds must name at least one, each once: give [0, 1, 2], say")
     for seed in (*seeds, canonical):
-        try:
+        with _in(f"{path}:"):
             check_seed(seed)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
 
 
 def _check_top(canonical: CanonicalSettings, tables: Mapping[str, Any], path: Path) -> None:

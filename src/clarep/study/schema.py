@@ -7,7 +7,8 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from clarep.errors import UserError, unknown_name
+from clarep.engine.limits import check_values, is_setting
+from clarep.errors import UserError, first_line, unknown_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -15,6 +16,7 @@ else:
     import tomli as tomllib
 
 _Config = TypeVar("_Config")
+_MOST_BYTES = 1 << 20  # of a recipe
 _WORDS = {
     bool: "true or false",
     int: "a whole number",
@@ -26,16 +28,23 @@ _WORDS = {
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; raises UserError if there is none or it is no TOML."""
+    """Read a TOML file; raises UserError if there is none, or it is no TOML of finite numbers."""
+    if not path.is_file():
+        if path.exists():
+            raise UserError(f"{path} is no file: give a .toml file")
+        raise UserError(f"there is no recipe at {path}: give an existing .toml file")
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"it has over {_MOST_BYTES >> 20} MiB")
         table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        check_values(table)
         return table
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"there is no recipe at {path}: give an existing .toml file") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder: give a .toml file in it") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid TOML ({error}): mend it there") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}): mend its permissions") from error
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply: mend its brackets") from None
+    except ValueError as error:  # no TOML, no UTF-8, or no number to compute with
+        raise UserError(f"{path} is not valid TOML ({first_line(error)}): mend it there") from error
 
 
 def build(
@@ -65,7 +74,9 @@ def build(
 
 
 def convert(value: Any, hint: Any, place: str, key: str) -> Any:
-    """Return a TOML value as a type hint has it; raises UserError if it is of another type."""
+    """Return a TOML value as a type hint has it; raises UserError if it is none of it."""
+    if isinstance(value, int | float) and not is_setting(value):
+        raise UserError(f"{place} {key} = {value} is out of range: give a number below 2^32")
     origin, arguments = get_origin(hint), get_args(hint)
     if is_dataclass(hint) and isinstance(hint, type):
         return build(hint, _table(value, place, key), f"{place} {key}:")
