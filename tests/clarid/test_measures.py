@@ -38,6 +38,7 @@ from clarep.report.measures import (
     write_classifier,
     write_measures,
 )
+from clarep.report.quality import classify_all, frechet_distance
 
 
 def draw(*shape, seed=0):
@@ -490,3 +491,25 @@ def test_images_of_the_scene_are_in_the_range_of_the_colours():
     indices = np.arange(5)
     images = to_unit_range(data.images(indices))
     assert torch.allclose(images.mean(dim=(2, 3)), scene_of(data, indices).colours, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "figure",
+    [
+        lambda f: within_over_total(f, torch.arange(20) % 4),
+        lambda f: cluster_nmi(f, torch.arange(20) % 4, seed=0),
+        lambda f: probe_r2(f, draw(20, 3)),
+        lambda f: judged(lambda _: f, torch.zeros(20, 3, 4, 4), torch.arange(20) % 4),
+        lambda f: frechet_distance(f, draw(20, 5)),
+        lambda f: frechet_distance(draw(20, 5), f),
+        lambda f: classify_all(lambda _: (f, f), torch.zeros(20, 3, 4, 4)),
+    ],
+    ids=["variance", "nmi", "probe", "judge", "frechet", "frechet-other", "classifier"],
+)
+def test_no_figure_is_made_of_what_is_not_finite(figure, bad):
+    features = draw(20, 5)
+    figure(features)
+    features[3, 1] = bad
+    with pytest.raises(UserError, match="not finite"):
+        figure(features)

@@ -21,6 +21,7 @@ from clarep.clarid.clarid import Clarid
 from clarep.data.backdrops import Backdrops
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.engine.arrays import check_finite
 from clarep.engine.bootstrap import bootstrap_interval
 from clarep.teachers.teacher import Teacher
 
@@ -29,6 +30,7 @@ Scorer = Callable[[Tensor], Tensor]
 stands in for it."""
 
 
+_LOOK = "look for NaN in the teacher's weights, or take float32"
 _JUDGED = 250  # images that a judge sees at once
 
 
@@ -99,6 +101,7 @@ def within_over_total(
     vectors: Float[Tensor, "batch *shape"], labels: Int64[Tensor, " batch"]
 ) -> float:
     """Return within-class over total variance, in [0, 1]; 0 when a class is one point."""
+    check_finite(vectors, "vectors", _LOOK)
     flat = vectors.flatten(1).double()
     total = (flat - flat.mean(0)).square().sum()
     within = sum(
@@ -114,6 +117,7 @@ def probe_r2(features: Float[Tensor, "batch *shape"], targets: Float[Tensor, "ba
     R^2 of 5-fold cross-validated predictions, penalty chosen inside each fold; at most 1, and
     0 or less where the features tell nothing.
     """
+    check_finite(features, "features", _LOOK)
     from sklearn.linear_model import RidgeCV
     from sklearn.metrics import r2_score
     from sklearn.model_selection import KFold, cross_val_predict
@@ -132,6 +136,7 @@ def cluster_nmi(
     features: Float[Tensor, "batch *shape"], labels: Int64[Tensor, " batch"], seed: int
 ) -> float:
     """Return the normalised mutual information, in [0, 1], of k-means clusters and classes."""
+    check_finite(features, "features", _LOOK)
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.metrics import normalized_mutual_info_score
@@ -246,7 +251,9 @@ def judged(
     judge: Scorer, images: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"]
 ) -> dict[str, Any]:
     """Return what the judge says of images in [-1, 1], as the fields judge_* of `Measures`."""
-    probabilities = torch.cat([judge(part) for part in images.split(_JUDGED)]).softmax(1)
+    logits = torch.cat([judge(part) for part in images.split(_JUDGED)])
+    check_finite(logits, "the judge's logits", _LOOK)
+    probabilities = logits.softmax(1)
     right = (probabilities.argmax(1) == labels).double()
     return {
         "judge_accuracy": float(right.mean()),

@@ -111,12 +111,14 @@ def as_logits(answer: object, images: int) -> Float[Tensor, "batch classes"]:
         )
     if not logits.is_floating_point():
         raise UserError(f"the model's logits are {logits.dtype}: it must give floats")
-    if not torch.isfinite(logits).all():
-        raise UserError(
-            "the model answers with logits that are not finite: it can be neither attacked nor "
-            "trusted, so train it again"
-        )
+    check_finite(logits, "the model's logits", "it can be neither attacked nor trusted")
     return logits
+
+
+def check_finite(values: Tensor, what: str, why: str) -> None:
+    """Raise UserError "WHAT are not finite: WHY" if a value is infinite or NaN."""
+    if not torch.isfinite(values).all():
+        raise UserError(f"{what} are not finite: {why}")
 
 
 def _tensor(given: object, what: str) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clarep.clarid.measures import Scorer
 from clarep.distill.student import Student
+from clarep.engine.arrays import check_finite
 from clarep.errors import UserError
 from clarep.sampling.decode import decode
 from clarep.teachers.judge import Judge
@@ -86,8 +87,10 @@ def frechet_distance(a: Float[Tensor, "many dim"], b: Float[Tensor, "more dim"])
     """Return the squared Fréchet distance of the Gaussians fitted to two sets of features.
 
     |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2), Dowson & Landau 1982. Computed
-    in float64; each set needs at least two rows.
+    in float64; each set needs at least two rows. Raises UserError for what is not finite.
     """
+    for features in (a, b):
+        check_finite(features, "features", "look for NaN in the teacher or the classifier")
     a, b = a.double(), b.double()
     cov_a, cov_b = torch.atleast_2d(torch.cov(a.T)), torch.atleast_2d(torch.cov(b.T))
     values, vectors = torch.linalg.eigh(cov_a)
@@ -129,7 +132,9 @@ def classify_all(
 ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch classes"]]:
     """Return features and logits of images in [-1, 1]."""
     parts = [classifier(some) for some in images.split(chunk)]
-    return torch.cat([features for features, _ in parts]), torch.cat([out for _, out in parts])
+    features, logits = (torch.cat(one) for one in zip(*parts, strict=True))
+    check_finite(logits, "the classifier's logits", "look for NaN in the teacher or the classifier")
+    return features, logits
 
 
 def teacher_quality(

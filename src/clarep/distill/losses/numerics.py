@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clarep.engine.arrays import check_finite
 from clarep.errors import UserError
 
 _SHORTEST = 1e-8  # a vector below this length has no direction
@@ -16,7 +17,11 @@ _P = ParamSpec("_P")
 
 
 def at_least_float32(loss: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
-    """Run a loss in float32, or float64 if it is given that, under mixed precision too."""
+    """Run a loss in float32, or float64 if it is given that, under mixed precision too.
+
+    What is not finite is refused: it would count as a vector without a direction, which costs
+    nothing.
+    """
 
     @functools.wraps(loss)
     def raised(*args: _P.args, **kwargs: _P.kwargs) -> Tensor:
@@ -28,9 +33,11 @@ def at_least_float32(loss: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
 
 
 def _raised(argument: object) -> object:
-    if isinstance(argument, Tensor) and argument.dtype in (torch.float16, torch.bfloat16):
-        return argument.float()
-    return argument
+    if not isinstance(argument, Tensor) or not argument.is_floating_point():
+        return argument
+    why = "lower the learning rate, or look for NaN in what is compared with"
+    check_finite(argument, "features or logits of a loss", why)
+    return argument.float() if argument.dtype in (torch.float16, torch.bfloat16) else argument
 
 
 def unit(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
