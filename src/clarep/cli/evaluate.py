@@ -61,8 +61,9 @@ class Evaluate:
     data: str | None = None
     """Test data: garments, backdrops, or a path; an .npz with boxes and the Backgrounds
     Challenge's folders too. Without it, what the student was trained on."""
-    split: str = "test"
-    """Split that is measured; an undivided path has train alone."""
+    split: str | None = None
+    """Split that is measured; without it test, else val, else the images that the run held out
+    (held-out). Other data than a run's own, undivided, have train alone."""
     image_size: int | None = None
     """Side that images are brought to; without it, as the student was trained."""
     correlation: float | None = None
@@ -142,9 +143,8 @@ class Evaluate:
 
     def _tested(self) -> Tested:
         """Load student and test data."""
-        names = ("data", "image_size", "correlation", "data_seed")
+        names = ("data", "split", "image_size", "correlation", "data_seed")
         given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        given |= {"split": self.split}
         if is_foreign(self.student):
             return foreign_student(
                 self.student,

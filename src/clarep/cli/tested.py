@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from clarep.cli.shared import describe
+from clarep.data.files import NoSplitError
+from clarep.data.held_out import HELD_OUT
 from clarep.data.labelled import LabelledImages
-from clarep.data.load import DataConfig, load_data
+from clarep.data.load import DataConfig, load_data, load_test
 from clarep.distill.foreign_model import Outputs
 from clarep.distill.foreign_students import load_foreign
+from clarep.distill.run_files import held_out_of
 from clarep.distill.student import Student
 from clarep.distill.students import load_student, student_path
 from clarep.engine.artefacts import sha256_file
@@ -42,33 +45,76 @@ def own_student(given_path: str, given: dict[str, Any], out: Path | None) -> Tes
     file = student_path(given_path)
     student = load_student(file)
     trained = _trained_on(file)
-    # Options of other data do not apply.
-    is_other = "data" in given and trained is not None and given["data"] != trained.data
-    options = replace(DataConfig() if trained is None or is_other else trained, **given)
+    options, data, caveat = _own_images(
+        file, _test_options(trained, given), given.get("split"), trained
+    )
     seen = trained is not None and _images_of(options) == _images_of(trained)
     described = {
         "run": _home(file).name,
         "student_file_sha256": sha256_file(file),
         "on_training_data": None if trained is None else seen,
+        "caveat": caveat,
     }
     warning = (
         f"{options.data} --split {options.split} is what this student was trained on: its figures "
-        "there are not those on new images, so give the split, or --data, that was held out"
+        "there are not those on new images, so leave --split out, or give other --data"
     )
+    told = f"measured on {data.name}, {len(data)} images{caveat and '; '}{caveat}"
     return Tested(
         student,
-        load_test_data(options),
+        data,
         _home(file) / "robustness" if out is None else out,
         described | _data_options(options),
+        notes=(told,) if options.split == HELD_OUT else (),
         warning=warning if seen else "",
     )
 
 
+def _test_options(trained: DataConfig | None, given: dict[str, Any]) -> DataConfig:
+    """Return the options of the test data: those that the student was trained on, but `given`."""
+    if trained is None:
+        return DataConfig(**given)
+    if _place(given.get("data", trained.data)) == _place(trained.data):
+        return replace(trained, **given)
+    # Of the options of other data the size alone is the student's.
+    side = trained.image_size if _can_be_resized(given["data"]) else None
+    return DataConfig(**({"image_size": side} | given))
+
+
+def _own_images(
+    file: Path, options: DataConfig, split: str | None, trained: DataConfig | None
+) -> tuple[DataConfig, LabelledImages, str]:
+    """Return what a run of clarep's own is measured on, by which options, and their caveat.
+
+    Raises UserError where there is no such split.
+    """
+    if split != HELD_OUT:
+        try:
+            return *_load_split(options, split), ""
+        except NoSplitError:
+            is_other = trained is None or _place(options.data) != _place(trained.data)
+            if split is not None or is_other:
+                raise
+    whole = replace(options, split=DataConfig.split if trained is None else trained.split)
+    return replace(options, split=HELD_OUT), *held_out_of(file.parent, load_data(whole))
+
+
+def _load_split(options: DataConfig, split: str | None) -> tuple[DataConfig, LabelledImages]:
+    """Load the split asked for; without one, what there is to test on."""
+    if split is None:
+        return load_test(options, load_test_data)
+    return options, load_test_data(options)
+
+
 def _images_of(options: DataConfig) -> DataConfig:
     """Return the options by which a set's images are told: paths resolved, whatever the size."""
-    path = Path(os.path.expanduser(options.data))
-    data = str(path.resolve()) if path.exists() else options.data
-    return replace(options, data=data, image_size=None)
+    return replace(options, data=_place(options.data), image_size=None)
+
+
+def _place(data: str) -> str:
+    """Return a set's name, or its path resolved."""
+    path = Path(os.path.expanduser(data))
+    return str(path.resolve()) if path.exists() else data
 
 
 def foreign_student(
@@ -91,7 +137,7 @@ def foreign_student(
     model = load_foreign(spec, weights, class_names, given.get("image_size"), outputs=outputs)
     side = model.side if _can_be_resized(given["data"]) else None
     options = DataConfig(**({"image_size": side} | given))
-    data = load_test_data(options)
+    options, data = _load_split(options, given.get("split"))
     height, width, channels = data.read(0).shape
     student = model.student(data.class_names, (channels, height, width))
     described = {
@@ -126,13 +172,11 @@ def load_test_data(options: DataConfig) -> LabelledImages:
 def load_any_split(given: str, image_size: int) -> LabelledImages:
     """Load a set by its test images, or whatever split it has."""
     is_path = Path(os.path.expanduser(given)).exists()
-    config = DataConfig(data=given, split="test", image_size=image_size if is_path else None)
-    for split in ("test", "val"):
-        try:
-            return load_data(replace(config, split=split))
-        except UserError:
-            continue
-    return load_data(replace(config, split="train"))
+    config = DataConfig(data=given, image_size=image_size if is_path else None)
+    try:
+        return load_test(config)[1]
+    except NoSplitError:
+        return load_data(config)
 
 
 def _home(file: Path) -> Path:

@@ -5,8 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from clarep.data.held_out import load_held_out
+from clarep.data.labelled import LabelledImages
 from clarep.engine.artefacts import (
     differences,
+    read_json,
     remove_left_temporaries,
     versions,
     write_json,
@@ -45,6 +48,26 @@ def start_folder(out: Path, described: dict[str, Any], epoch: int) -> None:
     write_json(out / CONFIG_NAME, described | {"versions": versions(), "seconds": None})
     remove_left_temporaries(out)
     keep_records(out, "epoch", epoch)
+
+
+def held_out_of(folder: Path, data: LabelledImages) -> tuple[LabelledImages, str]:
+    """Return the images of `data` that a student's run held out, and what speaks against figures.
+
+    folder: of the run's student. The latter is empty where nothing does. Raises UserError as
+    `load_held_out`, and for a configuration that cannot be read.
+    """
+    _, held_out = load_held_out(folder, data)
+    try:
+        picked = read_json(folder / CONFIG_NAME)["train"]["pick"] == "best"
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"cannot read {folder / CONFIG_NAME} ({error}): train that student again"
+        ) from error
+    caveat = (
+        "the epoch was picked on these very images (--train.pick best), so that figures on them "
+        "are a little too good"
+    )
+    return held_out, caveat if picked else ""
 
 
 class Curves:

@@ -127,7 +127,8 @@ class StudentRun:
         self._wrapped = self._accelerator.prepare_model(self._state.method)
         if self.is_main:
             start_folder(out, self.described, self.epoch)
-            save_held_out(out, data, kept, apart)
+            if len(apart):
+                save_held_out(out, data, kept, apart)
 
     @property
     def _checkpoint(self) -> Path:

@@ -1,0 +1,128 @@
+"""One folder of class folders of photographs of mixed sizes, without a test split: the road."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clarep.cli.main import main
+from clarep.data import SCENES, DataConfig, load_data
+from clarep.data.backdrops import _photograph
+from clarep.data.held_out import load_held_out
+from clarep.robustness.evaluation import Evaluation
+
+CLASSES = {"chelsea": 3, "coffee": 4, "grass": 7}
+EACH = 12
+TEACHER = "--train.steps 4 --train.batch-size 8 --train.unet.widths 8 16 --train.unet.embed-dim 16"
+STUDENT = "--train.epochs 2 --train.batch-size 16 --train.learning-rate 0.05"
+QUICK = "--groups clean calibration corruptions --corruptions fog --severities 1"
+
+
+def write_photos(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, scene in CLASSES.items():
+        assert name in SCENES[scene][1]
+        (folder / name).mkdir(parents=True)
+        for i in range(EACH):
+            width, height = rng.integers(40, 90, 2)
+            photo = _photograph(scene)
+            left, top = rng.integers(photo.width - width), rng.integers(photo.height - height)
+            crop = photo.crop((left, top, left + width, top + height))
+            crop.save(folder / name / f"{i:02}.jpg")
+
+
+def clarep(words: str) -> int:
+    return main(words.split())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A folder with photos/, the teacher t, its CLAReps c/canon, and the students v and w."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("home")
+        patch.chdir(home)
+        write_photos(Path("photos"))
+        data = "--data photos --image-size 32"
+        assert clarep(f"train-teacher {data} --out t {TEACHER}") == 0
+        identify = "--fraction 0.3 --k 2 --steps 2 --solver euler --inversion euler"
+        assert clarep(f"identify {data} --teacher t --out c {identify}") == 0
+        assert clarep(f"distill {data} --method vanilla --out v {STUDENT}") == 0
+        last = "--train.pick last --train.seed 1 --canon c/canon"
+        assert clarep(f"distill {data} --out c {STUDENT} {last}") == 0
+    return home
+
+
+@pytest.fixture
+def home(made, tmp_path, monkeypatch) -> Path:
+    """A copy of it to write in."""
+    shutil.copytree(made, tmp_path / "home")
+    monkeypatch.chdir(tmp_path / "home")
+    return tmp_path / "home"
+
+
+def photos() -> DataConfig:
+    return DataConfig(data="photos", image_size=32)
+
+
+def test_teacher_and_students_hold_out_the_same_images(home):
+    data = load_data(photos())
+    sides = [load_held_out(Path(run), data) for run in ("t", "v/student", "c/student")]
+    names = [list(held_out.sources) for _, held_out in sides]
+    assert names[0] == names[1] == names[2] and len(names[0]) == len(CLASSES)
+    assert set(sides[1][0].sources) == set(data.sources) - set(names[0])
+
+
+def test_evaluate_measures_what_was_held_out(home, capsys):
+    assert clarep(f"evaluate v {QUICK}") == 0
+    assert "picked on these very images" in capsys.readouterr().err
+    found = Evaluation.load(Path("v/robustness"))
+    _, held_out = load_held_out(Path("v/student"), load_data(photos()))
+    assert found.arrays["label"].tolist() == held_out.labels.tolist()
+    assert found.config["data_options"]["split"] == "held-out"
+    assert found.config["on_training_data"] is False and "picked" in found.config["caveat"]
+    assert clarep(f"evaluate v --split held-out {QUICK}") == 0  # what was stored is gone on with
+    assert Evaluation.load(Path("v/robustness")).config["data"] == found.config["data"]
+    assert clarep(f"evaluate c {QUICK}") == 0
+    assert Evaluation.load(Path("c/robustness")).config["caveat"] == ""
+
+
+def test_a_moved_folder_is_measured_by_its_new_name_and_a_changed_one_refused(home, capsys):
+    Path("photos").rename("pictures")
+    assert clarep(f"evaluate v --data pictures --split held-out {QUICK}") == 0
+    pictures = load_data(replace(photos(), data="pictures"))
+    _, held_out = load_held_out(Path("v/student"), pictures)
+    Image.new("RGB", (50, 50)).save(held_out.sources[1])
+    Path("pictures").rename("photos")
+    assert clarep(f"evaluate v --data ./photos {QUICK}") == 2
+    assert "v/student held out of photos are not there as they were" in capsys.readouterr().err
+
+
+def test_what_has_no_held_out_images_says_so(home, capsys):
+    data = "--data photos --image-size 32"
+    none = "--train.validation-share 0 --train.pick last"
+    assert clarep(f"distill {data} --method vanilla --out n {STUDENT} {none}") == 0
+    assert clarep(f"evaluate n {QUICK}") == 2
+    assert "does not say which images it held out" in capsys.readouterr().err
+    shutil.copytree("photos", "others")
+    assert clarep(f"evaluate v --data others {QUICK}") == 2
+    assert "give --split train" in capsys.readouterr().err
+    assert clarep(f"evaluate v --data others --split train {QUICK}") == 0
+
+
+def test_an_image_that_cannot_be_read(home, capsys):
+    broken = Path("photos/coffee/03.jpg")
+    broken.write_bytes(broken.read_bytes()[:100])
+    run = f"distill --data photos --image-size 32 --method vanilla --out b {STUDENT}"
+    assert clarep(run) == 2
+    assert f"cannot read {broken}" in (told := capsys.readouterr().err) and "--skip-bad" in told
+    assert clarep(f"{run} --skip-bad") == 0
+    assert f"skipped {broken}" in capsys.readouterr().err
+    config = json.loads(Path("b/student/config.json").read_text())
+    assert [reason.split(":")[0] for reason in config["skipped"]] == [str(broken)]
+    assert clarep(f"{run} --skip-bad --json") == 0
+    assert clarep(f"evaluate b {QUICK}") == 0
+    assert not Evaluation.load(Path("b/robustness")).config["on_training_data"]
