@@ -196,15 +196,15 @@ def test_wrong_arguments_are_the_users(arguments: dict, words: str):
 @pytest.mark.parametrize(
     ("content", "found"),
     [
-        (b"", ": it is empty .zero bytes."),
-        (b"PK\x03\x04 cut", ": it is truncated or damaged"),
-        (b"text", r" as an \.npz without pickles"),
+        (b"", "empty .zero bytes."),
+        (b"PK\x03\x04 cut", "damaged or of another kind"),
+        (b"text", "damaged or of another kind"),
     ],
 )
 def test_a_damaged_garments_archive_is_named(tmp_path: Path, content: bytes, found: str):
     path = tmp_path / "garments.npz"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=rf"cannot read .*garments\.npz{found}"):
+    with pytest.raises(UserError, match=rf"cannot read .*garments\.npz .* it is {found}"):
         garment_arrays("test", str(path))
 
 
@@ -216,7 +216,7 @@ def test_a_corrupt_compressed_archive_is_named(tmp_path: Path, at: int):
     content = bytearray(path.read_bytes())
     content[at : at + 40] = b"\xff" * 40
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"cannot read .*garments\.npz: it is truncated or damaged"):
+    with pytest.raises(UserError, match=r"cannot read .*garments\.npz .* it is damaged"):
         garment_arrays("test", str(path))
 
 

@@ -135,12 +135,47 @@ def test_a_wrong_class_list_is_named(imagenet: Path, tmp_path: Path, text: str, 
         load_class_folders(imagenet, "train", 16, listed)
 
 
+@pytest.mark.parametrize(
+    ("line", "folder", "name"),
+    [
+        ("golden retriever", "golden retriever", "golden retriever"),
+        ("golden", "golden", "golden"),
+        ("golden retriever a dog", "golden retriever", "a dog"),
+        ("golden a dog", "golden", "a dog"),
+        ("golden  retriever", "golden", "retriever"),
+        ("C#", "C#", "C#"),
+        ("C# see sharp # a key", "C#", "see sharp"),
+        ("C#  # a key", "C#", "C#"),
+        ("golden F#", "golden", "F#"),
+        ("#1", "#1", "#1"),
+        ("# golden", "", ""),
+        ("\ufeffgolden\r", "golden", "golden"),
+        ("gold", "gold", "gold"),  # unknown: whoever lists the images says so
+    ],
+)
+def test_the_whole_line_is_a_folder_first(tmp_path: Path, line: str, folder: str, name: str):
+    listed = tmp_path / "list.txt"
+    listed.write_bytes(f"{line}\ncat\n".encode())
+    found = read_classes_file(listed, ["golden", "golden retriever", "C#", "#1", "cat"])
+    assert found == ({folder: name} if folder else {}) | {"cat": "cat"}
+
+
+def test_a_line_means_the_same_in_each_split(tmp_path: Path):
+    write(tmp_path / "train" / "golden retriever" / "0.png")
+    write(tmp_path / "test" / "golden" / "0.png")
+    listed = tmp_path / "list.txt"
+    listed.write_text("golden retriever\n")
+    assert len(load_class_folders(tmp_path, "train", classes_file=listed)) == 1
+    with pytest.raises(UserError, match=r"unknown class folder .* 'golden retriever'"):
+        load_class_folders(tmp_path, "test", classes_file=listed)
+
+
 def test_an_unreadable_class_list_is_named(tmp_path: Path):
     with pytest.raises(UserError, match=r"gone\.txt"):
-        read_classes_file(tmp_path / "gone.txt")
+        read_classes_file(tmp_path / "gone.txt", ["a"])
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"bytes\.txt"):
-        read_classes_file(tmp_path / "bytes.txt")
+        read_classes_file(tmp_path / "bytes.txt", ["a"])
 
 
 def test_a_split_without_images_is_named(imagenet: Path, tmp_path: Path):

@@ -108,7 +108,8 @@ SHARED = Path(
     reason=f"no CIFAR-10 in {SHARED}: set CLAREP_DATA to its folder",
 )
 def test_cifar10_of_the_data_room():
-    data = load_data(DataConfig(data=str(SHARED / "cifar10_jpegbytes_test.npz"), image_size=32))
+    path = str(SHARED / "cifar10_jpegbytes_test.npz")
+    data = load_data(DataConfig(data=path, split="test", image_size=32))
     assert "lossy" in data.name
     assert np.bincount(data.labels).tolist() == [1000] * 10
     assert data.class_names[0] == "airplane"

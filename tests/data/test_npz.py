@@ -9,6 +9,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from clarep.data import decode_image, load_npz
+from clarep.data.files import NoSplitError
 from clarep.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -79,6 +80,28 @@ def test_a_file_for_each_split(tmp_path: Path):
     assert len(load_npz(tmp_path / "a_train.npz", "test")) == 2  # its own comes first
 
 
+@pytest.mark.parametrize("name", ["test", "pets_test", "pets-test", "x.test", "val", "pets_val"])
+def test_an_archive_whose_name_says_a_split_is_that_split(tmp_path: Path, name: str):
+    path = tmp_path / f"{name}.npz"
+    split = path.stem[-4:].strip("_")
+    np.savez(path, x=RGB, y=Y)
+    assert len(load_npz(path, split)) == 4
+    other = path.with_name(f"{name.removesuffix(split)}train.npz")
+    with pytest.raises(NoSplitError, match=rf"counts as '{split}' .* no {other.name} .*--split"):
+        load_npz(path, "train")
+    np.savez(other, x=RGB[:2], y=Y[:2])
+    assert len(load_npz(path, "train")) == len(load_npz(other)) == 2
+    assert len(load_npz(other, split)) == 4
+
+
+@pytest.mark.parametrize("name", ["latest", "attest", "testimony", "interval", "pets_tests"])
+def test_a_name_that_only_holds_the_word_says_nothing(tmp_path: Path, name: str):
+    np.savez(tmp_path / f"{name}.npz", x=RGB, y=Y)
+    assert len(load_npz(tmp_path / f"{name}.npz", "train")) == 4
+    with pytest.raises(NoSplitError, match="counts as 'train'"):
+        load_npz(tmp_path / f"{name}.npz", "test")
+
+
 def test_image_size_resizes(tmp_path: Path):
     data = load_npz(save(tmp_path, x=RGB, y=Y), image_size=6)
     assert_array_equal(data.read(0), RGB[0, :, 1:7])
@@ -98,7 +121,7 @@ def test_image_size_resizes(tmp_path: Path):
         ({"x": RGB, "y": np.array([0, 1, 2, 10**9])}, "add 'classes'"),
         ({"x": RGB, "y": Y, "classes": np.array(["a", "b", "a"])}, "different names"),
         ({"images": RGB, "labels": Y}, "holds the arrays images, labels"),
-        ({"x": np.array([object()] * 4), "y": Y}, "without pickles"),
+        ({"x": np.array([object()] * 4), "y": Y}, "pickled Python objects"),
     ],
 )
 def test_wrong_content_is_named(tmp_path: Path, arrays: dict, words: str):
@@ -107,13 +130,13 @@ def test_wrong_content_is_named(tmp_path: Path, arrays: dict, words: str):
 
 
 @pytest.mark.parametrize(
-    ("keep", "found"), [(0, "empty .zero bytes."), (10, "truncated"), (500, "truncated")]
+    ("keep", "found"), [(0, "empty .zero bytes."), (10, "damaged"), (500, "damaged")]
 )
 def test_a_damaged_archive_is_named(tmp_path: Path, keep: int, found: str):
     path = save(tmp_path, x=RGB, y=Y)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(
-        UserError, match=rf"cannot read .*set\.npz: it is {found}.*; delete or replace it"
+        UserError, match=rf"cannot read .*set\.npz as an \.npz: it is {found}.*; replace it"
     ):
         load_npz(path)
 

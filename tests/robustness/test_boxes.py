@@ -11,7 +11,7 @@ from clarep.robustness.backgrounds import separate
 from clarep.robustness.boxes import BoxedImages, box_mask, fill_box, has_boxes, load_boxed
 
 TINY9 = Path(__file__).parents[3] / "shared/data/tiny9_jpegbytes_val.npz"
-BOXES = [[2, 1, 4, 3], [0, 0, 7, 7], [6, 6, 3, 3], [1, 0, 7, 7], [0, 2, 5, 4], [2, 2, 3, 3]]
+BOXES = [[2, 1, 4, 3], [0, 0, 7, 7], [3, 3, 6, 6], [1, 0, 7, 7], [0, 2, 5, 4], [2, 2, 3, 3]]
 
 
 @pytest.fixture
@@ -78,8 +78,7 @@ def test_variants_pixel_by_pixel(boxed: BoxedImages) -> None:
             assert (mixed == parts.variants[name].read(i)).all()
 
 
-def test_swapped_ends_are_put_in_order_and_large_boxes_are_not_used(boxed: BoxedImages) -> None:
-    assert boxed.boxes[2].tolist() == [3, 3, 6, 6]
+def test_large_boxes_are_not_used(boxed: BoxedImages) -> None:
     assert boxed.usable().tolist() == [0, 2, 3, 4, 5]
 
 
@@ -95,13 +94,35 @@ def test_a_class_of_one_usable_image_has_no_other_background(archive) -> None:
     [
         (np.zeros((5, 4), int), "give whole numbers \\(6, 4\\)"),
         (np.zeros((6, 4)), "float64"),
-        (np.full((6, 4), 8), "lies outside its 8x8 image"),
-        (np.full((6, 4), -1), "lies outside its 8x8 image"),
+        (np.full((6, 4), 8), "lies outside its image: give .* of 8x8"),
+        (np.full((6, 4), -1), "lies outside its image: give .* of 8x8"),
+        (
+            [*BOXES[:4], [4, 4, 2, 3], BOXES[5]],
+            r"\[4, 4, 2, 3\] of image 4 .* ends before it starts",
+        ),
+        ([*BOXES[:5], [4, 4, 6, 2]], r"\[4, 4, 6, 2\] of image 5 .* x, y, width, height"),
     ],
 )
 def test_boxes_that_do_not_fit_are_refused(archive, box, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        load_boxed(archive(box=box))
+        load_boxed(archive(box=np.array(box)))
+
+
+def test_boxes_come_from_the_file_of_their_split(archive, tmp_path: Path) -> None:
+    train = archive().rename(tmp_path / "b_train.npz")
+    turned = np.array(BOXES)[:, [1, 0, 3, 2]]
+    test = archive(box=turned).rename(tmp_path / "b_test.npz")
+    for path in (train, test):
+        assert (load_boxed(path, "train").boxes == BOXES).all()
+        assert (load_boxed(path, "test").boxes == turned).all()
+    pixels, labels = np.zeros((6, 8, 8, 3), np.uint8), np.zeros(6, int)
+    np.savez(test, x=pixels, y=labels)
+    with pytest.raises(UserError, match=r"b_test\.npz has no 'box'"):
+        load_boxed(train, "test")
+    both = {"x_train": pixels, "y_train": labels, "x_test": pixels, "y_test": labels}
+    np.savez(tmp_path / "divided.npz", **both, box=np.array(BOXES))
+    with pytest.raises(UserError, match="does not tell of which split"):
+        load_boxed(tmp_path / "divided.npz", "test")
 
 
 def test_an_archive_says_whether_it_has_boxes(archive, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_missing_files_are_named(folder: Path, tmp_path: Path):
 
 def test_pickled_objects_are_refused(folder: Path):
     np.save(folder / "fog.npy", np.array([{"a": 1}] * 5, dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match=r"cannot read .*fog.npy as an .npy without pickles"):
+    with pytest.raises(UserError, match=r"cannot read .*fog.npy as an .npy: .* Python objects"):
         load_official(folder, "fog", 1, NAMES)
 
 

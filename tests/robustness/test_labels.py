@@ -195,7 +195,7 @@ def test_faults_of_cifar10_1(cifar10_1: Path):
     with pytest.raises(UserError, match=r"label 10 of image 2"):
         load_cifar10_1(cifar10_1)
     np.save(labels, np.array([9, None, 1], dtype=object), allow_pickle=True)
-    with pytest.raises(UserError, match=r"without pickles"):
+    with pytest.raises(UserError, match=r"pickled Python objects"):
         load_cifar10_1(cifar10_1)
     np.save(cifar10_1 / "cifar10.1_v6_data.npy", np.zeros((3, 3, 32, 32), np.uint8))
     with pytest.raises(UserError, match=r"not \(N, 32, 32, 3\)"):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from clarep.data.labelled import LabelledImages
 from clarep.data.npz import array_images, checked_labels
+from clarep.engine.regular_file import open_regular
 from clarep.errors import UserError, unknown_name
 
 CLASS_NAMES = (
@@ -111,7 +112,8 @@ def _read_pickled(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with open_regular(path) as stream:
+            return stream.read()
     except OSError as error:
         raise UserError(f"cannot read the CIFAR-10 batch {path}: {error.strerror}") from error
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -43,6 +43,21 @@ class LabelledImages:
     """Where each image comes from (a file name, or set/index), N of them."""
     read: Callable[[int], NDArray[np.uint8]]
     """Image i as uint8 RGB, (H, W, 3). Raises UnreadableImage if it cannot be decoded."""
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
+    """What one should know before trusting the set (files passed over), a sentence each."""
+
+    def __post_init__(self) -> None:
+        """Raise UserError for a name that is no UTF-8: no report or record could hold it."""
+        for given in ([self.name], self.class_names, self.sources):
+            try:
+                "".join(given).encode()
+            except UnicodeEncodeError:
+                wrong = next(one for one in given if one.encode("utf-8", "replace").decode() != one)
+                shown = wrong.encode("utf-8", "backslashreplace").decode()
+                raise UserError(
+                    f"the name '{shown}' is no UTF-8: rename the file, folder or class, such as "
+                    "with convmv -f latin1 -t utf-8"
+                ) from None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -195,4 +210,5 @@ def subset(data: LabelledImages, kept: NDArray[np.int64], which: str) -> Labelle
         class_names=data.class_names,
         sources=[data.sources[i] for i in kept],
         read=lambda i: data.read(int(kept[i])),
+        notes=data.notes,
     )

@@ -1,10 +1,6 @@
 """NumPy archives of pixels, or of JPEG bytes, as `LabelledImages`. Nothing is unpickled."""
 
-import struct
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clarep.data.arrays import open_archive
 from clarep.data.decode import decode_image, require_one_size, square_resize
 from clarep.data.files import SPLIT_FOLDERS, NoSplitError, require_undivided
 from clarep.data.labelled import LabelledImages
 from clarep.errors import UserError, unknown_name
 
 _MAX_CLASSES = 100_000  # a label beyond it, without a list of names, is a mistake
-
-_CUT = (EOFError, struct.error, zipfile.BadZipFile, zlib.error)
-_DAMAGE = (
-    *_CUT,
-    OSError,
-    ValueError,
-    IndexError,
-    NotImplementedError,  # a compression that zipfile does not know
-)
 
 
 def load_npz(path: Path, split: str = "train", image_size: int | None = None) -> LabelledImages:
@@ -37,27 +25,25 @@ def load_npz(path: Path, split: str = "train", image_size: int | None = None) ->
       (N, H, W, 1) or (N, H, W, 3), and whole-number labels (N,);
     - `jpeg` (all files after one another, uint8), `offset` (N + 1) and `label` (N,): decoded
       when read, and lossy, which the set's name says;
-    and maybe `classes`, the names of the classes. Two undivided archives, NAME_train.npz and
-    NAME_test.npz beside it, are one set: the first's path stands for both.
+    and maybe `classes`, the names of the classes. An undivided archive is the split that its
+    name ends in, NAME_test.npz or test.npz, and NAME_train.npz beside it is the other split of
+    the same set: the path of either stands for both.
 
     Args:
         path: the archive.
-        split: which of x_train, x_test (or x_val); an archive without counts as train, unless
-            the split lies in a file beside it.
+        split: which of x_train, x_test (or x_val); an archive without, and without one in its
+            name, counts as train.
         image_size: side that `square_resize` brings images to; None keeps their size.
 
     Raises:
         UserError: for a damaged archive, another layout, labels outside the classes, an
             unknown split, or JPEGs of several sizes without `image_size`.
     """
+    path = archive_of(path, split)
     with open_archive(path) as archive:
         keys = set(archive)
-        beside = _file_beside(path, split) if _endings(keys) in ([], [""]) else None
-        if beside is not None:
-            return load_npz(beside, "train", image_size)
         names = archive["classes"] if "classes" in keys else None
         if {"jpeg", "offset", "label"} <= keys:
-            require_undivided(str(path), split)
             return _jpeg_images(
                 path=path,
                 jpeg=archive["jpeg"],
@@ -81,12 +67,31 @@ def load_npz(path: Path, split: str = "train", image_size: int | None = None) ->
     )
 
 
-def _file_beside(path: Path, split: str) -> Path | None:
-    """Return NAME_{split}.npz beside NAME_train.npz, if that is the path and another is wanted."""
-    if split == "train" or not path.stem.endswith("_train"):
-        return None
-    beside = path.with_name(f"{path.stem.removesuffix('_train')}_{split}{path.suffix}")
-    return beside if beside.exists() else None
+def archive_of(path: Path, split: str) -> Path:
+    """Return the file that holds a split: the archive itself, or the one beside it named so.
+
+    Raises NoSplitError if an archive that is not divided within has no such split.
+    """
+    if is_divided(path):
+        return path
+    own = next((name for name in SPLIT_FOLDERS if re.search(rf"(^|[_.-]){name}$", path.stem)), "")
+    if not own:
+        require_undivided(str(path), split)
+    if own in ("", split):
+        return path
+    beside = path.with_name(path.stem.removesuffix(own) + split + path.suffix)
+    if not beside.exists():
+        raise NoSplitError(
+            f"{path} counts as '{own}' by its name, and there is no {beside.name} beside it, so "
+            f"there is no split '{split}': give --split {own}, or put that file there"
+        )
+    return beside
+
+
+def is_divided(path: Path) -> bool:
+    """Say whether an archive holds splits, such as x_train and y_train."""
+    with open_archive(path) as archive:
+        return _endings(set(archive)) not in ([], [""])
 
 
 def array_images(
@@ -190,26 +195,6 @@ def _jpeg_images(
     )
 
 
-@contextmanager
-def open_archive(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
-    """Open an archive; what NumPy raises on a damaged one, also later, becomes a UserError."""
-    try:
-        with open(path, "rb") as stream:  # NumPy leaves a damaged file open
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, Mapping):
-                raise UserError(f"{path} is a single array: give an .npz with x and y")
-            yield archive
-    except UserError:
-        raise
-    except _DAMAGE as error:
-        reason = " ".join(str(error).split())
-        if isinstance(error, _CUT):
-            is_empty = path.stat().st_size == 0
-            found = "empty (zero bytes)" if is_empty else f"truncated or damaged ({reason})"
-            raise UserError(f"cannot read {path}: it is {found}; delete or replace it") from error
-        raise UserError(f"cannot read {path} as an .npz without pickles: {reason}") from error
-
-
 def _endings(keys: set[str]) -> list[str]:
     """The endings of the pairs x..., y... that an archive holds; those of splits first."""
     endings = [f"_{split}" for split in SPLIT_FOLDERS]
@@ -225,7 +210,6 @@ def _ending(path: Path, keys: set[str], split: str) -> str:
             "x_train, y_train, x_test and y_test, or jpeg, offset and label"
         )
     if endings == [""]:
-        require_undivided(str(path), split)
         return ""
     if f"_{split}" not in endings:
         known = [ending[1:] for ending in endings]

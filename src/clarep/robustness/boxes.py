@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clarep.data.arrays import open_archive
 from clarep.data.backdrops import VARIANTS
 from clarep.data.labelled import LabelledImages
-from clarep.data.npz import load_npz, open_archive
+from clarep.data.npz import archive_of, is_divided, load_npz
 from clarep.errors import UserError
 from clarep.robustness.backgrounds import Separated
 
@@ -153,23 +154,33 @@ def has_boxes(path: Path) -> bool:
 def load_boxed(path: Path, split: str = "train") -> BoxedImages:
     """Load an .npz as `load_npz` does, with its `box` (N, 4): x0, y0, x1, y1 in pixels.
 
-    Ends that are given in the wrong order are swapped. The images are not resized: a box would
-    have to be cropped with them. Raises UserError as `load_npz`, and for boxes that do not fit.
+    The images are not resized: a box would have to be cropped with them. Raises UserError as
+    `load_npz`, for boxes of one for several splits, and for those that do not fit.
     """
+    path = archive_of(path, split)
+    if is_divided(path):
+        raise UserError(
+            f"'box' of {path} does not tell of which split it is: give NAME_train.npz and "
+            "NAME_test.npz, each with the boxes of its own x"
+        )
     data = load_npz(path, split)
     with open_archive(path) as archive:
+        if "box" not in archive:
+            raise UserError(f"{path} has no 'box', as the archive beside it has: add them there")
         given = archive["box"]
     if given.shape != (len(data), 4) or given.dtype.kind not in "iu":
         raise UserError(
             f"'box' of {path} is {given.dtype} {given.shape}: give whole numbers ({len(data)}, 4)"
         )
-    boxes = given.astype(np.int64)
-    low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
     height, width = data.read(0).shape[:2]
-    if (low < 0).any() or (high >= [width, height]).any():
-        raise UserError(
-            f"a box of {path} lies outside its {width}x{height} image: "
-            "give x0, y0, x1, y1 in pixels, the last pixel inside"
-        )
+    ends = f"give x0, y0, x1, y1 in pixels of {width}x{height}, the last pixel inside"
+    x0, y0, x1, y1 = given.T
+    for is_wrong, reason in (
+        ((x1 < x0) | (y1 < y0), "ends before it starts (is it x, y, width, height?)"),
+        ((x0 < 0) | (y0 < 0) | (x1 >= width) | (y1 >= height), "lies outside its image"),
+    ):
+        if is_wrong.any():
+            i = int(is_wrong.argmax())
+            raise UserError(f"the box {given[i].tolist()} of image {i} in {path} {reason}: {ends}")
     shared = {f.name: getattr(data, f.name) for f in dataclasses.fields(LabelledImages)}
-    return BoxedImages(**shared, boxes=np.concatenate([low, high], axis=1))
+    return BoxedImages(**shared, boxes=given.astype(np.int64))

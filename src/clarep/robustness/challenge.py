@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from clarep.data.arrays import read_npy
 from clarep.data.decode import square_resize
 from clarep.data.files import load_class_folders
 from clarep.data.labelled import LabelledImages
@@ -56,10 +57,7 @@ class ChallengeImages(LabelledImages):
     def mask(self, i: int) -> NDArray[np.bool_]:
         """Return the foreground mask of image i, (H, W)."""
         path = self._mask_path(i)
-        try:
-            mask = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"cannot read the mask {path}: give the released file") from error
+        mask = read_npy(path)
         if mask.ndim != 2:
             raise UserError(f"the mask {path} has shape {mask.shape}: give (H, W)")
         picture = Image.fromarray((mask > 0).astype(np.uint8) * 255)
@@ -127,5 +125,7 @@ def load_challenge(root: Path, image_size: int | None = None) -> ChallengeImages
                 f"{root / name} has other classes than {root / 'original'}: "
                 "give the folders of one release"
             )
+    notes = tuple(note for data in variants.values() for note in data.notes)
+    original = dataclasses.replace(original, notes=notes)
     shared = {f.name: getattr(original, f.name) for f in dataclasses.fields(LabelledImages)}
     return ChallengeImages(**shared, root=root, image_size=image_size, variants=variants)

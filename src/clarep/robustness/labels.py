@@ -1,6 +1,5 @@
 """Readers of the natural test sets beyond a student's own: ImageNet-A, -ReaL, -V2, CIFAR-10.1."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +11,14 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clarep.data.arrays import read_npy
 from clarep.data.cifar import CLASS_NAMES as CIFAR10_CLASSES
 from clarep.data.files import load_class_folders
 from clarep.data.labelled import LabelledImages
 from clarep.data.npz import array_images, checked_labels
+from clarep.engine.artefacts import parse_json
+from clarep.engine.regular_file import open_regular
 from clarep.errors import UserError, unknown_name
-from clarep.robustness.corruptions.official import read_npy
 
 _WNID = re.compile(r"n\d{8}")
 _WNIDS_OF_A = 200  # of ImageNet-R too
@@ -160,7 +161,8 @@ def read_real(path: Path, num_classes: int = 1000) -> list[list[int]]:
     empty where the raters agreed on no label. Raises UserError for anything else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as stream:
+            content = parse_json(stream.read().decode("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path} as JSON: give real.json of ImageNet-ReaL") from error
     if not isinstance(content, list) or not content:

@@ -6,11 +6,11 @@ CIFAR-10-C and CIFAR-100-C). Files are memory-mapped, and nothing is unpickled.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clarep.data.arrays import read_npy
 from clarep.data.labelled import LabelledImages
 from clarep.data.npz import array_images, checked_labels
 from clarep.errors import UserError, unknown_name
@@ -116,26 +116,6 @@ def load_official(
         classes=class_names,
         image_size=None,
     )
-
-
-def read_npy(path: Path) -> NDArray[Any]:
-    """Memory-map an array without unpickling anything.
-
-    Raises UserError if the file is missing, damaged, or holds Python objects.
-    """
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: give the folder that holds it") from None
-    except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"cannot read {path} as an .npy without pickles: {reason}") from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise UserError(f"{path} is an archive: give a single array, as np.save writes it")
-    if array.ndim == 0:
-        raise UserError(f"{path} holds a single value: give an array of one entry an image")
-    return array
 
 
 def _labels_once(folder: Path, labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:

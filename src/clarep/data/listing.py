@@ -1,0 +1,136 @@
+"""Which files of class folders are their images, and which are passed over or come by a link."""
+
+import os
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+from clarep.errors import UserError
+
+_NO_CLASSES = {  # what systems and tools leave in any folder, beside what is hidden
+    "@eaDir",
+    "#recycle",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "__MACOSX",
+    "lost+found",
+}
+_NAMED = 3  # examples in a note
+
+
+@dataclass
+class Listing:
+    """What was found in the class folders of one folder; grows with every `add_class`."""
+
+    root: Path
+    """The folder of class folders, or of train/, test/, val/."""
+    images: list[Path] = field(default_factory=list)
+    """By class, sorted within each."""
+    passed_over: list[Path] = field(default_factory=list)
+    """Files of unknown ending, images in no class, links to folders that are read already."""
+    linked: list[Path] = field(default_factory=list)
+    """Images whose path leads out of their class folder by a link."""
+
+    def add_class(self, folder: Path) -> int:
+        """List the images in a class folder and below; return how many there are.
+
+        Links are followed, but no folder is read twice, and none that holds the link itself.
+        Hidden files and folders do not count. Raises UserError for a folder that cannot be
+        listed, or where no image is found.
+        """
+        home = os.path.join(os.path.realpath(self.root), folder.relative_to(self.root))
+        images, linked = list[Path](), list[Path]()
+        passed_over = list[Path]()
+        seen, waiting = set[str](), [folder]
+        while waiting:
+            inner = waiting.pop()
+            real = os.path.realpath(inner)
+            if real in seen or _is_within(os.path.realpath(inner.parent), real):
+                passed_over.append(inner)
+                continue
+            seen.add(real)
+            is_outside = not _is_within(real, home)
+            for entry in sorted(_entries(inner), key=lambda entry: entry.name, reverse=True):
+                path = Path(entry.path)
+                if entry.is_dir():
+                    waiting += [path] if _may_be_class(entry.name) else []
+                elif not _is_image(path):
+                    passed_over.append(path)
+                else:
+                    images.append(path)
+                    out = entry.is_symlink() and not _is_within(os.path.realpath(path), home)
+                    linked += [path] if is_outside or out else []
+        self.passed_over += sorted(passed_over)
+        self.linked += sorted(linked)
+        if not images:
+            told = f" ({self.notes()[-1]})" if passed_over else ""
+            raise UserError(f"{folder} holds no images: add some or remove the folder{told}")
+        self.images += sorted(images, key=lambda path: path.as_posix())
+        return len(images)
+
+    def pass_over_loose(self, folder: Path) -> None:
+        """Note the images beside the class folders."""
+        loose = [Path(entry.path) for entry in _entries(folder) if not entry.is_dir()]
+        self.passed_over += sorted(path for path in loose if _is_image(path))
+
+    def notes(self) -> tuple[str, ...]:
+        """Say what was passed over, and what comes from elsewhere; a sentence each."""
+        notes = []
+        if self.linked:
+            first = self.linked[0]
+            real = _text(os.path.realpath(first))
+            notes.append(
+                f"{len(self.linked)} of the {len(self.images)} images of {_text(self.root)} come "
+                f"by links that lead out of their class folder, first {_text(first)} ({real})"
+            )
+        if self.passed_over:
+            named = [_text(path.relative_to(self.root)) for path in self.passed_over[:_NAMED]]
+            more = ", ..." if len(self.passed_over) > _NAMED else ""
+            notes.append(
+                f"{len(self.passed_over)} of the files and links in {_text(self.root)} are passed "
+                f"over: {', '.join(named)}{more} (no image format has such an ending, they lie in "
+                "no class folder, or they lead nowhere or to a folder that is read already)"
+            )
+        return tuple(notes)
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders that may be classes. Raises UserError if `folder` cannot be listed."""
+    return [
+        entry.name for entry in _entries(folder) if entry.is_dir() and _may_be_class(entry.name)
+    ]
+
+
+def _may_be_class(name: str) -> bool:
+    return name not in _NO_CLASSES
+
+
+def _entries(folder: Path) -> list["os.DirEntry[str]"]:
+    """What a folder holds that is not hidden."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if entry.name[0] != "."]
+    except OSError as error:
+        raise UserError(f"cannot list {folder}: {error.strerror}") from error
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _text(path: Path | str) -> str:
+    """A path for a message; bytes that are no UTF-8 are spelled out."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _image_suffixes()
+
+
+@cache
+def _image_suffixes() -> frozenset[str]:
+    Image.init()
+    formats = Image.registered_extensions()
+    return frozenset(suffix for suffix, kind in formats.items() if kind in Image.OPEN)
