@@ -188,7 +188,7 @@ def test_another_configuration_is_refused(whole, canonical_of, config, change, w
     out, _, data = whole
     parts = {"method": "cadistill", "canonical": canonical_of()} | change
     parts["config"] = replace(config, **change.get("config", {}))
-    with pytest.raises(UserError, match=f"holds a student of another configuration .{words}"):
+    with pytest.raises(UserError, match=f"holds a run of another configuration .{words}"):
         StudentRun(data, out, **parts)
 
 
@@ -379,3 +379,52 @@ def test_two_processes_hold_the_same_weights(archive, canonical_of, tmp_path):
     assert len(history(tmp_path / "student")) == 2  # one of them wrote
     stored = load_student(tmp_path / "student").state_dict()
     assert stored.keys() == a["weights"].keys()
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b'{"epoch": 1}\n', b"\xff\xfe\n", b"{}\n" * 3, b'{"epoch": 3}\n{"epoch": 1}\n']
+)
+def test_a_damaged_history_is_written_anew_from_the_checkpoint(
+    whole, data, canonical_of, config, damage
+):
+    out, records, _ = whole
+    (out / "history.jsonl").write_bytes(damage)
+    run = StudentRun(data, out, method="cadistill", config=config, canonical=canonical_of())
+    picked = run.finish()["picked_epoch"]
+    assert history(out) == records
+    stored = json.loads((out / "config.json").read_text())
+    assert stored["validation_accuracy"] == records[picked - 1]["validation_accuracy"]
+
+
+def test_a_changed_bit_of_the_checkpoint_is_refused(data, quick, tmp_path):
+    next(StudentRun(data, tmp_path, config=quick).records())
+    damaged = bytearray((tmp_path / "checkpoint.pt").read_bytes())
+    damaged[len(damaged) // 2] ^= 64
+    (tmp_path / "checkpoint.pt").write_bytes(damaged)
+    with pytest.raises(UserError, match="cannot read the checkpoint"):
+        StudentRun(data, tmp_path, config=quick)
+
+
+def test_of_two_processes_in_one_folder_the_second_is_refused(
+    archive, data, canonical_of, tmp_path
+):
+    out = tmp_path / "student"
+    arguments = [str(archive), str(canonical_of().folder), str(out), "200"]
+    first = start(arguments, {})
+    deadline = time.monotonic() + 120
+    while not (out / "history.jsonl").exists():
+        assert first.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    before = (out / "config.json").read_bytes()
+    second = start(arguments, {})
+    errors = second.communicate(timeout=120)[1]
+    assert second.returncode == 1 and f"process {first.pid} on {os.uname().nodename}" in errors
+    config = DistillConfig(epochs=200, batch_size=32, canonical_batch_size=8, learning_rate=0.05)
+    with pytest.raises(UserError, match=f"process {first.pid} "):
+        cadistill(data, canonical_of(), out, config=config)
+    assert (out / "config.json").read_bytes() == before and first.poll() is None
+    first.kill()
+    first.communicate()
+    epochs = [record["epoch"] for record in history(out)]
+    assert epochs == list(range(1, len(epochs) + 1))
+    StudentRun(data, out, method="cadistill", config=config, canonical=canonical_of())

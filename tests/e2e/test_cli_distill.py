@@ -86,7 +86,7 @@ def test_cadistill_by_the_command_line(command, home, capsys):
     assert Path("out/student/student.safetensors").read_bytes() == before
 
     assert main(command("--train.seed 4")) == 2
-    assert "student of another configuration (seed: 0 there, 4 now)" in capsys.readouterr().err
+    assert "run of another configuration (seed: 0 there, 4 now)" in capsys.readouterr().err
 
 
 def test_kd_from_a_student_of_ours(command, capsys):

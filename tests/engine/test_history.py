@@ -1,20 +1,27 @@
-from clarep.engine.history import HISTORY_NAME, append_record, keep_records, read_records
+import pytest
+
+from clarep.engine.history import HISTORY_NAME, append_record, read_records, write_records
+from clarep.errors import UserError
 
 
 def test_records_come_back_in_order_and_a_cut_line_is_none(tmp_path):
-    assert read_records(tmp_path) == []
-    for epoch in (1, 2, 3):
+    assert read_records(tmp_path, "epoch") == []
+    write_records(tmp_path, [{"epoch": 1}])
+    for epoch in (2, 3):
         append_record(tmp_path, {"epoch": epoch})
     with open(tmp_path / HISTORY_NAME, "a") as stream:
         stream.write('{"epoch": 4, "lo')  # killed while it wrote
-    assert read_records(tmp_path) == [{"epoch": 1}, {"epoch": 2}, {"epoch": 3}]
+    assert read_records(tmp_path, "epoch") == [{"epoch": 1}, {"epoch": 2}, {"epoch": 3}]
 
 
-def test_what_lies_beyond_the_checkpoint_goes(tmp_path):
-    keep_records(tmp_path, "step", 2)  # nothing there: nothing made
-    assert not (tmp_path / HISTORY_NAME).exists()
-    for step in (1, 2, 3):
-        append_record(tmp_path, {"step": step})
-    keep_records(tmp_path, "step", 2)
-    append_record(tmp_path, {"step": 3, "again": True})
-    assert read_records(tmp_path) == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]
+_LINES = (b"", b"{}", b"[]", b"7", b"null", b"\xff", b'{"step": NaN}', b'{"step": "x"}')
+_MORE = (b'{"step": 50}', b"[" * 100_000, b'{"step": ' + b"9" * 5_000 + b"}")
+
+
+@pytest.mark.parametrize("line", [*_LINES, *_MORE])
+def test_a_damaged_line_is_told_by_its_number(tmp_path, line):
+    write_records(tmp_path, [{"step": 50}])
+    with open(tmp_path / HISTORY_NAME, "ab") as stream:
+        stream.write(line + b"\n")
+    with pytest.raises(UserError, match=r"line 2 of .*run the command that trained it again"):
+        read_records(tmp_path, "step")

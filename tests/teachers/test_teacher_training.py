@@ -413,3 +413,19 @@ def test_a_full_disk_leaves_the_last_checkpoint_valid(whole, data, archive, tmp_
     assert resumed.step == 40
     list(resumed.records())
     assert_same_state(tmp_path, whole[0])
+
+
+def test_a_damaged_history_is_written_anew_from_the_checkpoint(whole, data):
+    out, records = whole
+    for damage in (b"", b"\xff\n", b'{"step": 150}\n', b"{}\n{}\n{}\n"):
+        (out / "history.jsonl").write_bytes(damage)
+        TeacherRun(data, data, CONFIG, out)
+        assert history(out) == records
+
+
+def test_a_changed_bit_of_the_checkpoint_is_refused(whole, data, tmp_path):
+    damaged = bytearray((whole[0] / "checkpoint.pt").read_bytes())
+    damaged[len(damaged) // 2] ^= 64
+    (tmp_path / "checkpoint.pt").write_bytes(damaged)
+    with pytest.raises(UserError, match="cannot read the checkpoint"):
+        TeacherRun(data, data, CONFIG, tmp_path)

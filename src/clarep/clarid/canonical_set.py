@@ -21,12 +21,12 @@ from clarep.engine.artefacts import (
     as_read,
     atomic_path,
     differences,
-    remove_left_temporaries,
     sha256_file,
     versions,
     write_json,
 )
 from clarep.engine.cost import sum_costs
+from clarep.engine.lock import hold
 from clarep.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -56,8 +56,8 @@ class CanonicalSetWriter:
         shard_size: images a shard.
 
     Raises:
-        UserError: if the folder holds a set of another configuration, or a shard whose bytes
-            are not those that its manifest recorded.
+        UserError: if the folder holds a set of another configuration, a shard whose bytes are
+            not those that its manifest recorded, or is written in by another process.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class CanonicalSetWriter:
             "images": len(chosen),
             "shards": [],
         }
-        remove_left_temporaries(folder)
+        self._lock = hold(folder)
         if (folder / MANIFEST).exists():
             self._resume()
         else:

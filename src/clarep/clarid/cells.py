@@ -22,10 +22,10 @@ from clarep.data.labelled import to_unit_range
 from clarep.engine.artefacts import (
     Progressed,
     differences,
-    remove_left_temporaries,
     versions,
     write_json,
 )
+from clarep.engine.lock import hold
 from clarep.errors import UserError
 from clarep.teachers.judge import judge_card, load_judge
 
@@ -47,11 +47,12 @@ def walk_grid(
             `described` must tell it from others.
 
     Raises:
-        UserError: if the folder holds cells of another configuration, or a damaged one.
+        UserError: if the folder holds cells of another configuration, or a damaged one, or if
+            another process writes there.
     """
     bundled = judge is None and judge_knows(grid.teacher, grid.data)
     config = _shared_config(grid, described, bundled)
-    remove_left_temporaries(folder / CELLS)
+    _lock = hold(folder)
     for path in sorted((folder / CELLS).glob("*.json")):
         _check_same(path, _read_cell(path)["config"], config)
     missing = [cell for cell in grid.cells if not (folder / CELLS / cell.name).exists()]

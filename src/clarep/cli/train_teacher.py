@@ -17,12 +17,7 @@ from clarep.data.files import NoSplitError
 from clarep.data.held_out import HELD_OUT, SHARE, Indices, save_held_out, split_off
 from clarep.data.labelled import LabelledImages, in_memory, subset, to_uint8
 from clarep.data.load import DataConfig, load_data, load_test
-from clarep.engine.artefacts import (
-    atomic_path,
-    remove_left_temporaries,
-    sha256_file,
-    write_json,
-)
+from clarep.engine.artefacts import atomic_path, sha256_file, write_json
 from clarep.engine.progress import announce, progress
 from clarep.errors import UserError
 from clarep.report.card import training_card
@@ -108,7 +103,6 @@ class TrainTeacher:
         data, held_out = splits.trained, splits.held_out
         run = TeacherRun(data, held_out, self.train, self.out, self.device, data_options=options)
         splits.save(self.out)
-        remove_left_temporaries(self.out / "samples")
         sigma_range = (self.train.sigma_min, self.train.sigma_max)
         teacher = UNetTeacher(run.ema, data.class_names, *sigma_range)
         step = run.step

@@ -1,25 +1,17 @@
 """What a training run keeps in its folder: configuration, history, curves."""
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from clarep.data.held_out import load_held_out
 from clarep.data.labelled import LabelledImages
-from clarep.engine.artefacts import (
-    differences,
-    read_json,
-    remove_left_temporaries,
-    versions,
-    write_json,
-)
+from clarep.engine.artefacts import differences, read_json, versions, write_json
 from clarep.engine.extras import require_extra
-from clarep.engine.history import HISTORY_NAME, keep_records
+from clarep.engine.history import HISTORY_NAME, write_records
 from clarep.errors import UserError
 
 CONFIG_NAME = "config.json"
-CHECKPOINT_NAME = "checkpoint.pt"
 TENSORBOARD_NAME = "tensorboard"
 
 
@@ -32,7 +24,7 @@ def refuse_foreign(out: Path, described: dict[str, Any]) -> None:
     if not taken:
         return
     try:
-        found = json.loads((out / CONFIG_NAME).read_text())
+        found = read_json(out / CONFIG_NAME)
         difference = differences({key: found[key] for key in described}, described)
     except (FileNotFoundError, ValueError, LookupError, TypeError):
         difference = f"{taken[0]} of something else"
@@ -43,11 +35,10 @@ def refuse_foreign(out: Path, described: dict[str, Any]) -> None:
         )
 
 
-def start_folder(out: Path, described: dict[str, Any], epoch: int) -> None:
-    """Write the configuration; drop what was logged after `epoch` and what a kill left behind."""
+def start_folder(out: Path, described: dict[str, Any], history: Sequence[dict[str, Any]]) -> None:
+    """Write the configuration, and of what was logged that alone which the checkpoint knows."""
     write_json(out / CONFIG_NAME, described | {"versions": versions(), "seconds": None})
-    remove_left_temporaries(out)
-    keep_records(out, "epoch", epoch)
+    write_records(out, history)
 
 
 def held_out_of(folder: Path, data: LabelledImages) -> tuple[LabelledImages, str]:

@@ -15,13 +15,7 @@ from clarep.data.labelled import LabelledImages, readable_indices
 from clarep.distill.augment import check_views
 from clarep.distill.methods import Ingredients
 from clarep.distill.run_checks import check_sources, method_named
-from clarep.distill.run_files import (
-    CHECKPOINT_NAME,
-    CONFIG_NAME,
-    Curves,
-    refuse_foreign,
-    start_folder,
-)
+from clarep.distill.run_files import CONFIG_NAME, Curves, refuse_foreign, start_folder
 from clarep.distill.run_parts import (
     Sources,
     accuracy,
@@ -31,10 +25,12 @@ from clarep.distill.student import Student, StudentInfo
 from clarep.distill.students import build_student, save_student
 from clarep.distill.train_config import DistillConfig, check_distill
 from clarep.distill.train_data import TrainImages, epoch_batches
-from clarep.distill.train_state import TrainState, check_checkpoint, learning_rate
+from clarep.distill.train_state import TrainState, learning_rate
 from clarep.distill.train_step import BatchDrawer, take_step
 from clarep.engine.artefacts import sha256_file, versions, write_json
-from clarep.engine.history import append_record, read_records
+from clarep.engine.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from clarep.engine.history import append_record
+from clarep.engine.lock import hold
 from clarep.teachers.teacher import Teacher
 
 STUDENT_FILE = "student.safetensors"
@@ -64,7 +60,7 @@ class StudentRun:
     Raises:
         UserError: before anything is written, for a setting that cannot be trained with, for
             parts that do not belong together or are missing, and if `out` holds a run of another
-            configuration, or a checkpoint that cannot be read.
+            configuration, a checkpoint that cannot be read, or is written in by another process.
     """
 
     def __init__(
@@ -106,13 +102,13 @@ class StudentRun:
             "skipped": self.skipped,
             "train": asdict(config),
         } | sources.described(spec)
-        resumed = self._checkpoint.exists()
-        if resumed:
-            check_checkpoint(self._checkpoint, self.described)
-        else:
+        if not self._checkpoint.exists():
             refuse_foreign(out, self.described)
-
         self._accelerator = make_accelerator(config)
+        self._lock = hold(out) if self.is_main else None
+        saved = None
+        if self._checkpoint.exists():
+            saved = load_checkpoint(self._checkpoint, self.described)
         device = self._accelerator.device
         images = TrainImages.of(data, kept, config.memory_mb, config.workers)
         given = Ingredients(config, images, out, device, **sources.on(device, apart, config))
@@ -122,11 +118,11 @@ class StudentRun:
         self._validation = TrainImages.of(data, apart, config.memory_mb, config.workers)
         built.to(memory_format=torch.channels_last)
         self._state = TrainState(spec.build(built, ingredients).to(device), config)
-        if resumed:
-            self._state.load(self._checkpoint)
+        if saved is not None:
+            self._state.load(saved)
         self._wrapped = self._accelerator.prepare_model(self._state.method)
         if self.is_main:
-            start_folder(out, self.described, self.epoch)
+            start_folder(out, self.described, self._state.history)
             if len(apart):
                 save_held_out(out, data, kept, apart)
 
@@ -163,6 +159,7 @@ class StudentRun:
         try:
             while self.epoch < self.config.epochs:
                 record = self._epoch(report)
+                self._state.history.append(record)
                 if curves is not None:
                     append_record(self.out, record)
                     curves.add(record)
@@ -175,10 +172,10 @@ class StudentRun:
 
     def finish(self) -> dict[str, Any]:
         """Write the picked weights and the whole configuration; returns what the latter holds."""
-        history = read_records(self.out)
+        history = self._state.history
         best = self.config.pick == "best"
         epoch = self._state.best_epoch if best else self.epoch
-        record = history[epoch - 1]
+        record = next(entry for entry in history if entry["epoch"] == epoch)
         done = self.described | {
             "picked_epoch": epoch,
             "validation_accuracy": record["validation_accuracy"],
@@ -190,7 +187,8 @@ class StudentRun:
             student.load_state_dict(self._state.best if best else self.student.state_dict())
             path = self.out / STUDENT_FILE
             save_student(student, path, {"method": str(self.described["method"])})
-            write_json(self.out / CONFIG_NAME, done | {"student_sha256": sha256_file(path)})
+            recorded = done | {"student_sha256": sha256_file(path)}
+            write_json(self.out / CONFIG_NAME, recorded, sealed=True)
         self._accelerator.wait_for_everyone()
         return done
 

@@ -1,10 +1,7 @@
 """What a student's run must remember to go on: weights, averages, optimiser, the best epoch."""
 
 import copy
-import io
-import json
 import math
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +11,7 @@ from torch import Tensor, nn
 from clarep.distill.methods.base import Method
 from clarep.distill.student import Student
 from clarep.distill.train_config import DistillConfig
-from clarep.engine.artefacts import as_read, atomic_path, differences
-from clarep.errors import UserError
-
-# What torch and json raise for a checkpoint that is cut short or of other contents.
-_UNREADABLE = (
-    *(OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError),
-    pickle.UnpicklingError,
-)
+from clarep.engine.checkpoint import save_checkpoint
 
 
 def learning_rate(config: DistillConfig, epoch: float) -> float:
@@ -68,6 +58,7 @@ class TrainState:
         self.best_epoch = 0
         self.best_accuracy = -1.0
         self.best: dict[str, Tensor] = {}
+        self.history: list[dict[str, Any]] = []
 
     @property
     def student(self) -> Student:
@@ -95,60 +86,26 @@ class TrainState:
 
     def save(self, path: Path, described: dict[str, Any]) -> None:
         """Write all of it, atomically."""
-        buffer = io.BytesIO()  # so that a full disk is an OSError, not one of torch's own
-        torch.save(
-            {
-                "epoch": self.epoch,
-                "method": self.method.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "average": None if self.average is None else self.average.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "best_epoch": self.best_epoch,
-                "best_accuracy": self.best_accuracy,
-                "best": self.best,
-                "config": json.dumps(described),
-            },
-            buffer,
-        )
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+        state = {
+            "epoch": self.epoch,
+            "method": self.method.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "best_epoch": self.best_epoch,
+            "best_accuracy": self.best_accuracy,
+            "best": self.best,
+            "history": self.history,
+        }
+        save_checkpoint(path, state, described)
 
-    def load(self, path: Path) -> None:
+    def load(self, saved: dict[str, Any]) -> None:
         """Go on from what `save` wrote."""
-        saved = _read(path)
         self.method.load_state_dict(saved["method"])
         self.optimiser.load_state_dict(saved["optimiser"])
         if self.average is not None:
             self.average.load_state_dict(saved["average"])
         self.scaler.load_state_dict(saved["scaler"])
-        self.epoch = int(saved["epoch"])
-        self.best_epoch = int(saved["best_epoch"])
-        self.best_accuracy = float(saved["best_accuracy"])
-        self.best = saved["best"]
-
-
-def check_checkpoint(path: Path, described: dict[str, Any]) -> int:
-    """Return the epochs that a checkpoint's run has behind it.
-
-    Raises UserError if it cannot be read, or is of another configuration.
-    """
-    saved = _read(path)
-    difference = differences(json.loads(saved["config"]), as_read(described))
-    if difference:
-        raise UserError(
-            f"{path.parent} holds a student of another configuration ({difference}): "
-            "give another --out, or the options it was started with"
-        )
-    return int(saved["epoch"])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        saved: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-        dict(json.loads(saved["config"]))
-        int(saved["epoch"])
-    except _UNREADABLE as error:
-        raise UserError(
-            f"cannot read the checkpoint {path}: delete it to begin anew, or give another --out"
-        ) from error
-    return saved
+        self.epoch, self.best_epoch = saved["epoch"], saved["best_epoch"]
+        self.best_accuracy, self.best = saved["best_accuracy"], saved["best"]
+        self.history = saved["history"]

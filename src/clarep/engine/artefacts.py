@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import platform
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 from clarep.engine.limits import check_values
 
+_SEAL = "content_sha256"
 _MOST_BYTES = 1 << 28  # of a JSON file: the largest that clarep writes names 50,000 images
 
 
@@ -61,27 +63,47 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, sealed: bool = False) -> None:
     """Write `value` as indented JSON, atomically. Keys keep their order.
 
-    Raises ValueError for NaN and infinity, which `read_json` refuses.
+    Numbers that are not finite, which JSON has none of, become texts that `float` reads: "inf".
+
+    sealed: of an object, add the SHA-256 of its contents, by which `read_json` tells a change.
     """
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    value = _without_infinities(value)
+    if sealed:
+        value |= {_SEAL: _sha256(value)}
     with atomic_path(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def _without_infinities(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_infinities(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinities(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _sha256(value: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file.
 
     Raises OSError where there is no such file, and ValueError, which says why, for whatever is no
-    JSON object of finite numbers (`check_values`).
+    JSON object of finite numbers (`check_values`), and for a sealed one that was changed.
     """
     if path.stat().st_size > _MOST_BYTES:
         raise ValueError(f"it has over {_MOST_BYTES >> 20} MiB")
+    if not path.is_file():
+        raise ValueError("it is no regular file")
     found = parse_json(path.read_text(encoding="utf-8"))
     if not isinstance(found, dict):
         raise ValueError("it is no JSON object")
+    if _SEAL in found and found.pop(_SEAL) != _sha256(found):
+        raise ValueError("it was changed after it was written: its SHA-256 differs")
     return found
 
 
@@ -99,31 +121,6 @@ def as_read(value: dict[str, Any]) -> dict[str, Any]:
     """Return what comes back when `value` is written as JSON and read."""
     read: dict[str, Any] = json.loads(json.dumps(value))
     return read
-
-
-def remove_left_temporaries(folder: Path) -> None:
-    """Delete what killed processes left half written in `folder`; what a live one writes stays.
-
-    A temporary name holds its process's id. Processes of this machine alone are known: on a
-    shared file system, do not run one command on one folder from two machines.
-    """
-    for path in folder.glob(".*.tmp"):
-        pid = path.name.split(".")[-2]
-        if pid.isdecimal() and not _is_running(int(pid)):
-            path.unlink(missing_ok=True)
-
-
-def _is_running(pid: int) -> bool:
-    """Tell whether another process of this machine has that id."""
-    if pid == os.getpid():  # an earlier process of the same id: this one has written nothing yet
-        return False
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
 
 
 _DECIDES = {

@@ -1,41 +1,65 @@
-"""`history.jsonl`: what a resumable run logs, a record a line."""
+"""`history.jsonl`: what a resumable run logs, a record a line.
+
+The run's checkpoint holds the records too: where the file is damaged, it is written again from
+there when the run goes on.
+"""
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clarep.engine.artefacts import atomic_path
+from clarep.engine.artefacts import atomic_path, parse_json
+from clarep.errors import UserError
 
 HISTORY_NAME = "history.jsonl"
 
 
 def append_record(folder: Path, record: dict[str, Any]) -> None:
-    """Write a record as one more line."""
+    """Write a record as one more line, which a power cut does not undo."""
     path = folder / HISTORY_NAME
     try:
         with open(path, "a") as stream:
             stream.write(json.dumps(record) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
     except OSError as error:
         error.filename = str(path)  # a full disk names no file
         raise
 
 
-def read_records(folder: Path) -> list[dict[str, Any]]:
-    """Return all records; a last line that a kill cut off is none."""
+def write_records(folder: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Make the file hold these records and no others; for none, no file is made."""
+    if not records and not (folder / HISTORY_NAME).exists():
+        return
+    with atomic_path(folder / HISTORY_NAME) as temporary:
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def read_records(folder: Path, unit: str) -> list[dict[str, Any]]:
+    """Return all records; none if there is no file. A last line that a kill cut off is none.
+
+    unit: key of a record that counts (step, epoch). Raises UserError unless every line is a
+    record and the count rises.
+    """
     path = folder / HISTORY_NAME
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def keep_records(folder: Path, unit: str, last: int) -> None:
-    """Drop what was logged after the checkpoint, so that a resumed curve has no `unit` twice.
-
-    unit: key of a record that counts (step, epoch); records up to `last` are kept.
-    """
-    if not (folder / HISTORY_NAME).exists():
-        return
-    kept = [record for record in read_records(folder) if record[unit] <= last]
-    with atomic_path(folder / HISTORY_NAME) as temporary:
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    records: list[dict[str, Any]] = []
+    counted = 0
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
+            break
+        try:
+            record = parse_json(line.decode())
+            if not counted < int(record[unit]):
+                raise ValueError(f"its {unit} {record[unit]} does not follow {counted}")
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(
+                f"line {number} of {path} is no record of a training ({error}): run the command "
+                "that trained it again, which writes the file anew from its checkpoint"
+            ) from None
+        counted = int(record[unit])
+        records.append(record)
+    return records

@@ -49,7 +49,7 @@ def training_card(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder} holds no finished training run ({error}): give clarep train-teacher's --out"
         ) from error
-    history = read_records(folder)
+    history = read_records(folder, "step")
     if not history:
         raise UserError(
             f"{folder} holds no {HISTORY_NAME}: give the folder that clarep train-teacher wrote"

@@ -8,14 +8,9 @@ from typing import Any
 
 from clarep.data.labelled import LabelledImages
 from clarep.distill.student import Student
-from clarep.engine.artefacts import (
-    Progressed,
-    as_read,
-    differences,
-    remove_left_temporaries,
-    versions,
-)
+from clarep.engine.artefacts import Progressed, as_read, differences, versions
 from clarep.engine.cost import peak_memory_mb
+from clarep.engine.lock import hold
 from clarep.errors import UserError
 from clarep.robustness.attack_parts import CLEAN_PART
 from clarep.robustness.evaluation import Evaluation
@@ -77,8 +72,8 @@ class SuiteRun:
         Raises:
             UserError: if the student or the reference does not fit the data or a set beyond
                 them, for a setting out of range, for groups that were named and cannot be
-                measured on these data, for a folder that cannot be written in, and for what the
-                sets' readers refuse.
+                measured on these data, for a folder that cannot be written in or that another
+                process writes in, and for what the sets' readers refuse.
         """
         self.config = SuiteConfig() if config is None else config
         check_suite(self.config)
@@ -120,6 +115,7 @@ class SuiteRun:
         self.parts = [part for parts in grouped.values() for part in parts]
         self.parts += beyond_parts(self._bench)
         self._measured: dict[str, Evaluation] = {}
+        self._lock = None if folder is None else hold(folder)
 
     def steps(self) -> Iterator[Progressed]:
         """Measure what is not stored yet, yielding at the start and after each part.
@@ -129,8 +125,6 @@ class SuiteRun:
         parts after it counts as skipped. To know which are right, that part comes first of all.
         """
         if self.folder is not None:
-            for part in self.parts:
-                remove_left_temporaries(self._part_folder(part))
             self._measured = {
                 part.name: found for part in self.parts if (found := self._stored(part)) is not None
             }

@@ -1,9 +1,6 @@
 """Train our U-Net teacher: resumable, its randomness a function of seed and step alone."""
 
-import io
-import json
 import math
-import pickle
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -14,14 +11,10 @@ import numpy as np
 import torch
 
 from clarep.data.labelled import LabelledImages
-from clarep.engine.artefacts import (
-    as_read,
-    atomic_path,
-    differences,
-    remove_left_temporaries,
-    write_json,
-)
-from clarep.engine.history import HISTORY_NAME, append_record, keep_records
+from clarep.engine.artefacts import as_read, read_json, write_json
+from clarep.engine.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
+from clarep.engine.history import HISTORY_NAME, append_record, write_records
+from clarep.engine.lock import hold
 from clarep.errors import UserError
 from clarep.teachers.batches import NoisyBatch, batches
 from clarep.teachers.denoising import denoising_loss, held_out_losses
@@ -31,66 +24,36 @@ from clarep.teachers.unet import UNet
 
 RECORD_EVERY = 50
 _CONFIG_NAME = "config.json"
-_CHECKPOINT_NAME = "checkpoint.pt"
-
-
-# What torch and json raise for a checkpoint that is cut short or of other contents.
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-)
 
 
 @dataclass
 class _State:
-    """What a checkpoint holds: step, weights, their average, the optimiser, unlogged losses."""
+    """What a checkpoint holds: step, weights, their average, the optimiser, what was logged."""
 
     net: UNet
     ema: UNet
     optimizer: torch.optim.Adam
     step: int = 0
     losses: list[float] = field(default_factory=list)  # of the steps since the last record
+    history: list[dict[str, Any]] = field(default_factory=list)
 
     def save(self, path: Path, config: dict[str, Any]) -> None:
-        buffer = io.BytesIO()  # so that a full disk is an OSError, not one of torch's own
-        torch.save(
-            {
-                "step": self.step,
-                "net": self.net.state_dict(),
-                "ema": self.ema.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "losses": self.losses,
-                "config": json.dumps(config),
-            },
-            buffer,
-        )
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+        state = {
+            "step": self.step,
+            "net": self.net.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "losses": self.losses,
+            "history": self.history,
+        }
+        save_checkpoint(path, state, config)
 
     def load(self, path: Path, config: dict[str, Any]) -> None:
-        try:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-            started_with = dict(json.loads(saved["config"]))
-        except _UNREADABLE as error:
-            raise UserError(
-                f"cannot read the checkpoint {path}: delete it to begin anew, or give another --out"
-            ) from error
-        if started_with != as_read(config):
-            raise UserError(
-                f"{path.parent} holds a teacher of another configuration "
-                f"({differences(started_with, as_read(config))}): "
-                "give another --out, or the options it was started with"
-            )
+        saved = load_checkpoint(path, config)
         self.net.load_state_dict(saved["net"])
         self.ema.load_state_dict(saved["ema"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.step = int(saved["step"])
-        self.losses = list(saved["losses"])
+        self.step, self.losses, self.history = saved["step"], saved["losses"], saved["history"]
 
 
 def _learning_rate(config: TrainConfig, step: int) -> float:
@@ -158,7 +121,8 @@ class TeacherRun:
 
         Raises UserError, before anything is written, for a setting that cannot be trained with,
         data that do not fit the network or each other, and if `out` holds a run of another
-        configuration, a checkpoint that cannot be read, or files that are not a run's.
+        configuration, a checkpoint that cannot be read, or files that are not a run's, or if
+        another process writes there.
         """
         check_train(config)
         self._device = check_device(device)
@@ -175,17 +139,17 @@ class TeacherRun:
         net = net.to(memory_format=torch.channels_last)  # a sixth more images a second on a CPU
         adam = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99), fused=True)
         self._state = _State(net, ema, adam)
+        if not self._checkpoint.exists():
+            _refuse_foreign(out, self._described)
+        self._lock = hold(out)
         if self._checkpoint.exists():
             self._state.load(self._checkpoint, self._described)
-        else:
-            _refuse_foreign(out, self._described)
         write_json(out / _CONFIG_NAME, self._described)
-        keep_records(out, "step", self.step)
-        remove_left_temporaries(out)
+        write_records(out, self._state.history)
 
     @property
     def _checkpoint(self) -> Path:
-        return self.out / _CHECKPOINT_NAME
+        return self.out / CHECKPOINT_NAME
 
     @property
     def step(self) -> int:
@@ -227,6 +191,7 @@ class TeacherRun:
             record["held_out"] = held_out_losses(
                 self.ema, self.held_out, config.sigma_min, config.sigma_max
             )
+        self._state.history.append(record)
         append_record(self.out, record)
         return record
 
@@ -240,11 +205,11 @@ def _refuse_foreign(out: Path, config: dict[str, Any]) -> None:
     if not taken:
         return
     try:
-        found = json.loads((out / _CONFIG_NAME).read_text())
+        found: dict[str, Any] | None = read_json(out / _CONFIG_NAME)
     except (FileNotFoundError, ValueError):
         found = None
     if found != as_read(config):
         raise UserError(
-            f"{out} holds a {taken[0]} of something else and no {_CHECKPOINT_NAME}: "
+            f"{out} holds a {taken[0]} of something else and no {CHECKPOINT_NAME}: "
             "give another --out, or the options that run was started with"
         )

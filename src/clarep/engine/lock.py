@@ -1,0 +1,143 @@
+"""One writer a folder: a lock that ends with its process, however that ends.
+
+The lock is the kernel's (flock) on a file `.lock` in the folder, which says who holds it. A
+process that is killed loses it, so that what it leaves behind stops nobody on its machine. Where
+a file system knows no such locks, and between machines that do not share them, the file's words
+stand for it.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from weakref import WeakValueDictionary, finalize
+
+from clarep.engine.artefacts import parse_json
+from clarep.errors import UserError
+
+LOCK_NAME = ".lock"
+_BOOT = Path("/proc/sys/kernel/random/boot_id")  # the same in every container of a machine
+
+
+class FolderLock:
+    """A folder's lock, from `hold`: let go when nothing refers to it any more."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the lock; raises UserError if another process has it, and OSError as `open`."""
+        made = [place for place in (folder, *folder.parents) if not place.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        file = _lock_file(folder / LOCK_NAME)
+        finalize(self, _let_go, file, folder / LOCK_NAME, made, os.getpid())
+        os.truncate(file, 0)
+        os.pwrite(file, json.dumps({"pid": os.getpid()} | _machine()).encode(), 0)
+
+
+_HELD: WeakValueDictionary[Path, FolderLock] = WeakValueDictionary()  # flocks are a process's too
+
+
+def hold(folder: Path) -> FolderLock:
+    """Make this process the one that writes in a folder, for as long as what is returned lives.
+
+    The folder is made, and what killed processes left half written in it is deleted. A process
+    may hold a folder twice; a folder within a held one has a lock of its own.
+
+    Raises UserError, which names process and machine, if another process writes there.
+    """
+    place = folder.resolve()
+    lock = _HELD.get(place)
+    if lock is None:
+        lock = _HELD[place] = FolderLock(place)
+    _remove_left_temporaries(place)
+    return lock
+
+
+def _let_go(file: int, path: Path, made: list[Path], pid: int) -> None:
+    if os.getpid() != pid:  # of a process forked from the holder
+        return
+    with suppress(OSError):  # the folder may be gone
+        path.unlink()
+        for folder in made:  # if nothing was written
+            folder.rmdir()
+    os.close(file)
+
+
+def _lock_file(path: Path) -> int:
+    """Return the descriptor of a locked file that lies at `path`."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            _lock(file, path)
+            if _lies_at(file, path):
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)  # deleted by its holder as we took it
+
+
+def _lies_at(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _lock(file: int, path: Path) -> None:
+    pid, host, is_here = _holder(file)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = False
+    except OSError as error:
+        known = error.errno == errno.EWOULDBLOCK
+        held = known or (is_here and _is_running(pid))  # a file system without such locks
+    if held:
+        raise UserError(
+            f"process {pid or 'unknown'} on {host} is writing in {path.parent}: wait for its end, "
+            "stop it, or give another --out"
+        )
+    if not is_here:
+        raise UserError(
+            f"process {pid} on {host} was writing in {path.parent} and may still be: once it is "
+            f"gone, delete {path} and run the same command again, or give another --out"
+        )
+
+
+def _machine() -> dict[str, str]:
+    boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
+    return {"host": socket.gethostname(), "boot": boot}
+
+
+def _holder(file: int) -> tuple[int, str, bool]:
+    """Return process and machine that a lock names (0: none), and whether that machine is ours."""
+    here = _machine()
+    try:
+        words = parse_json(os.pread(file, 1000, 0).decode())
+        pid, host = int(words["pid"]), str(words["host"])
+        return pid, host, host == here["host"] or words.get("boot") in {here["boot"]} - {""}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return 0, here["host"], True
+
+
+def _remove_left_temporaries(folder: Path) -> None:
+    """Delete what killed processes left half written; what a live one of this machine writes stays.
+
+    A temporary name of `atomic_path` holds its process's id.
+    """
+    for path in folder.rglob(".*.tmp"):
+        pid = path.name.split(".")[-2]
+        if pid.isdecimal() and not (int(pid) != os.getpid() and _is_running(int(pid))):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    """Tell whether a process of this machine has that id."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return pid > 0

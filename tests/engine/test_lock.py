@@ -1,0 +1,141 @@
+"""One writer a folder, with real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from clarep.engine.lock import LOCK_NAME, hold
+from clarep.errors import UserError
+
+_HOLD = """
+import sys
+from pathlib import Path
+from clarep.engine.lock import hold
+lock = hold(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds tmp_path/out."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(tmp_path / "out")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_process_is_refused_by_pid_and_host(holder, tmp_path):
+    with pytest.raises(UserError, match=rf"process {holder.pid} on {os.uname().nodename} "):
+        hold(tmp_path / "out")
+    hold(tmp_path / "out" / "inner")  # another folder
+    (tmp_path / "link").symlink_to("out")
+    with pytest.raises(UserError, match=str(holder.pid)):
+        hold(tmp_path / "link")
+
+
+@pytest.mark.parametrize("end", ["finish", "kill"])
+def test_a_lock_ends_with_its_process(holder, tmp_path, end):
+    if end == "kill":
+        holder.send_signal(signal.SIGKILL)
+    holder.communicate("")
+    assert (tmp_path / "out" / LOCK_NAME).exists() == (end == "kill")
+    assert (tmp_path / "out").exists() == (end == "kill")  # made, and nothing written
+    hold(tmp_path / "out")
+
+
+def test_a_lock_whose_process_id_is_somebody_elses_by_now_is_stale(tmp_path):
+    words = {"pid": os.getppid(), "host": os.uname().nodename}
+    (tmp_path / LOCK_NAME).write_text(json.dumps(words))
+    lock = hold(tmp_path)
+    assert json.loads((tmp_path / LOCK_NAME).read_text())["pid"] == os.getpid()
+    del lock
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_process_may_hold_a_folder_twice(tmp_path):
+    first = hold(tmp_path)
+    second = hold(tmp_path / ".." / tmp_path.name)
+    del first
+    assert (tmp_path / LOCK_NAME).exists()
+    del second
+    assert not (tmp_path / LOCK_NAME).exists()
+
+
+def test_the_lock_of_another_machine_is_told_with_the_mend(tmp_path):
+    (tmp_path / LOCK_NAME).write_text('{"pid": 7, "host": "elsewhere", "boot": "x"}')
+    with pytest.raises(UserError, match=r"process 7 on elsewhere .*delete .*\.lock"):
+        hold(tmp_path)
+    (tmp_path / LOCK_NAME).unlink()
+    hold(tmp_path)
+
+
+@pytest.mark.parametrize("words", [b"", b"{", b'{"pid": []}', b"[]", b"\xff", b"9" * 5_000])
+def test_a_damaged_lock_is_no_lock(tmp_path, words):
+    (tmp_path / LOCK_NAME).write_bytes(words)
+    hold(tmp_path)
+
+
+def test_where_the_kernel_knows_no_locks_the_words_count(monkeypatch, tmp_path):
+    def flock(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    path = tmp_path / LOCK_NAME
+    path.write_text(json.dumps({"pid": os.getppid(), "host": os.uname().nodename}))
+    with pytest.raises(UserError, match=f"process {os.getppid()} "):
+        hold(tmp_path)
+    path.write_text(json.dumps({"pid": 4194305, "host": os.uname().nodename}))  # beyond all ids
+    hold(tmp_path)
+
+
+def test_a_forked_child_lets_go_of_nothing(tmp_path):
+    lock = hold(tmp_path)
+    child = os.fork()
+    if not child:
+        del lock
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert (tmp_path / LOCK_NAME).exists()
+    del lock
+
+
+def test_what_the_dead_left_half_written_goes(tmp_path):
+    inner = tmp_path / "parts" / "clean"
+    inner.mkdir(parents=True)
+    dead, mine = inner / ".evaluation.json.4194305.tmp", tmp_path / f".a.json.{os.getpid()}.tmp"
+    living, foreign = tmp_path / f".b.{os.getppid()}.tmp", tmp_path / ".notes.txt.tmp"
+    for path in (dead, mine, living, foreign):
+        path.write_text("half")
+    hold(tmp_path)
+    assert sorted(tmp_path.rglob(".*.tmp")) == sorted([living, foreign])
+
+
+def test_of_many_that_race_one_wins(tmp_path):
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", _HOLD, str(tmp_path / "out")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    racing = [start() for _ in range(3)]
+    said = [process.stdout.readline() for process in racing]  # "" of those that were refused
+    assert sorted(said) == ["", "", "held\n"]
+    for process in racing:
+        process.communicate("")
+    assert sorted(process.returncode for process in racing) == [0, 1, 1]
+    assert not list((tmp_path / "out").glob("*"))
