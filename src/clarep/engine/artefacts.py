@@ -155,7 +155,7 @@ def differences(
         else:
             name = _WORDS.get(key, key)
             found.append(f"{name}: {_short(before)} {places[0]}, {_short(now)} {places[1]}")
-    return "; ".join(found)
+    return "; ".join(dict.fromkeys(found))
 
 
 def _short(value: object) -> str:
