@@ -29,6 +29,7 @@ class LinearTeacher(Teacher):
     sigma_min, sigma_max = 0.01, 80.0
     default_tap = "block2"
     fingerprint = "linear"
+    dtype = torch.float64
 
     def __init__(self, text=False):
         rng = np.random.default_rng(0)

@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import nn
 
 from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.directions import find_directions, k_for_energy, parse_k, project_out
 from clarep.clarid.trial import try_engines
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian
+from clarep.teachers.teacher import Teacher
 
 N = 48
 TIGHT = {"measure": "angle", "tolerance": 1e-6}
@@ -413,13 +416,82 @@ def test_images_that_are_not_in_range(teacher, images, labels):
         with pytest.raises(UserError, match=r"give finite values in \[-1, 1\]; clarep.to_unit_ra"):
             clarid(wrong, labels)
     with pytest.raises(UserError, match=r"images are torch.uint8: give float in \[-1, 1\]"):
-        teacher.check_images(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
+        teacher.accept_images(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
     with pytest.raises(UserError, match=r"images have 3 dimensions: .* one image is images\[None"):
-        teacher.check_images(images[0])
+        teacher.accept_images(images[0])
     with pytest.raises(UserError, match="the batch holds no images"):
-        teacher.check_images(images[:0])
+        teacher.accept_images(images[:0])
     assert teacher.denoised == 0
-    teacher.check_images(images.clamp(-1, 1) * 1.0005)  # an interpolation's rounding
+    teacher.accept_images(images.clamp(-1, 1) * 1.0005)  # an interpolation's rounding
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        lambda x, y: (x.numpy(), y.numpy()),
+        lambda x, y: (x.numpy(), y.tolist()),
+        lambda x, y: (x, y.to(torch.uint8)),
+        lambda x, y: (x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2), y),
+        lambda x, y: (x.clone().requires_grad_(), y),
+    ],
+    ids=["arrays", "list", "uint8 labels", "layout", "graph"],
+)
+def test_images_and_labels_of_other_makes_are_the_same(teacher, images, labels, turn):
+    whole, other = clarid_of(teacher)(images, labels), clarid_of(teacher)(*turn(images, labels))
+    for one, same in zip(whole, other, strict=True):
+        assert one.label == same.label
+        assert torch.equal(one.sample, same.sample)
+        assert torch.equal(one.latent, same.latent)
+
+
+def test_images_are_taken_in_the_teacher_s_precision(teacher, images, labels):
+    """Single precision for a double teacher and the other way round, arrays of numpy's own type."""
+    single = clarid_of(teacher)(images.float(), labels)
+    assert single[0].sample.dtype == torch.float64
+    net = nn.Conv2d(3, 3, 1).eval().requires_grad_(False)
+    of_floats = Teacher.from_callable(
+        lambda x, sigma, label: net(x),
+        lambda x, sigma, label, tap: net(x),
+        latent_shape=(3, 4, 4),
+        class_names=("cat", "dog", "owl"),
+        sigma_min=0.01,
+        sigma_max=80.0,
+        taps={"net": (3, 1)},
+        fingerprint=net,
+    )
+    found = Clarid(of_floats, sigma=2.0, steps=2, k=3)(images.double().numpy(), labels)
+    assert found[0].sample.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda x, y: ((x * 127 + 127).byte(), y), "uint8"),
+        (lambda x, y: (x.permute(0, 2, 3, 1).numpy(), y), r"permute\(0, 3, 1, 2\)"),
+        (lambda x, y: ([Image.new("RGB", (4, 4))] * 4, y), "list"),
+        (lambda x, y: (x[0], y[:1]), "3 dimensions"),
+        (lambda x, y: (x[:0], y[:0]), "no images"),
+        (lambda x, y: (x * 200, y), r"in \[-1, 1\]"),
+        (lambda x, y: (x, y[:, None]), r"labels of shape \(4, 1\)"),
+        (lambda x, y: (x, y[:1]), r"labels of shape \(1,\)"),
+        (lambda x, y: (x, y.float()), "float32"),
+        (lambda x, y: (x, y.numpy() + 7), "label 7"),
+    ],
+)
+def test_other_images_and_labels_are_refused(teacher, images, labels, spoil, sentence):
+    labels = torch.tensor([0, 1, 2, 0])
+    for work in (clarid_of(teacher), clarid_of(teacher).invert):
+        with pytest.raises(UserError, match=sentence):
+            work(*spoil(images, labels))
+    assert teacher.denoised == 0
+
+
+@pytest.mark.parametrize("work", ["features", "sample", "directions", "jacobian"])
+def test_wrong_labels_are_refused_by_every_method(teacher, images, work):
+    method = getattr(clarid_of(teacher), work)
+    for wrong in ([0, 1, 2, 3], [0, 1, 2], np.array([-1, 0, 0, 0]), [[0]] * 4):
+        with pytest.raises(UserError, match="label"):
+            method(images, wrong)
 
 
 def test_every_image_has_its_label():
@@ -428,6 +500,8 @@ def test_every_image_has_its_label():
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import torch
+from PIL import Image
+from torch import nn
 from conftest import LinearTeacher
 from clarep import Clarid, UserError
 clarid = Clarid(LinearTeacher(), sigma=2.0, steps=2, k=3)
@@ -441,8 +515,8 @@ for labels, indices in ((3, None), (5, None), (4, [1, 2])):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
-        "4 images came with 3 labels: give one for each image",
-        "4 images came with 5 labels: give one for each image",
+        "4 images came with labels of shape (3,): give the number of a class for each image, (4,)",
+        "4 images came with labels of shape (5,): give the number of a class for each image, (4,)",
         "4 images came with 2 indices: give one for each image",
     ]
 

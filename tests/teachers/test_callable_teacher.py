@@ -51,6 +51,7 @@ def of(gaussian, **more):
         "sigma_max": gaussian.sigma_max,
         "taps": gaussian.taps(),
         "fingerprint": "gaussian",
+        "dtype": gaussian.dtype,
     }
     return Teacher.from_callable(gaussian.denoise, gaussian.features, **(described | more))
 

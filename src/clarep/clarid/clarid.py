@@ -21,6 +21,7 @@ from clarep.clarid.directions import (
     project_out,
     random_directions,
 )
+from clarep.engine.arrays import Images, Labels, as_labels
 from clarep.engine.cost import Ledger
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Engine, Jacobian, probe_engine
@@ -62,7 +63,8 @@ class Clarid:
     """Finds CLAReps with one teacher and one setting.
 
     Images, latents and labels may lie anywhere: they are moved to the teacher's device, and what is
-    returned lies on the CPU (but for `jacobian`).
+    returned lies on the CPU (but for `jacobian`). Images are tensors or arrays of floats of any
+    memory layout, labels whole numbers of any type; wrong labels are refused by every method.
 
     Args:
         teacher: any `Teacher`.
@@ -97,8 +99,8 @@ class Clarid:
 
     def __call__(
         self,
-        images: Float[Tensor, "batch c h w"],
-        labels: Int64[Tensor, " batch"],
+        images: Images,
+        labels: Labels,
         indices: list[int] | None = None,
         seed: int = 0,
     ) -> list[CLARep]:
@@ -114,8 +116,11 @@ class Clarid:
             UserError: for images of another shape or outside [-1, 1], labels outside the
                 teacher's classes, or another number of labels or indices than of images.
         """
-        if indices is not None:
-            _check_count("indices", len(indices), len(images))
+        images, labels = self._accepted(images, labels)
+        if indices is not None and len(indices) != len(images):
+            raise UserError(
+                f"{len(images)} images came with {len(indices)} indices: give one for each image"
+            )
         x_te, round_trip = self.invert(images, labels)
         subspace = self.directions(x_te, labels, seed)
         latents = x_te if subspace is None else project_out(x_te, subspace.V)
@@ -141,12 +146,10 @@ class Clarid:
 
     @torch.no_grad()
     def invert(
-        self, images: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"]
+        self, images: Images, labels: Labels
     ) -> tuple[Float[Tensor, "batch c2 h2 w2"], Float[Tensor, " batch"]]:
         """Return x_te and the round trip's PSNR in dB, under the class and guidance 1."""
-        self.teacher.check_images(images)
-        _check_count("labels", len(labels), len(images))
-        self.teacher.check_labels(labels)
+        images, labels = self._accepted(images, labels)
         device = self.teacher.device
         config, denoise = self.config, self._denoiser(labels.to(device), 1.0)
         span = (self.sigma_te, self.teacher.sigma_min, config.steps)
@@ -158,14 +161,12 @@ class Clarid:
             quality = psnr(self.teacher.decode(back).cpu(), images.cpu())
         return x_te.cpu(), quality
 
-    def jacobian(
-        self, x: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"]
-    ) -> Jacobian:
+    def jacobian(self, x: Float[Tensor, "batch c h w"], labels: Labels) -> Jacobian:
         """Return the Jacobian of the features at x, under the class or the null label.
 
         It lies on the teacher's device, and so must what it is multiplied with.
         """
-        x, labels = x.to(self.teacher.device), labels.to(self.teacher.device)
+        x, labels = self._placed(x, labels)
         if self.config.branch == "null":
             labels = torch.full_like(labels, self.teacher.null_label)
         cond = self.teacher.condition(labels)
@@ -178,7 +179,7 @@ class Clarid:
             self.engine, _ = probe_engine(features, x)
         return Jacobian(features, x, self.engine, self.config.memory_mb)
 
-    def resolve_k(self, x: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"]) -> int:
+    def resolve_k(self, x: Float[Tensor, "batch c h w"], labels: Labels) -> int:
         """Return the number of directions; where k is a share of energy, settle it at latents x.
 
         Forms the dense Jacobian of up to 4 of them and takes their median.
@@ -192,7 +193,7 @@ class Clarid:
         return self.num_dirs
 
     def directions(
-        self, x: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"], seed: int = 0
+        self, x: Float[Tensor, "batch c h w"], labels: Labels, seed: int = 0
     ) -> Subspace | None:
         """Return the directions to project out at x, or None for kind `none`."""
         if self.config.kind == "none":
@@ -219,17 +220,17 @@ class Clarid:
     def features(
         self,
         x: Float[Tensor, "batch c h w"],
-        labels: Int64[Tensor, " batch"],
+        labels: Labels,
         branch: Literal["conditional", "null"] = "conditional",
     ) -> Float[Tensor, "batch *feature"]:
         """Return the teacher's activations at the tap, given x and its class (or no class).
 
         Raises UserError for the null branch of a teacher without a null class.
         """
+        x, labels = self._placed(x, labels)
         if branch == "null":
             self.teacher.check_null()
             labels = torch.full_like(labels, self.teacher.null_label)
-        x, labels = x.to(self.teacher.device), labels.to(self.teacher.device)
         sigma = x.new_full((len(x),), self.sigma_te)
         with self.ledger.stage("features"):
             cond = self.teacher.condition(labels)
@@ -237,15 +238,29 @@ class Clarid:
 
     @torch.no_grad()
     def sample(
-        self, x: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"]
+        self, x: Float[Tensor, "batch c h w"], labels: Labels
     ) -> Float[Tensor, "batch ci hi wi"]:
         """Return x decoded with guidance, images about [-1, 1]."""
         config = self.config
-        x, labels = x.to(self.teacher.device), labels.to(self.teacher.device)
+        x, labels = self._placed(x, labels)
         with self.ledger.stage("sample"):
             denoise = self._denoiser(labels, config.guidance)
             span = (self.sigma_te, self.teacher.sigma_min, config.steps)
             return self.teacher.decode(decode(denoise, x, *span, solver=config.solver)).cpu()
+
+    def _accepted(
+        self, images: Images, labels: Labels
+    ) -> tuple[Float[Tensor, "batch c h w"], Int64[Tensor, " batch"]]:
+        """Return images and labels as the teacher takes them; raise UserError for others."""
+        images = self.teacher.accept_images(images)
+        return images, as_labels(labels, len(images), self.teacher.num_classes, "the teacher's")
+
+    def _placed(
+        self, x: Float[Tensor, "batch c h w"], labels: Labels
+    ) -> tuple[Float[Tensor, "batch c h w"], Int64[Tensor, " batch"]]:
+        """Return latents and their labels, checked, on the teacher's device."""
+        labels = as_labels(labels, len(x), self.teacher.num_classes, "the teacher's")
+        return x.to(self.teacher.device), labels.to(self.teacher.device)
 
     def _denoiser(self, labels: Tensor, guidance: float) -> Denoiser:
         denoise: Callable[[Tensor, Tensor], Tensor] = self.teacher.denoiser(labels, guidance)
@@ -267,8 +282,3 @@ def _on_cpu(subspace: Subspace) -> Subspace:
         residuals=subspace.residuals.cpu(),
         error=subspace.error.cpu(),
     )
-
-
-def _check_count(what: str, count: int, images: int) -> None:
-    if count != images:
-        raise UserError(f"{images} images came with {count} {what}: give one for each image")

@@ -118,7 +118,7 @@ def plan_grid(
     if not skip_bad:
         for indices in chosen.values():
             readable_indices(data, indices, skip_bad=False)
-    teacher.check_images(to_unit_range(data.images(chosen[config.seeds[0]][:1])))
+    teacher.accept_images(to_unit_range(data.images(chosen[config.seeds[0]][:1])))
     cells = tuple(Cell(*at) for at in product(sorted(config.seeds), sorted(config.ts), taps))
     grid = Grid(teacher, data, config, tuple(sorted(counts)), cells, chosen, skipped)
     for cell in cells:

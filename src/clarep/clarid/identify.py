@@ -48,7 +48,7 @@ def identify(
     """
     check_seed(seed)
     images, labels = _load(data, chosen[:4])
-    clarid.teacher.check_images(images)
+    clarid.teacher.accept_images(images)
     clarid.teacher.check_labels(torch.from_numpy(data.labels[chosen]))
     clarid.ledger = Ledger()  # what settling k costs is the first shard's
     if clarid.num_dirs is None and clarid.config.kind != "none":

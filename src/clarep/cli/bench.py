@@ -206,7 +206,7 @@ def _noisy_features(
 ) -> tuple[Features, Tensor]:
     """Return the features as functions of x alone, and x = x_0 + sigma eps of the images."""
     images, labels = (tensor.to(teacher.device) for tensor in labelled)
-    teacher.check_images(images)
+    teacher.accept_images(images)
     teacher.check_labels(labels)
     with torch.no_grad():
         x = teacher.encode(images)

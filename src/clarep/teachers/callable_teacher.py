@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ class CallableTeacher(Teacher):
         encode: Callable[[Tensor], Tensor] | None,
         decode: Callable[[Tensor], Tensor] | None,
         device: str,
+        dtype: torch.dtype,
     ) -> None:
         self._denoise, self._features = denoise, features
         self._encode, self._decode = encode, decode
@@ -50,7 +52,7 @@ class CallableTeacher(Teacher):
         if self.default_tap not in self._taps:
             raise unknown_name("default_tap", self.default_tap, self._taps)
         self.fingerprint = _fingerprint(fingerprint)
-        self.device = check_device(device)
+        self.device, self.dtype = check_device(device), dtype
 
     def _check(self) -> None:
         """Raise UserError for what would only fail once the teacher is at work."""

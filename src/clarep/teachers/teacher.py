@@ -8,10 +8,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from clarep.engine.arrays import Images, as_images, as_labels
 from clarep.errors import UserError, unknown_name
 from clarep.sampling.ode import Denoiser
-
-_ROUNDING = 1e-3  # by which an image may leave [-1, 1]
 
 
 class Teacher(ABC):
@@ -44,6 +43,8 @@ class Teacher(ABC):
     """Whether the model knows null_label; without it there is no guidance and no null branch."""
     device: torch.device = torch.device("cpu")
     """Where its methods take and give tensors; a teacher that sets nothing runs on the CPU."""
+    dtype: torch.dtype = torch.float32
+    """Of the images and latents that its methods take; half precision is its own affair."""
 
     @property
     def num_classes(self) -> int:
@@ -110,6 +111,7 @@ class Teacher(ABC):
         encode: Callable[[Tensor], Tensor] | None = None,
         decode: Callable[[Tensor], Tensor] | None = None,
         device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> "Teacher":
         """Make a teacher of a model's functions, which work on x = x_0 + sigma * eps.
 
@@ -131,6 +133,7 @@ class Teacher(ABC):
             image_shape, encode, decode: of a latent model, (C, H, W) and functions between
                 images in [-1, 1] and clean latents.
             device: where the functions take and give tensors; the model must be there.
+            dtype: of the tensors that they take, float32 or float64.
 
         Raises:
             UserError: for values that do not fit each other; while at work, for a function that
@@ -155,6 +158,7 @@ class Teacher(ABC):
             encode=encode,
             decode=decode,
             device=device,
+            dtype=dtype,
         )
 
     def denoiser(self, labels: Int64[Tensor, " batch"], guidance: float = 1.0) -> Denoiser:
@@ -223,40 +227,17 @@ class Teacher(ABC):
 
     def check_labels(self, labels: Int64[Tensor, " batch"]) -> None:
         """Raise UserError if a label is not one of the teacher's classes."""
-        outside = labels[(labels < 0) | (labels >= self.num_classes)]
-        if len(outside):
-            raise UserError(
-                f"label {int(outside[0])} is outside the teacher's classes "
-                f"0 to {self.num_classes - 1}: relabel the data or choose another teacher"
-            )
+        as_labels(labels, len(labels), self.num_classes, "the teacher's")
 
-    def check_images(self, images: Tensor) -> None:
-        """Raise UserError unless images are float (B, C, H, W) of its shape, in [-1, 1]."""
-        if images.ndim != 4:
-            raise UserError(
-                f"images have {images.ndim} dimensions: give a batch, (B, C, H, W); "
-                "one image is images[None]"
-            )
-        if not len(images):
-            raise UserError("the batch holds no images: give at least one")
-        self._check_shape(images)
-        if not images.is_floating_point():
-            raise UserError(
-                f"images are {images.dtype}: give float in [-1, 1]; clarep.to_unit_range makes "
-                "them of uint8"
-            )
-        low, high = float(images.amin()), float(images.amax())
-        if not (low >= -1 - _ROUNDING and high <= 1 + _ROUNDING):  # also refuses NaN
-            raise UserError(
-                f"images lie in [{low:g}, {high:g}]: give finite values in [-1, 1]; "
-                "clarep.to_unit_range makes them of uint8"
-            )
-
-    def _check_shape(self, images: Tensor) -> None:
+    def accept_images(self, images: Images) -> Float[Tensor, "batch c h w"]:
+        """Return images of its shape and in [-1, 1] in its dtype; raise UserError for others."""
+        images = as_images(images, -1, "clarep.to_unit_range makes them of uint8")
         if tuple(images.shape[1:]) != self.image_shape:
             want, got = self.image_shape, tuple(images.shape[1:])
             mend = (
-                f"load the data with image_size={want[1]} (--image-size {want[1]}), "
+                "give the channels first, images.permute(0, 3, 1, 2)"
+                if got == (*want[1:], want[0])
+                else f"load the data with image_size={want[1]} (--image-size {want[1]}), "
                 "which makes it RGB and resizes it"
                 if want[0] == 3
                 else "choose a teacher of RGB images, which is how clarep loads all data"
@@ -265,3 +246,4 @@ class Teacher(ABC):
                 f"images are {got[0]}x{got[1]}x{got[2]} (channels x height x width) and the "
                 f"teacher takes {want[0]}x{want[1]}x{want[2]}: {mend}"
             )
+        return images.to(self.dtype)
