@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,7 +13,9 @@ from clarep.clarid.trial import example_image
 from clarep.cli.main import main
 from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES
+from clarep.data.labelled import to_unit_range
 from clarep.errors import UserError
+from clarep.sampling import psnr
 from clarep.teachers import UNet, UNetConfig, UNetTeacher, load_teacher, save_unet
 
 
@@ -68,8 +71,8 @@ def test_json_holds_what_is_true(capsys, unet_path):
     teacher = load_teacher(str(unet_path))
     command = f"--teacher {unet_path} --t 0.7 --k 6 --for-images 40 --json"
     answer = json.loads(ask(capsys, command))
-    keys = ["teacher", "taps", "noise", "differentiation", "round_trip", "basis", "clarid"]
-    assert list(answer) == keys
+    tried = ["differentiation", "round_trip", "recognition", "basis", "clarid"]
+    assert list(answer) == ["teacher", "taps", "noise", *tried]
     about = answer["teacher"]
     assert about["parameters"] == {"net": sum(p.numel() for p in teacher.net.parameters())}
     assert about["fingerprint"] == teacher.fingerprint
@@ -101,24 +104,99 @@ def test_json_holds_what_is_true(capsys, unet_path):
     ]
     assert cost["images"] == 40
     assert cost["seconds"] == pytest.approx(40 * sum(cost["seconds_an_image"].values()))
-    assert "extrapolated" in cost["how"]
+    assert cost["at_once"] == 25
     assert cost["guidance"] == 3
 
 
 def test_the_round_trip_is_clarids(capsys, unet_path):
     answer = json.loads(ask(capsys, f"--teacher {unet_path} --k 4 --json"))["round_trip"]
-    teacher = load_teacher(str(unet_path))
     data = load_backdrops("test")
-    images, labels, what = example_image(teacher)
-    assert torch.equal(images, data.images([0]).float() / 127.5 - 1)
-    assert answer["image"] == what == "a garment on a backdrop"
-    assert answer["class"] == CLASS_NAMES[int(data.labels[0])]
-    _, quality = Clarid(teacher).invert(images, labels)
+    place = list(data.sources).index(answer["image"])
+    images, labels = to_unit_range(data.images([place])), torch.from_numpy(data.labels[[place]])
+    assert answer["class"] == CLASS_NAMES[int(labels)]
+    _, quality = Clarid(load_teacher(str(unet_path))).invert(images, labels)
     assert answer["psnr"] == pytest.approx(float(quality[0]), abs=1e-3)
+    assert answer["autoencoder_psnr"] is None  # a pixel teacher
+
+
+def test_a_round_trip_is_told_beside_what_the_autoencoder_alone_gives(
+    capsys, unet_path, monkeypatch
+):
+    """A lossy code of the images: the walk that loses little more than it is not blamed."""
+    coarse = lambda self, images: images.round(decimals=0)  # noqa: E731
+    monkeypatch.setattr(UNetTeacher, "encode", coarse)
+    found = json.loads(ask(capsys, f"--teacher {unet_path} --k 4 --json"))["round_trip"]
+    data = load_backdrops("test")
+    image = to_unit_range(data.images([list(data.sources).index(found["image"])]))
+    assert found["autoencoder_psnr"] == pytest.approx(float(psnr(image.round(), image)), abs=1e-3)
+    for trip, poor in ((8.9, True), (9.1, False)):
+        monkeypatch.setattr(
+            "clarep.cli.doctor.try_round_trip",
+            lambda clarid, images, labels, trip=trip: (
+                clarid.invert(images, labels)[0],
+                found | {"psnr": trip, "autoencoder_psnr": 10.0},
+            ),
+        )
+        printed = ask(capsys, f"--teacher {unet_path} --k 4")
+        assert f"round trip   {trip} dB (the autoencoder alone 10.0 dB)" in printed
+        assert ("the teacher does not know such an image" in printed) == poor
+
+
+def test_a_teacher_that_has_learnt_nothing_knows_no_class(capsys, unet_path, garments_path):
+    found = json.loads(ask(capsys, f"--teacher {unet_path} --k 4 --json"))["recognition"]
+    assert found["verdict"] == "near chance" and found["chance"] == 0.1
+    assert found["interval"][0] <= 0.1 < found["interval"][1]
+    assert found["denoiser_evaluations"] == 30 * 10 * len(found["sigmas"])
+    printed = ask(capsys, f"--teacher {unet_path} --k 4 --data {garments_path} --split test")
+    assert "of 20 images are denoised best with their own label among 10" in printed
+    assert "near chance: what CLARID finds says little of these classes" in printed
+
+
+def test_what_no_labelled_images_are_given_of_is_not_tried(capsys, grey):
+    assert "recognition  not tried: give images of its classes with --data\n" in ask(
+        capsys, f"--teacher {grey} --k 3"
+    )
+
+
+@pytest.mark.parametrize("overhead", [0.0, 1.0])
+def test_the_cost_is_that_of_a_batch(capsys, unet_path, monkeypatch, overhead):
+    """By a clock that goes on for every pass through the network and every image in it."""
+    now = [0.0]
+    plain = UNetTeacher.denoise
+
+    def denoise(self, x, *rest):
+        now[0] += 0.01 * (overhead + 0.1 * len(x))
+        return plain(self, x, *rest)
+
+    monkeypatch.setattr(UNetTeacher, "denoise", denoise)
+    monkeypatch.setattr("clarep.engine.cost.time.perf_counter", lambda: now[0])
+    cost = json.loads(ask(capsys, f"--teacher {unet_path} --k 4 --for-images 50 --json"))["clarid"]
+    clarid, data = Clarid(load_teacher(str(unet_path)), k=4), load_backdrops("test")
+    for part in np.arange(50).reshape(2, 25):
+        clarid(to_unit_range(data.images(part)), torch.from_numpy(data.labels[part]))
+    assert cost["at_once"] == 25
+    assert cost["seconds"] == pytest.approx(sum(clarid.ledger.seconds.values()))
+
+
+def test_a_slow_teacher_is_judged_by_fewer_images(capsys, unet_path, monkeypatch):
+    now = [0.0]
+    plain = UNetTeacher.denoise
+
+    def denoise(self, x, *rest):
+        now[0] += 0.2 * len(x)
+        return plain(self, x, *rest)
+
+    monkeypatch.setattr(UNetTeacher, "denoise", denoise)
+    monkeypatch.setattr("clarep.engine.cost.time.perf_counter", lambda: now[0])
+    cost = json.loads(ask(capsys, f"--teacher {unet_path} --k 4 --json"))["clarid"]
+    each = sum(cost["seconds_an_image"].values())
+    assert cost["at_once"] == int(60 / each) < 25
+    assert "one taken alone" in ask(capsys, f"--teacher {unet_path} --k 4 --for-images 1")
 
 
 def test_lines_for_people(capsys, grey, monkeypatch):
-    monkeypatch.setattr("clarep.cli.doctor._POOR_PSNR", 500.0)
+    monkeypatch.setattr("clarep.clarid.round_trip.POOR_PSNR", 500.0)
+    monkeypatch.setattr("clarep.cli.doctor_page.POOR_PSNR", 500.0)
     printed = ask(capsys, f"--teacher {grey} --k 3")
     for line in (
         "images       1 x 16 x 16, channels x height x width",
@@ -135,7 +213,7 @@ def test_lines_for_people(capsys, grey, monkeypatch):
         assert line in printed, line
     assert "mid    8 channels, stride 2, the default" in printed
     assert "scikit-image's cat as 'a'" in printed
-    assert "extrapolated from one image taken alone" in printed
+    assert "extrapolated from 25 taken at once (--batch-size)" in printed
     assert "below 500 dB: the teacher does not know such an image" in printed
 
 
@@ -208,6 +286,10 @@ WRONG = {
     "count": ("--for-images 0", "--for-images 0 is below 1"),
     "option": ("--bf16", "bf16 True means nothing to a U-Net of clarep's own"),
     "device": ("--device gpu", "unknown device 'gpu'"),
+    "two sources": ("--image x.png --data garments", "--data and --image are both given"),
+    "no data": ("--split test", "--split test says how --data is read: give --data too"),
+    "other classes": ("--data garments --split tset", "tset"),
+    "batch": ("--batch-size 0", "batch size 0 is below 1"),
     "no image": ("--image none.png", "cannot read none.png: No such file"),
     "broken image": ("--image broken.png", "cannot read broken.png: it is empty (zero bytes)"),
 }

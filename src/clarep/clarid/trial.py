@@ -1,5 +1,6 @@
-"""All that CLARID needs of a teacher, tried on one image: what it gives, and what it costs."""
+"""All that CLARID needs of a teacher, tried on a few images: what it gives, and what it costs."""
 
+import math
 from collections import Counter
 from dataclasses import asdict
 from importlib.resources import files
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.directions import project_out
+from clarep.clarid.round_trip import autoencoder_psnr
 from clarep.data.backdrops import load_backdrops
 from clarep.data.decode import decode_image
 from clarep.data.garments import CLASS_NAMES
-from clarep.data.labelled import UnreadableImage, to_unit_range
-from clarep.engine.cost import peak_memory_mb
+from clarep.data.labelled import LabelledImages, UnreadableImage, to_unit_range
+from clarep.engine.cost import Ledger, peak_memory_mb
 from clarep.errors import UserError
 from clarep.geometry.jacobian import probe_engine
 from clarep.geometry.profiling import peak_memory
@@ -26,6 +28,7 @@ from clarep.teachers.teacher import Teacher
 
 _PHOTOGRAPH = ("skimage", "data/chelsea.png")
 _STAGES = ("invert", "round trip", "directions", "features", "sample")  # of each image
+_BATCH_SECONDS = 60.0  # that a batch may take, judged by one image taken alone
 
 
 def parameter_counts(teacher: Teacher) -> dict[str, int]:
@@ -34,14 +37,19 @@ def parameter_counts(teacher: Teacher) -> dict[str, int]:
     return {name: sum(p.numel() for p in net.parameters()) for name, net in networks.items()}
 
 
+def example_data(teacher: Teacher) -> LabelledImages | None:
+    """Return the bundled images of the teacher's classes: of the ten garments, else none."""
+    known = teacher.class_names == CLASS_NAMES and teacher.image_shape == (3, 32, 32)
+    return load_backdrops("test") if known else None
+
+
 def example_image(
     teacher: Teacher, path: Path | None = None
 ) -> tuple[Float[Tensor, "1 c h w"], Int64[Tensor, " 1"], str]:
-    """Return an image in [-1, 1] that fits the teacher, its label, and what it is.
+    """Return an image in [-1, 1] that fits the teacher, as one of the first class, and what it is.
 
-    path: an image file, cropped to its central square, resized, and taken for one of the first
-    class. Without it, a garment on a backdrop where the teacher knows the ten garments, else a
-    photograph of scikit-image's as one of the first class.
+    path: an image file, cropped to its central square and resized; without it a photograph of
+    scikit-image's.
 
     Raises UserError if the file cannot be read, or the teacher's images are neither RGB nor grey.
     """
@@ -51,10 +59,6 @@ def example_image(
             f"the teacher takes images of {channels} channels, and clarep loads RGB and grey: "
             "give another teacher"
         )
-    if path is None and teacher.class_names == CLASS_NAMES and teacher.image_shape == (3, 32, 32):
-        data = load_backdrops("test")
-        label = torch.from_numpy(data.labels[:1])
-        return to_unit_range(data.images([0])), label, "a garment on a backdrop"
     source = Path(str(files(_PHOTOGRAPH[0]) / _PHOTOGRAPH[1])) if path is None else path
     side = max(height, width)
     try:
@@ -118,10 +122,18 @@ def try_engines(
 def try_round_trip(
     clarid: Clarid, images: Float[Tensor, "1 c h w"], labels: Int64[Tensor, " 1"]
 ) -> tuple[Float[Tensor, "1 c2 h2 w2"], dict[str, Any]]:
-    """Return x_te, and the PSNR in dB of the image against itself inverted and decoded."""
+    """Return x_te, and the PSNR in dB of the image against itself inverted and decoded.
+
+    autoencoder_psnr: against itself encoded and decoded alone; None for a pixel teacher.
+    """
     x_te, quality = clarid.invert(images, labels)
-    name = clarid.teacher.class_names[int(labels[0])]
-    return x_te, {"psnr": float(quality[0]), "class": name, "steps": clarid.config.steps}
+    alone = float(autoencoder_psnr(clarid.teacher, images)[0])
+    return x_te, {
+        "psnr": float(quality[0]),
+        "autoencoder_psnr": alone if math.isfinite(alone) else None,
+        "class": clarid.teacher.class_names[int(labels[0])],
+        "steps": clarid.config.steps,
+    }
 
 
 def try_basis(
@@ -163,18 +175,36 @@ def attention_calls(teacher: Teacher) -> list[dict[str, Any]]:
 
 
 def extrapolate(
-    clarid: Clarid, latents: Float[Tensor, "1 c h w"], labels: Int64[Tensor, " 1"], images: int
+    clarid: Clarid,
+    latents: Float[Tensor, "1 c h w"],
+    images: Float[Tensor, "batch c2 h2 w2"],
+    labels: Int64[Tensor, " batch"],
+    count: int,
 ) -> dict[str, Any]:
-    """Return the seconds of CLARID for one image by stage, and `images` times their sum.
+    """Return the seconds of CLARID for an image by stage, and `count` times their sum.
 
-    clarid has made the image's round trip and found its directions, and nothing else.
+    Taken from a batch of the images, repeated where they are fewer; from as many of them as do not
+    take too long, or from one alone.
+
+    Args:
+        clarid: has made the first image's round trip and found its directions, and nothing else.
+        latents: the first image's, without its directions.
+        images, labels: as CLARID takes them.
+        count: of images, for which the cost is asked.
     """
-    clarid.features(latents, labels)
-    clarid.sample(latents, labels)
+    clarid.features(latents, labels[:1])
+    clarid.sample(latents, labels[:1])
     each = {stage: clarid.ledger.seconds[stage] for stage in _STAGES}
+    affordable = int(_BATCH_SECONDS / max(sum(each.values()), 1e-9))
+    at_once = max(1, min(clarid.config.batch_size, count, affordable))
+    if at_once > 1:
+        some = torch.arange(at_once) % len(images)
+        clarid.ledger = Ledger()
+        clarid(images[some], labels[some])
+        each = {stage: clarid.ledger.seconds[stage] / at_once for stage in _STAGES}
     return {
         "seconds_an_image": each,
-        "images": images,
-        "seconds": sum(each.values()) * images,
-        "how": "extrapolated from one image, taken alone",
+        "images": count,
+        "seconds": sum(each.values()) * count,
+        "at_once": at_once,
     }

@@ -1,0 +1,196 @@
+"""Whether a teacher knows the classes of images: its denoising error given each label tells.
+
+A diffusion classifier (Li et al. 2023, arXiv 2303.16203) gives an image the label under which it
+is denoised best. A round trip cannot tell: any image that is inverted comes back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.engine.bootstrap import bootstrap_interval, wilson_interval
+from clarep.errors import UserError
+from clarep.teachers.teacher import Teacher
+
+_SIGMAS = (0.5, 1.0, 2.0)  # where it tells best on the bundled teachers: docs/method.md
+_IMAGES = 30
+_LABELS = 10  # an image's own and at most nine others
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """How often images are denoised best given their own label, among a few."""
+
+    images: int
+    """How many images, evenly from the classes."""
+    labels: int
+    """Labels that each of them was denoised with, its own among them."""
+    right: int
+    """Images whose error is the least with their own label."""
+    accuracy: float
+    """Their share."""
+    interval: tuple[float, float]
+    """Its 95 % interval (Wilson)."""
+    chance: float
+    """What labels that mean nothing would reach: 1 / labels, or the share of the largest class,
+    which a teacher that sees one class in all images gets right."""
+    margin: float
+    """By which share the error with the own label is lower than with the others, on average."""
+    margin_interval: tuple[float, float]
+    """Its 95 % interval (bootstrap over images)."""
+    sigmas: tuple[float, ...]
+    """Noise levels."""
+    denoiser_evaluations: int
+    """What it cost: passes of one image through the network."""
+
+    @property
+    def verdict(self) -> str:
+        """`known`, `near chance`, or `too few` where not even all images right would tell."""
+        if wilson_interval(self.images, self.images)[0] <= self.chance:
+            return "too few"
+        return "known" if self.interval[0] > self.chance else "near chance"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON values."""
+        return asdict(self) | {"verdict": self.verdict}
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"{self.right} of {self.images} images are denoised best with their own label among "
+            f"{self.labels}: {self.accuracy:.2f} [{low:.2f}, {high:.2f}], chance {self.chance:.2f}"
+        )
+
+
+@torch.no_grad()
+def denoising_errors(
+    teacher: Teacher,
+    latents: Float[Tensor, "batch c h w"],
+    labels: Int64[Tensor, "batch labels"],
+    sigmas: Sequence[float],
+    *,
+    draws: int = 1,
+    seed: int = 0,
+    batch_size: int = 25,
+) -> Float[Tensor, "sigmas batch labels"]:
+    """Return |D(x_0 + sigma eps; label) - x_0|^2, summed over the latent, mean over draws of eps.
+
+    All labels of an image share its noise, so that their errors can be compared in pairs.
+    Divided by sigma^2 and added over equal steps of log sigma they are, up to a constant of the
+    image, its negative log-likelihood given the label.
+
+    Args:
+        teacher: with or without a null class.
+        latents: clean, from `teacher.encode`.
+        labels: those to try with each image, classes of the teacher.
+        sigmas: noise levels of the teacher.
+        draws: of noise, for each image and noise level.
+        seed: of the noise, which is drawn on the CPU.
+        batch_size: images that go through the teacher at once.
+
+    Raises:
+        UserError: if an error is not finite.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x0, given = latents.to(teacher.device), labels.to(teacher.device)
+    pairs = torch.cartesian_prod(torch.arange(len(x0)), torch.arange(labels.shape[1]))
+    errors = torch.zeros(len(sigmas), *labels.shape, dtype=torch.float64)
+    for s, sigma in enumerate(sigmas):
+        for _ in range(draws):
+            noise = torch.randn(x0.shape, generator=generator).to(x0)
+            for some in pairs.split(batch_size):
+                image, column = some.unbind(1)
+                clean = x0[image]
+                level = clean.new_full((len(some),), sigma)
+                cond = teacher.condition(given[image, column])
+                denoised = teacher.denoise(clean + sigma * noise[image], level, cond)
+                error = (denoised - clean).double().square().flatten(1).sum(1).cpu()
+                errors[s, image, column] += error / draws
+    if not torch.isfinite(errors).all():
+        raise UserError(
+            f"the denoiser gives NaN or infinity at sigma {', '.join(f'{s:g}' for s in sigmas)}: "
+            "check the weights, or leave out bf16"
+        )
+    return errors
+
+
+def recognise(
+    teacher: Teacher,
+    data: LabelledImages,
+    chosen: NDArray[np.int64],
+    *,
+    seed: int = 0,
+    batch_size: int = 25,
+) -> Recognition | None:
+    """Try a few of the chosen images with their own label and with others; None for one class.
+
+    The others are drawn for each image, from the classes of the chosen images first.
+
+    Raises:
+        UserError: if an image or label does not fit the teacher, or an error is not finite.
+    """
+    if teacher.num_classes < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    few = evenly(data.labels, chosen, _IMAGES, rng)
+    own = torch.from_numpy(data.labels[few])
+    images = to_unit_range(data.images(few))
+    teacher.check_images(images)
+    teacher.check_labels(own)
+    labels = _with_others(data.labels[few], np.unique(data.labels[chosen]), teacher, rng)
+    sigmas = [s for s in _SIGMAS if teacher.sigma_min < s <= teacher.sigma_max]
+    sigmas = sigmas or [(teacher.sigma_min * teacher.sigma_max) ** 0.5]
+    parts = images.split(batch_size)
+    latents = torch.cat([teacher.encode(part.to(teacher.device)) for part in parts])
+    errors = denoising_errors(teacher, latents, labels, sigmas, seed=seed, batch_size=batch_size)
+    weighted = (errors / torch.tensor(sigmas).double().square()[:, None, None]).sum(0)
+    # Where the label changes nothing all errors are equal, and none of them is the least.
+    right = int((weighted[:, :1] < weighted[:, 1:]).all(1).sum())
+    margin = 1 - weighted[:, 0] / weighted[:, 1:].mean(1).clamp_min(1e-30)
+    return Recognition(
+        images=len(few),
+        labels=labels.shape[1],
+        right=right,
+        accuracy=right / len(few),
+        interval=wilson_interval(right, len(few)),
+        chance=max(1 / labels.shape[1], float(own.bincount().max()) / len(few)),
+        margin=float(margin.mean()),
+        margin_interval=bootstrap_interval(margin),
+        sigmas=tuple(sigmas),
+        denoiser_evaluations=errors.numel(),
+    )
+
+
+def evenly(
+    labels: NDArray[np.int64], chosen: NDArray[np.int64], count: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return at most `count` of the chosen images at random, evenly from their classes."""
+    shuffled = rng.permutation(chosen)
+    seen: dict[int, int] = {}
+    rank = []
+    for label in labels[shuffled].tolist():
+        rank.append(seen.get(label, 0))
+        seen[label] = rank[-1] + 1
+    return shuffled[np.argsort(rank, kind="stable")[:count]]
+
+
+def _with_others(
+    own: NDArray[np.int64],
+    present: NDArray[np.int64],
+    teacher: Teacher,
+    rng: np.random.Generator,
+) -> Int64[Tensor, "batch labels"]:
+    """Return the labels to try, each image's own first."""
+    absent = np.setdiff1d(np.arange(teacher.num_classes), present)
+    rows = []
+    for label in own:
+        others = [*rng.permutation(present[present != label]), *rng.permutation(absent)]
+        rows.append([label, *others[: _LABELS - 1]])
+    return torch.from_numpy(np.array(rows, np.int64))
