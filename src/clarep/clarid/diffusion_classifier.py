@@ -141,8 +141,7 @@ def recognise(
     rng = np.random.default_rng(seed)
     few = evenly(data.labels, chosen, _IMAGES, rng)
     own = torch.from_numpy(data.labels[few])
-    images = to_unit_range(data.images(few))
-    teacher.check_images(images)
+    images = teacher.accept_images(to_unit_range(data.images(few)))
     teacher.check_labels(own)
     labels = _with_others(data.labels[few], np.unique(data.labels[chosen]), teacher, rng)
     sigmas = [s for s in _SIGMAS if teacher.sigma_min < s <= teacher.sigma_max]

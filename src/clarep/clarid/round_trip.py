@@ -22,6 +22,7 @@ def autoencoder_psnr(
 
     No round trip can be asked for more; infinite for a pixel teacher.
     """
+    images = teacher.accept_images(images)
     back = teacher.decode(teacher.encode(images.to(teacher.device)))
     return psnr(back.cpu(), images.cpu())
 

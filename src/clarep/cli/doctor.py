@@ -169,9 +169,9 @@ class Doctor:
             return example_image(teacher, self.image)
         rng = np.random.default_rng(0)
         few = evenly(data.labels, np.arange(len(data)), self.batch_size, rng)
-        images, labels = to_unit_range(data.images(few)), torch.from_numpy(data.labels[few])
-        teacher.check_images(images)
+        labels = torch.from_numpy(data.labels[few])
         teacher.check_labels(labels)
+        images = teacher.accept_images(to_unit_range(data.images(few)))
         return images, labels, data.sources[int(few[0])]
 
 
