@@ -116,7 +116,7 @@ def _print_result(result: dict[str, Any]) -> None:
             f"{row['images_per_s']:.0f}",
             f"{100 * row['loader_share']:.1f} %",
         )
-    console = Console()
+    console = Console(color_system=None)
     console.print(table)
     overhead = measured["overhead"]
     console.print(

@@ -16,6 +16,7 @@ import tyro
 import clarep
 from clarep.cli.declared import declared
 from clarep.cli.mistakes import check_arguments
+from clarep.cli.terminal import printable_stdout, say
 from clarep.errors import UserError
 
 # A new command is one entry here: the module of clarep.cli and the class in it. One that goes on
@@ -173,23 +174,24 @@ def _main(given: list[str]) -> int:
     except SystemExit as stop:
         if stop.code in (0, None):
             return 0
-        print(f"clarep: {_one_sentence(caught.getvalue())}", file=sys.stderr)
+        say(_one_sentence(caught.getvalue()))
         return 2
     try:
-        command.run()
+        with printable_stdout():
+            command.run()
     except UserError as mistake:
-        print(f"clarep: {mistake}", file=sys.stderr)
+        say(str(mistake))
         return 2
     except OSError as error:
         if error.errno not in _CANNOT_WRITE:
             raise
-        print(f"clarep: {_cannot_write(error)}", file=sys.stderr)
+        say(_cannot_write(error))
         return 2
     except KeyboardInterrupt:
         goes_on = "; the same command goes on where it stopped"
         place = f"{type(command).__module__}.{type(command).__name__}"  # none is imported for it
         is_resumable = any(place == f"clarep.cli.{_PLACES[name]}" for name in _RESUMABLE)
-        print(f"clarep: stopped{goes_on if is_resumable else ''}", file=sys.stderr)
+        say(f"stopped{goes_on if is_resumable else ''}")
         return 130
     return 0
 

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from clarep.clarid.measures import judge_knows
+from clarep.cli.terminal import say
 from clarep.data.backdrops import Backdrops
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig
@@ -65,12 +65,12 @@ def load_classifier(place: Path | None, teacher: Teacher) -> Student | None:
 
 def note(text: str) -> None:
     """Say on stderr what a run does otherwise than one may expect."""
-    print(f"clarep: note: {text}", file=sys.stderr)
+    say(f"note: {text}")
 
 
 def warn(text: str) -> None:
     """Say on stderr why a run's result should not be trusted."""
-    print(f"clarep: warning: {text}", file=sys.stderr)
+    say(f"warning: {text}")
 
 
 def check_order_of_classes(teacher: Teacher, data: LabelledImages) -> None:

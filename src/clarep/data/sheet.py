@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from clarep.data.labelled import LabelledImages
+from clarep.engine.printable import one_line
 from clarep.errors import UserError
 
 _CELL = 96  # smaller images are enlarged to at most this side, in pixels
@@ -47,7 +48,8 @@ def contact_sheet(
         if len(labels) not in (0, count):
             raise UserError(f"{len(labels)} {kind} labels were given for {count} {kind}s")
     font = ImageFont.load_default(_FONT_SIZE)
-    row_labels = [_cut(label, font, _MAX_LABEL) for label in row_labels]
+    row_labels = [_cut(one_line(label), font, _MAX_LABEL) for label in row_labels]
+    footer = one_line(footer)
     height, width = images.shape[2:]
     scale = max(1, _CELL // max(height, width))
     cell_width, cell_height = width * scale + _GAP, height * scale + _GAP

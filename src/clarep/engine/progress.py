@@ -8,6 +8,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from clarep.engine.printable import one_line
+
 
 class Advance(Protocol):
     """What `progress` yields."""
@@ -28,7 +30,11 @@ def duration(seconds: float) -> str:
 
 def announce(text: str) -> None:
     """Say on stderr what is about to be done, before a stretch that would be silent."""
-    Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
+    _print(Console(stderr=True), text)
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(one_line(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 @contextmanager
@@ -52,14 +58,16 @@ def _bar(
     console: Console, what: str, unit: str, total: int, done: int, *, even: bool
 ) -> Iterator[Advance]:
     columns = (
-        TextColumn(what),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn(f"{{task.completed}}/{{task.total}} {unit}  {{task.fields[rate]}}"),
+        TextColumn(
+            f"{{task.completed}}/{{task.total}} {unit}  {{task.fields[rate]}}", markup=False
+        ),
         TextColumn("{task.fields[left]}") if even else TimeElapsedColumn(),
     )
     started, new, worked = time.perf_counter(), 0, 0
     with Progress(*columns, console=console) as bars:
-        task = bars.add_task(what, total=total, completed=done, rate="", left="")
+        task = bars.add_task(one_line(what), total=total, completed=done, rate="", left="")
 
         def advance(count: int, note: str = "", skipped: int = 0) -> None:
             nonlocal new, worked
@@ -67,7 +75,7 @@ def _bar(
             rate = worked / max(time.perf_counter() - started, 1e-9)
             shown = f"{rate:.2f} {unit}/s" if even else ""
             left = _seconds_left(total - done - new, rate)
-            bars.update(task, advance=count, rate=f"{shown}  {note}", left=left)
+            bars.update(task, advance=count, rate=f"{shown}  {one_line(note)}", left=left)
 
         yield advance
 
@@ -92,6 +100,6 @@ def _lines(
         )
         text = f"{what}: {done + new}/{total} {unit}, {pace}"
         text += f", {note}" if note else ""
-        console.print(text, highlight=False, soft_wrap=True)
+        _print(console, text)
 
     yield advance

@@ -25,9 +25,9 @@ def case_line(case: Case) -> str:
 
 def print_subspace(result: dict[str, Any]) -> None:
     """Print the result of `clarep bench subspace` as two tables and notes, to stdout."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, color_system=None)
     if not console.is_terminal:
-        console = Console(highlight=False, width=120)
+        console = Console(highlight=False, color_system=None, width=120)
     table = Table(title="Cost an image", box=None, pad_edge=False, title_justify="left")
     for column in ("method", "k", "batch", "to", "iter.", "prod.", "seconds", "MiB"):
         table.add_column(column, justify="left" if column in ("method", "to") else "right")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clarep.data.labelled import to_uint8
 from clarep.engine.artefacts import atomic_path
+from clarep.engine.printable import one_line, printable
 
 COLUMNS = (
     "original",
@@ -39,8 +40,8 @@ def canonical_picture(
             axes[row, column].imshow(pixels.permute(1, 2, 0).numpy(), interpolation="nearest")
             axes[row, column].set(xticks=[], yticks=[])
     for row, label in enumerate(row_labels):
-        axes[row, 0].set_ylabel(label, fontsize=9)
-    figure.suptitle(title, fontsize=10)
+        axes[row, 0].set_ylabel(one_line(label), fontsize=9, parse_math=False)
+    figure.suptitle(printable(title), fontsize=10, parse_math=False)
     return figure
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clarep.engine.artefacts import atomic_path, write_json
+from clarep.engine.printable import one_line
 from clarep.report.tables import plain_table, write_csv
 from clarep.study.comparison import Cell, Comparison, Row
 
@@ -48,8 +49,11 @@ def comparison_markdown(comparison: Comparison) -> str:
         [row.name, *(_text(comparison, row, i) for i in range(len(comparison.measures)))]
         for row in comparison.rows
     ]
-    lines = [f"| {' | '.join(cells)} |" for cells in [headings, ["---"] * len(headings), *rows]]
-    return "\n".join([*lines, "", *(f"- {note}" for note in _notes(comparison)), ""])
+    lines = [
+        f"| {' | '.join(one_line(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+        for cells in [headings, ["---"] * len(headings), *rows]
+    ]
+    return "\n".join([*lines, "", *(f"- {one_line(note)}" for note in _notes(comparison)), ""])
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> dict[str, Path]:

@@ -70,7 +70,7 @@ def selection_heatmap(settings: Sequence[Setting], chosen: Setting | None) -> Fi
         here = [setting for setting in settings if setting.tap == tap]
         for name, axis in zip(names, axes, strict=True):
             _panel(axis, here, name, chosen)
-            axis.set_title(f"{_HEADINGS[name]}, {tap}", fontsize=9)
+            axis.set_title(f"{_HEADINGS[name]}, {tap}", fontsize=9, parse_math=False)
     return figure
 
 

@@ -10,25 +10,42 @@ from rich.console import Console
 from rich.table import Table
 
 from clarep.engine.artefacts import atomic_path
+from clarep.engine.printable import one_line, printable
 
 _WIDTH = 200  # characters
+_FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"  # the last four are the full-width ones
 
 
 def plain_table(headings: Sequence[str], rows: Iterable[Sequence[str]], note: str) -> str:
     """Return a table as plain text of at most 200 columns, without frames, a note below it."""
-    table = Table(*headings, box=None, pad_edge=False, header_style="")
+    table = Table(*map(one_line, headings), box=None, pad_edge=False, header_style="")
     for row in rows:
-        table.add_row(*row)
-    console = Console(width=_WIDTH, file=io.StringIO(), no_color=True)
+        table.add_row(*map(one_line, row))
+    console = Console(width=_WIDTH, file=io.StringIO(), no_color=True, markup=False, emoji=False)
     with console.capture() as capture:
         console.print(table)
-        console.print(note)
+        console.print(printable(note))
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
 def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write rows of the same keys as CSV with a heading, atomically; None is an empty cell."""
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    """Write rows as `csv_text`, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(csv_text(rows), encoding="utf-8", newline="")
+
+
+def csv_text(rows: Sequence[dict[str, Any]]) -> str:
+    """Return rows of the same keys as CSV with a heading; None is an empty cell.
+
+    Text that a spreadsheet would take for a formula has an apostrophe in front.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    for row in ([*rows[0]], *([row[key] for key in rows[0]] for row in rows)):
+        writer.writerow([_as_text(value) if isinstance(value, str) else value for value in row])
+    return stream.getvalue()
+
+
+def _as_text(value: str) -> str:
+    shown = one_line(value)
+    return f"'{shown}" if shown[:1] and shown[0] in _FORMULA else shown

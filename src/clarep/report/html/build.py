@@ -1,14 +1,13 @@
 """The report: one page from a set of runs and their canonical set."""
 
 from collections.abc import Callable, Sequence
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 
 from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
 from clarep.engine.artefacts import atomic_path
 from clarep.errors import UserError
-from clarep.report.html.markup import figure, html_notes, link, paragraph, table
+from clarep.report.html.markup import escape, figure, html_notes, link, paragraph, table
 from clarep.report.html.material import Material, Section
 from clarep.report.html.runs import group_runs, read_runs
 from clarep.report.html.sections.attacks import attacks_section

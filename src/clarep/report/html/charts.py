@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from itertools import pairwise
 
+from clarep.report.html.markup import escape
 from clarep.report.html.svg import (
     Axis,
     Number,

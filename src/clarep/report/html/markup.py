@@ -1,12 +1,11 @@
 """Pieces of HTML: escaped text, tables, figures, images inside the page, links to data."""
 
 import base64
-import csv
+import html
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clarep.engine.artefacts import atomic_path
+from clarep.engine.printable import printable
+from clarep.report.tables import csv_text
+
+
+def escape(text: str) -> str:
+    """Return text as HTML and SVG take it, in an element or a quoted attribute."""
+    return html.escape(printable(text))
+
 
 DASH = "\N{EN DASH}"
 """What stands where there is no figure."""
@@ -188,14 +195,14 @@ class Downloads:
 
     def links(self, name: str) -> str:
         """Return links that hold the table."""
-        csv_text, json_text = _csv(self.tables[name]), _json(self.tables[name])
+        rows = self.tables[name]
         made = [
             f'<a download="{escape(name)}.{kind}" href="data:{mime};base64,'
             f'{base64.b64encode(text.encode()).decode()}" '
             f'aria-label="{escape(name)} as {kind.upper()}">{kind.upper()}</a>'
             for kind, mime, text in (
-                ("csv", "text/csv", csv_text),
-                ("json", "application/json", json_text),
+                ("csv", "text/csv", csv_text(rows)),
+                ("json", "application/json", _json(rows)),
             )
         ]
         return f'<span class="downloads">{" ".join(made)}</span>'
@@ -205,17 +212,9 @@ class Downloads:
         for name, rows in self.tables.items():
             if not rows:
                 continue
-            for suffix, text in ((".csv", _csv(rows)), (".json", _json(rows))):
+            for suffix, text in ((".csv", csv_text(rows)), (".json", _json(rows))):
                 with atomic_path(folder / f"{name}{suffix}") as temporary:
                     temporary.write_text(text, newline="")
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
 
 
 def _json(rows: Sequence[dict[str, Any]]) -> str:

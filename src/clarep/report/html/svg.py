@@ -7,7 +7,8 @@ what fits a phone, so that a plot is never scaled down to where it cannot be rea
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
+
+from clarep.report.html.markup import escape
 
 WIDTH = 352
 Number = int | float

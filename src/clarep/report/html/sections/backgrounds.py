@@ -1,12 +1,10 @@
 """Other backgrounds behind the same objects: figures and examples."""
 
-from html import escape
-
 import torch
 
 from clarep.report.html.counts import counted, per_row
 from clarep.report.html.figures import doubts, rows_of, share_cell
-from clarep.report.html.markup import DASH, Cell, figure, notes, picture, table
+from clarep.report.html.markup import DASH, Cell, escape, figure, notes, picture, table
 from clarep.report.html.material import Material, Section
 from clarep.report.html.runs import Group
 from clarep.report.html.sections.canonical import as_rgb

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 from clarep.clarid.canonical_set import MANIFEST
@@ -12,6 +11,7 @@ from clarep.report.html.markup import (
     DASH,
     Cell,
     commands,
+    escape,
     fact_list,
     figure,
     notes,
