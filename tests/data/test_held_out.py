@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clarep.data.held_out import load_held_out, save_held_out, split_off
-from clarep.data.labelled import LabelledImages, class_balanced_choice
+from clarep.data.labelled import LabelledImages, class_balanced_choice, subset
 from clarep.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(256, size=(120, 4, 4, 3)).astype(np.uint8)
@@ -25,6 +25,10 @@ def test_the_share_apart_is_balanced_disjoint_and_always_the_same(data):
     assert np.bincount(data.labels[apart]).tolist() == [4, 4, 4]
     assert sorted([*kept, *apart]) == list(range(120))
     assert split_off(data, 0.1)[1].tolist() == apart.tolist()
+    assert set(apart) < set(split_off(data, 0.2)[1])
+    of_two = subset(data, np.flatnonzero(data.labels > 0), "of two classes")
+    _, less = split_off(of_two, 0.1)
+    assert [of_two.sources[i] for i in less] == [f"image {i}" for i in apart if i % 3]
 
 
 @pytest.mark.parametrize("seed", range(5))

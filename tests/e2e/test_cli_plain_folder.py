@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from clarep.cli.main import main
 from clarep.data import SCENES, DataConfig, load_data
 from clarep.data.backdrops import _photograph
 from clarep.data.held_out import load_held_out
+from clarep.distill.students import load_student
 from clarep.robustness.evaluation import Evaluation
 
 CLASSES = {"chelsea": 3, "coffee": 4, "grass": 7}
@@ -106,8 +108,10 @@ def test_what_has_no_held_out_images_says_so(home, capsys):
     none = "--train.validation-share 0 --train.pick last"
     assert clarep(f"distill {data} --method vanilla --out n {STUDENT} {none}") == 0
     assert clarep(f"evaluate n {QUICK}") == 2
-    assert "does not say which images it held out" in capsys.readouterr().err
+    assert "held out no image" in capsys.readouterr().err
     shutil.copytree("photos", "others")
+    assert clarep(f"evaluate v --data others {QUICK}") == 0  # the same images elsewhere
+    Path("others/coffee/00.jpg").unlink()
     assert clarep(f"evaluate v --data others {QUICK}") == 2
     assert "give --split train" in capsys.readouterr().err
     assert clarep(f"evaluate v --data others --split train {QUICK}") == 0
@@ -126,3 +130,39 @@ def test_an_image_that_cannot_be_read(home, capsys):
     assert clarep(f"{run} --skip-bad --json") == 0
     assert clarep(f"evaluate b {QUICK}") == 0
     assert not Evaluation.load(Path("b/robustness")).config["on_training_data"]
+
+
+def test_a_card_of_a_teacher_of_class_folders(home, capsys):
+    few = "--steps 1 --guidances 1"
+    assert clarep(f"card t {few}") == 2
+    assert "--classifier RUN" in capsys.readouterr().err
+    assert clarep(f"card t --classifier v {few}") == 0
+    card = json.loads(Path("t/card.json").read_text())
+    _, held_out = load_held_out(Path("t"), load_data(photos()))
+    student = load_student("v")
+    logits = student(torch.stack([held_out.images([i])[0] for i in range(3)]) / 255)
+    right = (logits.argmax(1).numpy() == held_out.labels).mean()
+    assert card["quality"]["classifier"]["test_accuracy"] == pytest.approx(right, abs=1e-4)
+    assert card["quality"]["images_per_class"] == 1 and card["round_trip"]["images"] == 3
+    shutil.copytree("photos", "p/train")
+    shutil.move("p/train", "p/test")
+    shutil.copytree("p/test", "p/train")
+    assert clarep(f"card t --data p --classifier v {few}") == 0  # a test split comes first
+    assert json.loads(Path("t/card.json").read_text())["quality"]["images_per_class"] == EACH
+
+
+def test_a_card_by_a_classifier_that_saw_the_images_or_of_other_data_is_refused(home, capsys):
+    data = "--data photos --image-size 32"
+    all_seen = "--train.validation-share 0 --train.pick last"
+    assert clarep(f"distill {data} --method vanilla --out n {STUDENT} {all_seen}") == 0
+    assert clarep("card t --classifier n") == 2
+    told = capsys.readouterr().err
+    assert "n was trained on 3 of the 3 images that t held out" in told
+    mend = told.split("give one trained with ")[1]
+    assert clarep(f"distill {data} --method vanilla --out m {STUDENT} {mend}") == 0
+    assert clarep("card t --classifier m --steps 1") == 0
+    Path("t/held_out.json").unlink()
+    assert clarep("card t --classifier v") == 2
+    assert "t does not say which images it held out" in capsys.readouterr().err
+    assert clarep("card t --classifier v --data backdrops") == 2
+    assert "the teacher's classes" in capsys.readouterr().err

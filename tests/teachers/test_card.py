@@ -68,7 +68,7 @@ def test_a_folder_with_the_name_of_a_bundled_teacher_is_measured_itself(
         ("--images-per-class 101", "give between 1 and 100 images per class"),
         ("--steps 0", "--steps 0 is below 1"),
         ("--seed -1", "seed -1 is outside"),
-        ("--guidances 1 nan", "guidance nan is outside"),
+        ("--guidances 1 nan", "--guidances cannot be 'nan'"),
         ("--guidances", "--guidances is empty"),
     ],
 )

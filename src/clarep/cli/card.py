@@ -2,15 +2,20 @@
 
 import json
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from clarep.clarid.config import check_guidance
-from clarep.data.load import DataConfig, load_data
-from clarep.distill.students import load_student
+from clarep.cli.tested import test_options, trained_on
+from clarep.data.files import NoSplitError
+from clarep.data.held_out import SHARE, load_held_out
+from clarep.data.labelled import LabelledImages
+from clarep.data.load import load_data, load_test
+from clarep.distill.run_checks import check_teacher
+from clarep.distill.students import load_student, student_path
 from clarep.engine.artefacts import write_json
 from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
@@ -19,6 +24,8 @@ from clarep.report.quality import SampleSettings
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet_teacher import load_unet
 from clarep.teachers.zoo import CARD_NAME, WEIGHTS_NAME
+
+_MOST_PER_CLASS = 100
 
 
 @dataclass(frozen=True)
@@ -31,9 +38,16 @@ class Card:
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")]
     """Folder that clarep train-teacher wrote."""
-    data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
-    """What the teacher was trained on: its test images make the round trip, and with --classifier
-    samples are compared with its images; the judge compares with backdrops at correlation 0."""
+    data: str | None = None
+    """Images of the teacher's classes: a name or a path; without it, what it was trained on. Those
+    that it was not trained on make the round trip, and with --classifier samples are compared with
+    them; the judge compares with backdrops at correlation 0."""
+    image_size: int | None = None
+    """Side that images are brought to; without it, as the teacher was trained."""
+    correlation: float | None = None
+    """For backdrops: share of images on their class's own scene; without it, the teacher's."""
+    data_seed: int | None = None
+    """For backdrops: seed of placement, scene, crop and tint; without it, the teacher's."""
     classifier: Path | None = None
     """Run of a student trained on the same classes, which measures instead of the judge."""
     out: Path | None = None
@@ -42,9 +56,9 @@ class Card:
     """Name on the card; without it, the folder's."""
     guidances: tuple[float, ...] = (1.0, 3.0)
     """Guidance strengths to measure samples at."""
-    images_per_class: int = 100
-    """Samples of each class; as many test and training images are drawn, so that it is at most
-    the number of test images of a class."""
+    images_per_class: int | None = None
+    """Samples of each class; as many test and training images are drawn, so that there must be
+    as many. Without it 100, or as many as there are."""
     steps: int = 25
     """Heun steps a sample."""
     seed: int = 0
@@ -52,7 +66,7 @@ class Card:
 
     def run(self) -> None:
         """Measure, write, print what was measured."""
-        if self.images_per_class < 1:
+        if self.images_per_class is not None and self.images_per_class < 1:
             raise UserError(f"--images-per-class {self.images_per_class} is below 1: give 100")
         if self.steps < 1:
             raise UserError(f"--steps {self.steps} is below 1: give 25")
@@ -65,9 +79,11 @@ class Card:
         card = training_card(self.run_folder)
         # Not load_teacher, to which a folder called backdrops is the bundled teacher's name.
         teacher = load_unet(self.run_folder / WEIGHTS_NAME)
-        quality = self._quality(teacher)
+        data = self._sides()
+        check_teacher(teacher, data[1])
+        quality = self._quality(teacher, data)
         card["quality"] = quality | {"seconds": round(time.perf_counter() - started, 1)}
-        card["round_trip"] = round_trip(teacher, load_data(replace(self.data, split="test")))
+        card["round_trip"] = round_trip(teacher, data[1])
         card["name"] = self.name or card["name"]
         out = self.out or self.run_folder / CARD_NAME
         write_json(out, card)
@@ -85,9 +101,42 @@ class Card:
         print(f"held-out loss: {json.dumps(card['held_out_loss'])}")
         print(f"card in {out}")
 
-    def _quality(self, teacher: Teacher) -> dict[str, Any]:
-        settings = SampleSettings(self.guidances, self.images_per_class, self.steps, self.seed)
+    def _sides(self) -> tuple[LabelledImages, LabelledImages]:
+        """Return what the teacher was trained on, and images of the same data that it was not."""
+        names = ("data", "image_size", "correlation", "data_seed")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        options = test_options(trained_on(self.run_folder / WEIGHTS_NAME), given)
+        trained = load_data(options)
+        try:
+            return trained, load_test(options)[1]
+        except NoSplitError:
+            sides = load_held_out(self.run_folder, trained)
+        if self.classifier is not None:
+            self._check_unseen(trained, sides[1])
+        return sides
+
+    def _check_unseen(self, whole: LabelledImages, held_out: LabelledImages) -> None:
+        """Raise UserError if the classifier's run is known to have seen what it is to judge by."""
+        assert self.classifier is not None
+        try:
+            seen, _ = load_held_out(student_path(self.classifier).parent, whole, least=0)
+        except UserError:
+            return  # its accuracy is then taken on trust, as on a test split
+        if both := set(seen.sources) & set(held_out.sources):
+            mend = f"give one trained with --train.validation-share {SHARE}"
+            raise UserError(
+                f"{self.classifier} was trained on {len(both)} of the {len(held_out)} images that "
+                f"{self.run_folder} held out: {mend}"
+            )
+
+    def _quality(
+        self, teacher: Teacher, data: tuple[LabelledImages, LabelledImages]
+    ) -> dict[str, Any]:
+        fewest = _MOST_PER_CLASS
+        if self.classifier is not None:
+            fewest = min(fewest, min(map(len, data)) // teacher.num_classes)
+        each = max(1, fewest) if self.images_per_class is None else self.images_per_class
+        settings = SampleSettings(self.guidances, each, self.steps, self.seed)
         if self.classifier is None:
             return garment_quality(teacher, settings)
-        train, test = (load_data(replace(self.data, split=split)) for split in ("train", "test"))
-        return student_quality(teacher, load_student(self.classifier), (train, test), settings)
+        return student_quality(teacher, load_student(self.classifier), data, settings)

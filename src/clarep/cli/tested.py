@@ -44,9 +44,9 @@ def own_student(given_path: str, given: dict[str, Any], out: Path | None) -> Tes
     """
     file = student_path(given_path)
     student = load_student(file)
-    trained = _trained_on(file)
+    trained = trained_on(file)
     options, data, caveat = _own_images(
-        file, _test_options(trained, given), given.get("split"), trained
+        file, test_options(trained, given), given.get("split"), trained
     )
     seen = trained is not None and _images_of(options) == _images_of(trained)
     described = {
@@ -70,7 +70,7 @@ def own_student(given_path: str, given: dict[str, Any], out: Path | None) -> Tes
     )
 
 
-def _test_options(trained: DataConfig | None, given: dict[str, Any]) -> DataConfig:
+def test_options(trained: DataConfig | None, given: dict[str, Any]) -> DataConfig:
     """Return the options of the test data: those that the student was trained on, but `given`."""
     if trained is None:
         return DataConfig(**given)
@@ -88,15 +88,22 @@ def _own_images(
 
     Raises UserError where there is no such split.
     """
-    if split != HELD_OUT:
-        try:
-            return *_load_split(options, split), ""
-        except NoSplitError:
-            is_other = trained is None or _place(options.data) != _place(trained.data)
-            if split is not None or is_other:
-                raise
     whole = replace(options, split=DataConfig.split if trained is None else trained.split)
-    return replace(options, split=HELD_OUT), *held_out_of(file.parent, load_data(whole))
+    asked = replace(options, split=HELD_OUT)
+    if split == HELD_OUT:
+        return asked, *held_out_of(file.parent, load_data(whole))
+    try:
+        return *_load_split(options, split), ""
+    except NoSplitError as undivided:
+        if split is not None:
+            raise
+        try:
+            return asked, *held_out_of(file.parent, load_data(whole))
+        except UserError:
+            is_own = trained is not None and _place(options.data) == _place(trained.data)
+            if is_own:
+                raise
+            raise undivided from None
 
 
 def _load_split(options: DataConfig, split: str | None) -> tuple[DataConfig, LabelledImages]:
@@ -185,11 +192,13 @@ def _home(file: Path) -> Path:
     return folder.parent if folder.name == "student" else folder
 
 
-def _trained_on(file: Path) -> DataConfig | None:
-    """Return the data options that are stored beside a student; None if none are."""
+def trained_on(file: Path) -> DataConfig | None:
+    """Return the data options that are stored beside a model's file; None if none are."""
     path = file.parent / "config.json"
     try:
         stored = json.loads(path.read_text())["data_options"]
+        if stored is None:  # trained in Python
+            return None
         known = {one.name for one in fields(DataConfig)}
         options = {name: value for name, value in stored.items() if name in known}
         if options.get("classes_file") is not None:
@@ -199,6 +208,6 @@ def _trained_on(file: Path) -> DataConfig | None:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"cannot read {path} ({type(error).__name__}: {error}): train that student again, or "
+            f"cannot read {path} ({type(error).__name__}: {error}): train that run again, or "
             "give the student's file alone in another folder, with --data"
         ) from error

@@ -1,7 +1,8 @@
 """The split that no folder has: images of every class that a run keeps out of its training.
 
-The choice depends on labels and share alone, so that a teacher, its students and their
-classifiers of all seeds keep out the same images: none has seen what another is measured on.
+The choice depends on the number of a class's images, its name and the share alone, and a smaller
+share is part of a larger: a teacher, its students and their classifiers of all seeds keep out the
+same images, and none has seen what another is measured on.
 """
 
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clarep.data.labelled import LabelledImages, class_balanced_choice, subset
+from clarep.data.labelled import LabelledImages, subset
 from clarep.engine.artefacts import read_json, write_json
 from clarep.errors import UserError
 
@@ -19,7 +20,6 @@ HELD_OUT = "held-out"
 SHARE = 0.1
 """Of every class, unless another is asked for."""
 _FILE = "held_out.json"
-_SEED = 3_065_235_711  # none that clarep identify is likely to choose its images with
 
 Indices = NDArray[np.int64]
 
@@ -40,8 +40,14 @@ def split_off(
     usable = everything if readable is None else readable
     if share == 0:
         return usable, everything[:0]
-    # Chosen before the unreadable are left out: one bad image does not change the others' side.
-    apart = np.intersect1d(class_balanced_choice(data.labels, share, _SEED), usable)
+    chosen = []
+    for label in np.unique(data.labels):
+        members = np.flatnonzero(data.labels == label)
+        count = max(1, round(share * len(members)))
+        rng = np.random.default_rng(list(data.class_names[label].encode()))
+        chosen.append(rng.permutation(members)[:count])
+    # The unreadable are left out now, so that one more or less leaves the others on their sides.
+    apart = np.intersect1d(np.concatenate(chosen), usable)
     kept = np.setdiff1d(usable, apart)
     for label in np.setdiff1d(data.labels, data.labels[kept]):
         raise UserError(
@@ -64,10 +70,12 @@ def save_held_out(folder: Path, data: LabelledImages, kept: Indices, apart: Indi
     write_json(folder / _FILE, record | {"index": apart.tolist(), "unused": unused.tolist()})
 
 
-def load_held_out(folder: Path, data: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+def load_held_out(
+    folder: Path, data: LabelledImages, least: int = 1
+) -> tuple[LabelledImages, LabelledImages]:
     """Return which of `data` the run in `folder` was trained on, and which it held out.
 
-    Raises UserError if it held none out, or if those are no longer what they were.
+    Raises UserError if it held fewer than `least` out, or if those are no longer what they were.
     """
     path = folder / _FILE
     try:
@@ -76,12 +84,17 @@ def load_held_out(folder: Path, data: LabelledImages) -> tuple[LabelledImages, L
         sha256 = stored["sha256"]
     except FileNotFoundError:
         raise UserError(
-            f"{folder} does not say which images it held out (no {_FILE}): it held out none, or "
-            "an earlier clarep made it; train it again, or give other images to measure on"
+            f"{folder} does not say which images it held out (no {_FILE}), as an earlier clarep "
+            "made it, or Python code: train it again, or give other images to measure on"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(f"cannot read {path} ({error}): train that run again") from error
-    is_sound = apart.ndim == 1 and len(apart) > 0 and apart.min() >= 0 and apart.max() < len(data)
+    if apart.size < least:
+        raise UserError(
+            f"{folder} held out no image (a share of 0): train one that does, or give other images "
+            "to measure on"
+        )
+    is_sound = apart.ndim == 1 and bool(((apart >= 0) & (apart < len(data))).all())
     if not is_sound or held_out_record(data, apart)["sha256"] != sha256:
         raise UserError(
             f"the images that {folder} held out of {data.name} are not there as they were: put "

@@ -123,8 +123,7 @@ class StudentRun:
         self._wrapped = self._accelerator.prepare_model(self._state.method)
         if self.is_main:
             start_folder(out, self.described, self._state.history)
-            if len(apart):
-                save_held_out(out, data, kept, apart)
+            save_held_out(out, data, kept, apart)
 
     @property
     def _checkpoint(self) -> Path:

@@ -102,7 +102,8 @@ def garment_quality(
         raise UserError(
             f"the bundled judge knows 32x32 garments only, and the teacher draws "
             f"{teacher.image_shape[1]}x{teacher.image_shape[2]} images of "
-            f"{len(teacher.class_names)} other classes: measure it by a classifier of its own data"
+            f"{len(teacher.class_names)} other classes: give --classifier RUN, "
+            "a student that clarep distill trained on its data"
         )
     return {
         "judge": {key: judge_card()[key] for key in ("sha256", "test_accuracy")},
