@@ -38,6 +38,16 @@ def test_show_backdrops_writes_a_sheet(capsys: pytest.CaptureFixture[str]):
         assert len(sheet.getcolors(1 << 24)) > 1000
 
 
+def test_show_tells_of_what_was_passed_over(pets: Path, capsys: pytest.CaptureFixture[str]):
+    (pets / "cat" / "x.png?raw=true").write_bytes(b"")
+    (pets / "dog" / "mine").symlink_to(pets / "cat")
+    assert main(["data", "show", str(pets), "--json"]) == 0
+    printed = capsys.readouterr()
+    notes = json.loads(printed.out)["notes"]
+    assert "3 of the 9 images" in notes[0] and "2 of the files" in notes[1]
+    assert printed.err == "".join(f"clarep: note: {note}\n" for note in notes)
+
+
 def test_show_prints_json(capsys: pytest.CaptureFixture[str]):
     command = "data show backdrops --split test --variant only_bg --columns 2 --json --out x/y.png"
     assert main(command.split()) == 0

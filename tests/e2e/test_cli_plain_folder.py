@@ -35,6 +35,7 @@ def write_photos(folder: Path) -> None:
             left, top = rng.integers(photo.width - width), rng.integers(photo.height - height)
             crop = photo.crop((left, top, left + width, top + height))
             crop.save(folder / name / f"{i:02}.jpg")
+    (folder / "coffee" / "new.heic").write_bytes(b"what a telephone takes")
 
 
 def clarep(words: str) -> int:
@@ -90,6 +91,19 @@ def test_evaluate_measures_what_was_held_out(home, capsys):
     assert Evaluation.load(Path("v/robustness")).config["data"] == found.config["data"]
     assert clarep(f"evaluate c {QUICK}") == 0
     assert Evaluation.load(Path("c/robustness")).config["caveat"] == ""
+
+
+def test_what_was_passed_over_stands_in_every_record_and_in_the_report(home, capsys):
+    told = "1 of the files and links in photos are passed over: coffee/new.heic"
+    assert clarep(f"evaluate c {QUICK}") == 0
+    assert f"note: {told}" in capsys.readouterr().err
+    records = [json.loads(Path(run, "config.json").read_text()) for run in ("t", "c/student")]
+    records += [json.loads(Path("c/canon/manifest.json").read_text())["config"]]
+    records += [Evaluation.load(Path("c/robustness")).config]
+    for record in records:
+        assert [note.split(" (")[0] for note in record["data_notes"]] == [told]
+    assert clarep("report c --canon c/canon --out page") == 0
+    assert Path("page/index.html").read_text().count(f"<li>{told}") == 1
 
 
 def test_a_moved_folder_is_measured_by_its_new_name_and_a_changed_one_refused(home, capsys):

@@ -9,6 +9,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
+from clarep.cli.shared import told
 from clarep.data.labelled import LabelledImages, readable_indices
 from clarep.data.load import DataConfig, DataOptions, load_data
 from clarep.data.sheet import choose_by_class, class_sheet
@@ -45,7 +46,7 @@ class Show:
             raise UserError(f"--out {self.out} is no PNG: give a name that ends in .png")
         if self.seed is not None:
             check_seed(self.seed)
-        data = load_data(DataConfig(data=self.name, **vars(self.options)))
+        data = told(load_data(DataConfig(data=self.name, **vars(self.options))))
         kept, bad = np.arange(len(data)), list[str]()
         if self.skip_bad:
             kept, bad = readable_indices(data, kept, skip_bad=True)
@@ -83,6 +84,7 @@ class _Summary:
     image_size: list[int]  # height, width
     images_per_class: dict[str, int]
     skipped: list[str]
+    notes: list[str]
 
     @classmethod
     def of(
@@ -102,6 +104,7 @@ class _Summary:
             image_size=list(data.read(readable).shape[:2]),
             images_per_class=dict(zip(data.class_names, counts.tolist(), strict=True)),
             skipped=bad,
+            notes=list(data.notes),
         )
 
     def lines(self) -> str:

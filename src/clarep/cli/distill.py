@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from clarep.clarid.canonical_set import CanonicalSet
-from clarep.cli.shared import describe, note
+from clarep.cli.shared import describe, note, told
 from clarep.data.load import DataConfig, load_data
 from clarep.distill.run_checks import method_named
 from clarep.distill.students import load_student
@@ -68,8 +68,9 @@ class Distill:
         canonical = None
         if self.canon is not None and spec.canonical_kind:
             canonical = CanonicalSet.load(self.canon)
+        images = load_data(data)
         run = StudentRun(
-            load_data(data),
+            images,
             self.out / "student",
             method=self.method,
             student=self.student,
@@ -82,6 +83,7 @@ class Distill:
             skip_bad=self.skip_bad,
         )
         if run.is_main:
+            told(images)
             for reason in run.skipped:
                 note(f"skipped {reason}")
         walk(run)

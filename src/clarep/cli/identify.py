@@ -23,6 +23,7 @@ from clarep.cli.shared import (
     load_classifier,
     note,
     note_other_classes,
+    told,
     warn,
     warn_of_other_classes,
 )
@@ -101,7 +102,7 @@ class Identify:
         teacher = load_teacher(self.teacher, self.teacher_options)
         clarid = Clarid(teacher, self.clarid)
         classifier = load_classifier(self.classifier, teacher)
-        data = load_data(self.data)
+        data = told(load_data(self.data))
         check_order_of_classes(teacher, data)
         self._check_control_images(data)
         balanced = class_balanced_choice(data.labels, self.fraction, self.seed)
@@ -147,6 +148,7 @@ class Identify:
     ) -> None:
         described = describe(self.teacher, self.data, self.teacher_options)
         described |= {"fraction": self.fraction} | ({"skipped": bad} if bad else {})
+        described |= data.noted()
         steps = identify(
             clarid,
             data,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from clarep.cli.shared import note
+from clarep.cli.shared import note, told
 from clarep.engine.progress import duration, progress
 from clarep.errors import UserError
 from clarep.report.comparison import comparison_table, write_comparison
@@ -58,6 +58,7 @@ def print_plan(study: Study) -> None:
     for job in study.jobs:
         state = "build" if job in missing else "exists"
         print(f"  {state:7}{job.kind:14}{job.name:32}{job.folder}")
+    told(study.data)
     if study.left_out:
         note(study.left_out)
 

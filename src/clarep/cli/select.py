@@ -16,6 +16,7 @@ from clarep.cli.shared import (
     flags,
     load_classifier,
     note_other_classes,
+    told,
     warn_of_other_classes,
 )
 from clarep.data.load import DataConfig, load_data
@@ -61,7 +62,7 @@ class Select:
     def run(self) -> None:
         """Walk the grid, write the tables, and say what is recommended and why."""
         teacher = load_teacher(self.teacher, self.teacher_options)
-        classifier, data = load_classifier(self.classifier, teacher), load_data(self.data)
+        classifier, data = load_classifier(self.classifier, teacher), told(load_data(self.data))
         check_order_of_classes(teacher, data)
         grid = plan_grid(teacher, data, self.grid, self.skip_bad)
         described = describe(self.teacher, self.data, self.teacher_options)

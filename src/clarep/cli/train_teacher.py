@@ -12,7 +12,7 @@ import torch
 import tyro
 from PIL import Image
 
-from clarep.cli.shared import describe, note
+from clarep.cli.shared import describe, note, told
 from clarep.data.files import NoSplitError
 from clarep.data.held_out import HELD_OUT, SHARE, Indices, save_held_out, split_off
 from clarep.data.labelled import LabelledImages, in_memory, subset, to_uint8
@@ -75,9 +75,9 @@ class TrainTeacher:
         print(f"samples in {record['samples']}")
 
     def _splits(self) -> "_Splits":
-        data, kept, bad = self._readable(load_data(self.data))
+        data, kept, bad = self._readable(told(load_data(self.data)))
         try:
-            _, test = load_test(self.data)
+            test = told(load_test(self.data)[1])
         except NoSplitError:
             rest, apart = split_off(data, SHARE, kept)
             note(

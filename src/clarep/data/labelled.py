@@ -62,6 +62,10 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def noted(self) -> dict[str, list[str]]:
+        """Return the notes as a record holds them; nothing without any."""
+        return {"data_notes": list(self.notes)} if self.notes else {}
+
     def images(self, indices: Sequence[int] | NDArray[np.int64]) -> Tensor:
         """Return the images at `indices` as uint8, (B, 3, H, W)."""
         if len(indices) == 0:

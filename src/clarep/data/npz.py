@@ -14,6 +14,7 @@ from clarep.data.files import SPLIT_FOLDERS, NoSplitError, require_undivided
 from clarep.data.labelled import LabelledImages
 from clarep.errors import UserError, unknown_name
 
+_SHOWN = 300  # characters of the names of wrong arrays
 _MAX_CLASSES = 100_000  # a label beyond it, without a list of names, is a mistake
 
 
@@ -205,8 +206,9 @@ def _endings(keys: set[str]) -> list[str]:
 def _ending(path: Path, keys: set[str], split: str) -> str:
     endings = _endings(keys)
     if not endings:
+        held = ascii(", ".join(sorted(keys)) or "(none)")[1:-1]
         raise UserError(
-            f"{path} holds the arrays {', '.join(sorted(keys)) or '(none)'}: give x and y, or "
+            f"{path} holds the arrays {held[:_SHOWN]}: give x and y, or "
             "x_train, y_train, x_test and y_test, or jpeg, offset and label"
         )
     if endings == [""]:

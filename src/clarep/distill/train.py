@@ -90,7 +90,7 @@ class StudentRun:
         readable, self.skipped = readable_indices(data, np.arange(len(data)), skip_bad)
         kept, apart = split_off(data, config.validation_share, readable)
 
-        self.out, self._layer = out, layer
+        self.out, self._layer, self._noted = out, layer, data.noted()
         self.described = {
             "method": method,
             "seed": config.seed,
@@ -175,12 +175,16 @@ class StudentRun:
         best = self.config.pick == "best"
         epoch = self._state.best_epoch if best else self.epoch
         record = next(entry for entry in history if entry["epoch"] == epoch)
-        done = self.described | {
-            "picked_epoch": epoch,
-            "validation_accuracy": record["validation_accuracy"],
-            "seconds": round(sum(entry["seconds"] for entry in history), 2),
-            "versions": versions(),
-        }
+        done = (
+            self.described
+            | {
+                "picked_epoch": epoch,
+                "validation_accuracy": record["validation_accuracy"],
+                "seconds": round(sum(entry["seconds"] for entry in history), 2),
+                "versions": versions(),
+            }
+            | self._noted
+        )
         if self.is_main:
             student = build_student(self.student.info, self._layer, self.config.seed)
             student.load_state_dict(self._state.best if best else self.student.state_dict())

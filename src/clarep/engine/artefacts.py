@@ -127,6 +127,7 @@ _DECIDES = {
     "data": "data_sha256",
     "data_options": "data_sha256",
     "skipped": "data_sha256",
+    "data_notes": "data_sha256",
     "teacher": "teacher_sha256",
     "teacher_options": "teacher_sha256",
 }

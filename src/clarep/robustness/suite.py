@@ -217,8 +217,9 @@ class SuiteRun:
             {name: values for one in found for name, values in one.arrays.items()},
         )
         costs = {part.name: self._measured[part.name].config["cost"] for part in self.parts}
+        found_out = self._bench.data.noted() | {"versions": versions()}
         evaluation = Evaluation(
-            config=self._settings() | {"versions": versions(), "cost": _summed(self.parts, costs)},
+            config=self._settings() | found_out | {"cost": _summed(self.parts, costs)},
             measurements=measurements,
             arrays=arrays,
         )

@@ -144,7 +144,7 @@ class TeacherRun:
         self._lock = hold(out)
         if self._checkpoint.exists():
             self._state.load(self._checkpoint, self._described)
-        write_json(out / _CONFIG_NAME, self._described)
+        write_json(out / _CONFIG_NAME, self._described | data.noted())
         write_records(out, self._state.history)
 
     @property
@@ -208,7 +208,7 @@ def _refuse_foreign(out: Path, config: dict[str, Any]) -> None:
         found: dict[str, Any] | None = read_json(out / _CONFIG_NAME)
     except (FileNotFoundError, ValueError):
         found = None
-    if found != as_read(config):
+    if found is None or found | as_read(config) != found:
         raise UserError(
             f"{out} holds a {taken[0]} of something else and no {CHECKPOINT_NAME}: "
             "give another --out, or the options that run was started with"

@@ -52,7 +52,16 @@ def setup_section(material: Material) -> Section:
     missing = tuple(reason for run in material.runs for reason in run.missing)
     content += _another_seed(material)
     content += _canonical_facts(material) + _versions(material) + _configurations(material)
-    return Section("setup", "What was run", notes(missing) + content, missing)
+    told = notes((*missing, *_notes_on_data(material)))
+    return Section("setup", "What was run", told + content, missing)
+
+
+def _notes_on_data(material: Material) -> list[str]:
+    """What qualifies the images that were chosen, trained on and measured, each note once."""
+    configs = [run.config for run in material.runs]
+    configs += [run.evaluation.config for run in material.runs if run.evaluation is not None]
+    configs += [] if material.canon is None else [material.canon.manifest["config"]]
+    return list(dict.fromkeys(note for one in configs for note in one.get("data_notes", ())))
 
 
 def _row(run: ReportRun) -> dict[str, Any]:
