@@ -14,12 +14,6 @@ from clarep.clarid.canonical_set import MANIFEST, CanonicalSet, CanonicalSetWrit
 from clarep.clarid.clarid import CLARep as Rep
 from clarep.clarid.clarid import Clarid
 from clarep.cli import main as cli
-from clarep.cli.bench import Bench
-from clarep.cli.data import Data
-from clarep.cli.demo import Demo
-from clarep.cli.identify import Identify
-from clarep.cli.select import Select
-from clarep.cli.train_teacher import TrainTeacher
 from clarep.engine.artefacts import atomic_path, sha256_file, write_json
 from clarep.errors import UserError
 
@@ -439,29 +433,6 @@ def test_a_manifest_that_does_not_fit_leaves_the_old_one(tmp_path, folder, no_fi
     assert (target / MANIFEST).read_bytes() == before
     write(target)
     assert shard_bytes(target) == shard_bytes(folder)
-
-
-@pytest.mark.parametrize(
-    ("command", "goes_on"),
-    [
-        (Identify(), True),
-        (Select(), True),
-        (Demo(), True),
-        (TrainTeacher(), True),
-        (Data(None), False),
-        (Bench(None), False),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_ctrl_c_promises_no_more_than_is_true(command, goes_on, monkeypatch, capsys):
-    def interrupt(self):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(type(command), "run", interrupt)
-    monkeypatch.setattr(cli, "_parse", lambda arguments: command)
-    assert cli.main(["anything"]) == 130
-    promise = "; the same command goes on where it stopped" if goes_on else ""
-    assert capsys.readouterr().err == f"clarep: stopped{promise}\n"
 
 
 @pytest.mark.parametrize("code", [errno.EDQUOT, errno.EROFS, errno.EACCES])

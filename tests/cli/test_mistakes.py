@@ -1,7 +1,10 @@
 """What is told of a mistaken command line, and that what is right passes."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -176,17 +179,49 @@ print(*sorted(name for name in sys.modules if name.startswith("clarep.cli.")))
     assert done.stdout.split() == [f"clarep.cli.{name}" for name in expected]
 
 
-def test_ctrl_c_tells_what_goes_on(capsys: pytest.CaptureFixture[str], monkeypatch):
-    def stop(_):
-        raise KeyboardInterrupt
+GOES_ON = {"demo", "train-teacher", "identify", "select", "distill", "evaluate", "run"}
 
-    monkeypatch.setattr("clarep.cli.identify.Identify.run", stop)
-    monkeypatch.setattr("clarep.cli.data.Show.run", stop)
-    assert main(["identify"]) == 130
-    told = "clarep: stopped; the same command goes on where it stopped\n"
-    assert capsys.readouterr().err == told
-    assert main(["data", "show", "garments"]) == 130
-    assert capsys.readouterr().err == "clarep: stopped\n"
+
+@pytest.mark.parametrize("name", _COMMANDS)
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_it_tells_what_goes_on(name: str, sign, code: int, capsys, monkeypatch):
+    class Endless:
+        def run(self) -> None:
+            os.kill(os.getpid(), sign)
+            time.sleep(60)
+
+    monkeypatch.setattr("clarep.cli.main._parse", lambda _: Endless())
+    before = signal.getsignal(signal.SIGTERM)
+    assert main([name]) == code
+    goes_on = "; the same command goes on where it stopped" if name in GOES_ON else ""
+    assert capsys.readouterr().err == f"clarep: stopped{goes_on}\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_process_ends_with_143_however_early_it_is_stopped():
+    """At its imports too; and at once where it is told so again while it tidies up."""
+    code = """
+import os, signal, sys, time
+from clarep.cli import main as cli
+def imports(name):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    finally:
+        if len(sys.argv) > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+cli._imported = imports
+sys.exit(cli.main(["identify"]))
+"""
+    once, twice = (
+        subprocess.run(
+            [sys.executable, "-c", code, *more], capture_output=True, timeout=50, check=False
+        )
+        for more in ([], ["again"])
+    )
+    assert (once.returncode, once.stderr.count(b"\n")) == (143, 1)
+    assert (twice.returncode, twice.stderr) == (-signal.SIGTERM, b"")
 
 
 def test_nobody_reads_to_the_end():

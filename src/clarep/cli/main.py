@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -150,19 +151,45 @@ def _cannot_write(error: OSError) -> str:
     return f"cannot write{path} ({error.strerror}): {mend}"
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came: to be told apart from Ctrl-C at the end, and from nowhere else."""
+
+
+@contextlib.contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does; a second one ends the process at once."""
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
-    Returns 0 when done, 2 after a user's mistake, 130 after Ctrl-C, 141 where nobody reads the
-    output any more (`clarep --help | head`).
+    Returns 0 when done, 2 after a user's mistake, 130 after Ctrl-C, 143 after SIGTERM, 141 where
+    nobody reads the output any more (`clarep --help | head`).
     """
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = _main(sys.argv[1:] if arguments is None else list(arguments))
-        sys.stdout.flush()
+        with _stopped_by_sigterm():
+            code = _main(given)
+            sys.stdout.flush()
     except BrokenPipeError:
         # What is still buffered goes nowhere, or the interpreter would complain at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except KeyboardInterrupt as stop:
+        is_resumable = bool(given) and given[0] in _RESUMABLE
+        goes_on = "; the same command goes on where it stopped" if is_resumable else ""
+        say(f"stopped{goes_on}")
+        return 143 if isinstance(stop, _Terminated) else 130
     return code
 
 
@@ -187,12 +214,6 @@ def _main(given: list[str]) -> int:
             raise
         say(_cannot_write(error))
         return 2
-    except KeyboardInterrupt:
-        goes_on = "; the same command goes on where it stopped"
-        place = f"{type(command).__module__}.{type(command).__name__}"  # none is imported for it
-        is_resumable = any(place == f"clarep.cli.{_PLACES[name]}" for name in _RESUMABLE)
-        say(f"stopped{goes_on if is_resumable else ''}")
-        return 130
     return 0
 
 
