@@ -239,9 +239,76 @@ def test_imagenet_classes_with_readable_names_meet_wnids(data, capsys) -> None:
     assert found["beyond/imagenet-v2/accuracy"].value == pytest.approx(1 / 3)
 
 
+def save_script(net: nn.Module) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(net, torch.zeros(2, 3, 16, 16)), "m.pt")
+    return "torchscript:m.pt"
+
+
+class Draws(nn.Module):
+    def forward(self, x):
+        return 50 * (x + 0.01 * torch.randn_like(x)).mean(dim=(2, 3))
+
+
+class Steps(nn.Module):
+    def forward(self, x):
+        return (50 * x.mean(dim=(2, 3))).floor()
+
+
+class Softmax(nn.Module):
+    def forward(self, x):
+        return (50 * x.mean(dim=(2, 3))).softmax(dim=1)
+
+
+def test_what_the_probe_finds_is_told_everywhere(data, capsys) -> None:
+    """On stderr, in the table, in the record and on the page."""
+    spec = save_script(Draws())
+    capsys.readouterr()
+    assert evaluate(spec, FEW, "--groups clean calibration --out runs/n/robustness") == 0
+    printed = capsys.readouterr()
+    assert "clarep: warning: no figure of it can be trusted: two passes" in printed.err
+    shown = [line for line in printed.out.splitlines() if line.startswith(("clean", "ECE"))]
+    assert len(shown) == 2 and all("not trustworthy: two passes" in line for line in shown)
+    assert Evaluation.load(Path("runs/n/robustness")).config["outputs"] == "logits"
+    assert main(["report", "runs/n", "--out", "page"]) == 0
+    page = Path("page/index.html").read_text()
+    assert "no figure of it can be trusted: two passes of one image differ" in page
+    assert "clean/accuracy, calibration/ece: two passes of one image differ" in page
+
+
+def test_without_a_gradient_attacks_are_left_out_or_refused(data, capsys) -> None:
+    spec = save_script(Steps())
+    options = "--corruptions fog --severities 1 --corruption-images 6"
+    assert evaluate(spec, FEW, options, "--out runs/s/robustness") == 0
+    assert "need a gradient that reaches the image" in capsys.readouterr().err
+    found = Evaluation.load(Path("runs/s/robustness"))
+    assert {"clean/accuracy", "calibration/ece", "corruption/mean"} <= {
+        one.key for one in found.measurements
+    }
+    assert not any(one.key.startswith("attack/") for one in found.measurements)
+    assert evaluate(spec, FEW, "--groups attacks --out out") == 2
+    assert_refused(capsys, "attacks needs a gradient that reaches the image")
+
+
+def test_probabilities_are_taken_as_such_when_told(data, capsys) -> None:
+    spec = save_script(Softmax())
+    capsys.readouterr()
+    assert evaluate(spec, FEW, "--groups clean calibration --out out") == 2
+    assert_refused(capsys, "give --outputs probabilities")
+    given = "--groups clean calibration --outputs probabilities --out out"
+    assert evaluate(spec, FEW, given) == 0
+    found = Evaluation.load(Path("out"))
+    with np.load("data.npz") as stored:
+        x = torch.from_numpy(stored["x_test"]).permute(0, 3, 1, 2).float() / 255
+    expected = Softmax()(x)[found.arrays["index"]]
+    torch.testing.assert_close(found.arrays["probabilities"], expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        ("x --outputs logits --data data.npz", "--outputs logits means nothing to a student of"),
         ("hf:model --data data.npz", "hf:model has no run folder to write in: give --out DIR"),
         ("hf:model --out out", "what hf:model was trained on is not known here"),
         ("hf:nowhere --data data.npz --out out", "there is no folder nowhere"),

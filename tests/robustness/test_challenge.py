@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clarep.distill.student import Student
+from clarep.distill.student import Student, StudentInfo
 from clarep.errors import UserError
 from clarep.robustness.backgrounds import flipped, separate
 from clarep.robustness.challenge import CHALLENGE_VARIANTS, is_challenge, load_challenge
@@ -68,6 +68,7 @@ def test_a_foreground_is_pasted_where_its_mask_is(root: Path) -> None:
     class Watch(Student):
         def __init__(self) -> None:
             super().__init__()
+            self.info = StudentInfo("watch", ("a", "b"), (3, SIDE, SIDE))
             self.seen = []
 
         def features(self, x):

@@ -12,9 +12,8 @@ import tyro
 from clarep.cli.shared import note, told, warn
 from clarep.cli.tested import Tested, foreign_student, load_any_split, own_student
 from clarep.data.labelled import LabelledImages
-from clarep.distill.foreign_model import Outputs
 from clarep.distill.foreign_students import is_foreign
-from clarep.distill.student import Student
+from clarep.distill.student import Outputs, Student
 from clarep.distill.students import load_student
 from clarep.engine.progress import progress
 from clarep.errors import UserError, unknown_name
@@ -120,21 +119,16 @@ class Evaluate:
 
     def _tell(self, tested: Tested, suite: SuiteRun) -> None:
         """Say on stderr what is otherwise than one may expect, before anything is measured."""
-        if tested.warning:
-            warn(tested.warning)
+        for text in filter(None, (tested.warning, *suite.warnings)):
+            warn(text)
         replaced = suite.replaced()
         if replaced:
             replaced = (
                 f"{tested.out} holds an evaluation of other settings ({replaced}), which this one "
                 "replaces: what was measured with other settings is measured again"
             )
-        for text in (
-            *tested.data.notes,
-            *tested.notes,
-            suite.left_out,
-            replaced,
-            *self._unit_notes(tested.student),
-        ):
+        notes = (*tested.data.notes, *tested.notes, *suite.notes)
+        for text in (*notes, replaced, *self._unit_notes(tested.student)):
             if text:
                 note(text)
 

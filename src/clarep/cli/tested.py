@@ -11,10 +11,9 @@ from clarep.data.files import NoSplitError
 from clarep.data.held_out import HELD_OUT
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data, load_test
-from clarep.distill.foreign_model import Outputs
 from clarep.distill.foreign_students import load_foreign
 from clarep.distill.run_files import held_out_of
-from clarep.distill.student import Student
+from clarep.distill.student import Outputs, Student
 from clarep.distill.students import load_student, student_path
 from clarep.engine.artefacts import sha256_file
 from clarep.errors import UserError
@@ -31,8 +30,6 @@ class Tested:
     out: Path
     described: dict[str, Any]
     """Of its evaluation's configuration."""
-    notes: tuple[str, ...] = ()
-    """What is otherwise than one may expect."""
     warning: str = ""
     """Why the figures should not be trusted."""
 
@@ -153,7 +150,7 @@ def foreign_student(
         "class_names": class_names,
         "outputs": outputs,
     }
-    return Tested(student, data, out, described | _data_options(options), student.notes)
+    return Tested(student, data, out, described | _data_options(options))
 
 
 def _data_options(options: DataConfig) -> dict[str, Any]:

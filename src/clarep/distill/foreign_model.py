@@ -3,20 +3,17 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from clarep.distill.class_columns import Columns, match_columns
-from clarep.distill.student import Student, StudentInfo
+from clarep.distill.student import Outputs, Student, StudentInfo
 from clarep.errors import UserError
 
 LOGITS = "logits"
 """The layer of a classifier whose features cannot be got at: its logits stand for them."""
-Outputs = Literal["logits", "probabilities"]
-"""What the rows are that a classifier answers with."""
 _TINY = torch.finfo(torch.float32).tiny  # of probabilities: no logarithm is infinite
 
 
@@ -98,7 +95,6 @@ class ForeignStudent(Student):
         self.identity = f"{model.identity} {model.outputs}"
         """What tells it from another of the same weights."""
         self.notes = tuple(filter(None, (model.note, matched)))
-        """What is otherwise than one may expect."""
         most = max(map(len, columns))  # a row's first fills it up: the highest stays the highest
         filled = [row + row[:1] * (most - len(row)) for row in columns]
         self.register_buffer("columns", torch.tensor(filled))
@@ -117,8 +113,7 @@ class ForeignStudent(Student):
             answers = answers.clamp_min(_TINY).log()
         return features.float(), answers[:, self.columns].amax(dim=2)
 
-    def answers(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch model_classes"]:
-        """Return what the model answers with, all of it and as it is."""
+    def answers(self, x: Float[Tensor, "batch c h w"]) -> Tensor:
         return self.net.both(x)[1]
 
 

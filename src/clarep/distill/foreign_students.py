@@ -4,8 +4,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from clarep.distill.foreign_model import ForeignModel, Outputs
+from clarep.distill.foreign_model import ForeignModel
 from clarep.distill.hf_student import HF, load_hf
+from clarep.distill.student import Outputs
 from clarep.distill.timm_student import TIMM_PREFIX
 from clarep.distill.timm_weights import imagenet_names, load_timm
 from clarep.distill.torchscript_student import TORCHSCRIPT, load_torchscript

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,8 @@ from clarep.errors import unknown_name
 
 PENULTIMATE = "penultimate"
 """The layer that meets the teacher unless another is named: what the last linear map reads."""
+Outputs = Literal["logits", "probabilities"]
+"""What the rows are that a classifier answers with."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,10 @@ class Student(nn.Module, ABC):
     """The layer that meets the teacher."""
     feature_dim: int
     """D of the features at that layer."""
+    notes: tuple[str, ...] = ()
+    """What is otherwise than one may expect."""
+    outputs: Outputs = "logits"
+    """What `answers` gives."""
 
     @abstractmethod
     def features(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch d"]:
@@ -48,6 +55,10 @@ class Student(nn.Module, ABC):
         self, x: Float[Tensor, "batch c h w"]
     ) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch classes"]]:
         """Return features and logits of one pass."""
+
+    def answers(self, x: Float[Tensor, "batch c h w"]) -> object:
+        """Return what the model itself answers with, before anything is made logits of it."""
+        return self.both(x)[1]
 
 
 class Normalise(nn.Module):

@@ -15,7 +15,7 @@ from clarep.data.backdrops import VARIANTS, Backdrops
 from clarep.data.labelled import LabelledImages
 from clarep.engine.bootstrap import RESAMPLES
 from clarep.robustness.evaluation import Measured, Measurement, mean_of
-from clarep.robustness.subject import Subject, choose_images, right_at
+from clarep.robustness.subject import Subject, choose_images, named, right_at
 
 
 @dataclass(frozen=True)
@@ -161,10 +161,10 @@ def flipped(
     original = parts.variants["original"]
     assert parts.masks is not None
     images, masks = original.images(indices), parts.masks(indices)
-    labels = torch.from_numpy(original.labels[indices])
+    labels, sources = torch.from_numpy(original.labels[indices]), named(original, indices)
     wrong = torch.zeros(len(indices), dtype=torch.bool)
     for backdrop in backdrops:
-        predicted = subject.predict(paste(images, masks, backdrop.expand_as(images)))
+        predicted = subject.predict(paste(images, masks, backdrop.expand_as(images)), sources)
         wrong |= predicted != labels
     return wrong
 

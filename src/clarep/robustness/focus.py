@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from clarep.robustness.backgrounds import Separated
 from clarep.robustness.evaluation import Measured, mean_of
-from clarep.robustness.subject import Subject, as_float, batches
+from clarep.robustness.subject import Subject, as_float, batches, named
 
 IG_STEPS = 32
 _BATCH = 50  # images whose gradients are taken at once
@@ -78,8 +78,10 @@ def focus_measures(subject: Subject, parts: Separated, indices: NDArray[np.int64
     for start in range(0, len(indices), _BATCH):
         at = indices[start : start + _BATCH]
         masks = parts.masks(at)
-        images = parts.variants["original"].images(at)
-        predicted = subject.predict(images)
+        original = parts.variants["original"]
+        images = original.images(at)
+        predicted = subject.predict(images, named(original, at))
+        subject.sources = named(original, at)
         for key, explain in explained.items():
             saliency = explain(subject, as_float(images), predicted)
             values.setdefault(key, []).append(energy_share(saliency, masks))

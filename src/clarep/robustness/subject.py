@@ -1,7 +1,8 @@
 """`Subject`: a student under test, with every pass counted."""
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,11 +13,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clarep.data.labelled import LabelledImages, class_balanced_choice
-from clarep.distill.foreign_model import ForeignStudent
+from clarep.distill.foreign_model import ForeignStudent, logits_of
 from clarep.distill.student import Student
+from clarep.errors import UserError
 
 BATCH = 250  # images a pass
 _FINGERPRINTED = 16  # images
+
+
+class NotFinite(UserError):
+    """A logit that is no number: `image` (C, H, W) got it, and `source` names that where known."""
+
+    def __init__(self, student: str, value: float, image: Tensor, source: str) -> None:
+        self.student, self.value, self.image, self.source = student, value, image, source
+        super().__init__(
+            f"{student} answers with {value} to {source or 'an image'}: give a model whose "
+            "answers are finite"
+        )
 
 
 class Subject(nn.Module):
@@ -27,30 +40,77 @@ class Subject(nn.Module):
         self.student = student
         self.passes = 0
         """Forward passes of one image so far."""
+        self.sources: Sequence[str] = ()
+        """Names of the images that are shown next; of none where these are not known."""
+        own = student.info.class_names
+        self._classes = len(student.columns if isinstance(student, ForeignStudent) else own)
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
-        """Return the logits of images in [0, 1]: what attacks see."""
+        """Return the logits of images in [0, 1]: what attacks see.
+
+        Raises UserError for an answer that is not (B, classes), NotFinite for a logit that is not.
+        """
         self.passes += len(x)
-        logits: Tensor = self.student(x)
-        return logits
+        # A copy: there are models that change their images in place.
+        return self._checked(self.student(x.clone()), x)
 
     @torch.no_grad()
     def both(
-        self, images: UInt8[Tensor, "batch c h w"]
+        self, images: UInt8[Tensor, "batch c h w"], sources: Sequence[str] = ()
     ) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch classes"]]:
-        """Return features and logits of images."""
-        self.passes += len(images)
-        parts = [self.student.both(as_float(part)) for part in images.split(BATCH)]
-        return torch.cat([f for f, _ in parts]), torch.cat([logits for _, logits in parts])
+        """Return features and logits of images; raises NotFinite, with the image's source."""
+        features, logits = [], []
+        for x in self._batches(images, sources):
+            self.passes += len(x)
+            found, answer = self.student.both(x.clone())
+            features.append(found.float())
+            logits.append(self._checked(answer, x))
+        return torch.cat(features), torch.cat(logits)
 
     @torch.no_grad()
-    def predict(self, images: UInt8[Tensor, "batch c h w"]) -> Int[Tensor, " batch"]:
-        """Return the predicted class of each image."""
-        return torch.cat([self(as_float(part)).argmax(dim=1) for part in images.split(BATCH)])
+    def predict(
+        self, images: UInt8[Tensor, "batch c h w"], sources: Sequence[str] = ()
+    ) -> Int[Tensor, " batch"]:
+        """Return the predicted class of each image; raises NotFinite, with the image's source."""
+        return torch.cat([self(x).argmax(dim=1) for x in self._batches(images, sources)])
+
+    def both_at(
+        self, data: LabelledImages, indices: NDArray[np.int64]
+    ) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch classes"]]:
+        """Return features and logits of the images at `indices`, read a batch at a time."""
+        found = [self.both(data.images(part), named(data, part)) for part in batches(indices)]
+        return torch.cat([f for f, _ in found]), torch.cat([logits for _, logits in found])
 
     def predict_at(self, data: LabelledImages, indices: NDArray[np.int64]) -> Int[Tensor, " batch"]:
         """Return the predicted class of the images at `indices`, read a batch at a time."""
-        return torch.cat([self.predict(data.images(part)) for part in batches(indices)])
+        parts = [self.predict(data.images(part), named(data, part)) for part in batches(indices)]
+        return torch.cat(parts)
+
+    def _batches(self, images: Tensor, sources: Sequence[str]) -> Iterator[Tensor]:
+        for start in range(0, len(images), BATCH):
+            self.sources = sources[start : start + BATCH]
+            yield as_float(images[start : start + BATCH])
+        self.sources = ()
+
+    def _checked(self, answer: object, x: Tensor) -> Tensor:
+        """Return the logits in an answer, (B, classes) and finite; raises UserError."""
+        logits, name = logits_of(answer), self.student.info.name
+        if logits.shape != (len(x), self._classes):
+            raise UserError(
+                f"{name} answers {len(x)} images with an array of shape {tuple(logits.shape)}: "
+                f"give a model that returns logits, ({len(x)}, {self._classes})"
+            )
+        if logits.isfinite().all():
+            return logits
+        at = int((~logits.isfinite()).any(dim=1).nonzero()[0])
+        value = next(one for one in logits[at].tolist() if not math.isfinite(one))
+        source = self.sources[at] if len(self.sources) == len(x) else ""
+        raise NotFinite(name, value, x[at].detach(), source)
+
+
+def named(data: LabelledImages, indices: NDArray[np.int64]) -> list[str]:
+    """Return where the images at `indices` come from."""
+    return [data.sources[int(i)] for i in indices]
 
 
 def as_float(images: UInt8[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:

@@ -14,7 +14,7 @@ from clarep.engine.lock import hold
 from clarep.errors import UserError
 from clarep.robustness.attack_parts import CLEAN_PART
 from clarep.robustness.evaluation import Evaluation
-from clarep.robustness.subject import data_fingerprint, fingerprint, under_test
+from clarep.robustness.subject import NotFinite, data_fingerprint, fingerprint, under_test
 from clarep.robustness.suite_bench import BACKWARD, PARTS_NAME, Bench, Part
 from clarep.robustness.suite_beyond import load_beyond
 from clarep.robustness.suite_checks import (
@@ -22,6 +22,7 @@ from clarep.robustness.suite_checks import (
     check_folder,
     check_groups,
     check_reference,
+    lacking_of,
     official_sets,
     scale_of,
 )
@@ -51,8 +52,9 @@ class SuiteRun:
         ood: Mapping[str, LabelledImages] | None = None,
         official_corruptions: Path | None = None,
         beyond: Mapping[str, Path] | None = None,
+        untrained: bool = False,
     ) -> None:
-        """Take what is measured.
+        """Take what is measured, and ask the student about a few of the images.
 
         Args:
             student: is put in evaluation mode while it is measured.
@@ -68,11 +70,12 @@ class SuiteRun:
             official_corruptions: folder in CIFAR-10-C's layout that the corrupted images are
                 read from; None makes them.
             beyond: name of BEYOND -> where that natural test set lies.
+            untrained: the student stands for one that will be trained: its answers say nothing.
 
         Raises:
-            UserError: if the student or the reference does not fit the data or a set beyond
-                them, for a setting out of range, for groups that were named and cannot be
-                measured on these data, for a folder that cannot be written in or that another
+            UserError: for what `probe` refuses, if the student or the reference does not fit the
+                data or a set beyond them, for a setting out of range, for groups that were named
+                and cannot be measured, for a folder that cannot be written in or that another
                 process writes in, and for what the sets' readers refuse.
         """
         self.config = SuiteConfig() if config is None else config
@@ -108,11 +111,17 @@ class SuiteRun:
             "seed": self.config.seed,
             "clarep": versions()["clarep"],
         }
+        if not untrained:
+            self._bench.ask(student)
         grouped = parts_of_groups(self._bench)
-        lacking = [name for name, parts in grouped.items() if not parts]
+        lacking = lacking_of(grouped, self._bench.answers)
         self.left_out = check_groups(self.config, lacking, data)
-        """Which groups of the default list these data have nothing for, and why; or empty."""
-        self.parts = [part for parts in grouped.values() for part in parts]
+        """Which groups of the default list cannot be measured, and why; or empty."""
+        self.warnings = [] if self._bench.answers is None else self._bench.answers.warnings
+        """Why figures cannot be trusted."""
+        self.notes = [*student.notes, *filter(None, [self.left_out])]
+        """What is otherwise than one may expect."""
+        self.parts = [part for n, parts in grouped.items() if n not in lacking for part in parts]
         self.parts += beyond_parts(self._bench)
         self._measured: dict[str, Evaluation] = {}
         self._lock = None if folder is None else hold(folder)
@@ -169,7 +178,10 @@ class SuiteRun:
         """Measure and store a part; return the passes that it took, in the unit of `steps`."""
         subject, expected = self._bench.subject, part.expected()
         passes, started = subject.passes, time.perf_counter()
-        measurements, arrays = part.measure()
+        try:
+            measurements, arrays = part.measure()
+        except NotFinite as error:
+            raise self._bench.unmeasured(part.name, error) from error
         forward = subject.passes - passes
         cost = {
             "seconds": round(time.perf_counter() - started, 3),
@@ -217,7 +229,12 @@ class SuiteRun:
             {name: values for one in found for name, values in one.arrays.items()},
         )
         costs = {part.name: self._measured[part.name].config["cost"] for part in self.parts}
-        found_out = self._bench.data.noted() | {"versions": versions()}
+        answers = self._bench.answers
+        found_out = self._bench.data.noted() | {
+            "answers": None if answers is None else asdict(answers),
+            "said": self.warnings + self.notes,
+            "versions": versions(),
+        }
         evaluation = Evaluation(
             config=self._settings() | found_out | {"cost": _summed(self.parts, costs)},
             measurements=measurements,

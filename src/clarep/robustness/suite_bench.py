@@ -14,11 +14,13 @@ from torch import Tensor
 from clarep.data.backdrops import Backdrops
 from clarep.data.labelled import LabelledImages
 from clarep.distill.student import Student
+from clarep.errors import UserError
 from clarep.robustness.backgrounds import Separated, separate
 from clarep.robustness.corruptions import Baseline
 from clarep.robustness.corruptions.official import OfficialSets
 from clarep.robustness.evaluation import Measured
-from clarep.robustness.subject import Subject, batches, choose_images
+from clarep.robustness.probe import Answers, probe
+from clarep.robustness.subject import NotFinite, Subject, as_float, choose_images, under_test
 from clarep.robustness.suite_beyond import BeyondSet
 from clarep.robustness.suite_config import SuiteConfig
 
@@ -51,6 +53,8 @@ class Bench:
     """What the parts share: student, test set, the choice of images, the clean answers."""
 
     subject: Subject
+    answers: Answers | None = None
+    """What the probe found of the student's answers; None where it was not asked."""
 
     def __init__(
         self,
@@ -77,6 +81,31 @@ class Bench:
             # A backdrop without a garment is of no class: the nearest set that is out of them.
             self.ood = {"only_bg": self.separated.variants["only_bg"]} | ood
 
+    @property
+    def has_gradient(self) -> bool:
+        """Whether a gradient of the logits reaches the image, as far as is known."""
+        return self.answers is None or self.answers.gradient == "reaches the image"
+
+    def ask(self, student: Student) -> None:
+        """Put a few of the clean images to the student; raises UserError as `probe` does."""
+        with under_test(student) as subject:
+            try:
+                self.answers = probe(subject, self.data, self.indices)
+            except NotFinite as error:
+                raise self.unmeasured("clean", error) from error
+
+    def unmeasured(self, part: str, error: NotFinite) -> UserError:
+        """Build the error for a part that met a logit which is not finite; it names the image."""
+        source, attacked = error.source, self.arrays.get("attack/index")
+        if not source and attacked is not None:  # an attack's images lie nearest to their own
+            own = (as_float(self.data.images([i]))[0] for i in attacked.tolist())
+            near = [float((image - error.image).norm()) for image in own]
+            source = self.data.sources[int(attacked[near.index(min(near))])]
+        return UserError(
+            f"{part} cannot be measured: {error.student} answers with {error.value} to "
+            f"{source or 'an image'}; give a model whose answers are finite, or data without it"
+        )
+
     def choose(self, count: int) -> NDArray[np.int64]:
         """Choose about `count` images of the test set, evenly from the classes."""
         return choose_images(self.data.labels, count, self.config.seed)
@@ -89,11 +118,10 @@ class Bench:
     @cached_property
     def clean(self) -> dict[str, Tensor]:
         """The student's answers on the clean images."""
-        both = [self.subject.both(self.data.images(part)) for part in batches(self.indices)]
-        logits = torch.cat([logits for _, logits in both])
+        features, logits = self.subject.both_at(self.data, self.indices)
         return {
             "label": torch.from_numpy(self.data.labels[self.indices]),
             "index": torch.from_numpy(self.indices),
             "probabilities": logits.double().softmax(dim=1).float(),
-            "features": torch.cat([features for features, _ in both]),
+            "features": features,
         }

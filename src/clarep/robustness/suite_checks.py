@@ -1,7 +1,7 @@
 """What is checked before the suite measures anything: that its ingredients fit each other."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from clarep.errors import UserError
 from clarep.robustness.corruptions import Baseline, baseline_of, mean_corruption_error
 from clarep.robustness.corruptions.official import OfficialSets, load_official_sets
 from clarep.robustness.evaluation import Evaluation
+from clarep.robustness.probe import Answers
 from clarep.robustness.suite_config import GROUPS, SuiteConfig
 
 _OBJECT = "masks or boxes that tell the object from its background"
@@ -74,26 +75,38 @@ def check_folder(folder: Path) -> None:
             raise UserError(f"{place} is no folder: give --out a folder, or remove that file")
 
 
-def check_groups(config: SuiteConfig, lacking: Iterable[str], data: LabelledImages) -> str:
+def lacking_of(grouped: Mapping[str, Sequence[object]], answers: Answers | None) -> dict[str, str]:
+    """Return which groups cannot be measured, and what they need.
+
+    grouped: the parts of each group that was asked for; none where the data have nothing for it.
+    answers: what is known of the student's; None for nothing.
+    """
+    found = {} if answers is None else answers.lacking
+    return {
+        name: found.get(name) or _NEEDS[name]
+        for name, parts in grouped.items()
+        if not parts or name in found
+    }
+
+
+def check_groups(config: SuiteConfig, lacking: Mapping[str, str], data: LabelledImages) -> str:
     """Return why groups are left out, in words; empty if none is.
 
-    lacking: groups that were asked for and hold nothing to measure on these data.
+    lacking: groups that were asked for and cannot be measured -> what they need.
 
     Raises UserError where they were named: only those of the default list are left out.
     """
-    left_out = list(lacking)
-    if not left_out:
+    if not lacking:
         return ""
-    needs = dict.fromkeys(_NEEDS[name] for name in left_out)
     reasons = []
-    for need in needs:
-        names = [name for name in left_out if _NEEDS[name] == need]
+    for need in dict.fromkeys(lacking.values()):
+        names = [name for name in lacking if lacking[name] == need]
         reasons.append(f"{' and '.join(names)} {'needs' if len(names) == 1 else 'need'} {need}")
     why = f"cannot be measured on {data.name} ({'; '.join(reasons)})"
     if config.groups == GROUPS:
-        return f"{', '.join(left_out)} {why} and {'is' if len(left_out) == 1 else 'are'} left out"
+        return f"{', '.join(lacking)} {why} and {'is' if len(lacking) == 1 else 'are'} left out"
     raise UserError(
-        f"--groups {' '.join(left_out)} {why}: give what is needed, or name other groups"
+        f"--groups {' '.join(lacking)} {why}: give what is needed, or name other groups"
     )
 
 

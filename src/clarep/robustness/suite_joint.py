@@ -25,7 +25,8 @@ def joined(bench: Bench, measurements: list[Measurement], arrays: dict[str, Tens
             mean_of(one.key, arrays[one.key]) if f"/{WORST}-" in one.key else one
             for one in measurements
         ]
-    return doubted(measurements), arrays
+    doubts = {} if bench.answers is None else bench.answers.doubts
+    return doubted(measurements, doubts), arrays
 
 
 def corruption_means(bench: Bench, arrays: Mapping[str, Tensor]) -> Measured:
@@ -58,8 +59,13 @@ def worst_cases(bench: Bench, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]
     return worst
 
 
-def doubted(measurements: Sequence[Measurement]) -> list[Measurement]:
-    """Put what the masking checks of a norm found to every attack's figure of that norm."""
+def doubted(
+    measurements: Sequence[Measurement], of_all: Mapping[str, str] | None = None
+) -> list[Measurement]:
+    """Put what the masking checks of a norm found to every attack's figure of that norm.
+
+    of_all: beginning of a key -> why all such figures must not be trusted.
+    """
     doubts = {
         one.key.removeprefix(CHECK): one.untrustworthy
         for one in measurements
@@ -70,6 +76,7 @@ def doubted(measurements: Sequence[Measurement]) -> list[Measurement]:
         if one.key.startswith(CHECK):
             continue
         norm = one.key.split("/")[1].rpartition("-")[2] if one.key.startswith("attack/") else ""
-        reasons = [reason for reason in (one.untrustworthy, doubts.get(norm, "")) if reason]
-        result.append(replace(one, untrustworthy="; ".join(reasons)))
+        general = [why for start, why in (of_all or {}).items() if one.key.startswith(start)]
+        reasons = [*general, one.untrustworthy, doubts.get(norm, "")]
+        result.append(replace(one, untrustworthy="; ".join(filter(None, reasons))))
     return result

@@ -20,7 +20,7 @@ from clarep.robustness.corruptions import corrupt
 from clarep.robustness.evaluation import Measured, mean_of
 from clarep.robustness.focus import IG_STEPS, focus_measures, saliency_maps
 from clarep.robustness.ood import auroc, max_softmax
-from clarep.robustness.subject import batches, choose_images, data_fingerprint
+from clarep.robustness.subject import batches, choose_images, data_fingerprint, named
 from clarep.robustness.suite_bench import BACKWARD, Bench, Part
 from clarep.robustness.suite_beyond import BeyondSet
 
@@ -58,7 +58,9 @@ def background_parts(bench: Bench) -> list[Part]:
         if parts.paired:
             shown = first_of_each_class(parts.variants["original"], parts.usable)
             arrays |= example_arrays(bench.subject, parts, shown)
-            arrays["examples/saliency"] = saliency_maps(bench.subject, arrays["examples/original"])
+            if bench.has_gradient:
+                original = arrays["examples/original"]
+                arrays["examples/saliency"] = saliency_maps(bench.subject, original)
         return measurements, arrays
 
     passes = len(bench.indices) * (len(parts.variants) + config.flip_backdrops)
@@ -120,7 +122,8 @@ def corruption_measures(bench: Bench, name: str, indices: NDArray[np.int64]) -> 
                 images = corrupt(clean, name, severity, bench.config.seed, first)
             else:
                 images = bench.official[name][severity].images(part)
-            right.append(bench.subject.predict(images) == labels[first : first + len(part)])
+            predicted = bench.subject.predict(images, named(bench.data, part))
+            right.append(predicted == labels[first : first + len(part)])
             first += len(part)
         arrays[f"corruption/{name}/severity={severity}"] = torch.cat(right).float()
     arrays[f"corruption/{name}/mean"] = torch.stack(list(arrays.values())).mean(dim=0)
@@ -135,8 +138,7 @@ def ood_parts(bench: Bench) -> list[Part]:
         indices = choose_images(data.labels, config.images, config.seed)
 
         def measure() -> Measured:
-            outputs = [bench.subject.both(data.images(at))[1] for at in batches(indices)]
-            outside = max_softmax(torch.cat(outputs)).float()
+            outside = max_softmax(bench.subject.both_at(data, indices)[1]).float()
             inside = bench.clean["probabilities"].amax(dim=1)
             found = auroc(name, inside, outside)
             return [found], {f"ood/{name}/confidence": outside}
@@ -157,8 +159,7 @@ def _beyond_part(bench: Bench, one: BeyondSet) -> Part:
     chosen = choose_images(one.images.labels, config.images, config.seed)
 
     def measure() -> Measured:
-        logits = [bench.subject.both(one.images.images(at))[1] for at in batches(chosen)]
-        correct, kept = one.correct(torch.cat(logits), chosen)
+        correct, kept = one.correct(bench.subject.both_at(one.images, chosen)[1], chosen)
         arrays = {key: correct.float(), f"beyond/{one.name}/index": torch.from_numpy(kept)}
         return [mean_of(key, arrays[key])], arrays
 

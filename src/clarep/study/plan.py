@@ -95,7 +95,7 @@ class Study:
         channels, height, width = self.data.images([0]).shape[1:]
         for name, layer in dict.fromkeys((v.student, v.layer) for v in self.recipe.variants):
             student = build_student(StudentInfo(name, names, (channels, height, width)), layer)
-            self.left_out = SuiteRun(student, test, self.recipe.evaluate).left_out
+            self.left_out = SuiteRun(student, test, self.recipe.evaluate, untrained=True).left_out
 
     def _add_all(self) -> None:
         sets = {variant.name: self._add_set(variant) for variant in self.recipe.variants}

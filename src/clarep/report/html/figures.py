@@ -41,12 +41,15 @@ def minus(text: str) -> str:
 
 
 def doubts(groups: Sequence[Group], keys: Sequence[str]) -> list[str]:
-    """Return a note for each figure among `keys` that must not be trusted."""
+    """Return each reason why figures among `keys` must not be trusted, with these."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for group in groups:
+        for key in keys:
+            measured = group.get(key)
+            if measured is not None and measured.untrustworthy:
+                reasons.setdefault((group.label, measured.untrustworthy), []).append(key)
     return [
-        f"{_DAGGER}{group.label}, {key}: {measured.untrustworthy}"
-        for group in groups
-        for key in keys
-        if (measured := group.get(key)) is not None and measured.untrustworthy
+        f"{_DAGGER}{label}, {', '.join(of)}: {reason}" for (label, reason), of in reasons.items()
     ]
 
 

@@ -58,7 +58,12 @@ def results_section(material: Material) -> Section:
     body = figure(table("Methods by measures", headings, rows), caption, links)
     body += fact_list({column.heading.text: column.meaning for column in columns})
     missing = _lacking(material, keys)
-    remarks = (*doubts(material.measured, keys), *((why_not,) if why_not else ()), *missing)
+    remarks = (
+        *_said(material.measured),
+        *doubts(material.measured, keys),
+        *((why_not,) if why_not else ()),
+        *missing,
+    )
     return Section("results", "Results", body + notes(remarks), missing)
 
 
@@ -145,6 +150,17 @@ def _verdicts(material: Material, keys: Sequence[str]) -> tuple[dict[tuple[str, 
         for cell in row.cells
         if cell is not None
     }, ""
+
+
+def _said(groups: Sequence[Group]) -> list[str]:
+    """Return what an evaluation tells of its student's answers and of groups left out."""
+    found = [
+        f"{group.label}: {text}"
+        for group in groups
+        for evaluation in group.evaluations
+        for text in evaluation.config.get("said", ())
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _lacking(material: Material, keys: Sequence[str]) -> tuple[str, ...]:
