@@ -30,6 +30,8 @@ class Tested:
     out: Path
     described: dict[str, Any]
     """Of its evaluation's configuration."""
+    notes: tuple[str, ...] = ()
+    """What is otherwise than one may expect."""
     warning: str = ""
     """Why the figures should not be trusted."""
 
