@@ -68,7 +68,7 @@ def test_cadistill_by_the_command_line(command, home, capsys):
     files = {path.name for path in Path("out/student").iterdir()}
     assert files == {
         *("student.safetensors", "config.json", "history.jsonl", "checkpoint.pt"),
-        "tensorboard",
+        *("held_out.json", "tensorboard"),
     }
     config = json.loads(Path("out/student/config.json").read_text())
     assert (config["method"], config["student"], config["seed"]) == ("cadistill", "resnet8", 0)

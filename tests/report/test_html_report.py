@@ -162,12 +162,39 @@ def test_a_teacher_of_other_weights_and_data_that_are_gone_are_said(runs, canon,
     assert "before, inverted latents" not in page.sections["features"]
 
 
-def test_a_damaged_canonical_set_leaves_the_rest(runs, canon, tmp_path):
+def test_a_damaged_canonical_set_that_was_given_is_refused(runs, canon, tmp_path):
     shutil.copytree(canon, tmp_path / "canon")
     (tmp_path / "canon" / "shard-00000.safetensors").write_bytes(b"cut")
-    page = build(runs[:1], tmp_path, tmp_path / "canon")
+    for given in (tmp_path / "canon", tmp_path):
+        with pytest.raises(UserError, match="truncated or changed"):
+            build_report(runs[:1], given, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_canonical_set_in_a_runs_folder_is_found(runs, canon, tmp_path):
+    shutil.copytree(runs[0], tmp_path / "run")
+    shutil.copytree(canon, tmp_path / "run" / "canon")
+    found = build([runs[1], tmp_path / "run"], tmp_path).sections["canonical"]
+    assert found == build([runs[1], tmp_path / "run"], tmp_path, canon).sections["canonical"]
+    (tmp_path / "run" / "canon" / "shard-00000.safetensors").write_bytes(b"cut")
+    page = build([tmp_path / "run"], tmp_path)  # it was not asked for: the rest is shown
     assert "truncated or changed" in page.sections["canonical"]
     assert "clean" in page.sections["results"]
+
+
+def test_what_cannot_be_measured_is_not_advised_and_what_speaks_against_figures_is_said(
+    fabricated, tmp_path
+):
+    run = fabricated.make_run(tmp_path / "x", without=("background", "focus", "examples"))
+    evaluation = Evaluation.load(run / "robustness")
+    evaluation.config["suite"] = {"groups": ["clean", "attacks", "backgrounds", "focus"]}
+    evaluation.config["caveat"] = "figures are a little too good"
+    evaluation.save(run / "robustness")
+    told = []
+    page = Tree(build_report([run], None, tmp_path / "out", tell=told.append).read_text())
+    assert not [text for text in told if "clarep evaluate" in text]
+    assert "masks or boxes" in page.sections["backgrounds"]
+    assert "x: figures are a little too good" in page.sections["results"]
 
 
 def test_a_group_that_was_not_measured_is_said_and_the_rest_shown(fabricated, tmp_path):

@@ -30,6 +30,9 @@ class MakeRun:
         untrustworthy: str = "",
         official: str | None = None,
         more: list[Measurement] | None = None,
+        groups: tuple[str, ...] | None = None,
+        suite: dict[str, object] | None = None,
+        caveat: str = "",
     ) -> Path:
         run = self.folder / f"{name or method}-{seed}"
         (run / "student").mkdir(parents=True)
@@ -68,7 +71,12 @@ class MakeRun:
             "data_options": {"correlation": test_correlation, "split": "test"},
             "seed": 0,
             "official_corruptions": official,
+            "caveat": caveat,
         }
+        if groups is not None:
+            config["suite"] = {"groups": list(groups), **(suite or {})}
+            prefixes = tuple(group.rstrip("s") for group in groups)
+            measurements = [m for m in measurements if m.key.startswith(prefixes)]
         Evaluation(config, measurements, arrays).save(run / "robustness")
         return run
 

@@ -163,6 +163,42 @@ def test_what_cannot_be_compared_is_said(make_run, tmp_path):
         compare([])
 
 
+ALL = ("clean", "calibration", "attacks")
+
+
+def test_runs_that_share_groups_are_compared_by_what_both_have(make_run):
+    few = make_run("kd", groups=("clean", "calibration"), suite={"images": 400, "attack": {"s": 1}})
+    runs = load([make_run("vanilla", groups=ALL, suite={"images": 400, "attack": {"s": 9}}), few])
+    compared = compare(runs)
+    assert compared.measures == ("clean/accuracy", "calibration/ece")
+    assert cell(compared, "kd", "clean/accuracy").difference is not None
+    for text in (comparison_table(compared), comparison_markdown(compared)):
+        assert f"attacks left out, since not measured on {few}" in text
+    with pytest.raises(UserError, match=f"attacks left out, since not measured on {few}"):
+        compare(runs, ["clean/*", "attack/*"])
+    assert compare(runs[:1]).measures[1].startswith("attack/") and not compare(runs[:1]).notes
+
+
+def test_settings_of_shared_groups_alone_must_agree(make_run):
+    suite = {"images": 400, "attack": {"pgd_steps": 1}, "severities": [1]}
+    first = make_run("vanilla", groups=ALL, suite=suite)
+    other = make_run("kd", groups=ALL, suite=suite | {"severities": [5]})
+    assert compare(load([first, other])).tests == 2  # none of them asked for corruptions
+    steps = make_run("adv", groups=ALL, suite=suite | {"attack": {"pgd_steps": 20}})
+    with pytest.raises(UserError, match=r"not measured alike \(pgd_steps: 1 in .*, 20 in"):
+        compare(load([first, steps]))
+    images = make_run("rkd", groups=("clean",), suite=suite | {"images": 100})
+    with pytest.raises(UserError, match=r"not measured alike \(images: 400 in .*, 100 in"):
+        compare(load([first, images]))
+
+
+def test_what_evaluations_say_against_themselves_is_said_once(make_run):
+    runs = [make_run("vanilla", 0, caveat="too good"), make_run("vanilla", 1, caveat="too good")]
+    compared = compare(load([*runs, make_run("kd")]))
+    assert compared.notes == (f"{runs[0]}, {runs[1]}: too good",)
+    assert comparison_table(compared).count("too good") == 1
+
+
 def test_a_reference_that_was_named_must_be_there(make_run):
     runs = load([make_run("kd"), make_run("rkd")])
     with pytest.raises(UserError, match="unknown reference 'nope': valid are kd, rkd"):

@@ -21,7 +21,8 @@ class Report:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders, as clarep distill and clarep evaluate wrote them."""
     canon: Path | None = None
-    """Canonical set to show beside them: a folder that clarep identify wrote (its canon/)."""
+    """Canonical set to show beside them: a folder that clarep identify wrote, or its canon/;
+    without it, the canon/ in a run's folder, if there is one."""
     out: Path = Path("runs/report")
     """Folder of the report: index.html, and its numbers in data/."""
     title: str = "Measured students"

@@ -52,7 +52,7 @@ def own_student(given_path: str, given: dict[str, Any], out: Path | None) -> Tes
         "run": _home(file).name,
         "student_file_sha256": sha256_file(file),
         "on_training_data": None if trained is None else seen,
-        "caveat": caveat,
+        "caveat": "measured on the very images that it was trained on" if seen else caveat,
     }
     warning = (
         f"{options.data} --split {options.split} is what this student was trained on: its figures "

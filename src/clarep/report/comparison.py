@@ -139,7 +139,7 @@ def _notes(comparison: Comparison) -> list[str]:
     if len(seeds) > 1:
         each = ", ".join(f"{row.name} {' '.join(map(str, row.seeds))}" for row in comparison.rows)
         notes.append(f"the methods were trained with other seeds: {each}")
-    notes += _untrustworthy_notes(comparison.rows)
+    notes += [*_untrustworthy_notes(comparison.rows), *comparison.notes]
     return notes
 
 

@@ -1,6 +1,6 @@
 """Methods x measures: means over seeds with intervals, and differences from vanilla, tested."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from clarep.errors import UserError, unknown_name
-from clarep.study.runs import StudiedRun, group_runs
+from clarep.study.runs import StudiedRun, caveats, group_of, group_runs, groups_of
 from clarep.study.statistics import RESAMPLES, holm, paired_bootstrap, t_interval
 
 DEFAULT_MEASURES = (
@@ -126,6 +126,8 @@ class Comparison:
     """One a method, in the order of the runs."""
     tests: int
     """How many differences were tested: what Holm's correction corrects for."""
+    notes: tuple[str, ...] = ()
+    """What is left out and why, and what speaks against figures, a sentence each."""
 
 
 def compare(
@@ -153,7 +155,8 @@ def compare(
     if not runs:
         raise UserError("there is nothing to compare: give at least one run folder")
     groups = group_runs(runs)
-    keys = _choose(runs, measures)
+    unshared = unshared_groups(runs)
+    keys = _choose(runs, measures, unshared)
     if reference is not None and reference not in groups:
         raise unknown_name("reference", reference, groups)
     present = reference or (REFERENCE if REFERENCE in groups else None)
@@ -163,17 +166,38 @@ def compare(
         Row(name, tuple(r.seed for r in members), tuple(cells[key][name] for key in keys))
         for name, members in groups.items()
     )
-    return Comparison(present, keys, rows, tests)
+    against = caveats((str(run.folder), run.evaluation) for run in runs)
+    return Comparison(present, keys, rows, tests, (*unshared.values(), *against))
 
 
-def _choose(runs: Sequence[StudiedRun], patterns: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the keys that patterns name, by pattern, each once."""
-    known = list(dict.fromkeys(m.key for run in runs for m in run.evaluation.measurements))
+def unshared_groups(runs: Sequence[StudiedRun]) -> dict[str, str]:
+    """Return the groups of measures that some runs have and others have not, and what to say."""
+    known = [(run, groups) for run in runs if (groups := groups_of(run.evaluation)) is not None]
+    found: dict[str, str] = {}
+    for group in dict.fromkeys(group for _, groups in known for group in groups):
+        lacking = [run.folder for run, groups in known if group not in groups]
+        if lacking:
+            having = next(run.folder for run, groups in known if group in groups)
+            found[group] = (
+                f"{group} left out, since not measured on {', '.join(map(str, lacking))}: "
+                f"clarep evaluate, with the options that {having} was evaluated with, measures it"
+            )
+    return found
+
+
+def _choose(
+    runs: Sequence[StudiedRun], patterns: Sequence[str] | None, unshared: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return the keys that patterns name, by pattern, each once; none of a group in `unshared`."""
+    measured = dict.fromkeys(m.key for run in runs for m in run.evaluation.measurements)
+    left = {key: unshared[group] for key in measured if (group := group_of(key)) in unshared}
+    known = [key for key in measured if key not in left]
     chosen: list[str] = []
     for pattern in DEFAULT_MEASURES if patterns is None else patterns:
         matching = [key for key in known if fnmatchcase(key, pattern)]
         if not matching and patterns is not None:
-            raise unknown_name("measure", pattern, known)
+            reasons = [reason for key, reason in left.items() if fnmatchcase(key, pattern)]
+            raise UserError(reasons[0]) if reasons else unknown_name("measure", pattern, known)
         chosen += [key for key in matching if key not in chosen]
     if not chosen:
         raise unknown_name("measure", ", ".join(DEFAULT_MEASURES), known)

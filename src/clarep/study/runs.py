@@ -1,7 +1,7 @@
 """Run folders as a comparison reads them: what was trained, how, and what was measured on it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from clarep.engine.artefacts import differences
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
+from clarep.robustness.suite_config import GROUPS
 
 STUDENT = "student"
 ROBUSTNESS = "robustness"
@@ -23,6 +24,17 @@ _SETTINGS = ("method", "student", "layer", "data_options", "train", "canon", "te
 _TEST = ("seed", "suite", "data")
 """Of an evaluation's configuration: what runs that are compared have in common; what can be told
 in words comes before the hash of the images."""
+
+_GROUP_OF = {
+    "attack": "attacks",
+    "attack_images": "attacks",
+    "corruptions": "corruptions",
+    "corruption_images": "corruptions",
+    "severities": "corruptions",
+    "focus_images": "focus",
+    "flip_backdrops": "backgrounds",
+}
+"""Setting of a suite -> the one group whose figures follow from it."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,18 @@ class StudiedRun:
     """Student/config.json."""
     evaluation: Evaluation
     """Robustness/."""
+
+
+def groups_of(evaluation: Evaluation) -> tuple[str, ...] | None:
+    """Return the groups of measures that were asked for; None if the evaluation does not say."""
+    suite = evaluation.config.get("suite")
+    return tuple(suite["groups"]) if isinstance(suite, dict) and "groups" in suite else None
+
+
+def group_of(key: str) -> str:
+    """Return the group of measures that a key is of."""
+    kind = key.split("/", maxsplit=1)[0]
+    return kind if kind in GROUPS else f"{kind}s"
 
 
 def read_run(folder: Path) -> StudiedRun:
@@ -66,6 +90,15 @@ def read_run(folder: Path) -> StudiedRun:
     return StudiedRun(folder, name, seed, config, Evaluation.load(folder / ROBUSTNESS))
 
 
+def caveats(runs: Iterable[tuple[str, Evaluation]]) -> list[str]:
+    """Return what evaluations, by the names of their runs, say against their own figures."""
+    said: dict[str, list[str]] = {}
+    for name, evaluation in runs:
+        if caveat := evaluation.config.get("caveat"):
+            said.setdefault(str(caveat), []).append(name)
+    return [f"{', '.join(names)}: {caveat}" for caveat, names in said.items()]
+
+
 def group_runs(runs: Sequence[StudiedRun]) -> dict[str, list[StudiedRun]]:
     """Return the runs by name, in the order given.
 
@@ -83,7 +116,10 @@ def group_runs(runs: Sequence[StudiedRun]) -> dict[str, list[StudiedRun]]:
 
 
 def _check_comparable(first: StudiedRun, run: StudiedRun) -> None:
-    """Raise UserError unless both learned from the same data and met the same test."""
+    """Raise UserError unless both learned from the same data and met the same test.
+
+    What single groups of measures follow from is held against each other where both have them.
+    """
     places = (f"in {first.folder}", f"in {run.folder}")
     data = [{key: r.config.get(key) for key in ("data", "data_options")} for r in (first, run)]
     if difference := differences(data[0], data[1], places):
@@ -93,11 +129,20 @@ def _check_comparable(first: StudiedRun, run: StudiedRun) -> None:
         )
     configs = [first.evaluation.config, run.evaluation.config]
     named = ("data_options", *_TEST) if all("data_options" in c for c in configs) else _TEST
-    tests = [
-        {key: config.get(key) for key in named}
-        | {"official corruption files": config.get("official_corruptions") is not None}
-        for config in configs
-    ]
+    tests = [{key: config.get(key) for key in named} for config in configs]
+    groups = [groups_of(r.evaluation) for r in (first, run)]
+    said = None not in groups
+    shared = set(groups[0] or ()) & set(groups[1] or ()) if said else set(GROUPS)
+    for test, config in zip(tests, configs, strict=True):
+        if said:
+            test["suite"] = {
+                key: value
+                for key, value in config["suite"].items()
+                if key != "groups" and _GROUP_OF.get(key) in (None, *shared)
+            }
+        if "corruptions" in shared:
+            official = config.get("official_corruptions") is not None
+            test["official corruption files"] = official
     if difference := differences(tests[0], tests[1], places):
         raise UserError(
             f"{first.folder} and {run.folder} were not measured alike ({difference}): "

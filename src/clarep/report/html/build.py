@@ -25,6 +25,7 @@ from clarep.report.html.teacher import teacher_of
 
 PAGE_NAME = "index.html"
 DATA_NAME = "data"
+CANON = "canon"  # in a run's folder
 # A browser that obeys this asks the network for nothing, whatever a run's strings hold.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -43,17 +44,18 @@ def build_report(
 
     Args:
         runs: folders that hold student/ and robustness/, as far as they got.
-        canon: canonical set to show; None leaves its sections out.
+        canon: canonical set to show, or the folder above its canon/; None takes a canon/ in a
+            run's folder, and leaves its sections out where there is none.
         out: folder of the report.
         title: heading of the page.
         tell: called with each thing that the page lacks, a sentence that says what gives it.
 
     Raises:
         UserError: if a run's folder does not exist, no run can be read, one is given twice, or
-            canon is no canonical set.
+            canon is no whole canonical set.
     """
     read = read_runs(runs)
-    canonical, canon_missing = _read_canon(canon)
+    canonical, canon_missing = _read_canon(canon, runs)
     material = Material(read, group_runs(read), canonical, canon_missing)
     sections = _sections(material)
     material.downloads.write(out / DATA_NAME)
@@ -66,20 +68,20 @@ def build_report(
     return page
 
 
-def _read_canon(folder: Path | None) -> tuple[CanonicalSet | None, str]:
-    """Return the set, or why it is missing; raises UserError if the folder never held one."""
-    if folder is None:
+def _read_canon(given: Path | None, runs: Sequence[Path]) -> tuple[CanonicalSet | None, str]:
+    """Return the set, or why it is missing; raises UserError if the one given is damaged."""
+    if given is not None:
+        inside = given / CANON
+        is_above = not (given / MANIFEST).exists() and (inside / MANIFEST).exists()
+        return CanonicalSet.load(inside if is_above else given), ""
+    beside = [run / CANON for run in runs if (run / CANON / MANIFEST).exists()]
+    if not beside:
         return None, (
             "no canonical set was given, so that its samples, spectrum and cost are not shown: "
             "`clarep report RUN… --canon DIR` shows them"
         )
-    if not (folder / MANIFEST).exists():
-        raise UserError(
-            f"{folder} holds no canonical set (no {MANIFEST}): give a folder that "
-            "clarep identify wrote, or leave --canon out"
-        )
     try:
-        return CanonicalSet.load(folder), ""
+        return CanonicalSet.load(beside[0]), ""
     except UserError as error:
         return None, f"the canonical set cannot be shown: {error}"
 

@@ -7,6 +7,11 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.report.html.charts import Series, legend
 from clarep.report.html.markup import Downloads
 from clarep.report.html.runs import Group, ReportRun
+from clarep.study.runs import group_of, groups_of
+
+NO_OBJECTS = (
+    "Nothing is measured here: it needs masks or boxes that tell objects from their background."
+)
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,16 @@ class Material:
         return list(dict.fromkeys(key for key in found if key.startswith(prefix)))
 
     def lacking(self, prefix: str, what: str) -> tuple[str, ...]:
-        """Say which evaluated runs have no figure of that start."""
+        """Say which evaluated runs have no figure of that start, though one could be measured.
+
+        What was asked for and is not there cannot be measured on their data.
+        """
         poor = [
             run
             for run in self.runs
             if run.evaluation is not None
             and not any(m.key.startswith(prefix) for m in run.evaluation.measurements)
+            and group_of(prefix) not in (groups_of(run.evaluation) or ())
         ]
         if not poor or not self.measured:
             return ()

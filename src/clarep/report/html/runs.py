@@ -125,8 +125,8 @@ def _read(folder: Path, name: str) -> ReportRun:
     except (OSError, ValueError) as error:
         reason = "is missing" if isinstance(error, FileNotFoundError) else f"is broken ({error})"
         missing.append(
-            f"{name}: {path} {reason}, so how the student was trained is not known: "
-            f"`clarep distill --out {folder}` writes it"
+            f"{name}: {path} {reason}, so how the student was trained is not known: train it "
+            "again, with the options that it was begun with"
         )
     try:
         evaluation = Evaluation.load(folder / ROBUSTNESS)

@@ -4,8 +4,8 @@ import torch
 
 from clarep.report.html.counts import counted, per_row
 from clarep.report.html.figures import doubts, rows_of, share_cell
-from clarep.report.html.markup import DASH, Cell, escape, figure, notes, picture, table
-from clarep.report.html.material import Material, Section
+from clarep.report.html.markup import DASH, Cell, escape, figure, notes, paragraph, picture, table
+from clarep.report.html.material import NO_OBJECTS, Material, Section
 from clarep.report.html.runs import Group
 from clarep.report.html.sections.canonical import as_rgb
 from clarep.report.html.sections.names import names_of
@@ -30,7 +30,8 @@ def backgrounds_section(material: Material) -> Section:
     missing = material.lacking("background/", "Backgrounds")
     keys = material.keys("background/")
     if not keys:
-        return Section("backgrounds", "Backgrounds", notes(missing), missing)
+        content = notes(missing) if missing else paragraph(NO_OBJECTS)
+        return Section("backgrounds", "Backgrounds", content, missing)
     links = material.downloads.add("backgrounds", rows_of(material.measured, keys))
     counts = per_row(material.measured, keys)
     rows = [

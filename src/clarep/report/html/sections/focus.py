@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 
 from clarep.report.html.counts import counted, per_row
 from clarep.report.html.figures import doubts, rows_of, share_cell
-from clarep.report.html.markup import DASH, Cell, figure, notes, picture, table
-from clarep.report.html.material import Material, Section
+from clarep.report.html.markup import DASH, Cell, figure, notes, paragraph, picture, table
+from clarep.report.html.material import NO_OBJECTS, Material, Section
 from clarep.report.html.sections.canonical import as_rgb
 from clarep.report.html.sections.names import names_of
 
@@ -41,7 +41,9 @@ def focus_section(material: Material) -> Section:
         ) + counted(material.measured, keys)
         content += figure(table("Focus by methods", headings, rows), caption, links)
         content += notes(doubts(material.measured, keys))
-    pairs, lacking = _pairs(material)
+    if not keys and not missing:
+        return Section("focus", "Saliency", paragraph(NO_OBJECTS))
+    pairs, lacking = _pairs(material) if keys else ("", ())
     missing = (*missing, *lacking)
     return Section("focus", "Saliency", notes(missing) + content + pairs, missing)
 

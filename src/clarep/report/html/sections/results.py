@@ -9,7 +9,8 @@ from clarep.report.html.figures import doubts, figure_cell, rows_of, share_cell
 from clarep.report.html.markup import Cell, fact_list, figure, link, notes, paragraph, table
 from clarep.report.html.material import Material, Section
 from clarep.report.html.runs import Group
-from clarep.study.comparison import REFERENCE, compare
+from clarep.study.comparison import REFERENCE, compare, unshared_groups
+from clarep.study.runs import caveats, group_of
 
 _MOST_EPS = 3
 _MARKS = {"better": "▲ better", "worse": "▼ worse", "neither": "", "untested": ""}
@@ -60,6 +61,7 @@ def results_section(material: Material) -> Section:
     missing = _lacking(material, keys)
     remarks = (
         *_said(material.measured),
+        *caveats((run.name, run.evaluation) for run in material.runs if run.evaluation),
         *doubts(material.measured, keys),
         *((why_not,) if why_not else ()),
         *missing,
@@ -140,8 +142,9 @@ def _verdicts(material: Material, keys: Sequence[str]) -> tuple[dict[tuple[str, 
         return {}, f"No differences are marked: no evaluated run of method {REFERENCE} was given"
     if len({run.name for run in runs}) == 1:
         return {}, "No differences are marked: there is one method only"
+    apart = unshared_groups(runs)
     try:
-        compared = compare(runs, keys)
+        compared = compare(runs, [key for key in keys if group_of(key) not in apart])
     except UserError as error:
         return {}, f"No differences are marked: {error}"
     return {
