@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from clarep.distill.students import (
     student_extra,
     student_path,
 )
+from clarep.engine.artefacts import write_json
 from clarep.errors import UserError
 
 NAMES = ("top", "bag", "shoe")
@@ -266,3 +268,47 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(  # type: ignore
         save_student(build_student(info(), seed=1), file)
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["student.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "word"),
+    [
+        (torch.tensor([0.0, float("nan"), 0.0]), "hold NaN"),
+        (torch.ones(3, dtype=torch.int32), r"int32.*quantised"),
+        (torch.ones(3, dtype=torch.int8), r"int8.*quantised"),
+    ],
+)
+def test_weights_that_cannot_be_computed_with_are_refused(
+    tmp_path: Path, bad: Tensor, word: str
+) -> None:
+    file = tmp_path / "any.safetensors"
+    save_student(build_student(info()), file)
+    with safe_open(file, framework="pt") as archive:
+        metadata = {name: archive.metadata()[name] for name in ("kind", "info", "layer")}
+    save_file(load_file(file) | {"head.bias": bad}, file, metadata)
+    with pytest.raises(UserError, match=rf"head\.bias.*{word}"):
+        load_student(file)
+
+
+def test_a_student_that_its_config_does_not_tell_of_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "student.safetensors"
+    save_student(build_student(info()), file)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    write_json(tmp_path / "config.json", {"student_sha256": sha256})
+    load_student(tmp_path)
+    save_student(build_student(info(), seed=1), file)  # whole, and another
+    with pytest.raises(UserError, match=r"is not the file that config\.json was written for"):
+        load_student(tmp_path)
+    file.rename(tmp_path / "other.safetensors")  # of which the configuration says nothing
+    load_student(tmp_path / "other.safetensors")
+
+
+def test_flipped_exponents_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "student.safetensors"
+    save_student(build_student(info()), file)
+    damaged = bytearray(file.read_bytes())
+    for at in range(len(damaged) - 4_001, len(damaged), 40):  # the high byte of a float
+        damaged[at] ^= 4
+    file.write_bytes(damaged)
+    with pytest.raises(UserError, match="SHA-256"):
+        load_student(file)

@@ -1,6 +1,9 @@
 """`clarep export`: a folder, its lines, its JSON, and mistakes told in one sentence."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +64,36 @@ def test_mistakes(arguments, words, capsys):
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.count("\n") == 1
     assert words in printed.err
+
+
+def test_what_a_full_disk_left_is_gone_on_with(tiny_teacher_path, tiny_disk, capsys):
+    out = tiny_disk("40k") / "export"
+    assert main(["export", str(tiny_teacher_path), "--out", str(out)]) == 2
+    assert "free some space and run the same command again" in capsys.readouterr().err
+    assert not list(out.rglob(".*"))  # no half file, no lock
+    tiny_disk("4m")
+    assert main(["export", str(tiny_teacher_path), "--out", str(out)]) == 0
+    load_teacher(f"diffusers:{out}")
+
+
+def test_what_a_kill_left_is_gone_on_with(tiny_teacher_path):
+    killed = """
+import os, signal, sys
+from clarep.cli.main import main
+from clarep.engine import artefacts
+replace = os.replace
+def until(source, target):
+    if str(target).endswith(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = until
+main(["export", sys.argv[2], "--out", "out"])
+"""
+    for last in ("unet/config.json", ".safetensors", "model_index.json"):  # from an old one, too
+        command = [sys.executable, "-c", killed, last, str(tiny_teacher_path)]
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+        assert list(Path("out").rglob(".*.tmp")) and Path("out/.lock").exists()
+        assert not Path("out/model_index.json").exists()
+        assert main(["export", str(tiny_teacher_path), "--out", "out"]) == 0
+        assert not list(Path("out").rglob(".*"))
+        load_teacher("diffusers:out")

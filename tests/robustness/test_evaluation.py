@@ -1,13 +1,20 @@
 """`Evaluation` on disk: round trip, damage, and parts that do not belong together."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
 from clarep.errors import UserError
-from clarep.robustness.evaluation import ARRAYS_NAME, EVALUATION_NAME, Evaluation, mean_of
+from clarep.robustness.evaluation import (
+    ARRAYS_NAME,
+    EVALUATION_NAME,
+    Evaluation,
+    Measurement,
+    mean_of,
+)
 
 
 @pytest.fixture
@@ -71,7 +78,10 @@ def test_a_missing_file_is_named(evaluation: Evaluation, tmp_path: Path, name: s
         Evaluation.load(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"format": 1}', '{"format": 2, "config": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"format": 1}', '{"format": 2, "config": {}}', "[" * 9_000, '{"format": NaN}'],
+)
 def test_another_json_is_refused_in_one_sentence(
     evaluation: Evaluation, tmp_path: Path, text: str
 ) -> None:
@@ -87,6 +97,28 @@ def test_a_measurement_with_another_field_is_refused(
     evaluation.save(tmp_path)
     content = json.loads((tmp_path / EVALUATION_NAME).read_text())
     content["measurements"][0]["colour"] = "red"
+    del content["content_sha256"]
     (tmp_path / EVALUATION_NAME).write_text(json.dumps(content))
     with pytest.raises(UserError, match="colour"):
         Evaluation.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("0.75", "0.76"), ("it is masked", ""), ('"seed": 0', '"seed": 1')]
+)
+def test_a_digit_or_a_word_changed_by_hand_is_told(
+    evaluation: Evaluation, tmp_path: Path, old: str, new: str
+) -> None:
+    evaluation.save(tmp_path)
+    text = (tmp_path / EVALUATION_NAME).read_text()
+    assert old in text
+    (tmp_path / EVALUATION_NAME).write_text(text.replace(old, new, 1))
+    with pytest.raises(UserError, match=r"SHA-256 differs.*run clarep evaluate again"):
+        Evaluation.load(tmp_path)
+
+
+def test_a_distance_that_is_infinite_comes_back(tmp_path: Path) -> None:
+    far = Measurement("attack/cw-l2/median_l2", math.inf, (0.5, math.inf), 4)
+    Evaluation({}, [far], {}).save(tmp_path)
+    assert Evaluation.load(tmp_path).measurements == [far]
+    assert "Infinity" not in (tmp_path / EVALUATION_NAME).read_text()

@@ -163,7 +163,7 @@ def test_a_file_may_have_a_question_mark_in_its_name(tmp_path):
         ("", '{"vae": 3}', "the setting vae of .* is 3: give a text"),
         ("", '{"class_names": ["a", 1]}', "give a list of texts"),
         ("", '{"heads": 3', "cannot read the settings in"),
-        ("", "[3]", "holds a list: give a JSON object"),
+        ("", "[3]", "no JSON object.: give"),
         ("", '{"depth": 3}', "unknown setting of .*'depth'"),
     ],
 )
@@ -191,7 +191,7 @@ def test_filling_a_network():
     [
         ({"bias": None}, "holds no Net that clarep knows: it lacks bias"),
         ({"bias": torch.ones(4)}, r"its bias is \(4,\), where its other tensors ask for \(3,\)"),
-        ({"bias": torch.ones(3, dtype=torch.int8)}, r"its bias is of torch\.int8"),
+        ({"bias": torch.ones(3, dtype=torch.int8)}, r"bias of w\.pt are torch\.int8"),
         ({"a": torch.ones(1), "b": torch.ones(1)}, "it has 2 tensors that a Net has not, a first"),
     ],
 )

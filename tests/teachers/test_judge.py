@@ -130,3 +130,16 @@ def test_settings_that_cannot_be_trained_with(tmp_path, change):
 def test_no_seed(tmp_path):
     with pytest.raises(UserError, match="seed -1 is outside"):
         next(train_judge(Judge(), tmp_path / "none.npz", JudgeConfig(seed=-1)))
+
+
+def test_a_judge_that_cannot_be_computed_with_or_is_another(tmp_path):
+    judge, path = Judge(), tmp_path / "judge.safetensors"
+    save_judge(judge, path)
+    (tmp_path / "judge.json").write_text('{"sha256": "' + "0" * 64 + '"}')
+    with pytest.raises(UserError, match=r"is not the file that judge\.json"):
+        load_judge(path)
+    (tmp_path / "judge.json").unlink()
+    judge.head.bias.data[3] = float("nan")
+    save_judge(judge, path)
+    with pytest.raises(UserError, match=r"head\.bias of .* hold NaN"):
+        load_judge(path)

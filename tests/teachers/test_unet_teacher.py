@@ -221,6 +221,7 @@ def rewrite(path, change):
 
     with safe_open(path, framework="pt") as archive:
         metadata = archive.metadata()
+        del metadata["data_sha256"]  # as if somebody else had written it
         weights = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
     change(metadata, weights)
     save_file(weights, path, metadata)
@@ -326,3 +327,34 @@ def test_a_checkpoint_and_an_empty_file(tmp_path):
             UserError, match=r"cannot read .*\(it is empty, zero bytes\): give a wh"
         ):
             load_teacher(f"{family}{tmp_path / 'w.safetensors'}")
+
+
+@pytest.mark.parametrize(
+    ("bad", "word"),
+    [
+        (torch.full((8,), float("nan")), "hold NaN"),
+        (torch.ones(8, dtype=torch.int32), "quantised"),
+        (torch.full((8,), float("inf"), dtype=torch.float16), "hold NaN or infinity"),
+    ],
+)
+def test_weights_that_cannot_be_computed_with(saved, bad, word):
+    rewrite(saved, lambda _, weights: weights.update({"stem.bias": bad}))
+    with pytest.raises(UserError, match=rf"stem\.bias of .*{word}"):
+        load_unet(saved)
+
+
+@pytest.mark.parametrize("name", ["teacher", "mine"])
+def test_a_file_that_its_card_does_not_tell_of(saved, name):
+    card = saved.with_name("card.json" if name == "teacher" else "mine.json")
+    path = saved.rename(saved.with_name(f"{name}.safetensors"))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    card.write_text(json.dumps({"weights": {"sha256": sha256}}))
+    load_unet(path)
+    save_unet(random_net(), path, NAMES, 0.02, 80.0)  # whole, and another
+    with pytest.raises(UserError, match=rf"is not the file that {card.name} was written for"):
+        load_unet(path)
+    card.write_text("[" * 9_000)
+    with pytest.raises(UserError, match=rf"cannot read .*{card.name}"):
+        load_unet(path)
+    card.write_text('{"weights": null}')  # a card of something else says nothing
+    load_unet(path)

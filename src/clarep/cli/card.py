@@ -22,8 +22,7 @@ from clarep.errors import UserError
 from clarep.report.card import garment_quality, round_trip, student_quality, training_card
 from clarep.report.quality import SampleSettings
 from clarep.teachers.teacher import Teacher
-from clarep.teachers.unet_teacher import load_unet
-from clarep.teachers.zoo import CARD_NAME, WEIGHTS_NAME
+from clarep.teachers.unet_teacher import CARD_NAME, WEIGHTS_NAME, load_unet
 
 _MOST_PER_CLASS = 100
 

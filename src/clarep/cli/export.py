@@ -9,8 +9,8 @@ import tyro
 
 from clarep.errors import UserError
 from clarep.teachers.export import export_diffusers
-from clarep.teachers.unet_teacher import load_unet
-from clarep.teachers.zoo import BUNDLED, CARD_NAME, FAMILIES, teacher_path
+from clarep.teachers.unet_teacher import card_of, load_unet
+from clarep.teachers.zoo import BUNDLED, FAMILIES, teacher_path
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Export:
             )
         weights = teacher_path(self.teacher)
         bundled = self.teacher in BUNDLED
-        cards = (weights.with_suffix(".json"), weights.with_name(CARD_NAME))
+        card = card_of(weights)
         export_diffusers(
             load_unet(weights),
             self.out,
             self.teacher if bundled else weights.parent.resolve().name,
             "mit" if bundled else None,
-            next((card for card in cards if card.exists()), None),
+            card if card.exists() else None,
         )
         if self.json:
             print(json.dumps({"wrote": {"folder": str(self.out)}}))

@@ -25,8 +25,7 @@ from clarep.report.quality import sample_classes
 from clarep.teachers.options import check_device
 from clarep.teachers.train import TeacherRun, is_due
 from clarep.teachers.train_config import TrainConfig, check_train
-from clarep.teachers.unet_teacher import UNetTeacher, save_unet
-from clarep.teachers.zoo import CARD_NAME, WEIGHTS_NAME
+from clarep.teachers.unet_teacher import CARD_NAME, WEIGHTS_NAME, UNetTeacher, save_unet
 
 _COMPOSED = ("garments", "backdrops", "noise-backdrops")
 _GRID_COLUMNS = 8
@@ -115,6 +114,7 @@ class TrainTeacher:
         weights, card = self.out / WEIGHTS_NAME, self.out / CARD_NAME
         grid = self.out / "samples/final.png"
         _write_grid(teacher, grid)
+        card.unlink(missing_ok=True)  # of an earlier run: it tells of other weights
         save_unet(run.ema, weights, data.class_names, *sigma_range)
         description = training_card(self.out)
         write_json(card, description)

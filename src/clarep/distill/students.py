@@ -6,15 +6,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from clarep.distill.resnet import resnet8, resnet18, wrn_16_2
 from clarep.distill.student import Student, StudentInfo
 from clarep.distill.timm_student import TIMM_PREFIX, TimmStudent
 from clarep.distill.vit import vit_tiny
+from clarep.engine.artefacts import check_recorded, parse_json
 from clarep.engine.seeds import check_seed
-from clarep.engine.tensors import save_tensors
+from clarep.engine.tensors import check_weights, read_tensors, save_tensors
 from clarep.errors import UserError, unknown_name
 
 STUDENTS: dict[str, Callable[[StudentInfo, str | None], Student]] = {
@@ -110,8 +110,9 @@ def load_student(path: Path | str, class_names: tuple[str, ...] | None = None) -
         class_names: the classes that its head must have; None takes any.
 
     Raises:
-        UserError: if the file is missing, truncated, of another kind or shape, or if the head
-            does not fit.
+        UserError: if the file is missing, damaged, not the one that the config.json beside it
+            tells of, or of another kind or shape, if weights are not finite, or if the head does
+            not fit.
     """
     file = student_path(path)
     metadata, weights = _read(file)
@@ -119,6 +120,7 @@ def load_student(path: Path | str, class_names: tuple[str, ...] | None = None) -
         info = _info_from(metadata["info"])
         student = build_student(info, metadata["layer"])
         student.load_state_dict(weights)
+        check_weights(weights, student, "the file")
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
@@ -136,7 +138,7 @@ def student_extra(path: Path | str) -> dict[str, str]:
     """Return the `extra` that `save_student` was given; raises UserError as `load_student` does."""
     file = student_path(path)
     metadata, _ = _read(file)
-    extra: dict[str, str] = json.loads(metadata.get("extra", "{}"))
+    extra: dict[str, str] = parse_json(metadata.get("extra", "{}"))
     return extra
 
 
@@ -158,22 +160,17 @@ def check_classes(student: Student, class_names: tuple[str, ...]) -> None:
 
 def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Return metadata and weights of a student's file."""
-    try:
-        with safe_open(file, framework="pt") as archive:
-            metadata = archive.metadata() or {}
-            weights = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"cannot read a student from {file} ({error}): give a whole file"
-        ) from error
+    weights, metadata = read_tensors(file, "a student")
     if metadata.get("kind") != _KIND:
         raise UserError(f"{file} holds no student: give a {STUDENT_NAME} that clarep distill wrote")
+    if file.name == STUDENT_NAME:
+        check_recorded(file, file.with_name("config.json"), "student_sha256")
     return metadata, weights
 
 
 def _info_from(text: str) -> StudentInfo:
     """Read `StudentInfo` from JSON; whatever does not fit raises what it raises."""
-    fields = json.loads(text)
+    fields = parse_json(text)
     channels, height, width = (int(size) for size in fields["image_shape"])
     names = tuple(str(name) for name in fields["class_names"])
     return StudentInfo(str(fields["name"]), names, (channels, height, width))

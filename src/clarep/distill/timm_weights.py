@@ -13,6 +13,7 @@ from clarep.distill.student import StudentInfo
 from clarep.distill.students import build_student
 from clarep.distill.timm_student import TIMM_PREFIX, TimmStudent
 from clarep.engine.extras import require_extra
+from clarep.engine.tensors import check_weights
 from clarep.errors import UserError
 from clarep.teachers.checkpoint_files import ENTRY, read_weights, without_prefix
 from clarep.teachers.hub import checkpoint_folder
@@ -58,6 +59,7 @@ def load_timm(name: str, weights: Path | None, image_size: int | None) -> Foreig
     student = build_student(StudentInfo(spec, names, (3, side, side)))
     assert isinstance(student, TimmStudent)
     _check_fit(spec, student.net.state_dict(), state, path)
+    check_weights(state, student.net, str(path))
     student.net.load_state_dict(state)
     student.eval()
     known = imagenet_names() if weights is None and classes == 1000 else None
@@ -123,30 +125,19 @@ def _classes(spec: str, config: Any, state: Mapping[str, Tensor], path: Path) ->
 def _check_fit(
     spec: str, wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path
 ) -> None:
-    """Raise UserError unless names, shapes and kinds of numbers are the model's."""
+    """Raise UserError unless names and shapes are the model's."""
     shapes = [
         f"{name} is {'x'.join(map(str, state[name].shape))} there and "
         f"{'x'.join(map(str, value.shape))} in the model"
         for name, value in wanted.items()
         if name in state and state[name].shape != value.shape
     ]
-    kinds = [
-        f"{name} is of {state[name].dtype} there and of {value.dtype} in the model"
-        for name, value in wanted.items()
-        if name in state and state[name].is_floating_point() != value.is_floating_point()
-    ]
     lacking = [f"{name} is not there" for name in wanted if name not in state]
     unknown = [f"{name} is not in the model" for name in state if name not in wanted]
-    found = [*shapes, *kinds, *lacking, *unknown]
+    found = [*shapes, *lacking, *unknown]
     if found:
         more = f", and {len(found) - 1} more" if len(found) > 1 else ""
         raise UserError(
-            f"{path} does not fit {spec} ({found[0]}{more}): give weights of that model, not "
-            "quantised, or the --image-size that it was trained at"
-        )
-    bad = [name for name, value in state.items() if not value.isfinite().all()]
-    if bad:
-        raise UserError(
-            f"{len(bad)} of the weights in {path} are not finite, {bad[0]} first: give weights of "
-            "a training that did not diverge"
+            f"{path} does not fit {spec} ({found[0]}{more}): give weights of that model, or the "
+            "--image-size that it was trained at"
         )

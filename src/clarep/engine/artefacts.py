@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from clarep.engine.limits import check_values
+from clarep.errors import UserError
 
 _SEAL = "content_sha256"
 _MOST_BYTES = 1 << 28  # of a JSON file: the largest that clarep writes names 50,000 images
@@ -166,11 +167,40 @@ def _short(value: object) -> str:
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal."""
-    digest = hashlib.sha256()
     with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+        return sha256_stream(stream)
+
+
+def sha256_stream(stream: BinaryIO) -> str:
+    """Return the SHA-256 of all bytes that are still to be read, in hexadecimal."""
+    digest = hashlib.sha256()
+    while block := stream.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()
+
+
+def check_recorded(path: Path, record: Path, *keys: str) -> None:
+    """Raise UserError if a JSON file names another SHA-256 of `path`, or is damaged.
+
+    keys: under which it stands, from the outermost. A record that is not there, or has none yet,
+    says nothing.
+    """
+    try:
+        found: Any = read_json(record)
+        for key in keys:
+            found = found[key]
+    except (FileNotFoundError, LookupError, TypeError):
+        return
+    except ValueError as error:
+        raise UserError(
+            f"cannot read {record} ({error}), which tells {path.name} from a damaged one: put a "
+            f"copy of it back, or give {path.name} alone in another folder"
+        ) from error
+    if found != sha256_file(path):
+        raise UserError(
+            f"{path} is not the file that {record.name} was written for (its SHA-256 differs): put "
+            "a copy of it back, or train it again"
+        )
 
 
 def versions() -> dict[str, str]:

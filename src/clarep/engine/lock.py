@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from clarep.engine.artefacts import parse_json
 from clarep.errors import UserError
 
 LOCK_NAME = ".lock"
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # of `atomic_path`: it holds the process's id
 _BOOT = Path("/proc/sys/kernel/random/boot_id")  # the same in every container of a machine
 
 
@@ -52,6 +54,11 @@ def hold(folder: Path) -> FolderLock:
         lock = _HELD[place] = FolderLock(place)
     _remove_left_temporaries(place)
     return lock
+
+
+def is_leftover(path: Path) -> bool:
+    """Tell whether a file is a lock or a temporary one, as a kill leaves them."""
+    return path.name == LOCK_NAME or _TEMPORARY.fullmatch(path.name) is not None
 
 
 def _let_go(file: int, path: Path, made: list[Path], pid: int) -> None:
@@ -122,13 +129,10 @@ def _holder(file: int) -> tuple[int, str, bool]:
 
 
 def _remove_left_temporaries(folder: Path) -> None:
-    """Delete what killed processes left half written; what a live one of this machine writes stays.
-
-    A temporary name of `atomic_path` holds its process's id.
-    """
+    """Delete what killed processes left half written, but not what a live one is writing."""
     for path in folder.rglob(".*.tmp"):
-        pid = path.name.split(".")[-2]
-        if pid.isdecimal() and not (int(pid) != os.getpid() and _is_running(int(pid))):
+        found = _TEMPORARY.fullmatch(path.name)
+        if found and (int(found[1]) == os.getpid() or not _is_running(int(found[1]))):
             path.unlink(missing_ok=True)
 
 

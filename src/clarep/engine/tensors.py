@@ -1,23 +1,91 @@
-"""Tensors on disk as safetensors: atomic, and the same content gives the same bytes."""
+"""Tensors on disk as safetensors: atomic, the same content gives the same bytes, damage is told."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from clarep.engine.artefacts import atomic_path
+from clarep.engine.artefacts import atomic_path, sha256_stream
+from clarep.errors import UserError, first_line
+
+_DIGEST = "data_sha256"  # in the metadata: of all bytes behind the header
 
 
 def save_tensors(
-    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write tensors and metadata as safetensors, atomically."""
-    data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(_with_sorted_metadata(data) if metadata else data)
+    """Write tensors and metadata as safetensors, atomically, with the SHA-256 of their bytes."""
+    whole = save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    length = 8 + int.from_bytes(whole[:8], "little")
+    header, data = json.loads(whole[8:length]), memoryview(whole)[length:]
+    given = dict(metadata or {}) | {_DIGEST: hashlib.sha256(data).hexdigest()}
+    header["__metadata__"] = dict(sorted(given.items()))  # the library's order changes by process
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # what follows is aligned to 8 bytes
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        stream.write(data)
+
+
+def read_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a safetensors file, on the CPU, and its metadata.
+
+    what: that is read, such as "a student", for the error. Raises UserError if there is no such
+    file, it is cut short or of another kind, or its tensors are not those that `save_tensors`
+    wrote.
+    """
+    try:
+        with safe_open(path, framework="pt") as archive:
+            metadata = archive.metadata() or {}
+            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+        written = metadata.get(_DIGEST)
+        if written is not None and written != _sha256_of_data(path):
+            raise ValueError("its tensors were changed after it was written: their SHA-256 differs")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(
+            f"cannot read {what} from {path} ({fault(path, error)}): give a whole file"
+        ) from error
+    return tensors, metadata
+
+
+def _sha256_of_data(path: Path) -> str:
+    with open(path, "rb") as stream:
+        stream.seek(int.from_bytes(stream.read(8), "little"), 1)
+        return sha256_stream(stream)
+
+
+def fault(path: Path, error: BaseException) -> str:
+    """Return why a file cannot be read: it is empty, or what the library says."""
+    if path.is_file() and path.stat().st_size == 0:
+        return "it is empty, zero bytes"
+    return first_line(error)
+
+
+def check_weights(weights: Mapping[str, Tensor], network: nn.Module, place: str) -> None:
+    """Raise UserError if a weight of the network is not finite, or of another kind of number.
+
+    weights: for the network's state dict, by its names; others are passed over.
+    place: where they were found, for the error.
+    """
+    for name, own in network.state_dict().items():
+        given = weights.get(name)
+        if given is None:
+            continue
+        if given.is_floating_point() != own.is_floating_point():
+            raise UserError(
+                f"the weights {name} of {place} are {given.dtype}, where the network computes with "
+                f"{own.dtype}: give weights that are not quantised"
+            )
+        if not bool(given.float().isfinite().all()):
+            raise UserError(
+                f"the weights {name} of {place} hold NaN or infinity: give those of a training "
+                "that did not diverge, or a whole copy of the file"
+            )
 
 
 def sha256_state(module: nn.Module) -> str:
@@ -27,13 +95,3 @@ def sha256_state(module: nn.Module) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _with_sorted_metadata(data: bytes) -> bytes:
-    """Order the metadata of safetensors by key: the library's own order changes by process."""
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # what follows is aligned to 8 bytes
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]

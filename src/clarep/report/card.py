@@ -32,8 +32,7 @@ from clarep.report.quality import (
 )
 from clarep.teachers.judge import judge_card, load_judge
 from clarep.teachers.teacher import Teacher
-from clarep.teachers.unet_teacher import load_unet
-from clarep.teachers.zoo import WEIGHTS_NAME
+from clarep.teachers.unet_teacher import WEIGHTS_NAME, load_unet
 
 _CURVE_POINTS = 20
 

@@ -1,21 +1,21 @@
 """`Evaluation`: every figure measured on one student, with the per-image values behind it."""
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
-from clarep.engine.artefacts import atomic_path, sha256_file, write_json
+from clarep.engine.artefacts import read_json, sha256_file, write_json
 from clarep.engine.bootstrap import bootstrap_interval
+from clarep.engine.tensors import save_tensors
 from clarep.errors import UserError
 
 EVALUATION_NAME = "evaluation.json"
 ARRAYS_NAME = "arrays.safetensors"
-_FORMAT = 1
+_FORMAT = 2  # since it ends with the SHA-256 of its contents
 
 
 @dataclass(frozen=True)
@@ -58,28 +58,27 @@ class Evaluation:
         return any(measurement.key == key for measurement in self.measurements)
 
     def save(self, folder: Path) -> None:
-        """Write arrays.safetensors, then evaluation.json, which names the former's SHA-256."""
-        contiguous = {name: tensor.contiguous() for name, tensor in self.arrays.items()}
-        with atomic_path(folder / ARRAYS_NAME) as temporary:
-            temporary.write_bytes(save(contiguous))
+        """Write arrays.safetensors, then evaluation.json, with the SHA-256 of both."""
+        save_tensors(folder / ARRAYS_NAME, self.arrays)
         content = {
             "format": _FORMAT,
             "config": self.config,
             "measurements": [asdict(measurement) for measurement in self.measurements],
             "arrays_sha256": sha256_file(folder / ARRAYS_NAME),
         }
-        write_json(folder / EVALUATION_NAME, content)
+        write_json(folder / EVALUATION_NAME, content, sealed=True)
 
     @classmethod
     def load(cls, folder: Path) -> "Evaluation":
         """Load what `save` wrote.
 
-        Raises UserError if there is none, or a file is damaged or does not belong to the other.
+        Raises UserError if there is none, or a file is damaged, was changed, or does not belong to
+        the other.
         """
         path = folder / EVALUATION_NAME
         again = "run clarep evaluate again"
         try:
-            content = json.loads(path.read_text())
+            content = read_json(path)
             if content["format"] != _FORMAT:
                 raise UserError(
                     f"{path} is of format {content['format']}, this clarep reads {_FORMAT}: {again}"
@@ -89,10 +88,7 @@ class Evaluation:
                     f"{folder / ARRAYS_NAME} is not the file that {path.name} was written with "
                     f"(its SHA-256 differs): {again}"
                 )
-            measurements = [
-                Measurement(**{**entry, "interval": tuple(entry["interval"])})
-                for entry in content["measurements"]
-            ]
+            measurements = [_measurement(**entry) for entry in content["measurements"]]
             return cls(content["config"], measurements, load_file(folder / ARRAYS_NAME))
         except UserError:
             raise
@@ -103,6 +99,12 @@ class Evaluation:
             ) from None
         except (ValueError, KeyError, TypeError, SafetensorError) as error:
             raise UserError(f"cannot read {path} ({error}): {again}") from error
+
+
+def _measurement(key: str, value: Any, interval: Any, **others: Any) -> Measurement:
+    """Build a measurement from JSON; a distance that is infinite is a text there."""
+    low, high = interval
+    return Measurement(key, float(value), (float(low), float(high)), **others)
 
 
 Measured = tuple[list[Measurement], dict[str, Tensor]]

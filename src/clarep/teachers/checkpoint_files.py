@@ -3,7 +3,6 @@
 import argparse
 import codecs
 import contextlib
-import json
 import os
 import re
 import zipfile
@@ -15,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from clarep.errors import UserError, first_line, unknown_name
+from clarep.engine.artefacts import parse_json, read_json
+from clarep.engine.tensors import check_weights, fault, read_tensors
+from clarep.errors import UserError, unknown_name
 from clarep.teachers.pipeline_folder import refuse_diffusers
 
 _NESTED = ("state_dict_ema", "model_ema", "ema", "model", "state_dict")  # averages come first
@@ -73,13 +73,12 @@ class Checkpoint:
                 raise self.refusal(
                     family, f"its {name} is {found[name]}, where its other tensors ask for {shape}"
                 )
-            if not self.weights[name].is_floating_point():
-                raise self.refusal(family, f"its {name} is of {self.weights[name].dtype}")
         surplus = [name for name in found if name not in wanted]
         if surplus:
             raise self.refusal(
                 family, f"it has {len(surplus)} tensors that a {family} has not, {surplus[0]} first"
             )
+        check_weights(self.weights, network, str(self.path))
         network.load_state_dict(self.weights, assign=True)
 
 
@@ -136,7 +135,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str], dict[st
     metadata: dict[str, str] = {}
     arguments: dict[str, Any] = {}
     if path.suffix == ".safetensors":
-        weights, metadata = _read_safetensors(path)
+        weights, metadata = read_tensors(path, "weights")
     elif path.suffix in _TORCH:
         loaded = _read_torch(path)
         (weights, metadata), arguments = _state_dict(loaded, path), _arguments(loaded)
@@ -156,15 +155,6 @@ def without_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]
     if not all(name.startswith(prefix) for name in weights):
         return weights
     return {name.removeprefix(prefix): value for name, value in weights.items()}
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as archive:
-            metadata = archive.metadata() or {}
-            return {name: archive.get_tensor(name) for name in archive.keys()}, metadata  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot read {path} ({fault(path, error)}): give a whole file") from error
 
 
 def _read_torch(path: Path) -> Any:
@@ -221,12 +211,11 @@ def _side_file(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the settings in {path} ({error}): give JSON") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds a {type(found).__name__}: give a JSON object of settings")
-    return found
+        raise UserError(
+            f"cannot read the settings in {path} ({error}): give a JSON object of settings"
+        ) from error
 
 
 def _parsed(text: str, kind: type) -> object:
@@ -234,13 +223,7 @@ def _parsed(text: str, kind: type) -> object:
     if kind is str:
         return text
     try:
-        return json.loads(text)
+        parsed: object = parse_json(text)
+        return parsed
     except ValueError:
         return text
-
-
-def fault(path: Path, error: BaseException) -> str:
-    """Return why a file cannot be read: it is empty, or what the library says."""
-    if path.is_file() and path.stat().st_size == 0:
-        return "it is empty, zero bytes"
-    return first_line(error)

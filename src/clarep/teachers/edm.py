@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
+from clarep.engine.tensors import read_tensors
 from clarep.errors import UserError
-from clarep.teachers.checkpoint_files import fault
 from clarep.teachers.class_choice import choose_classes, numbered
 from clarep.teachers.edm_keys import EDMSpec, build_network, read_metadata
 from clarep.teachers.edm_net import EDMUNet
@@ -86,15 +85,7 @@ def load_edm(place: str, options: TeacherOptions) -> EDMTeacher:
     check_options(options, "edm", ("device", "bf16", "class_names"))
     path = Path(os.path.expanduser(place))
     _check_file(path)
-    try:
-        with safe_open(path, framework="pt") as archive:
-            metadata = archive.metadata() or {}
-            weights = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"cannot read an EDM network from {path} ({fault(path, error)}): "
-            "give a whole .safetensors file"
-        ) from error
+    weights, metadata = read_tensors(path, "an EDM network")
     spec = read_metadata(metadata, path)
     names, ids = _classes(options, spec.shape.label_dim)
     return EDMTeacher(build_network(spec, weights, path), spec, options, names, ids)

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clarep.engine.artefacts import parse_json
+from clarep.engine.tensors import check_weights
 from clarep.errors import UserError, unknown_name
 from clarep.teachers.edm_net import DhariwalShape, DhariwalUNet, EDMUNet, SongShape, SongUNet
 from clarep.teachers.edm_precond import EDM
@@ -114,7 +116,7 @@ def read_metadata(metadata: Mapping[str, str], path: Path) -> EDMSpec:
             "give a file that clarep convert edm wrote"
         )
     try:
-        described = json.loads(metadata[METADATA_KEY])
+        described = parse_json(metadata[METADATA_KEY])
         class_name, kwargs = str(described["class_name"]), dict(described["init_kwargs"])
     except (LookupError, TypeError, ValueError) as error:
         raise UserError(
@@ -141,12 +143,9 @@ def build_network(spec: EDMSpec, weights: Mapping[str, Tensor], path: Path) -> E
     if other:
         shapes = f"{tuple(given[other[0]].shape)} instead of {tuple(wanted[other[0]])}"
         raise _misfit(path, f"has {other[0]} of shape {shapes}", len(other))
-    whole = [name for name in wanted if not given[name].is_floating_point()]
-    if whole:
-        raise _misfit(path, f"has {whole[0]} of {given[whole[0]].dtype}", len(whole))
-    network.load_state_dict(
-        {name.removeprefix(_PREFIX): value for name, value in given.items()}, assign=True
-    )
+    own = {name.removeprefix(_PREFIX): value for name, value in given.items()}
+    check_weights(own, network, str(path))
+    network.load_state_dict(own, assign=True)
     return network
 
 

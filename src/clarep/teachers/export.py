@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from clarep.engine.artefacts import atomic_path, sha256_file, write_json
-from clarep.engine.tensors import save_tensors
+from clarep.engine.lock import hold, is_leftover
+from clarep.engine.tensors import check_weights, read_tensors, save_tensors
 from clarep.errors import UserError
 from clarep.teachers.options import check_device
 from clarep.teachers.pipeline_folder import read_json
 from clarep.teachers.unet import UNet, UNetConfig
-from clarep.teachers.unet_teacher import UNetTeacher
-from clarep.teachers.zoo import CARD_NAME
+from clarep.teachers.unet_teacher import CARD_NAME, UNetTeacher
 
 EXPORT_CLASS = "ClarepUNet"
 """Class of the exported network, by which an export is recognised."""
 _MODULE = "clarep_unet"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
+_INDEX = "model_index.json"
 _PREFIX = "network."  # of every weight: the class holds the network as its one part
 _IMPORT = "from clarep.teachers.unet import UNet, UNetConfig"
 _BROKEN = (LookupError, TypeError, ValueError, RuntimeError)
@@ -49,13 +49,16 @@ def export_diffusers(
         card: model card that goes with it.
 
     Raises:
-        UserError: if the folder holds something else.
+        UserError: if the folder holds something else, or another process writes in it.
     """
     _check_out(out)
     config, network = teacher.net.config, _module_source()
+    _lock = hold(out)
+    (out / _INDEX).unlink(missing_ok=True)  # of an earlier export: until the end, it is none
+    # First, as it tells the folder for an export's, should a full disk or a kill end it here.
+    write_json(out / "unet" / "config.json", {"_class_name": EXPORT_CLASS} | asdict(config))
     save_tensors(out / "unet" / _WEIGHTS, _weights(teacher.net), {"format": "pt"})
     _write(out / "unet" / f"{_MODULE}.py", network)
-    write_json(out / "unet" / "config.json", {"_class_name": EXPORT_CLASS} | asdict(config))
     write_json(out / "scheduler" / "scheduler_config.json", _scheduler(teacher))
     _write(out / "pipeline.py", _asset("pipeline.py.txt"))
     _write(out / "README.md", _readme(teacher, name, licence, card is not None))
@@ -63,7 +66,7 @@ def export_diffusers(
         (out / CARD_NAME).unlink(missing_ok=True)  # of an earlier export
     else:
         _write(out / CARD_NAME, card.read_text(encoding="utf-8"))
-    write_json(out / "model_index.json", _index(teacher))  # last: without it there is no pipeline
+    write_json(out / _INDEX, _index(teacher))  # last: without it there is no pipeline
 
 
 def load_export(unet_folder: Path, device: str = "cpu") -> UNetTeacher:
@@ -76,16 +79,19 @@ def load_export(unet_folder: Path, device: str = "cpu") -> UNetTeacher:
     """
     root, place = unet_folder.resolve().parent, check_device(device)
     config = read_json(unet_folder / "config.json")
-    names = names_of(read_json(root / "model_index.json").get("id2label"), root)
+    names = names_of(read_json(root / _INDEX).get("id2label"), root)
     scheduler = read_json(root / "scheduler" / "scheduler_config.json")
     weights = _read_weights(unet_folder / _WEIGHTS)
     try:
         shape = {field.name: config[field.name] for field in fields(UNetConfig)}
         net = UNet(UNetConfig(**shape | {"widths": tuple(shape["widths"])}))
         net.load_state_dict(weights)
+        check_weights(weights, net, str(unet_folder / _WEIGHTS))
         low, high = float(scheduler["sigma_min"]), float(scheduler["sigma_max"])
         if len(names) != net.config.num_classes:
             raise ValueError(f"{len(names)} class names for {net.config.num_classes} classes")
+    except UserError:
+        raise
     except _BROKEN as error:
         raise UserError(
             f"{root} holds no export that this clarep can build "
@@ -110,8 +116,8 @@ def names_of(id2label: object, path: Path) -> tuple[str, ...]:
 
 
 def _check_out(out: Path) -> None:
-    """Raise UserError if the folder holds anything that is no earlier export."""
-    if not out.is_dir() or not any(out.iterdir()):
+    """Raise UserError if the folder holds a file and is no earlier export."""
+    if not any(path.is_file() and not is_leftover(path) for path in out.rglob("*")):
         return
     try:
         kind = read_json(out / "unet" / "config.json").get("_class_name")
@@ -130,17 +136,8 @@ def _weights(net: UNet) -> dict[str, Tensor]:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as archive:
-            return {
-                name.removeprefix(_PREFIX): archive.get_tensor(name).float()
-                for name in archive.keys()  # noqa: SIM118 - an archive is no mapping
-            }
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"cannot read weights from {path} ({error}): give a whole folder that clarep export "
-            "wrote"
-        ) from error
+    weights, _ = read_tensors(path, "an exported teacher")
+    return {name.removeprefix(_PREFIX): value for name, value in weights.items()}
 
 
 def _scheduler(teacher: UNetTeacher) -> dict[str, Any]:

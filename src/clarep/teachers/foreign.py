@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from clarep.engine.tensors import sha256_state
+from clarep.engine.tensors import check_weights, sha256_state
 from clarep.errors import UserError
 from clarep.teachers.flash import AttentionCall, FlashAttention
 from clarep.teachers.options import (
@@ -59,6 +59,7 @@ class ForeignTeacher(Teacher):
         """
         self.options = options
         self.device = check_device(options.device)
+        check_weights(network.state_dict(), network, "the teacher")
         self.network = network.eval().requires_grad_(False).float().to(self.device)
         self.parametrisation = parametrisation
         self.latent_shape, self.image_shape = latent_shape, image_shape or latent_shape

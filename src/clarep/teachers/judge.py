@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clarep.engine.tensors import save_tensors
+from clarep.engine.artefacts import check_recorded
+from clarep.engine.tensors import check_weights, read_tensors, save_tensors
 from clarep.errors import UserError
 
 _WIDTHS = (32, 64, 112)
@@ -72,18 +72,16 @@ def save_judge(judge: Judge, path: Path) -> None:
 def load_judge(path: Path | None = None) -> Judge:
     """Load the bundled judge, or another that `save_judge` wrote; computing in fp32.
 
-    Raises UserError if the file is missing, truncated, or holds no judge of this shape.
+    Raises UserError if the file is missing, damaged, not the one that the judge.json beside it
+    tells of, or holds no judge of this shape, or weights that are not finite.
     """
     path = path or Path(str(files("clarep.teachers") / "assets" / "judge.safetensors"))
-    try:
-        with safe_open(path, framework="pt") as archive:
-            metadata = archive.metadata() or {}
-            weights = {name: archive.get_tensor(name).float() for name in archive.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot read a judge from {path} ({error}): give a whole file") from error
+    weights, metadata = read_tensors(path, "a judge")
     if metadata.get("kind") != "clarep judge":
         raise UserError(f"{path} holds no judge: give a file that clarep train-judge wrote")
+    check_recorded(path, path.with_suffix(".json"), "sha256")
     judge = Judge()
+    check_weights(weights, judge, str(path))
     # BatchNorm's count of batches is no weight: it is not stored.
     counts = {n: v for n, v in judge.state_dict().items() if not v.is_floating_point()}
     try:

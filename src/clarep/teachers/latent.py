@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from clarep.engine.tensors import sha256_state
+from clarep.engine.tensors import check_weights, sha256_state
 from clarep.errors import UserError
 from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import joint_fingerprint
@@ -26,6 +26,7 @@ class LatentTeacher(ForeignTeacher):
         """Keep the autoencoder, frozen, in float32, where the options say."""
         if self.options.vae_slicing:
             vae.enable_slicing()
+        check_weights(vae.state_dict(), vae, "the autoencoder")
         self.vae = vae.eval().requires_grad_(False).float()
         self.fingerprint = joint_fingerprint(self.fingerprint, sha256_state(vae))
         if not self.options.offload:

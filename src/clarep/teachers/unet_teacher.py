@@ -6,14 +6,12 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
-from clarep.engine.artefacts import sha256_file
-from clarep.engine.tensors import save_tensors, sha256_state
+from clarep.engine.artefacts import check_recorded, parse_json, sha256_file
+from clarep.engine.tensors import check_weights, read_tensors, save_tensors, sha256_state
 from clarep.errors import UserError
-from clarep.teachers.checkpoint_files import fault
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet import UNet, UNetConfig, sigma_from_t
 
@@ -22,6 +20,8 @@ from clarep.teachers.unet import UNet, UNetConfig, sigma_from_t
 _MEMORY_FORMAT = (
     torch.channels_last if TorchVersion(torch.__version__) >= "2.14" else torch.contiguous_format
 )
+WEIGHTS_NAME = "teacher.safetensors"
+CARD_NAME = "card.json"
 
 
 class UNetTeacher(Teacher):
@@ -97,21 +97,16 @@ def save_unet(
 def load_unet(path: Path) -> UNetTeacher:
     """Load what `save_unet` wrote; computing in fp32.
 
-    Raises UserError if the file is missing, truncated, or no clarep U-Net of this version.
+    Raises UserError if the file is missing, damaged, not the one that the card beside it tells of,
+    or no clarep U-Net of this version, or if its weights are not finite.
     """
-    try:
-        with safe_open(path, framework="pt") as archive:
-            metadata = archive.metadata() or {}
-            weights = {name: archive.get_tensor(name).float() for name in archive.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"cannot read a teacher from {path} ({fault(path, error)}): give a whole file"
-        ) from error
+    weights, metadata = read_tensors(path, "a teacher")
     if "unet" not in metadata:
         raise UserError(
             f"{path} holds no clarep teacher (no 'unet' in its metadata): "
             "give a teacher.safetensors that clarep train-teacher wrote"
         )
+    check_recorded(path, card_of(path), "weights", "sha256")
     try:
         net, names, (sigma_min, sigma_max) = _rebuild(metadata, weights)
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
@@ -120,18 +115,24 @@ def load_unet(path: Path) -> UNetTeacher:
             f"({type(error).__name__}: {' '.join(str(error).split())[:200]}): "
             "give a teacher.safetensors that clarep train-teacher wrote"
         ) from error
+    check_weights(weights, net, str(path))
     return UNetTeacher(net, names, sigma_min, sigma_max, sha256_file(path))
+
+
+def card_of(path: Path) -> Path:
+    """Return where the card of a teacher's file lies: card.json in a run, else NAME.json."""
+    return path.with_name(CARD_NAME) if path.name == WEIGHTS_NAME else path.with_suffix(".json")
 
 
 def _rebuild(
     metadata: dict[str, str], weights: dict[str, Tensor]
 ) -> tuple[UNet, tuple[str, ...], tuple[float, float]]:
     """Return network, class names and sigma range; whatever does not fit raises what it raises."""
-    fields = json.loads(metadata["unet"])
+    fields = parse_json(metadata["unet"])
     net = UNet(UNetConfig(**fields | {"widths": tuple(fields["widths"])}))
     net.load_state_dict(weights)
-    names = tuple(str(name) for name in json.loads(metadata["class_names"]))
+    names = tuple(str(name) for name in parse_json(metadata["class_names"]))
     if len(names) != net.config.num_classes:
         raise ValueError(f"{len(names)} class names for {net.config.num_classes} classes")
-    low, high = (float(sigma) for sigma in json.loads(metadata["sigma_range"]))
+    low, high = (float(sigma) for sigma in parse_json(metadata["sigma_range"]))
     return net, names, (low, high)

@@ -9,7 +9,7 @@ from clarep.errors import UserError, unknown_name
 from clarep.teachers.options import TeacherOptions, check_device, check_options
 from clarep.teachers.pipeline_folder import refuse_diffusers
 from clarep.teachers.teacher import Teacher
-from clarep.teachers.unet_teacher import load_unet
+from clarep.teachers.unet_teacher import WEIGHTS_NAME, load_unet
 
 BUNDLED = {
     "backdrops": "backdrops.safetensors",
@@ -26,8 +26,6 @@ FAMILIES = {
     "uvit": "uvit.load_uvit",
 }
 """Family -> module of `clarep.teachers` and the function there that loads a place of it."""
-WEIGHTS_NAME = "teacher.safetensors"
-CARD_NAME = "card.json"
 _CHECKPOINT_NAME = "checkpoint.pt"
 
 

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from clarep.engine.artefacts import atomic_path
+from clarep.engine.tensors import read_tensors, save_tensors
+from clarep.errors import UserError
 
 
 def computed_once(
@@ -18,12 +17,11 @@ def computed_once(
     """Return the tensors in `path` if they were made as described, else compute and keep them."""
     wanted = json.dumps(described, sort_keys=True)
     try:
-        with safe_open(path, framework="pt") as archive:
-            if (archive.metadata() or {}).get("made") == wanted:
-                return {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError):  # none yet, or one that is damaged
+        tensors, metadata = read_tensors(path, "tensors")
+        if metadata.get("made") == wanted:
+            return tensors
+    except UserError:  # none yet, or one that is damaged
         pass
     tensors = compute()
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(tensors, {"made": wanted}))
+    save_tensors(path, tensors, {"made": wanted})
     return tensors
