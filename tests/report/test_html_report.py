@@ -291,7 +291,7 @@ def test_headings_of_the_main_table_are_explained(tree, report):
 def test_images_behind_the_figures_are_said(fabricated, tmp_path):
     run = fabricated.make_run(tmp_path / "run")
     path = run / "robustness" / "evaluation.json"
-    stored = json.loads(path.read_text())
+    stored = read_json(path)  # without its hash
     for one in stored["measurements"]:
         if one["key"] == "background/flipped":
             one |= {"images": 42, "value": 1.0, "interval": [1.0, 1.0]}
@@ -309,7 +309,7 @@ def test_images_behind_the_figures_are_said(fabricated, tmp_path):
 def test_curves_begin_with_the_attacked_images_where_these_were_measured(fabricated, tmp_path):
     run = fabricated.make_run(tmp_path / "run")
     path = run / "robustness" / "evaluation.json"
-    stored = json.loads(path.read_text())
+    stored = read_json(path)  # without its hash
     for one in stored["measurements"]:
         one["images"] = 50 if one["key"].startswith("attack/") else 120
     path.write_text(json.dumps(stored))
@@ -326,7 +326,7 @@ def test_curves_begin_with_the_attacked_images_where_these_were_measured(fabrica
 def test_one_strength_and_one_severity_make_no_chart(fabricated, tmp_path):
     run = fabricated.make_run(tmp_path / "run")
     path = run / "robustness" / "evaluation.json"
-    stored = json.loads(path.read_text())
+    stored = read_json(path)  # without its hash
     stored["measurements"] = [
         one
         for one in stored["measurements"]
