@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from clarep.cli.main import _parse
-from clarep.engine.artefacts import sha256_file
+from clarep.engine.artefacts import read_json, sha256_file
 from clarep.errors import UserError
 from clarep.report.html import build_report
 from clarep.robustness.evaluation import Evaluation
