@@ -268,7 +268,7 @@ def test_what_a_finished_evaluation_was_measured_with_is_told_apart(
     assert again.replaced() == ""
     other = dataclasses.replace(config, images=10)
     found = SuiteRun(student, data, other, folder=tmp_path).replaced()
-    assert found == "images: 20 there, 10 now"
+    assert found.startswith("images: 20 there, 10 now")
     ood = {"grey": load_garments("test")}
     found = SuiteRun(student, data, config, folder=tmp_path, ood=ood).replaced()
     assert found == 'grey: null there, "garments/test" now'

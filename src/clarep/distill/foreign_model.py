@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from clarep.distill.class_columns import Columns, match_columns
 from clarep.distill.student import Outputs, Student, StudentInfo
+from clarep.engine.arrays import logits_in
 from clarep.errors import UserError
 
 LOGITS = "logits"
@@ -123,11 +124,7 @@ def logits_of(answer: object) -> Tensor:
     They are the answer itself, what it calls `logits`, or the first of a tuple. Raises UserError
     where they cannot be told.
     """
-    found = getattr(answer, "logits", None)
-    if isinstance(answer, Mapping):
-        found = answer.get("logits")
-    elif found is None:
-        found = answer[0] if isinstance(answer, tuple | list) and answer else answer
+    found = logits_in(answer)
     if not isinstance(found, Tensor):
         held = f" of {', '.join(map(str, answer))}" if isinstance(answer, Mapping) else ""
         raise UserError(

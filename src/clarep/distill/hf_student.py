@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from clarep.distill.foreign_model import LOGITS, ForeignModel, ForeignNet, logits_of, said_by
 from clarep.engine.extras import require_extra
+from clarep.engine.tensors import check_weights, read_tensors
 from clarep.errors import UserError
 from clarep.teachers.hub import checkpoint_folder
 
@@ -129,6 +130,8 @@ def _model(transformers: ModuleType, folder: Path) -> Any:
             f"{folder} lacks {len(missing)} of the weights of {type(model).__name__} "
             f"({missing[0]} first), which would be random: give a model trained to classify images"
         )
+    for file in folder.glob("*.safetensors"):  # transformers would take integers for numbers
+        check_weights(read_tensors(file, "a classifier")[0], model, str(file))
     return model.float()
 
 

@@ -85,6 +85,15 @@ def as_labels(given: object, images: int, classes: int, whose: str = "") -> Int6
     return labels
 
 
+def logits_in(answer: object) -> object:
+    """Return what holds the logits in a model's answer; None where that cannot be told."""
+    if isinstance(answer, Mapping):
+        return answer.get("logits")
+    if isinstance(answer, tuple | list) and answer and not hasattr(answer, "logits"):
+        return answer[0]
+    return answer if isinstance(answer, Tensor) else getattr(answer, "logits", None)
+
+
 def as_logits(answer: object, images: int) -> Float[Tensor, "batch classes"]:
     """Return the logits in a model's answer to so many images.
 
@@ -96,13 +105,7 @@ def as_logits(answer: object, images: int) -> Float[Tensor, "batch classes"]:
     Raises:
         UserError: for an answer without logits (B, classes), or logits that are not finite.
     """
-    logits = answer
-    if isinstance(answer, Mapping):
-        logits = answer.get("logits")
-    elif isinstance(answer, tuple | list) and answer and not hasattr(answer, "logits"):
-        logits = answer[0]
-    elif not isinstance(answer, Tensor):
-        logits = getattr(answer, "logits", None)
+    logits = logits_in(answer)
     if not (isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == images):
         what = f"of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else ""
         raise UserError(
