@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,24 @@ def test_a_pickle_of_anything_else_is_refused(pickled: Path, content: object):
     (pickled / "test_batch").write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(UserError, match="test_batch"):
         load_cifar10(pickled, "test")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02]r" + (0x03FFFFFF).to_bytes(4, "little") + b".",  # "remember this as number ..."
+        b"\x80\x02cnumpy\nndarray\nI200000000\n\x85R.",
+        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nI200000000\n\x85U\x01btR.",
+    ],
+)
+def test_a_pickle_that_asks_for_memory_gets_none(pickled: Path, content: bytes):
+    (pickled / "test_batch").write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="test_batch"):
+        load_cifar10(pickled, "test")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 3000])

@@ -134,7 +134,7 @@ def test_an_archive_says_whether_it_has_boxes(archive, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not TINY9.exists(), reason="shared/data/tiny9_jpegbytes_val.npz is absent")
 def test_tiny9_comes_apart() -> None:
-    data = load_boxed(TINY9)
+    data = load_boxed(TINY9, "val")
     parts = separate(data)
     assert len(data.class_names) == 9
     assert 0.7 * len(data) < len(parts.usable) < len(data)
