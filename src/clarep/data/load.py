@@ -31,7 +31,8 @@ class DataOptions:
     data_seed: int = 0
     """For either backdrops: seed of placement, scene, crop and tint."""
     classes_file: Path | None = None
-    """For class folders: text file with one folder (and class name) a line, to load no others."""
+    """For class folders: text file with a folder, or a folder and a class name, a line, to load
+    no others. Spaces and # may stand in a folder's name."""
     alpha_colour: str = "white"
     """For class folders: colour behind transparent pixels, a name or #rrggbb."""
 
