@@ -198,6 +198,23 @@ def test_stopped_it_tells_what_goes_on(name: str, sign, code: int, capsys, monke
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_in_a_finaliser_is_heard(sign, code: int, capsys, monkeypatch):
+    class Deaf:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), sign)
+            time.sleep(1)
+
+    class Endless:
+        def run(self) -> None:
+            Deaf()
+            time.sleep(60)
+
+    monkeypatch.setattr("clarep.cli.main._parse", lambda _: Endless())
+    assert main(["identify"]) == code
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_process_ends_with_143_however_early_it_is_stopped():
     """At its imports too; and at once where it is told so again while it tidies up."""
     code = """

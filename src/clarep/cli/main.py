@@ -156,18 +156,34 @@ class _Terminated(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind the stack as Ctrl-C does; a second one ends the process at once."""
+def _stops_are_heard() -> Iterator[None]:
+    """Let SIGTERM unwind the stack as Ctrl-C does; a second one ends the process at once.
+
+    Either may come while a finaliser runs, where Python drops what is raised: it is raised again.
+    """
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         raise _Terminated
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def dropped(what: Any) -> None:
+        if not issubclass(what.exc_type, KeyboardInterrupt):
+            hook(what)
+            return
+
+        def again(*_: object) -> None:
+            raise what.exc_type
+
+        signal.signal(signal.SIGALRM, again)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+    hook, before = sys.unraisablehook, signal.signal(signal.SIGTERM, stop)
+    sys.unraisablehook = dropped
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        sys.unraisablehook = hook
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -178,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        with _stopped_by_sigterm():
+        with _stops_are_heard():
             code = _main(given)
             sys.stdout.flush()
     except BrokenPipeError:
