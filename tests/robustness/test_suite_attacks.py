@@ -105,6 +105,72 @@ def test_what_masks_its_gradient_is_not_trusted(data) -> None:
         assert "gradient is exactly zero" in found[key].untrustworthy
 
 
+class Ridge(Grey):
+    """Falls to the left of its peak alone; gradients from a start on the right lead nowhere."""
+
+    def forward(self, x):
+        way = self.features(x) - 0.4985  # half a thousandth beside images of 127
+        margin = self.scale / 20 * (1 - 40 * (-way).relu() - 5 * way.relu())
+        return torch.cat([-margin, margin], dim=1)
+
+
+@pytest.fixture(scope="module")
+def greys() -> LabelledImages:
+    one = np.full((SIDE, SIDE, 3), 127, np.uint8)
+    labels = np.ones(60, np.int64)
+    names = [str(i) for i in range(60)]
+    return LabelledImages("one grey", labels, ("dark", "bright"), names, lambda i: one)
+
+
+def test_where_restarts_help_the_stronger_attack_is_run_on_all_images(greys, tmp_path) -> None:
+    attack = dataclasses.replace(
+        CONFIG.attack,
+        eps_255=(0.0, 10.0),
+        eps_l2=(),
+        attacks=("pgd",),
+        pgd_restarts=2,
+        check_images=40,
+    )
+    config = dataclasses.replace(CONFIG, attack=attack, attack_images=60)
+    weak = dataclasses.replace(config, attack=dataclasses.replace(attack, check_images=0))
+    before = robustness_suite(Ridge(), greys, weak)
+    found = robustness_suite(Ridge(), greys, config, folder=tmp_path)
+    again = robustness_suite(Ridge(), greys, config, folder=tmp_path)
+    assert again.measurements == found.measurements
+    for key in ("attack/pgd-linf/eps_255=10", "attack/worst-linf/eps_255=10"):
+        one = found[key]
+        assert before[key].value - one.value > 0.1
+        assert one.value < 0.1
+        assert one.value == found.arrays[key].mean()
+        assert (found.arrays[key] <= before.arrays[key]).all()
+        assert one.untrustworthy == before[key].note == ""
+        assert "of 40 images" in one.note
+        assert "all 60" in one.note
+    assert found["attack/clean"].note == ""
+    keys = [one.key for one in found.measurements]
+    assert keys == [one.key for one in before.measurements]
+
+
+def test_what_even_the_stronger_attack_leaves_open_is_not_trusted(greys) -> None:
+    """One start of three fools hardly more than half; three of them leave a tenth."""
+    attack = dataclasses.replace(
+        CONFIG.attack, eps_255=(20.0,), eps_l2=(), attacks=("pgd",), check_images=60
+    )
+    config = dataclasses.replace(CONFIG, attack=attack, attack_images=60)
+    found = robustness_suite(Lopsided(), greys, config)["attack/pgd-linf/eps_255=20"]
+    assert "too weak" in found.untrustworthy
+    assert "of 60 images" in found.note
+
+
+class Lopsided(Ridge):
+    """Falls from few starts: those whose mean is far to the left."""
+
+    def forward(self, x):
+        way = self.features(x) - 0.492
+        margin = self.scale / 20 * (1 - 40 * (-way).relu() - 5 * way.relu())
+        return torch.cat([-margin, margin], dim=1)
+
+
 def test_stopped_between_radii_it_goes_on_to_the_same_bytes(data, tmp_path: Path) -> None:
     robustness_suite(Grey(), data, CONFIG, folder=tmp_path / "whole")
     steps = SuiteRun(Grey(), data, CONFIG, folder=tmp_path / "cut").steps()

@@ -230,7 +230,7 @@ def test_untrustworthy_figures_are_marked_and_explained(make_run):
     for text in (comparison_table(compared), comparison_markdown(compared)):
         row = next(line for line in text.splitlines() if "adv" in line)
         assert row.count("*not trustworthy*") == 1
-        assert "not trustworthy, adv, PGD 1/255: more steps help the attack" in text
+        assert "adv, PGD 1/255: not trustworthy: more steps help the attack" in text
 
 
 def test_the_files_hold_the_table(make_run, tmp_path):

@@ -19,7 +19,7 @@ from clarep.engine.progress import progress
 from clarep.errors import UserError, unknown_name
 from clarep.report.tables import plain_table
 from clarep.robustness.attacks.threat import l2_unit_note, unit_note
-from clarep.robustness.evaluation import Evaluation, Measurement
+from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.suite import SuiteRun
 from clarep.robustness.suite_beyond import BEYOND
 from clarep.robustness.suite_config import SuiteConfig
@@ -205,19 +205,20 @@ class Evaluate:
 
 
 def evaluation_table(evaluation: Evaluation) -> str:
-    """Return the figures that tell most, as plain text; what must not be trusted says why."""
+    """Return the figures that tell most, as plain text; what qualifies them stands below, once."""
     rows = []
+    remarks: dict[str, int] = {}
     for pattern, words in _SHOWN:
         for one in evaluation.measurements:
             if found := re.fullmatch(pattern, one.key):
-                rows.append([words.format(*found.groups()), *_cells(one)])
-    return plain_table(("", "value", "95 %", "images", ""), rows, "")
-
-
-def _cells(one: Measurement) -> list[str]:
-    low, high = one.interval
-    doubt = f"not trustworthy: {one.untrustworthy}" if one.untrustworthy else ""
-    return [f"{one.value:.3f}", f"{low:.3f} to {high:.3f}", str(one.images), doubt]
+                low, high = one.interval
+                interval = f"{low:.3f} to {high:.3f}"
+                marks = [f"({remarks.setdefault(text, len(remarks) + 1)})" for text in one.remarks]
+                doubt = "not trustworthy " if one.untrustworthy else ""
+                figure = [f"{one.value:.3f}", interval, str(one.images), doubt + " ".join(marks)]
+                rows.append([words.format(*found.groups()), *figure])
+    below = "\n".join(f"({number}) {text}" for text, number in remarks.items())
+    return plain_table(("", "value", "95 %", "images", ""), rows, below)
 
 
 def _named_paths(given: Sequence[str]) -> dict[str, Path]:

@@ -8,6 +8,7 @@ from typing import Any
 from clarep.engine.artefacts import atomic_path, write_json
 from clarep.engine.printable import one_line
 from clarep.report.tables import plain_table, write_csv
+from clarep.robustness.evaluation import remarks_of
 from clarep.study.comparison import Cell, Comparison, Row
 
 _NONE = "\N{EN DASH}"
@@ -122,6 +123,7 @@ def _line(key: str, cell: Cell | None) -> dict[str, Any]:
         "p_holm": difference and difference.p_holm,
         "verdict": cell and cell.verdict,
         "untrustworthy": cell and cell.untrustworthy,
+        "note": cell and cell.note,
     }
 
 
@@ -139,20 +141,20 @@ def _notes(comparison: Comparison) -> list[str]:
     if len(seeds) > 1:
         each = ", ".join(f"{row.name} {' '.join(map(str, row.seeds))}" for row in comparison.rows)
         notes.append(f"the methods were trained with other seeds: {each}")
-    notes += [*_untrustworthy_notes(comparison.rows), *comparison.notes]
+    notes += [*_remarks(comparison.rows), *comparison.notes]
     return notes
 
 
-def _untrustworthy_notes(rows: Sequence[Row]) -> list[str]:
-    """Return a line for each method and reason, with all the measures that it speaks against."""
+def _remarks(rows: Sequence[Row]) -> list[str]:
+    """Return a line for each method and remark, with all the measures that it is of."""
     measures: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        for cell in row.cells:
-            if cell is not None and cell.untrustworthy:
-                measures.setdefault((row.name, cell.untrustworthy), []).append(cell.measure)
+        for cell in filter(None, row.cells):
+            for remark in remarks_of(cell.untrustworthy, cell.note):
+                measures.setdefault((row.name, remark), []).append(cell.measure)
     return [
-        f"not trustworthy, {name}, {', '.join(map(heading, keys))}: {reason}"
-        for (name, reason), keys in measures.items()
+        f"{name}, {', '.join(map(heading, keys))}: {remark}"
+        for (name, remark), keys in measures.items()
     ]
 
 

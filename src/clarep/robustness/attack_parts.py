@@ -1,6 +1,7 @@
 """The suite's attacks: a part for every radius, for the checks of each norm, CW and AutoAttack."""
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from clarep.robustness.attacks.curves import (
     threats,
 )
 from clarep.robustness.attacks.cw import cw_l2
-from clarep.robustness.attacks.masking import masking_reasons
+from clarep.robustness.attacks.masking import masking_reasons, strengthened, stronger_attack
 from clarep.robustness.attacks.standard import auto_attack
 from clarep.robustness.attacks.threat import Norm, Threat
 from clarep.robustness.evaluation import Measured, Measurement, mean_of
@@ -152,17 +153,29 @@ def _check_part(bench: Bench, indices: NDArray[np.int64], ladder: list[Threat]) 
 
     def measure() -> Measured:
         x, y = _attacked(bench, indices)
-        curve = {at: {WORST: bench.arrays[key_of(WORST, at)].bool()} for at in ladder}
-        threat = threat_to_check(curve)
+        threat = threat_to_check(
+            {at: {WORST: bench.arrays[key_of(WORST, at)].bool()} for at in ladder}
+        )
         reasons: list[str] = []
+        anew: list[Measurement] = []
+        arrays: dict[str, Tensor] = {}
         if threat is not None:
-            correct = curve[threat][WORST]
+            correct, used = bench.arrays[key_of(WORST, threat)].bool(), config
+            weak = stronger_attack(bench.subject, x, y, threat, correct=correct, config=used)
+            if weak:
+                note = f"{weak}: these figures are of all {len(y)} by that stronger attack"
+                used = strengthened(config)
+                arrays = _attacked_anew(bench, x, y, ladder, used)
+                anew = [replace(mean_of(key, right), note=note) for key, right in arrays.items()]
+                correct = arrays[key_of(WORST, threat)].bool()
+                weak = stronger_attack(bench.subject, x, y, threat, correct=correct, config=used)
             reasons = masking_reasons(
-                bench.subject, x, y, threat, correct=correct, config=config, reference=reference
+                bench.subject, x, y, threat, correct=correct, config=used, reference=reference
             )
+            reasons += [f"the attack was too weak: {weak}"] if weak else []
         count = float(len(reasons))
         found = Measurement(f"{CHECK}{norm}", count, (count, count), len(y), "; ".join(reasons))
-        return [found], {}
+        return [found, *anew], arrays
 
     settings = _settings(bench, ladder) | {
         "check_images": config.check_images,
@@ -182,6 +195,22 @@ def _check_part(bench: Bench, indices: NDArray[np.int64], ladder: list[Threat]) 
         return 0 if at is None else min(half, each * _still_right(bench, keys[at], checked))
 
     return Part(f"attacks/check-{norm}", each * checked // 2, settings, measure, outlook)
+
+
+def _attacked_anew(
+    bench: Bench, x: Tensor, y: Tensor, ladder: list[Threat], stronger: AttackConfig
+) -> dict[str, Tensor]:
+    """Return which images are still right after stronger attacks too, of every radius."""
+    arrays: dict[str, Tensor] = {}
+    smaller: Mapping[str, Tensor] = {}
+    for threat in ladder:
+        before = {
+            name: bench.arrays[key_of(name, threat)].bool() & smaller.get(name, y >= 0)
+            for name in attacks_on(threat.norm, stronger)
+        }
+        smaller = robust_accuracy(bench.subject, x, y, threat, stronger, before=before)
+        arrays |= {key_of(name, threat): right.float() for name, right in smaller.items()}
+    return arrays
 
 
 def _autoattack_part(bench: Bench, indices: NDArray[np.int64], threat: Threat) -> Part:

@@ -32,6 +32,19 @@ class Measurement:
     """How many images it was measured on."""
     untrustworthy: str = ""
     """Why the figure must not be trusted, in words; empty where nothing speaks against it."""
+    note: str = ""
+    """What else must be known of the figure, in words; empty where nothing."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """All that qualifies the figure, a sentence each, so that tables can say each once."""
+        return remarks_of(self.untrustworthy, self.note)
+
+
+def remarks_of(untrustworthy: str, note: str) -> list[str]:
+    """Return the sentences of a measurement's `untrustworthy` and `note`."""
+    doubts = [f"not trustworthy: {reason}" for reason in untrustworthy.split("; ") if reason]
+    return doubts + [text for text in note.split("; ") if text]
 
 
 @dataclass(frozen=True)

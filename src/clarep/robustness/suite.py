@@ -223,9 +223,10 @@ class SuiteRun:
         for _ in self.steps():
             pass
         found = [self._measured[part.name] for part in self.parts]
+        measured = {one.key: one for part in found for one in part.measurements}
         measurements, arrays = joined(
             self._bench,
-            [measurement for one in found for measurement in one.measurements],
+            list(measured.values()),  # an attack's may have been measured anew
             {name: values for one in found for name, values in one.arrays.items()},
         )
         costs = {part.name: self._measured[part.name].config["cost"] for part in self.parts}

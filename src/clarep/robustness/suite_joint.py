@@ -22,7 +22,9 @@ def joined(bench: Bench, measurements: list[Measurement], arrays: dict[str, Tens
     if "attacks" in groups:
         arrays = arrays | worst_cases(bench, arrays)
         measurements = [
-            mean_of(one.key, arrays[one.key]) if f"/{WORST}-" in one.key else one
+            replace(mean_of(one.key, arrays[one.key], one.untrustworthy), note=one.note)
+            if f"/{WORST}-" in one.key
+            else one
             for one in measurements
         ]
     doubts = {} if bench.answers is None else bench.answers.doubts

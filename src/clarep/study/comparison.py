@@ -84,6 +84,8 @@ class Cell:
     """None for the reference itself and where there are no per-image values to pair."""
     untrustworthy: str
     """Why the figure must not be trusted; empty where nothing speaks against it."""
+    note: str = ""
+    """What else must be known of the figure; empty where nothing."""
 
     @property
     def verdict(self) -> str:
@@ -237,7 +239,9 @@ def _cell(key: str, runs: Sequence[StudiedRun]) -> Cell | None:
     values = [m.value for m in measured]
     interval = t_interval(values) if len(values) > 1 else measured[0].interval
     reasons = dict.fromkeys(m.untrustworthy for m in measured if m.untrustworthy)
-    return Cell(key, float(np.mean(values)), interval, None, "; ".join(reasons))
+    notes = dict.fromkeys(m.note for m in measured if m.note)
+    value = float(np.mean(values))
+    return Cell(key, value, interval, None, "; ".join(reasons), "; ".join(notes))
 
 
 def _per_image(key: str, runs: Sequence[StudiedRun]) -> NDArray[np.float64] | None:

@@ -99,6 +99,7 @@ def _sections(material: Material) -> list[Section]:
             "high": one.interval[1],
             "images": one.images,
             "untrustworthy": one.untrustworthy,
+            "note": one.note,
         }
         for run in material.runs
         if run.evaluation is not None

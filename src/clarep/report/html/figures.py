@@ -8,7 +8,7 @@ from clarep.report.html.markup import DASH, Cell
 from clarep.report.html.runs import Group
 from clarep.robustness.evaluation import Measurement
 
-_DAGGER = "† Not trustworthy: "
+_DAGGER = "† "
 
 
 def share_cell(measured: Measurement | None, below: str = "") -> Cell:
@@ -41,15 +41,16 @@ def minus(text: str) -> str:
 
 
 def doubts(groups: Sequence[Group], keys: Sequence[str]) -> list[str]:
-    """Return each reason why figures among `keys` must not be trusted, with these."""
-    reasons: dict[tuple[str, str], list[str]] = {}
+    """Return what qualifies figures among `keys`, each remark once with all figures it is of."""
+    of: dict[tuple[str, str], list[str]] = {}
     for group in groups:
-        for key in keys:
-            measured = group.get(key)
-            if measured is not None and measured.untrustworthy:
-                reasons.setdefault((group.label, measured.untrustworthy), []).append(key)
+        for key in dict.fromkeys(keys):
+            if (measured := group.get(key)) is not None:
+                for remark in measured.remarks:
+                    of.setdefault((group.label, remark), []).append(key)
     return [
-        f"{_DAGGER}{label}, {', '.join(of)}: {reason}" for (label, reason), of in reasons.items()
+        f"{_DAGGER if remark.startswith('not') else ''}{label}, {', '.join(found)}: {remark}"
+        for (label, remark), found in of.items()
     ]
 
 
@@ -65,6 +66,7 @@ def rows_of(groups: Sequence[Group], keys: Sequence[str]) -> list[dict[str, Any]
             "seeds": group.seeds_of(key),
             "images": measured.images,
             "untrustworthy": measured.untrustworthy,
+            "note": measured.note,
         }
         for group in groups
         for key in keys

@@ -219,10 +219,12 @@ def _over_seeds(found: Sequence[Measurement]) -> Measurement:
         return found[0]
     values = [one.value for one in found]
     reasons = sorted({one.untrustworthy for one in found if one.untrustworthy})
+    remarks = sorted({one.note for one in found if one.note})
     return Measurement(
         found[0].key,
         sum(values) / len(values),
         t_interval(values),
         found[0].images,
         "; ".join(reasons),
+        "; ".join(remarks),
     )

@@ -4,7 +4,7 @@ from clarep.robustness.attacks.apgd import apgd
 from clarep.robustness.attacks.config import AttackConfig, check_attacks
 from clarep.robustness.attacks.curves import robust_accuracy, robust_curve, threats
 from clarep.robustness.attacks.cw import Nearest, cw_l2
-from clarep.robustness.attacks.masking import masking_reasons
+from clarep.robustness.attacks.masking import masking_reasons, stronger_attack
 from clarep.robustness.attacks.pgd import pgd
 from clarep.robustness.attacks.standard import Standard, auto_attack
 from clarep.robustness.attacks.threat import Threat
@@ -22,5 +22,6 @@ __all__ = [
     "pgd",
     "robust_accuracy",
     "robust_curve",
+    "stronger_attack",
     "threats",
 ]

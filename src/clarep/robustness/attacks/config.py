@@ -43,7 +43,8 @@ class AttackConfig:
     check_images: int = 100
     """Images on which the checks against gradient masking are made; 0 skips them."""
     check_margin: float = 0.02
-    """Share of images by which such a check may miss before figures are called untrustworthy."""
+    """Share of images on which a check may find more than the attacks did; above it by more than
+    chance (exact binomial test at 1 %), figures are attacked anew or called untrustworthy."""
     batch_size: int = 250
     """Images a pass."""
     seed: int = 0

@@ -102,9 +102,10 @@ def robust_accuracy(
         y: true labels.
         threat: how far an image may be changed.
         config: which attacks, and how strong.
-        before: what this function gave at a smaller radius of the same norm. Images that an
-            attack fooled there count as fooled by it here and are not attacked again: the
-            smaller set lies in the larger one, so what fooled them is still allowed.
+        before: what this function gave at a smaller radius of the same norm, or here by weaker
+            attacks. Images that an attack fooled there count as fooled by it here and are not
+            attacked again: the smaller set lies in the larger one, so what fooled them is still
+            allowed.
     """
     x, y = accepted(model, x, y, threat)
     correct: Correct = {}
