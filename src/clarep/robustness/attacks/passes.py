@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
+from clarep.distill.foreign_model import FAULTS, said_by
 from clarep.engine.arrays import Images, Labels, as_images, as_labels, as_logits
 from clarep.errors import UserError
 from clarep.robustness.attacks.threat import Threat, check_eps_l2
@@ -56,11 +57,12 @@ def accepted(
         check_eps_l2(threat.eps, tuple(x.shape[1:]))
     try:
         few = logits_of(model, x[:_FEW])
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        said = " ".join(str(error).split())[:200]
+    except UserError:
+        raise
+    except FAULTS as error:
         raise UserError(
             f"the model takes no images of {str(x.dtype).removeprefix('torch.')} and shape "
-            f"{tuple(x.shape[1:])} ({said}): give such as it was trained on"
+            f"{tuple(x.shape[1:])} ({said_by(error)}): give such as it was trained on"
         ) from error
     if few.min() >= 0 and few.max() <= 1 and ((few.sum(dim=1) - 1).abs() < _ROUNDING).all():
         raise UserError(
