@@ -22,6 +22,7 @@ from clarep.data.labelled import to_unit_range
 from clarep.engine.artefacts import (
     Progressed,
     differences,
+    read_json,
     versions,
     write_json,
 )
@@ -62,7 +63,7 @@ def walk_grid(
         judge = load_judge()
     for cell in missing:
         stored = {"config": config, "versions": versions()} | compute_cell(grid, cell, judge)
-        write_json(folder / CELLS / cell.name, stored)
+        write_json(folder / CELLS / cell.name, stored, sealed=True)
         done += 1
         yield Progressed(done, 1, len(grid.cells))
 
@@ -161,7 +162,7 @@ def _shared_config(grid: Grid, described: dict[str, Any], bundled_judge: bool) -
 
 def _read_cell(path: Path) -> dict[str, Any]:
     try:
-        cell: dict[str, Any] = json.loads(path.read_text())
+        cell = read_json(path)
         if not {"config", "cell", "rows", "cost"} <= set(cell):
             raise ValueError("it is no cell")
     except (OSError, ValueError) as error:

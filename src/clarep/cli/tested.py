@@ -1,6 +1,5 @@
 """What `clarep evaluate` measures: a student of whatever library, and the data for it."""
 
-import json
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from clarep.distill.foreign_students import load_foreign
 from clarep.distill.run_files import held_out_of
 from clarep.distill.student import Outputs, Student
 from clarep.distill.students import load_student, student_path
-from clarep.engine.artefacts import sha256_file
+from clarep.engine.artefacts import read_json, sha256_file
 from clarep.errors import UserError
 from clarep.robustness.boxes import has_boxes, load_boxed
 from clarep.robustness.challenge import is_challenge, load_challenge
@@ -195,7 +194,7 @@ def trained_on(file: Path) -> DataConfig | None:
     """Return the data options that are stored beside a model's file; None if none are."""
     path = file.parent / "config.json"
     try:
-        stored = json.loads(path.read_text())["data_options"]
+        stored = read_json(path)["data_options"]
         if stored is None:  # trained in Python
             return None
         known = {one.name for one in fields(DataConfig)}

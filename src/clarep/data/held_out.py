@@ -67,7 +67,8 @@ def save_held_out(folder: Path, data: LabelledImages, kept: Indices, apart: Indi
     """Store beside a run's weights which images it holds out, and which it could not use."""
     unused = np.setdiff1d(np.arange(len(data)), [*kept, *apart])
     record = held_out_record(data, apart)
-    write_json(folder / _FILE, record | {"index": apart.tolist(), "unused": unused.tolist()})
+    record |= {"index": apart.tolist(), "unused": unused.tolist()}
+    write_json(folder / _FILE, record, sealed=True)
 
 
 def load_held_out(

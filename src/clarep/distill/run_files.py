@@ -37,7 +37,9 @@ def refuse_foreign(out: Path, described: dict[str, Any]) -> None:
 
 def start_folder(out: Path, described: dict[str, Any], history: Sequence[dict[str, Any]]) -> None:
     """Write the configuration, and of what was logged that alone which the checkpoint knows."""
-    write_json(out / CONFIG_NAME, described | {"versions": versions(), "seconds": None})
+    write_json(
+        out / CONFIG_NAME, described | {"versions": versions(), "seconds": None}, sealed=True
+    )
     write_records(out, history)
 
 

@@ -4,7 +4,6 @@ Layout: name, weights, images, recipe, training, held_out_loss, quality, version
 teacher NAME has its card in NAME.json and its whole log in NAME_history.jsonl.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.distill.student import Student
-from clarep.engine.artefacts import sha256_file, versions
+from clarep.engine.artefacts import read_json, sha256_file, versions
 from clarep.engine.history import HISTORY_NAME, read_records
 from clarep.engine.tensors import sha256_state
 from clarep.errors import UserError
@@ -43,15 +42,17 @@ def training_card(folder: Path) -> dict[str, Any]:
     Raises UserError if the folder lacks the run's config, log or weights.
     """
     try:
-        recipe = json.loads((folder / "config.json").read_text())
-    except OSError as error:
+        recipe = read_json(folder / "config.json")
+        steps, batch_size = (int(recipe["train"][name]) for name in ("steps", "batch_size"))
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(
             f"{folder} holds no finished training run ({error}): give clarep train-teacher's --out"
         ) from error
     history = read_records(folder, "step")
-    if not history:
+    if not history or history[-1]["step"] != steps or "held_out" not in history[-1]:
         raise UserError(
-            f"{folder} holds no {HISTORY_NAME}: give the folder that clarep train-teacher wrote"
+            f"{folder} holds no {HISTORY_NAME} of all {steps} steps: run clarep train-teacher "
+            "again, which writes it anew from its checkpoint, or give the folder that it wrote"
         )
     teacher = load_unet(folder / WEIGHTS_NAME)
     return {
@@ -66,7 +67,7 @@ def training_card(folder: Path) -> dict[str, Any]:
         "images": {"shape": list(teacher.image_shape), "class_names": list(teacher.class_names)},
         "sigma_range": [teacher.sigma_min, teacher.sigma_max],
         "recipe": recipe,
-        "training": _summary(history, recipe["train"]["batch_size"]),
+        "training": _summary(history, batch_size),
         "held_out_loss": history[-1]["held_out"],
         "quality": None,
         "versions": versions(),

@@ -1,12 +1,11 @@
 """The measures as a table: on a terminal, as CSV, as JSON."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from clarep.clarid.measures import Measures
-from clarep.engine.artefacts import as_read, versions, write_json
+from clarep.engine.artefacts import as_read, read_json, versions, write_json
 from clarep.report.tables import plain_table, write_csv
 
 _HEADINGS = {
@@ -65,7 +64,7 @@ def write_measures(rows: Sequence[Measures], folder: Path, config: dict[str, Any
     """
     values = [row.as_dict() for row in rows]
     stored = {"config": config, "versions": versions(), "rows": values}
-    write_json(folder / MEASURES_NAME, stored)
+    write_json(folder / MEASURES_NAME, stored, sealed=True)
     write_csv([_flat(row) for row in values], folder / "measures.csv")
 
 
@@ -75,7 +74,7 @@ def read_measures(folder: Path, config: dict[str, Any]) -> dict[str, Measures]:
     Empty if there is nothing, or something of another config or clarep: it is measured anew.
     """
     try:
-        stored = json.loads((folder / MEASURES_NAME).read_text())
+        stored = read_json(folder / MEASURES_NAME)
         if stored["config"] != as_read(config) or stored["versions"] != versions():
             return {}
         return {row["kind"]: Measures.from_dict(row) for row in stored["rows"]}

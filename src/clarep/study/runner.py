@@ -1,12 +1,11 @@
 """Do a study's missing jobs one after the other, and estimate how long the rest takes."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clarep.engine.artefacts import Progressed, write_json
+from clarep.engine.artefacts import Progressed, read_json, write_json
 from clarep.study.plan import STORE, Job, Study
 
 _TIMES_NAME = "seconds.json"
@@ -63,7 +62,7 @@ class _Times:
         self._path = path
         self._seconds: dict[str, list[float]] = {}
         try:
-            stored = json.loads(path.read_text())
+            stored = read_json(path)
             self._seconds = {str(k): [float(s) for s in v] for k, v in stored.items()}
         except (OSError, ValueError, TypeError, AttributeError):
             pass  # an estimate is all that is lost

@@ -1,6 +1,5 @@
 """Run folders as a comparison reads them: what was trained, how, and what was measured on it."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import torch
 
-from clarep.engine.artefacts import differences
+from clarep.engine.artefacts import differences, read_json
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.suite_config import GROUPS
@@ -69,11 +68,11 @@ def read_run(folder: Path) -> StudiedRun:
     """Read a run's student and evaluation; raises UserError that says what is missing."""
     path = folder / STUDENT / STUDENT_CONFIG
     try:
-        config: dict[str, Any] = json.loads(path.read_text())
+        config = read_json(path)
         name, seed = str(config["method"]), int(config["seed"])
         studied = folder / STUDY_NAME
         if studied.exists():
-            name = str(json.loads(studied.read_text())["name"])
+            name = str(read_json(studied)["name"])
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{folder} holds no trained student (no {STUDENT}/{STUDENT_CONFIG}): "

@@ -1,6 +1,5 @@
 """The canonical sets of a study: their settings, their addresses, and how they are built."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from clarep.clarid.directions import Kind
 from clarep.clarid.identify import SHARD_SIZE, identify
 from clarep.data.labelled import LabelledImages, class_balanced_choice
 from clarep.data.load import DataConfig
-from clarep.engine.artefacts import Progressed, differences
+from clarep.engine.artefacts import Progressed, differences, read_json
 from clarep.errors import UserError
 from clarep.study.store import address, plain
 from clarep.teachers.teacher import Teacher
@@ -64,7 +63,7 @@ class SetSettings:
     def is_built(self, folder: Path) -> bool:
         """Tell whether the folder holds the whole set, and of these settings."""
         try:
-            manifest = json.loads((folder / MANIFEST).read_text())
+            manifest = read_json(folder / MANIFEST)
             files = [folder / shard["file"] for shard in manifest["shards"]]
             same = _address_of(manifest["config"]) == self.address
             return bool(manifest["complete"] and same and all(path.exists() for path in files))

@@ -1,6 +1,5 @@
 """The students of a study: their settings, their addresses, how they are trained and measured."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +11,9 @@ from clarep.data.load import DataConfig, load_data
 from clarep.distill.students import load_student
 from clarep.distill.train import STUDENT_FILE, StudentRun
 from clarep.distill.train_config import DistillConfig
-from clarep.engine.artefacts import Progressed, sha256_file, write_json
-from clarep.robustness.evaluation import EVALUATION_NAME, Evaluation
+from clarep.engine.artefacts import Progressed, read_json, sha256_file, write_json
+from clarep.errors import UserError
+from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.suite import SuiteRun
 from clarep.robustness.suite_config import SuiteConfig
 from clarep.study.runs import ROBUSTNESS, STUDENT, STUDENT_CONFIG, STUDY_NAME
@@ -61,7 +61,7 @@ class StudentSettings:
     def is_trained(self, run: Path) -> bool:
         """Tell whether the run's folder holds the whole student."""
         try:
-            stored = json.loads((run / STUDENT / STUDENT_CONFIG).read_text())
+            stored = read_json(run / STUDENT / STUDENT_CONFIG)
             return bool(stored["student_sha256"] == sha256_file(run / STUDENT / STUDENT_FILE))
         except (OSError, ValueError, KeyError, TypeError):
             return False
@@ -85,7 +85,7 @@ class StudentSettings:
             classifier=None if self.classifier is None else load_student(self.classifier),
             data_options=plain(self.data),
         )
-        write_json(run / STUDY_NAME, {"name": name})
+        write_json(run / STUDY_NAME, {"name": name}, sealed=True)
         total = self.train.epochs
         yield Progressed(training.epoch, 0, total)
         for _ in training.records():
@@ -117,8 +117,8 @@ class EvaluationSettings:
     def is_measured(self, run: Path) -> bool:
         """Tell whether the run's folder holds a whole evaluation of these settings."""
         try:
-            stored = json.loads((run / ROBUSTNESS / EVALUATION_NAME).read_text())["config"]
-        except (OSError, ValueError, KeyError, TypeError):
+            stored = Evaluation.load(run / ROBUSTNESS).config
+        except UserError:
             return False
         expected = self.described(run) | {"suite": plain(self.suite)}
         return all(stored.get(key) == value for key, value in expected.items())

@@ -1,6 +1,5 @@
 """Diffusers' class-conditional `UNet2DModel` of pixels, with a DDPM schedule."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from clarep.engine.artefacts import parse_json
 from clarep.engine.extras import require_extra
 from clarep.errors import UserError
 from clarep.teachers.export import EXPORT_CLASS, load_export, names_of
@@ -162,7 +162,7 @@ def _class_names(places: Sequence[Path], options: TeacherOptions) -> tuple[str, 
 
 def _listed_names(path: Path) -> tuple[str, ...]:
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))
+        names = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path} ({error}): give a JSON list of names") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not names:

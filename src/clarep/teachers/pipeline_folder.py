@@ -5,7 +5,6 @@ Nothing is unpickled: weights come from safetensors alone, and no code of a chec
 
 import contextlib
 import inspect
-import json
 import logging
 import re
 import warnings
@@ -15,6 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from clarep.engine import artefacts
 from clarep.engine.extras import require_extra
 from clarep.errors import UserError, first_line
 from clarep.teachers.parametrisation import DDPM
@@ -229,16 +229,13 @@ def scheduler_config(folder: Path) -> Path:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file. Raises UserError if there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return artefacts.read_json(path)
     except FileNotFoundError as error:
         raise UserError(
             f"there is no {path}: give a folder that a pipeline of diffusers was saved to"
         ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path} ({first_line(error)}): give a whole file") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds no JSON object: give a whole file")
-    return found
 
 
 @contextlib.contextmanager

@@ -144,7 +144,7 @@ class TeacherRun:
         self._lock = hold(out)
         if self._checkpoint.exists():
             self._state.load(self._checkpoint, self._described)
-        write_json(out / _CONFIG_NAME, self._described | data.noted())
+        write_json(out / _CONFIG_NAME, self._described | data.noted(), sealed=True)
         write_records(out, self._state.history)
 
     @property

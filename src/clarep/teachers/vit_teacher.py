@@ -9,6 +9,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clarep.engine.artefacts import read_json
 from clarep.engine.extras import require_extra
 from clarep.errors import UserError
 from clarep.teachers.checkpoint_files import Checkpoint
@@ -186,8 +187,8 @@ def _load_vae(place: str) -> Any:
 
 def _class_name(folder: Path) -> str:
     try:
-        return str(json.loads((folder / "config.json").read_text()).get("_class_name"))
-    except (OSError, ValueError, AttributeError) as error:
+        return str(read_json(folder / "config.json").get("_class_name"))
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{folder} holds no autoencoder, as it has no readable config.json: give the folder "
             "of an AutoencoderKL"

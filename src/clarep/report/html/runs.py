@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clarep.distill.students import STUDENT_NAME
+from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
 from clarep.robustness.evaluation import EVALUATION_NAME, Evaluation, Measurement
 from clarep.study.runs import ROBUSTNESS, STUDENT, STUDENT_CONFIG, STUDY_NAME, StudiedRun
@@ -118,10 +119,7 @@ def _read(folder: Path, name: str) -> ReportRun:
     missing, config, evaluation = [], {}, None
     path = folder / STUDENT / STUDENT_CONFIG
     try:
-        read = json.loads(path.read_text())
-        if not isinstance(read, dict):
-            raise ValueError("it is no JSON object")
-        config = read
+        config = read_json(path)
     except (OSError, ValueError) as error:
         reason = "is missing" if isinstance(error, FileNotFoundError) else f"is broken ({error})"
         missing.append(
@@ -151,7 +149,7 @@ def _without_weights(folder: Path, name: str) -> str:
 def _variant(folder: Path) -> str:
     """Return what a recipe calls the run; empty if none made it."""
     try:
-        return str(json.loads((folder / STUDY_NAME).read_text())["name"])
+        return str(read_json(folder / STUDY_NAME)["name"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

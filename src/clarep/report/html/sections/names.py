@@ -1,11 +1,10 @@
 """Names of the classes, from whichever artefact has them."""
 
-import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from clarep.distill.students import student_path
+from clarep.engine.artefacts import parse_json
+from clarep.engine.tensors import read_tensors
 from clarep.errors import UserError
 from clarep.report.html.material import Material
 
@@ -24,8 +23,8 @@ def names_of(material: Material, count: int) -> list[str]:
 def _of_student(run: Path) -> list[str] | None:
     """Return the class names in the metadata of a run's weights; None if they cannot be read."""
     try:
-        with safe_open(student_path(run), framework="pt") as archive:
-            names = json.loads((archive.metadata() or {})["info"])["class_names"]
-    except (UserError, SafetensorError, OSError, ValueError, LookupError, TypeError):
+        _, metadata = read_tensors(student_path(run), "a student")
+        names = parse_json(metadata["info"])["class_names"]
+    except (UserError, ValueError, LookupError, TypeError):
         return None
     return names if isinstance(names, list) else None
