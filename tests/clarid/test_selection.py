@@ -16,6 +16,7 @@ from clarep.clarid.selection import MEASURES, Estimate, Setting, aggregate, esti
 from clarep.data.garments import load_garments
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.data.load import DataConfig, load_data
+from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
 from clarep.report.selection import selection_heatmap, selection_table, write_selection
 from clarep.teachers import load_unet
@@ -200,7 +201,7 @@ def walked(grid: Grid, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def without_clock(path: Path) -> dict:
-    cell = json.loads(path.read_text())
+    cell = read_json(path)
     del cell["cost"]["seconds"], cell["cost"]["peak_memory_mb"]
     return cell
 
@@ -334,7 +335,7 @@ def test_a_given_judge_takes_the_bundled_ones_place(grid: Grid, walked: Path, tm
 @pytest.mark.parametrize("before", [{}, {"classifier_sha256": "ab"}])
 def test_cells_of_another_classifier_are_not_mixed(grid: Grid, walked: Path, before, tmp_path):
     (tmp_path / "cells").mkdir()
-    cell = json.loads((walked / "cells" / grid.cells[0].name).read_text())
+    cell = read_json(walked / "cells" / grid.cells[0].name)
     cell["config"] |= before
     (tmp_path / "cells" / grid.cells[0].name).write_text(json.dumps(cell))
     assert next(walk_grid(grid, {"name": "x"} | before, tmp_path)).done == 1

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from clarep.cli.main import main
+from clarep.engine.artefacts import read_json
 
 SMALL = "--ts 0.6 0.85 --ks 4 0.004 --seeds 0 1 --images 20 --steps 2"
 
@@ -24,7 +25,7 @@ def _in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def cells(out: str) -> dict[str, dict]:
     """Return the stored cells, without what a clock or a meter measured."""
-    stored = {path.name: json.loads(path.read_text()) for path in Path(out, "cells").glob("*.json")}
+    stored = {path.name: read_json(path) for path in Path(out, "cells").glob("*.json")}
     for cell in stored.values():
         del cell["cost"]["seconds"], cell["cost"]["peak_memory_mb"]
     return stored

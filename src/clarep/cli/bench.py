@@ -19,6 +19,7 @@ from clarep.cli.bench_distill import BenchDistill
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.artefacts import versions, write_json
+from clarep.engine.lock import hold
 from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
 from clarep.geometry import benchmark, profiling
@@ -88,6 +89,7 @@ class BenchSubspace:
                 f"--device {self.teacher_options.device} cannot be timed, as seconds are taken on "
                 "the CPU alone: leave it out; clarep doctor times a basis on a GPU"
             )
+        _lock = hold(self.out)
         result = self._measure()
         path = self.out / RESULT_NAME
         write_json(path, result)

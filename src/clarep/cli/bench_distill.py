@@ -19,6 +19,7 @@ from clarep.data.load import DataConfig, load_data
 from clarep.distill.benchmark import METHODS_TIMED, summarise, synthetic_set, time_epochs
 from clarep.distill.train_config import DistillConfig, check_distill
 from clarep.engine.artefacts import versions, write_json
+from clarep.engine.lock import hold
 from clarep.engine.progress import progress
 from clarep.errors import UserError
 
@@ -47,6 +48,7 @@ class BenchDistill:
     def run(self) -> None:
         """Measure, print, save."""
         check_distill(self.train)
+        _lock = hold(self.out)
         result = self._measure()
         path = self.out / RESULT_NAME
         write_json(path, result)

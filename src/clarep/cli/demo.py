@@ -5,6 +5,7 @@ from pathlib import Path
 
 from clarep.cli.identify import Identify
 from clarep.cli.run_recipe import build_missing, finish, print_plan
+from clarep.engine.lock import hold
 from clarep.study.plan import Study
 from clarep.study.recipe import Recipe, find_recipe, load_recipe, with_top
 
@@ -27,7 +28,7 @@ class Demo:
 
     def run(self) -> None:
         """Find the canonical set, then run the recipe with it."""
-        recipe = load_recipe(find_recipe("demo"))
+        recipe, _lock = load_recipe(find_recipe("demo")), hold(self.out)
         self._identify(recipe)
         study = Study(with_top(recipe, self.out / "canon"), self.out)
         print_plan(study)

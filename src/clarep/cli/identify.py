@@ -36,6 +36,7 @@ from clarep.data.labelled import (
 )
 from clarep.data.load import DataConfig, load_data
 from clarep.distill.student import Student
+from clarep.engine.lock import hold
 from clarep.engine.progress import announce, progress
 from clarep.engine.seeds import check_seed
 from clarep.engine.tensors import sha256_state
@@ -107,6 +108,7 @@ class Identify:
         self._check_control_images(data)
         balanced = class_balanced_choice(data.labels, self.fraction, self.seed)
         chosen, bad = readable_indices(data, balanced, self.skip_bad)
+        _lock = hold(self.out)
         self._identify(clarid, data, chosen, classifier, bad)
         canonical = CanonicalSet.load(self.out / "canon")
         self._warn_of_poor_round_trips(canonical)

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from clarep.cli.shared import note, told
+from clarep.engine.lock import hold
 from clarep.engine.progress import duration, progress
 from clarep.errors import UserError
 from clarep.report.comparison import comparison_table, write_comparison
@@ -43,6 +44,7 @@ class RunRecipe:
         except UserError as mistake:  # of a value that only shows beside data and teacher
             raise UserError(f"{path}: {mistake}") from mistake
         if not self.dry_run:
+            _lock = hold(self.out)
             build_missing(study)
             finish(study, self.out / "report")
 

@@ -22,6 +22,7 @@ from clarep.cli.shared import (
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.artefacts import versions, write_json
 from clarep.engine.cost import sum_costs
+from clarep.engine.lock import hold
 from clarep.engine.progress import progress
 from clarep.engine.tensors import sha256_state
 from clarep.report.canonical import save_figure
@@ -70,6 +71,7 @@ class Select:
         if classifier is not None:
             described["classifier_sha256"] = sha256_state(classifier)
             judge = student_judge(classifier)
+        _lock = hold(self.out)
         steps = walk_grid(grid, described, self.out, judge)
         start = next(steps)
         note_other_classes(teacher, data, classifier)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from clarep.engine.artefacts import sha256_file, write_json
+from clarep.engine.lock import hold
 from clarep.engine.progress import progress
 from clarep.teachers.judge import Judge, save_judge
 from clarep.teachers.judge_training import JudgeConfig, accuracy_by_variant, train_judge
@@ -26,7 +27,7 @@ class TrainJudge:
 
     def run(self) -> None:
         """Train, test, save."""
-        started = time.perf_counter()
+        started, _lock = time.perf_counter(), hold(self.out)
         torch.manual_seed(self.train.seed)
         judge = Judge()
         step = 0

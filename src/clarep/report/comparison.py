@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clarep.engine.artefacts import atomic_path, write_json
+from clarep.engine.lock import hold
 from clarep.engine.printable import one_line
 from clarep.report.tables import plain_table, write_csv
 from clarep.robustness.evaluation import remarks_of
@@ -59,6 +60,7 @@ def comparison_markdown(comparison: Comparison) -> str:
 
 def write_comparison(comparison: Comparison, folder: Path) -> dict[str, Path]:
     """Write table.md, table.csv (a line a method and measure) and table.json into `folder`."""
+    _lock = hold(folder)
     paths = {suffix: folder / f"table.{suffix}" for suffix in ("md", "csv", "json")}
     with atomic_path(paths["md"]) as temporary:
         temporary.write_text(comparison_markdown(comparison))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
 from clarep.engine.artefacts import atomic_path
+from clarep.engine.lock import hold
 from clarep.errors import UserError
 from clarep.report.html.markup import escape, figure, html_notes, link, paragraph, table
 from clarep.report.html.material import Material, Section
@@ -58,6 +59,7 @@ def build_report(
     canonical, canon_missing = _read_canon(canon, runs)
     material = Material(read, group_runs(read), canonical, canon_missing)
     sections = _sections(material)
+    _lock = hold(out)
     material.downloads.write(out / DATA_NAME)
     page = out / PAGE_NAME
     with atomic_path(page) as temporary:
