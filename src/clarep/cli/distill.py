@@ -9,6 +9,7 @@ import tyro
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.shared import describe, note, told
+from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data
 from clarep.distill.run_checks import method_named
 from clarep.distill.students import load_student
@@ -16,6 +17,7 @@ from clarep.distill.train import STUDENT_FILE, StudentRun
 from clarep.distill.train_config import STUDENT_DATA, DistillConfig, check_distill
 from clarep.distill.train_student import walk
 from clarep.errors import UserError
+from clarep.teachers.classes_by_name import of_classes
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher
@@ -77,7 +79,7 @@ class Distill:
             layer=self.layer,
             config=self.train,
             canonical=canonical,
-            teacher=self._teacher(),
+            teacher=self._teacher(images),
             classifier=None if self.classifier is None else load_student(self.classifier),
             data_options=describe("", data)["data_options"],
             skip_bad=self.skip_bad,
@@ -97,9 +99,10 @@ class Distill:
             return replace(self.data, correlation=DataConfig.correlation)
         return self.data
 
-    def _teacher(self) -> Teacher | None:
+    def _teacher(self, images: LabelledImages) -> Teacher | None:
         if self.teacher is not None:
-            return load_teacher(self.teacher, self.teacher_options)
+            teacher = load_teacher(self.teacher, self.teacher_options)
+            return of_classes(teacher, images.class_names)
         if self.teacher_options != TeacherOptions():
             raise UserError(
                 "options of a teacher are given and no --teacher is: give one, or leave them out "

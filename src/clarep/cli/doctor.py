@@ -37,7 +37,7 @@ from clarep.cli.doctor_page import (
     round_trip_lines,
     taps_lines,
 )
-from clarep.cli.shared import check_order_of_classes, flags
+from clarep.cli.shared import flags, of_the_datas_classes
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.data.load import DataConfig, DataOptions, load_data
 from clarep.errors import UserError
@@ -113,6 +113,9 @@ class Doctor:
             clarid = Clarid(teacher, self._config(teacher))
         yield noise_lines(clarid)
         data = self._data(teacher)
+        if data is not None:
+            teacher = of_the_datas_classes(teacher, data)
+            clarid = Clarid(teacher, self._config(teacher))
         images, labels, what = self._images(teacher, data)
         one, its = images[:1], labels[:1]
         with _telling("encoding an image and denoising it"):
@@ -159,9 +162,7 @@ class Doctor:
             return example_data(teacher) if self.image is None else None
         if self.image is not None:
             raise UserError("--data and --image are both given: give one of them")
-        data = load_data(DataConfig(data=self.data, **vars(self.data_options)))
-        check_order_of_classes(teacher, data)
-        return data
+        return load_data(DataConfig(data=self.data, **vars(self.data_options)))
 
     def _images(self, teacher: Teacher, data: LabelledImages | None) -> tuple[Tensor, Tensor, str]:
         """Return a batch of images in [-1, 1], their labels, and what the first of them is."""

@@ -17,12 +17,12 @@ from clarep.clarid.identify import SHARD_SIZE, identify
 from clarep.clarid.measures import Measures, judge_knows, judged
 from clarep.cli.mistakes import did_you_mean
 from clarep.cli.shared import (
-    check_order_of_classes,
     describe,
     flags,
     load_classifier,
     note,
     note_other_classes,
+    of_the_datas_classes,
     told,
     warn,
     warn_of_other_classes,
@@ -101,10 +101,11 @@ class Identify:
         """Compute, measure, draw, and say where everything is."""
         self._check()
         teacher = load_teacher(self.teacher, self.teacher_options)
+        Clarid(teacher, self.clarid)  # refuses what does not fit before data are read
+        data = told(load_data(self.data))
+        teacher = of_the_datas_classes(teacher, data)
         clarid = Clarid(teacher, self.clarid)
         classifier = load_classifier(self.classifier, teacher)
-        data = told(load_data(self.data))
-        check_order_of_classes(teacher, data)
         self._check_control_images(data)
         balanced = class_balanced_choice(data.labels, self.fraction, self.seed)
         chosen, bad = readable_indices(data, balanced, self.skip_bad)

@@ -11,11 +11,11 @@ from clarep.clarid.cells import load_cells, walk_grid
 from clarep.clarid.grid import Grid, GridConfig, plan_grid
 from clarep.clarid.selection import RULE, Recommendation, Setting, aggregate, recommend
 from clarep.cli.shared import (
-    check_order_of_classes,
     describe,
     flags,
     load_classifier,
     note_other_classes,
+    of_the_datas_classes,
     told,
     warn_of_other_classes,
 )
@@ -63,8 +63,9 @@ class Select:
     def run(self) -> None:
         """Walk the grid, write the tables, and say what is recommended and why."""
         teacher = load_teacher(self.teacher, self.teacher_options)
-        classifier, data = load_classifier(self.classifier, teacher), told(load_data(self.data))
-        check_order_of_classes(teacher, data)
+        data = told(load_data(self.data))
+        teacher = of_the_datas_classes(teacher, data)
+        classifier = load_classifier(self.classifier, teacher)
         grid = plan_grid(teacher, data, self.grid, self.skip_bad)
         described = describe(self.teacher, self.data, self.teacher_options)
         judge = None

@@ -17,6 +17,7 @@ from clarep.distill.student import Student
 from clarep.distill.students import load_student
 from clarep.errors import UserError
 from clarep.report.quality import check_classifier
+from clarep.teachers.classes_by_name import of_classes
 from clarep.teachers.options import TeacherOptions, recorded
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet_teacher import UNetTeacher
@@ -78,6 +79,21 @@ def told(data: LabelledImages) -> LabelledImages:
     for text in data.notes:
         note(text)
     return data
+
+
+def of_the_datas_classes(teacher: Teacher, data: LabelledImages) -> Teacher:
+    """Return the teacher; where the data hold a few of its classes, all by name, with these alone.
+
+    Raises UserError if data and teacher have the same classes in another order.
+    """
+    check_order_of_classes(teacher, data)
+    found = of_classes(teacher, data.class_names)
+    if found is not teacher:
+        note(
+            f"the teacher knows {teacher.num_classes} classes; the {found.num_classes} of the data "
+            "are chosen by name"
+        )
+    return found
 
 
 def check_order_of_classes(teacher: Teacher, data: LabelledImages) -> None:

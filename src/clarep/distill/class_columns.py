@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 from clarep.errors import UserError
+from clarep.teachers.classes_by_name import by_name, synonyms
 
 Columns = list[list[int]]
 """For each class the model's logits that stand for it: the highest of them counts."""
@@ -60,9 +61,9 @@ def match_columns(
                 f"{source} gives {len(names)} names and {spec} tells {classes} classes apart: "
                 "give a name for each of its logits, in their order"
             )
-    by_given = _by_name(given, class_names)
+    by_given = by_name(given or (), class_names)
     try:
-        by_own = _by_name(own, class_names)
+        by_own = by_name(own or (), class_names)
     except UserError:
         if not by_given:
             raise
@@ -75,7 +76,8 @@ def match_columns(
         )
     if chosen := by_own or by_given:
         few = len(chosen) < classes
-        return chosen, f"{_few(spec, classes, class_names)} are chosen by name" if few else ""
+        said = f"{_few(spec, classes, class_names)} are chosen by name" if few else ""
+        return [[place] for place in chosen], said
     if nine := _imagenet_9(classes, (own, given), class_names):
         return nine, (
             f"{_few(spec, classes, class_names)} are ImageNet-9's, each the highest of its classes "
@@ -91,38 +93,6 @@ def _few(spec: str, classes: int, class_names: Sequence[str]) -> str:
 def _are_generic(names: Sequence[str]) -> bool:
     """Say whether these are the names that libraries make up where there are none."""
     return all(name in (f"LABEL_{i}", str(i)) for i, name in enumerate(names))
-
-
-def _synonyms(name: str) -> set[str]:
-    return {name, *(part.strip() for part in name.split(","))}
-
-
-def _by_name(names: Sequence[str] | None, class_names: Sequence[str]) -> Columns | None:
-    """Return the place of each class among the names; None where one of them is unknown.
-
-    Raises UserError for a class that is the name of several, and for two that are the same.
-    """
-    places: dict[str, list[int]] = {}
-    for i, name in enumerate(names or ()):
-        for one in _synonyms(name):
-            places.setdefault(one, []).append(i)
-    found = [places.get(name, []) for name in class_names]
-    if not all(found):
-        return None
-    taken: dict[int, str] = {}
-    for name, at in zip(class_names, found, strict=True):
-        if len(at) > 1:
-            raise UserError(
-                f"'{name}' is the name of {len(at)} classes of the model, {at[0]} and {at[1]}: "
-                "give --class-names with a name for each"
-            )
-        if at[0] in taken:
-            raise UserError(
-                f"'{taken[at[0]]}' and '{name}' are both class {at[0]} of the model: "
-                "give data that hold each class once"
-            )
-        taken[at[0]] = name
-    return found
 
 
 def _by_position(
@@ -143,7 +113,7 @@ def _by_position(
     for source, names in (("--class-names", given), (spec, own)):
         if names is None:
             continue
-        known = {one for name in names for one in _synonyms(name)}
+        known = {one for name in names for one in synonyms(name)}
         name = next(name for name in class_names if name not in known)
         raise UserError(
             f"{source} knows no class '{name}' of the data (its own are {', '.join(names[:3])} "
@@ -171,7 +141,7 @@ def _imagenet_9(
     if classes != 1000 or sorted(plain) != sorted(_IMAGENET_9):
         return None
     if not any(
-        _synonyms(names[0]) & _IMAGENET_ENDS[0] and _synonyms(names[-1]) & _IMAGENET_ENDS[1]
+        synonyms(names[0]) & _IMAGENET_ENDS[0] and synonyms(names[-1]) & _IMAGENET_ENDS[1]
         for names in sources
         if names is not None
     ):

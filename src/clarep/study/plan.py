@@ -18,6 +18,7 @@ from clarep.study.comparison import REFERENCE
 from clarep.study.recipe import Recipe, Variant
 from clarep.study.sets import SetSettings, new_set, settings_of
 from clarep.study.students import EvaluationSettings, StudentSettings
+from clarep.teachers.classes_by_name import of_classes
 from clarep.teachers.options import recorded
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher
@@ -81,8 +82,9 @@ class Study:
 
     @cached_property
     def teacher(self) -> Teacher:
-        """The recipe's teacher."""
-        return load_teacher(self.recipe.teacher, self.recipe.teacher_options)
+        """The recipe's teacher, of the data's classes."""
+        teacher = load_teacher(self.recipe.teacher, self.recipe.teacher_options)
+        return of_classes(teacher, self.data.class_names)
 
     def _check_students(self) -> None:
         """Raise UserError for what would only fail after hours: test data, students, measures."""

@@ -6,6 +6,7 @@ from typing import Any
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.errors import UserError
+from clarep.teachers.classes_by_name import of_classes
 from clarep.teachers.options import options_of
 from clarep.teachers.zoo import load_teacher
 
@@ -26,7 +27,8 @@ def teacher_of(canon: CanonicalSet | None) -> TeacherOfSet:
     config: dict[str, Any] = canon.manifest["config"]
     spec = str(config.get("teacher", ""))
     try:
-        teacher = load_teacher(spec, options_of(config.get("teacher_options", {})))
+        whole = load_teacher(spec, options_of(config.get("teacher_options", {})))
+        teacher = of_classes(whole, config.get("class_names", ()))
         known = {field.name for field in fields(ClaridConfig)}
         given = {key: value for key, value in config["clarid"].items() if key in known}
         clarid = Clarid(teacher, ClaridConfig(**given))
