@@ -211,6 +211,13 @@ def test_a_sound_student_has_no_mark(data):
     assert answers["twice"] == 0 and answers["alone"] < 1e-5 and answers["images"] == 8
 
 
+def test_a_baseline_that_draws_noise_is_refused(data):
+    config = of_groups("clean", "corruptions")
+    noisy = robustness_suite(Given(Draws()), data, config)
+    with pytest.raises(UserError, match=r"baseline.*two passes of one image differ"):
+        SuiteRun(Given(mean_colour), data, config, baseline=noisy)
+
+
 # Answers that are no numbers
 
 

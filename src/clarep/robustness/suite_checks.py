@@ -135,6 +135,12 @@ def scale_of(evaluation: Evaluation, config: SuiteConfig, official: Path | None)
             f"the baseline was measured on {ways[was_official]} and this student would be on "
             f"{ways[not was_official]}: give both the same --official-corruptions, or neither"
         )
+    doubts = {one.untrustworthy for one in evaluation.measurements if "corruption/" in one.key}
+    if reasons := "; ".join(sorted(filter(None, doubts))):
+        raise UserError(
+            f"the baseline's own figures under corruptions are not trustworthy ({reasons}): give "
+            "another --baseline"
+        )
     baseline = baseline_of(evaluation, str(evaluation.config.get("run", "the baseline")))
     one_right = torch.ones(1, 1, dtype=torch.bool)
     mean_corruption_error({name: one_right for name in config.corruptions}, baseline)
