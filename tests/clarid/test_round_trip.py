@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from clarep.clarid.round_trip import autoencoder_psnr, is_poor, told
+from clarep.clarid.round_trip import RoundTrip, autoencoder_psnr
 from clarep.sampling import psnr
 from clarep.teachers.teacher import Teacher
 
@@ -24,13 +24,13 @@ PIXEL = math.inf
     ],
 )
 def test_only_what_lies_below_the_floor_is_poor(trip, autoencoder, poor):
-    assert is_poor(trip, autoencoder) == poor
+    assert RoundTrip(trip, autoencoder).poor == poor
 
 
 def test_the_floor_is_of_images_encoded_and_decoded(teacher):
     images = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert autoencoder_psnr(teacher, images).isinf().all()
-    assert told(30.0, PIXEL) == "30.0 dB"
+    assert str(RoundTrip(30.0)) == "30.0 dB"
     latent = Teacher.from_callable(
         lambda x, *_: x,
         lambda x, *_: x,
@@ -47,4 +47,4 @@ def test_the_floor_is_of_images_encoded_and_decoded(teacher):
     means = images.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5))
     expected = psnr(means.repeat_interleave(2, 2).repeat_interleave(2, 3), images)
     assert torch.allclose(autoencoder_psnr(latent, images), expected)
-    assert told(9.0, float(expected[0])) == f"9.0 dB (the autoencoder alone {expected[0]:.1f} dB)"
+    assert str(RoundTrip(9.0, 12.0)) == "9.0 dB (the autoencoder alone 12.0 dB)"

@@ -348,7 +348,7 @@ def test_a_folder_of_photographs(command, capsys):
     assert "labels are matched by number" in printed.err
     warnings = [line for line in printed.err.splitlines() if line.startswith("clarep: warning: ")]
     assert len(warnings) == 2
-    assert "no class of the data" in warnings[0] and "is one of the teacher's" in warnings[0]
+    assert "the teacher does not know these classes" in warnings[0]
     assert "the teacher does not know such images" in warnings[1]
     assert "clarep train-teacher --image-size 32 --data photos" in warnings[1]
     assert "table" not in printed.out  # without masks there is nothing to measure
@@ -562,7 +562,7 @@ def test_a_mistake_found_late_binds_no_one(command, capsys, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Clarid, "invert", fail)
         assert main(command("--k 5")) == 2
-    assert capsys.readouterr().err.splitlines() == [
+    assert capsys.readouterr().err.splitlines()[-2:] == [
         "identify: 10 of 10 images to do, in shards of 5",
         "clarep: the features are not finite",
     ]
@@ -588,12 +588,66 @@ def test_progress_of_uneven_units_tells_no_time_left(capsys):
     assert lines == ["measure: 0/3 rows, 0 s so far, now top", "measure: 1/3 rows, 0 s so far"]
 
 
-def test_a_good_round_trip_is_no_warning(command, finished, capsys, monkeypatch):
+def record(out: str, **findings: object) -> None:
+    """Put other findings into a finished set's manifest."""
+    path = Path(out, "canon", MANIFEST)
+    manifest = json.loads(path.read_text())
+    manifest["findings"] |= findings
+    path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [(0.1, None, True), (-0.1, None, False), (0.1, 0.5, False), (0.1, 1.5, True)],
+)
+def test_a_round_trip_is_held_against_the_floor(command, finished, capsys, monkeypatch, case):
+    """By how much it is below what is poor, and the autoencoder above it, in dB."""
+    below, floor, warned = case
     shutil.copytree(finished, "out")
-    for psnr, warned in ((19.9, True), (20.1, False)):
-        monkeypatch.setattr("clarep.cli.identify._median_psnr", lambda _, psnr=psnr: psnr)
+    trip = float(CanonicalSet.load("out/canon").tensors["round_trip_psnr"].quantile(0.5))
+    monkeypatch.setattr("clarep.clarid.round_trip.POOR_PSNR", trip + below)
+    record("out", autoencoder_psnr_median=None if floor is None else trip + floor)
+    capsys.readouterr()
+    assert main(command()) == 0
+    printed = capsys.readouterr()
+    assert ("the images do not come back" in printed.err) == warned
+    beside = "" if floor is None else f" (the autoencoder alone {trip + floor:.1f} dB)"
+    assert f"median round trip {trip:.1f} dB{beside}\n" in printed.out
+
+
+def test_whether_the_teacher_knows_the_classes_is_recorded(command, finished, capsys):
+    """Of one that has learnt nothing: warned of before the first shard, and each time again."""
+    found = CanonicalSet.load(finished / "canon").manifest["findings"]["recognition"]
+    assert found["verdict"] == "near chance" and found["images"] == found["labels"] == 10
+    shutil.copytree(finished, "out")
+    assert main(command("--json")) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["recognition"] == found
+    warned = [line for line in printed.err.splitlines() if "does not know these classes" in line]
+    assert len(warned) == 1 and found["said"] in warned[0]
+    assert printed.err.index(warned[0]) < printed.err.index("0 of 10 images to do")
+
+
+def test_what_the_teacher_knows_is_not_doubted_by_its_names(command, finished, capsys):
+    make_photographs("photos")
+    options = "--data photos --image-size 32 --fraction 0.5 --steps 2 --k 0.002"
+    assert main(command(options=options)) == 0
+    for verdict, warned in (("known", None), ("too few", "no class of the data (class00, ")):
+        found = CanonicalSet.load("out/canon").manifest["findings"]["recognition"]
+        record("out", recognition=found | {"verdict": verdict})
         capsys.readouterr()
-        assert main(command()) == 0
-        printed = capsys.readouterr()
-        assert (f"the median round trip is {psnr:.1f} dB" in printed.err) == warned
-        assert f"median round trip {psnr:.1f} dB" in printed.out
+        assert main(command(options=options)) == 0
+        first = capsys.readouterr().err.split("identify: ")[0]
+        assert warned in first if warned else "warning" not in first
+
+
+def test_a_resumed_run_keeps_what_was_found(command, finished):
+    """Where a set has none, of an earlier version say, it is found again; no shard changes."""
+    shutil.copytree(finished, "out")
+    whole, manifest = shard_bytes("out"), json.loads(Path("out/canon", MANIFEST).read_text())
+    Path("out/canon", MANIFEST).write_text(
+        json.dumps({key: value for key, value in manifest.items() if key != "findings"})
+    )
+    assert main(command()) == 0
+    assert shard_bytes("out") == whole
+    assert json.loads(Path("out/canon", MANIFEST).read_text()) == manifest

@@ -79,6 +79,17 @@ class CanonicalSetWriter:
         else:
             self._write_manifest()
 
+    @property
+    def findings(self) -> dict[str, Any] | None:
+        """What `record` kept, by an earlier run too."""
+        found: dict[str, Any] | None = self._manifest.get("findings")
+        return found
+
+    def record(self, findings: dict[str, Any]) -> None:
+        """Keep in the manifest what was found of teacher and images; it is no part of the set."""
+        self._manifest["findings"] = as_read(findings)
+        self._write_manifest()
+
     def missing(self) -> Iterator[tuple[str, list[int]]]:
         """Yield (name, image indices) of every shard that is not stored yet."""
         stored = {shard["file"] for shard in self._manifest["shards"]}

@@ -58,8 +58,8 @@ class Recognition:
         return "known" if self.interval[0] > self.chance else "near chance"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
-        return asdict(self) | {"verdict": self.verdict}
+        """Return all of it, its verdict and the sentence that says it, as JSON values."""
+        return asdict(self) | {"verdict": self.verdict, "said": str(self)}
 
     def __str__(self) -> str:
         low, high = self.interval

@@ -1,5 +1,6 @@
 """From a labelled data set to a stored canonical set: choose, compute by shards, go on."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from clarep.clarid.canonical_set import CanonicalSetWriter
 from clarep.clarid.clarid import CLARep, Clarid
+from clarep.clarid.diffusion_classifier import recognise
+from clarep.clarid.round_trip import autoencoder_psnr
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.engine.artefacts import Progressed
 from clarep.engine.cost import Ledger
@@ -32,6 +35,8 @@ def identify(
     """Compute the CLAReps of the chosen images into `folder`, yielding after each shard.
 
     A folder that holds a part of the same set is gone on with, and ends with the same bytes.
+    Before the first shard, the manifest's `findings` tell whether the teacher knows the images'
+    classes (`recognition`) and what its autoencoder alone gives (`autoencoder_psnr_median`).
 
     Args:
         clarid: teacher and setting.
@@ -65,6 +70,8 @@ def identify(
         "chosen": chosen.tolist(),
     }
     writer = CanonicalSetWriter(folder, config, chosen.tolist(), shard_size)
+    if writer.findings is None:
+        writer.record(_findings(clarid, data, chosen, seed))
     missing = list(writer.missing())
     done = len(chosen) - sum(len(group) for _, group in missing)
     yield Progressed(done, 0, len(chosen))
@@ -76,6 +83,28 @@ def identify(
         clarid.ledger = Ledger()
         done += len(group)
         yield Progressed(done, len(group), len(chosen))
+
+
+def _findings(
+    clarid: Clarid, data: LabelledImages, chosen: NDArray[np.int64], seed: int
+) -> dict[str, Any]:
+    """Return, as JSON values, what speaks for or against the teacher of these images.
+
+    recognition: of a few of them; None for a teacher of one class. autoencoder_psnr_median: in dB,
+    of all of them encoded and decoded, the floor of the round trips; None for a pixel teacher.
+    """
+    size, teacher, floors = clarid.config.batch_size, clarid.teacher, list[torch.Tensor]()
+    known = recognise(teacher, data, chosen, seed=seed, batch_size=size)
+    for start in range(0, len(chosen), size):
+        images, _ = _load(data, chosen[start : start + size])
+        floors.append(autoencoder_psnr(teacher, images))
+        if floors[0].isinf().all():  # a pixel teacher's, which loses nothing
+            break
+    floor = float(torch.cat(floors).quantile(0.5))
+    return {
+        "recognition": None if known is None else known.as_dict(),
+        "autoencoder_psnr_median": floor if math.isfinite(floor) else None,
+    }
 
 
 def _load(

@@ -1,11 +1,13 @@
 """What a round trip's PSNR says: beside what a latent teacher's autoencoder alone loses."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clarep.clarid.canonical_set import CanonicalSet
 from clarep.sampling.decode import psnr
 from clarep.teachers.teacher import Teacher
 
@@ -27,12 +29,28 @@ def autoencoder_psnr(
     return psnr(back.cpu(), images.cpu())
 
 
-def is_poor(trip: float, autoencoder: float) -> bool:
-    """Say whether a round trip of so many dB is poor, and not for the autoencoder's sake."""
-    return trip < min(POOR_PSNR, autoencoder - _BELOW_FLOOR)
+@dataclass(frozen=True)
+class RoundTrip:
+    """How well images come back that were inverted and decoded."""
+
+    psnr: float
+    """In dB."""
+    autoencoder: float = math.inf
+    """What the autoencoder alone gives of the same images, in dB; infinite for a pixel teacher."""
+
+    @property
+    def poor(self) -> bool:
+        """Whether they do not come back, and not for the autoencoder's sake."""
+        return self.psnr < min(POOR_PSNR, self.autoencoder - _BELOW_FLOOR)
+
+    def __str__(self) -> str:
+        if math.isinf(self.autoencoder):
+            return f"{self.psnr:.1f} dB"
+        return f"{self.psnr:.1f} dB (the autoencoder alone {self.autoencoder:.1f} dB)"
 
 
-def told(trip: float, autoencoder: float) -> str:
-    """Return the round trip in dB, beside what the autoencoder alone gives where there is one."""
-    floor = f" (the autoencoder alone {autoencoder:.1f} dB)" if math.isfinite(autoencoder) else ""
-    return f"{trip:.1f} dB{floor}"
+def median_round_trip(canonical: CanonicalSet) -> RoundTrip:
+    """Return the median of a stored set, beside its autoencoder's."""
+    median = float(canonical.tensors["round_trip_psnr"].quantile(0.5))
+    alone = canonical.manifest.get("findings", {}).get("autoencoder_psnr_median")
+    return RoundTrip(median) if alone is None else RoundTrip(median, float(alone))

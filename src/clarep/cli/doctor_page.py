@@ -6,7 +6,7 @@ from typing import Any
 
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.diffusion_classifier import Recognition
-from clarep.clarid.round_trip import POOR_PSNR, is_poor, told
+from clarep.clarid.round_trip import POOR_PSNR, RoundTrip
 from clarep.clarid.trial import parameter_counts
 from clarep.engine.progress import duration
 from clarep.teachers.teacher import Teacher
@@ -93,12 +93,9 @@ def engines_lines(found: dict[str, Any]) -> Found:
 def round_trip_lines(found: dict[str, Any]) -> Found:
     """What one image is after inversion and decoding."""
     alone = found["autoencoder_psnr"]
-    alone = math.inf if alone is None else alone
-    text = (
-        f"{told(found['psnr'], alone)}, {found['image']} as '{found['class']}', "
-        f"{found['steps']} steps each way"
-    )
-    if is_poor(found["psnr"], alone):
+    trip = RoundTrip(found["psnr"], math.inf if alone is None else alone)
+    text = f"{trip}, {found['image']} as '{found['class']}', {found['steps']} steps each way"
+    if trip.poor:
         text += f"; below {POOR_PSNR:g} dB: the teacher does not know such an image"
     return "round_trip", found, [("round trip", text)]
 

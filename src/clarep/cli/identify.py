@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import tyro
 from numpy.typing import NDArray
 
-from clarep.clarid.canonical_set import CanonicalSet
+from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
 from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.controls import CONTROLS, measure_set
 from clarep.clarid.identify import SHARD_SIZE, identify
 from clarep.clarid.measures import Measures, judge_knows, judged
+from clarep.clarid.round_trip import POOR_PSNR, RoundTrip, median_round_trip
 from clarep.cli.mistakes import did_you_mean
 from clarep.cli.shared import (
     describe,
@@ -36,6 +36,7 @@ from clarep.data.labelled import (
 )
 from clarep.data.load import DataConfig, load_data
 from clarep.distill.student import Student
+from clarep.engine.artefacts import read_json
 from clarep.engine.lock import hold
 from clarep.engine.progress import announce, progress
 from clarep.engine.seeds import check_seed
@@ -54,7 +55,6 @@ from clarep.teachers.judge import judge_card, load_judge
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.zoo import load_teacher
 
-_POOR_PSNR = 20.0  # dB, of the median round trip
 _FEWEST_MEASURED = 2  # of each class: with one, k-means finds the classes whatever the features
 
 
@@ -112,7 +112,7 @@ class Identify:
         _lock = hold(self.out)
         self._identify(clarid, data, chosen, classifier, bad)
         canonical = CanonicalSet.load(self.out / "canon")
-        self._warn_of_poor_round_trips(canonical)
+        self._warn_of_poor_round_trips(median_round_trip(canonical))
         measured, recorded = self._measure(clarid, data, canonical, classifier)
         spectrum = ", and one exact spectrum if its Jacobian is small"
         announce(f"pictures: decoding the rows{spectrum if self.clarid.kind == 'top' else ''}")
@@ -165,7 +165,8 @@ class Identify:
             announce(f"identify: settling k = {self.clarid.k} by exact spectra of a few images")
         start = next(steps)
         note_other_classes(clarid.teacher, data, classifier)
-        warn_of_other_classes(clarid.teacher, data)
+        findings = read_json(self.out / "canon" / MANIFEST)["findings"]
+        warn_of_other_classes(clarid.teacher, data, findings["recognition"])
         if self.fraction * np.bincount(data.labels).max() < 0.5:
             note(
                 f"--fraction {self.fraction:g} is less than half an image of every class: one of "
@@ -232,12 +233,11 @@ class Identify:
             "judge_sha256": judge,
         }
 
-    def _warn_of_poor_round_trips(self, canonical: CanonicalSet) -> None:
+    def _warn_of_poor_round_trips(self, trip: RoundTrip) -> None:
         """Say so where the teacher cannot even give back the images it was shown."""
-        psnr = _median_psnr(canonical)
-        if psnr < _POOR_PSNR:
+        if trip.poor:
             warn(
-                f"the median round trip is {psnr:.1f} dB, below {_POOR_PSNR:g} dB: inverted and "
+                f"the median round trip is {trip}, below {POOR_PSNR:g} dB: inverted and "
                 "decoded, the images do not come back, and what is found says little about them: "
                 f"--steps {self.clarid.steps} is too low, or the teacher does not know such "
                 "images; give more, or with --teacher one of such images, yours or that of clarep "
@@ -258,11 +258,12 @@ class Identify:
             places |= {"table": report / "measures.csv"}
         if recorded is not None:
             places |= {"classifier": report / CLASSIFIER_NAME}
-        psnr = _median_psnr(canonical)
+        trip, findings = median_round_trip(canonical), canonical.manifest["findings"]
         if self.json:
             answer: dict[str, Any] = {
                 "images": len(canonical),
-                "round_trip_psnr_median": psnr,
+                "round_trip_psnr_median": trip.psnr,
+                **findings,
                 "cost": canonical.manifest["cost"],
                 "measures": [row.as_dict() for row in measured],
                 "skipped": bad,
@@ -279,7 +280,7 @@ class Identify:
             f"{len(canonical)} images, {sum(cost['seconds'].values()):.0f} s, "
             f"{cost['denoiser_evaluations']} denoiser evaluations, "
             f"{cost['jacobian_products']} Jacobian products, "
-            f"peak memory {cost['peak_memory_mb']} MiB, median round trip {psnr:.1f} dB"
+            f"peak memory {cost['peak_memory_mb']} MiB, median round trip {trip}"
         )
         for name, path in places.items():
             print(f"{name} in {path}")
@@ -296,7 +297,3 @@ def _on_originals(
         "sha256": sha256_state(classifier),
         "originals": {"images": len(subset)} | said,
     }
-
-
-def _median_psnr(canonical: CanonicalSet) -> float:
-    return float(torch.quantile(canonical.tensors["round_trip_psnr"], 0.5))

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -128,15 +129,29 @@ def note_other_classes(
     note(text)
 
 
-def warn_of_other_classes(teacher: Teacher, data: LabelledImages) -> None:
+def warn_of_other_classes(
+    teacher: Teacher, data: LabelledImages, recognition: Mapping[str, Any] | None = None
+) -> None:
     """Warn before a run where the teacher must take the images for others than they are.
 
-    That is, where it has never heard of any class of the data, or knows its classes by numbers
+    recognition: as a manifest's findings hold it. Where it could tell, it decides. Else the names
+    do: where the teacher has never heard of any class of the data, or knows its classes by numbers
     alone and has more of them than the data. Data whose names are numbers say nothing: there
     labels may well be matched by number.
     """
+    own = isinstance(teacher, UNetTeacher)  # it takes no other names
+    choose = "" if own else "name or choose the classes with --class-names, "
+    mend = f"{choose}train a teacher of such images (clarep train-teacher --data), or give one "
+    mend += "with --teacher"
+    verdict = (recognition or {}).get("verdict")
+    if recognition and verdict == "near chance":
+        warn(
+            f"the teacher does not know these classes ({recognition['said']}): what is found says "
+            f"nothing of them; check that the labels are right, or {mend}"
+        )
     ours, theirs = tuple(data.class_names), tuple(teacher.class_names)
-    if _are_matched(ours, theirs) or all(name.isdigit() for name in ours):
+    told = verdict in ("known", "near chance") or _are_matched(ours, theirs)
+    if told or all(name.isdigit() for name in ours):
         return
     if all(name.isdigit() for name in theirs):
         if len(ours) < len(theirs):
@@ -147,13 +162,10 @@ def warn_of_other_classes(teacher: Teacher, data: LabelledImages) -> None:
                 "order of the data's labels"
             )
     elif set(ours).isdisjoint(theirs):
-        own = isinstance(teacher, UNetTeacher)  # it takes no other names
-        choose = "" if own else "name or choose the classes with --class-names, "
         warn(
             f"no class of the data ({', '.join(ours[:3])} ...) is one of the teacher's "
             f"({', '.join(theirs[:3])} ...): it takes the images for its own classes, and what is "
-            f"found says nothing of them; {choose}train a teacher of such images (clarep "
-            "train-teacher --data), or give one with --teacher"
+            f"found says nothing of them; {mend}"
         )
 
 

@@ -38,11 +38,21 @@ def canonical_section(material: Material, teacher: TeacherOfSet) -> Section:
         lacking = (*lacking, f"Reconstruction and guidance alone: {teacher.reason}")
     columns["canonical sample"] = to_uint8(shown.tensors["sample"])
     columns["what was removed"] = _removed(shown)
-    content = notes(lacking) + _gallery(canon, shown, columns)
+    content = _recognised(canon) + notes(lacking) + _gallery(canon, shown, columns)
     spectrum, why_not = _spectrum(material, canon)
     missing = (*lacking, *why_not)
     content += spectrum + notes(why_not)
     return Section("canonical", "Canonical samples", content, missing)
+
+
+def _recognised(canon: CanonicalSet) -> str:
+    """Return how the set's images stood the check that its teacher knows their classes."""
+    found = canon.manifest.get("findings", {}).get("recognition") or {}
+    if not found:
+        return ""
+    near = found.get("verdict") == "near chance"
+    doubt = "; near chance, so that these samples say nothing of the classes" if near else ""
+    return paragraph(f"Does the teacher know these classes? {found.get('said')}{doubt}.")
 
 
 def _gallery(canon: CanonicalSet, shown: CanonicalSet, columns: dict[str, Tensor]) -> str:
