@@ -18,6 +18,7 @@ from clarep.distill.students import (
     save_student,
     student_extra,
     student_path,
+    weights_hash,
 )
 from clarep.engine.artefacts import write_json
 from clarep.errors import UserError
@@ -312,3 +313,17 @@ def test_flipped_exponents_are_told(tmp_path: Path) -> None:
     file.write_bytes(damaged)
     with pytest.raises(UserError, match="SHA-256"):
         load_student(file)
+
+
+def test_weights_are_known_by_their_file_as_long_as_they_are_its(tmp_path):
+    made = build_student(StudentInfo("resnet8", ("a", "b"), (3, 8, 8)))
+    file = tmp_path / "student.safetensors"
+    save_student(made, file)
+    loaded = load_student(file)
+    assert weights_hash(loaded) == {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    assert weights_hash(made).keys() == weights_hash(loaded.half()).keys() == {"state_sha256"}
+    changed = load_student(file)
+    with torch.no_grad():
+        next(changed.parameters()).mul_(2)
+    assert weights_hash(changed).keys() == {"state_sha256"}
+    assert weights_hash(changed) != weights_hash(made)

@@ -13,8 +13,8 @@ from clarep.clarid.clarid import Clarid
 from clarep.cli.main import main
 from clarep.data.garments import CLASS_NAMES
 from clarep.distill.student import StudentInfo
-from clarep.distill.students import build_student, load_student, save_student
-from clarep.engine.tensors import sha256_state
+from clarep.distill.students import build_student, load_student, save_student, student_path
+from clarep.engine.artefacts import sha256_file
 from clarep.teachers import UNet, UNetConfig, save_unet
 
 NAMES = ("red", "green", "blue", "unused")
@@ -98,7 +98,10 @@ def test_identify_measures_its_row_and_its_controls(command, home, capsys):
     assert rows["top"]["judge_accuracy"] == pytest.approx(right / 12)
     recorded = json.loads(Path("out/report/classifier.json").read_text())
     assert recorded == answer["classifier"]
-    assert (recorded["student"], recorded["sha256"]) == ("resnet8", sha256_state(student))
+    assert (recorded["student"], recorded["sha256"]) == (
+        "resnet8",
+        sha256_file(student_path(home / "run")),
+    )
     assert recorded["originals"]["images"] == 12
     assert recorded["originals"]["judge_accuracy"] == pytest.approx(originals / 12)
     assert originals > 6  # the student has learnt the colours
@@ -147,7 +150,7 @@ def test_select_keeps_the_objects(command, home, capsys):
     assert "judge accuracy" in printed
     assert "no judge" not in printed
     best = json.loads(Path("out/best.json").read_text())
-    assert best["config"]["classifier_sha256"] == sha256_state(load_student(home / "run"))
+    assert best["config"]["classifier_sha256"] == sha256_file(student_path(home / "run"))
     for cell in Path("out/cells").iterdir():
         for row in json.loads(cell.read_text())["rows"]:
             assert all(row[name] is not None for name in KNOWN)

@@ -1,5 +1,7 @@
 """`clarep evaluate` on an untrained student: table, JSON, a real kill, and users' mistakes."""
 
+import csv
+import hashlib
 import json
 import os
 import shutil
@@ -18,7 +20,7 @@ from clarep.cli.main import main
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.load import DataConfig
 from clarep.distill.student import StudentInfo
-from clarep.distill.students import build_student, save_student
+from clarep.distill.students import build_student, load_student, save_student
 from clarep.robustness.evaluation import Evaluation
 
 FEW = "--images 20 --corruption-images 10 --focus-images 10 --attack-images 10 --flip-backdrops 2"
@@ -69,6 +71,39 @@ def test_all_groups_end_in_a_table_and_a_folder(run: str, capsys) -> None:
     for one in found.measurements:
         if one.key in found.arrays and found.arrays[one.key].ndim == 1:
             assert one.value == pytest.approx(float(found.arrays[one.key].double().mean()))
+
+
+def test_the_hash_of_the_weights_is_the_file_s_wherever_it_stands(run: str, capsys) -> None:
+    student, config = Path(run, "student", "student.safetensors"), Path(run, "student/config.json")
+
+    def recorded() -> str:
+        """Put into the run's configuration what distill puts there; return it."""
+        digest = hashlib.sha256(student.read_bytes()).hexdigest()
+        content = json.loads(config.read_text()) | {"seed": 0, "student_sha256": digest}
+        config.write_text(json.dumps(content))
+        return digest
+
+    digest = recorded()
+    assert evaluate(run, FEW, "--groups clean") == 0
+    assert Evaluation.load(Path(run, "robustness")).config["student_sha256"] == digest
+    assert main(["report", run, "--out", "page"]) == 0
+    with open("page/data/runs.csv", newline="") as stream:
+        assert next(csv.DictReader(stream))["weights sha256"] == digest
+    assert digest in Path("page/index.html").read_text()
+    assert main(["compare", run]) == 0
+    # Trained again: the evaluation is of the weights before.
+    other = load_student(student)
+    with torch.no_grad():
+        next(other.parameters()).mul_(2)
+    save_student(other, student)
+    assert recorded() != digest
+    capsys.readouterr()
+    assert main(["compare", run]) == 2
+    assert f"run clarep evaluate {run} again" in capsys.readouterr().err
+    assert main(["report", run, "--out", "page"]) == 0
+    assert "other weights" in capsys.readouterr().err
+    assert evaluate(run, FEW, "--groups clean") == 0
+    assert main(["compare", run]) == 0
 
 
 def test_one_json_object(run: str, capsys) -> None:
@@ -198,7 +233,7 @@ def test_other_settings_replace_an_evaluation_and_say_so(run: str, capsys) -> No
     assert not told(capsys, "note")
     assert evaluate(run, "--images 10 --groups clean") == 0
     (note,) = told(capsys, "note")
-    assert "x/robustness holds an evaluation of other settings (images: 20 there, 10 now)" in note
+    assert "x/robustness holds an evaluation of other settings (images: 20 there, 10 now" in note
     assert Evaluation.load(Path("x/robustness"))["clean/accuracy"].images == 10
 
 

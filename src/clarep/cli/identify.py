@@ -36,11 +36,11 @@ from clarep.data.labelled import (
 )
 from clarep.data.load import DataConfig, load_data
 from clarep.distill.student import Student
+from clarep.distill.students import weights_hash
 from clarep.engine.artefacts import read_json
 from clarep.engine.lock import hold
 from clarep.engine.progress import announce, progress
 from clarep.engine.seeds import check_seed
-from clarep.engine.tensors import sha256_state
 from clarep.errors import UserError
 from clarep.report.identified import draw_identified
 from clarep.report.measures import (
@@ -225,12 +225,12 @@ class Identify:
 
     def _measured_by(self, canonical: CanonicalSet, classifier: Student | None) -> dict[str, Any]:
         """Return all that a row of the table follows from, but for its kind."""
-        judge = judge_card()["sha256"] if classifier is None else sha256_state(classifier)
+        judge = judge_card() if classifier is None else weights_hash(classifier)
         return {
             "canonical_sha256": [shard["sha256"] for shard in canonical.manifest["shards"]],
             "control_images": self.control_images,
             "seed": self.seed,
-            "judge_sha256": judge,
+            "judge_sha256": judge["sha256"],
         }
 
     def _warn_of_poor_round_trips(self, trip: RoundTrip) -> None:
@@ -294,6 +294,6 @@ def _on_originals(
     said = judged(student_judge(classifier), images, subset.tensors["label"])
     return {
         "student": classifier.info.name,
-        "sha256": sha256_state(classifier),
+        **weights_hash(classifier),
         "originals": {"images": len(subset)} | said,
     }

@@ -20,11 +20,11 @@ from clarep.cli.shared import (
     warn_of_other_classes,
 )
 from clarep.data.load import DataConfig, load_data
+from clarep.distill.students import weights_hash
 from clarep.engine.artefacts import versions, write_json
 from clarep.engine.cost import sum_costs
 from clarep.engine.lock import hold
 from clarep.engine.progress import progress
-from clarep.engine.tensors import sha256_state
 from clarep.report.canonical import save_figure
 from clarep.report.quality import student_judge
 from clarep.report.selection import selection_heatmap, selection_table, write_selection
@@ -70,7 +70,7 @@ class Select:
         described = describe(self.teacher, self.data, self.teacher_options)
         judge = None
         if classifier is not None:
-            described["classifier_sha256"] = sha256_state(classifier)
+            described["classifier_sha256"] = weights_hash(classifier)["sha256"]
             judge = student_judge(classifier)
         _lock = hold(self.out)
         steps = walk_grid(grid, described, self.out, judge)

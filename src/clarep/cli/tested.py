@@ -14,7 +14,7 @@ from clarep.distill.foreign_students import load_foreign
 from clarep.distill.run_files import held_out_of
 from clarep.distill.student import Outputs, Student
 from clarep.distill.students import load_student, student_path
-from clarep.engine.artefacts import read_json, sha256_file
+from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
 from clarep.robustness.boxes import has_boxes, load_boxed
 from clarep.robustness.challenge import is_challenge, load_challenge
@@ -49,7 +49,6 @@ def own_student(given_path: str, given: dict[str, Any], out: Path | None) -> Tes
     seen = trained is not None and _images_of(options) == _images_of(trained)
     described = {
         "run": _home(file).name,
-        "student_file_sha256": sha256_file(file),
         "on_training_data": None if trained is None else seen,
         "caveat": "measured on the very images that it was trained on" if seen else caveat,
     }

@@ -16,10 +16,10 @@ from clarep.distill.augment import to_student_range
 from clarep.distill.canonical_batches import CanonicalImages
 from clarep.distill.methods import MethodSpec
 from clarep.distill.student import Student
+from clarep.distill.students import weights_hash
 from clarep.distill.train_config import DistillConfig
 from clarep.distill.train_data import TrainImages
 from clarep.engine.extras import require_extra
-from clarep.engine.tensors import sha256_state
 from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
 
@@ -70,12 +70,12 @@ class Sources:
     def described(self, spec: MethodSpec) -> dict[str, Any]:
         """Return what a run's configuration holds of them."""
         asked = self.teacher if spec.needs_teacher else None
+        classifier = {} if self.classifier is None else weights_hash(self.classifier)
         return {
             "canon": None if self.canonical is None else _describe_canonical(self.canonical),
             "teacher_sha256": None if asked is None else asked.fingerprint,
-            "classifier_sha256": (
-                None if self.classifier is None else sha256_state(self.classifier)
-            ),
+            "classifier_sha256": None,
+            **{f"classifier_{name}": value for name, value in classifier.items()},
         }
 
     def on(self, device: torch.device, apart: Indices, config: DistillConfig) -> dict[str, Any]:

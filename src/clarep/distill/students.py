@@ -12,9 +12,9 @@ from clarep.distill.resnet import resnet8, resnet18, wrn_16_2
 from clarep.distill.student import Student, StudentInfo
 from clarep.distill.timm_student import TIMM_PREFIX, TimmStudent
 from clarep.distill.vit import vit_tiny
-from clarep.engine.artefacts import check_recorded, parse_json
+from clarep.engine.artefacts import check_recorded, parse_json, sha256_file
 from clarep.engine.seeds import check_seed
-from clarep.engine.tensors import check_weights, read_tensors, save_tensors
+from clarep.engine.tensors import check_weights, read_tensors, save_tensors, sha256_state
 from clarep.errors import UserError, unknown_name
 
 STUDENTS: dict[str, Callable[[StudentInfo, str | None], Student]] = {
@@ -131,7 +131,18 @@ def load_student(path: Path | str, class_names: tuple[str, ...] | None = None) -
         ) from error
     if class_names is not None:
         check_classes(student, class_names)
+    student.loaded_sha256 = sha256_file(file), sha256_state(student)
     return student.eval()
+
+
+def weights_hash(student: Student) -> dict[str, str]:
+    """Return `sha256`, that of the file which holds the weights as they are (see `load_student`).
+
+    Of weights that were made or changed in memory it is `state_sha256`, of the state dict.
+    """
+    state = sha256_state(student)
+    of_file, as_read = student.loaded_sha256 or ("", "")
+    return {"sha256": of_file} if state == as_read else {"state_sha256": state}
 
 
 def student_extra(path: Path | str) -> dict[str, str]:

@@ -15,9 +15,9 @@ from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.distill.student import Student
+from clarep.distill.students import weights_hash
 from clarep.engine.artefacts import read_json, sha256_file, versions
 from clarep.engine.history import HISTORY_NAME, read_records
-from clarep.engine.tensors import sha256_state
 from clarep.errors import UserError
 from clarep.report.quality import (
     Classifier,
@@ -135,7 +135,7 @@ def student_quality(
     return {
         "classifier": {
             "student": student.info.name,
-            "sha256": sha256_state(student),
+            **weights_hash(student),
             "test_accuracy": round(float(right.float().mean()), 4),
         },
         **sample_quality(teacher, classifier, data, settings),

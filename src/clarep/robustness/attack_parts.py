@@ -227,7 +227,7 @@ def _autoattack_part(bench: Bench, indices: NDArray[np.int64], threat: Threat) -
             seed=config.seed,
             batch_size=config.batch_size,
             folder=folder,
-            fingerprint=bench.student_sha256,
+            fingerprint=bench.fingerprint,
         )
         key, right = key_of("autoattack", threat), found.correct.float()
         measured = mean_of(key, right, "; ".join(found.reasons))

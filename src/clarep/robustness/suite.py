@@ -8,6 +8,7 @@ from typing import Any
 
 from clarep.data.labelled import LabelledImages
 from clarep.distill.student import Student
+from clarep.distill.students import weights_hash
 from clarep.engine.artefacts import Progressed, as_read, differences, versions
 from clarep.engine.cost import peak_memory_mb
 from clarep.engine.lock import hold
@@ -86,7 +87,8 @@ class SuiteRun:
         if reference is not None:
             check_reference(reference, data)
         self.student, self.folder, self.described = student, folder, described or {}
-        sha256 = fingerprint(student)
+        self._sha256 = weights_hash(student).get("sha256")
+        known_by = fingerprint(student)
         official = official_corruptions if "corruptions" in self.config.groups else None
         scale = None if baseline is None else scale_of(baseline, self.config, official)
         self._bench = Bench(
@@ -97,7 +99,7 @@ class SuiteRun:
             ood=dict(ood or {}),
             official=None if official is None else official_sets(official, self.config, data),
             beyond=load_beyond(beyond or {}, student, data),
-            student_sha256=sha256,
+            fingerprint=known_by,
             folder=folder,
         )
         self._sets = {
@@ -106,7 +108,7 @@ class SuiteRun:
             "ood": {name: images.name for name, images in (ood or {}).items()},
         }
         self._common = {
-            "student_sha256": sha256,
+            "student_fingerprint": known_by,
             "data": data_fingerprint(data, self._bench.indices),
             "seed": self.config.seed,
             "clarep": versions()["clarep"],
@@ -210,11 +212,13 @@ class SuiteRun:
         # Keys that another version did not write are no settings, nor is a run's own name.
         both = {key: now for key, now in self._settings().items() if key in stored}
         both.pop("run", None)
+        if both.get("student_sha256"):
+            both.pop("student_fingerprint", None)  # it says the same
         return differences({key: stored[key] for key in both}, both)
 
     def _settings(self) -> dict[str, Any]:
         """Return what the evaluation's figures follow from, as JSON values."""
-        suite = {"suite": asdict(self.config)}
+        suite = {"suite": asdict(self.config), "student_sha256": self._sha256}
         # The images' hash comes last: options of the suite change it too, and say more.
         return as_read(self.described | self._sets | suite | self._common)
 

@@ -66,10 +66,10 @@ class Bench:
         ood: dict[str, LabelledImages],
         official: OfficialSets | None = None,
         beyond: Sequence[BeyondSet] = (),
-        student_sha256: str,
+        fingerprint: str,
         folder: Path | None,
     ) -> None:
-        self.student_sha256, self.folder = student_sha256, folder
+        self.fingerprint, self.folder = fingerprint, folder
         self.data, self.config = data, config
         self.arrays: dict[str, Tensor] = {}
         """Of the parts that are measured: a part may go on from one before it."""

@@ -86,7 +86,20 @@ def read_run(folder: Path) -> StudiedRun:
         raise UserError(
             f"{folder} was not evaluated (no {ROBUSTNESS}/): run clarep evaluate {folder}"
         )
-    return StudiedRun(folder, name, seed, config, Evaluation.load(folder / ROBUSTNESS))
+    return StudiedRun(folder, name, seed, config, evaluation_of(folder, config))
+
+
+def evaluation_of(folder: Path, config: dict[str, Any]) -> Evaluation:
+    """Load a run's evaluation; raises UserError also if it is of other weights than config says."""
+    evaluation = Evaluation.load(folder / ROBUSTNESS)
+    ours, theirs = (one.get("student_sha256") for one in (config, evaluation.config))
+    if ours and theirs and ours != theirs:
+        raise UserError(
+            f"{folder / ROBUSTNESS} was measured on other weights than {STUDENT}/ holds, or by an "
+            f"earlier clarep (SHA-256 {theirs[:12]} there, {ours[:12]} here): run clarep evaluate "
+            f"{folder} again"
+        )
+    return evaluation
 
 
 def caveats(runs: Iterable[tuple[str, Evaluation]]) -> list[str]:

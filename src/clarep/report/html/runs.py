@@ -10,7 +10,14 @@ from clarep.distill.students import STUDENT_NAME
 from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
 from clarep.robustness.evaluation import EVALUATION_NAME, Evaluation, Measurement
-from clarep.study.runs import ROBUSTNESS, STUDENT, STUDENT_CONFIG, STUDY_NAME, StudiedRun
+from clarep.study.runs import (
+    ROBUSTNESS,
+    STUDENT,
+    STUDENT_CONFIG,
+    STUDY_NAME,
+    StudiedRun,
+    evaluation_of,
+)
 from clarep.study.statistics import t_interval
 
 _PALETTE = 8  # method colours of style.css, --s0 to --s7
@@ -127,7 +134,7 @@ def _read(folder: Path, name: str) -> ReportRun:
             "again, with the options that it was begun with"
         )
     try:
-        evaluation = Evaluation.load(folder / ROBUSTNESS)
+        evaluation = evaluation_of(folder, config)
     except (UserError, OSError) as error:
         if (folder / ROBUSTNESS / EVALUATION_NAME).exists():
             missing.append(f"the evaluation of {name} cannot be used: {error}")

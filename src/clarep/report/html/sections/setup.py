@@ -82,7 +82,7 @@ def _row(run: ReportRun) -> dict[str, Any]:
         "settings": _short_settings(config.get("train") or {}),
         "canonical set": f"{kind}{canon.get('images', '?')} images" if canon else "none",
         "canonical sha256": canon.get("sha256"),
-        "weights sha256": _find(measured, ("student_file_sha256", "student_sha256")),
+        "weights sha256": config.get("student_sha256") or measured.get("student_sha256"),
     }
 
 
@@ -95,17 +95,6 @@ def _short_settings(train: Mapping[str, Any]) -> str:
         if train.get(key) is not None
     ]
     return ", ".join(parts)
-
-
-def _find(config: Any, keys: tuple[str, ...]) -> str | None:
-    """Return the first string under one of these keys, at any depth, shallow first."""
-    if not isinstance(config, dict):
-        return None
-    for key in keys:
-        if isinstance(config.get(key), str):
-            return str(config[key])
-    found = (_find(inner, keys) for inner in config.values())
-    return next((one for one in found if one), None)
 
 
 def _hash(value: object) -> Cell:
