@@ -18,6 +18,7 @@ from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
 from clarep.robustness.boxes import has_boxes, load_boxed
 from clarep.robustness.challenge import is_challenge, load_challenge
+from clarep.robustness.suite_checks import check_fit
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def own_student(given_path: str, given: dict[str, Any], out: Path | None) -> Tes
     student = load_student(file)
     trained = trained_on(file)
     options, data, caveat = _own_images(
-        file, test_options(trained, given), given.get("split"), trained
+        file, student, test_options(trained, given), trained, given.get("split")
     )
     seen = trained is not None and _images_of(options) == _images_of(trained)
     described = {
@@ -79,28 +80,29 @@ def test_options(trained: DataConfig | None, given: dict[str, Any]) -> DataConfi
 
 
 def _own_images(
-    file: Path, options: DataConfig, split: str | None, trained: DataConfig | None
+    file: Path, student: Student, options: DataConfig, trained: DataConfig | None, split: str | None
 ) -> tuple[DataConfig, LabelledImages, str]:
     """Return what a run of clarep's own is measured on, by which options, and their caveat.
 
     Raises UserError where there is no such split.
     """
-    whole = replace(options, split=DataConfig.split if trained is None else trained.split)
-    asked = replace(options, split=HELD_OUT)
-    if split == HELD_OUT:
-        return asked, *held_out_of(file.parent, load_data(whole))
-    try:
-        return *_load_split(options, split), ""
-    except NoSplitError as undivided:
-        if split is not None:
-            raise
+    is_own = trained is not None and _place(options.data) == _place(trained.data)
+    if split != HELD_OUT:
         try:
-            return asked, *held_out_of(file.parent, load_data(whole))
-        except UserError:
-            is_own = trained is not None and _place(options.data) == _place(trained.data)
-            if is_own:
-                raise
+            return *_load_split(options, split), ""
+        except NoSplitError as error:
+            undivided = error
+        if split is not None:
+            or_else = f"; what {file.parent} held out is --split {HELD_OUT}" if is_own else ""
+            raise NoSplitError(f"{undivided}{or_else}")
+    try:
+        whole = load_data(replace(options, split=trained.split if trained else DataConfig.split))
+        check_fit(student, whole)
+        return replace(options, split=HELD_OUT), *held_out_of(file.parent, whole)
+    except UserError:
+        if split is None and not is_own:
             raise undivided from None
+        raise
 
 
 def _load_split(options: DataConfig, split: str | None) -> tuple[DataConfig, LabelledImages]:
