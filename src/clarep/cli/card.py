@@ -122,7 +122,7 @@ class Card:
         except UserError:
             return  # its accuracy is then taken on trust, as on a test split
         if both := set(seen.sources) & set(held_out.sources):
-            mend = f"give one trained with --train.validation-share {SHARE}"
+            mend = f"give one of clarep distill --train.validation-share {SHARE}"
             raise UserError(
                 f"{self.classifier} was trained on {len(both)} of the {len(held_out)} images that "
                 f"{self.run_folder} held out: {mend}"

@@ -56,24 +56,22 @@ def check_kind(method: str, canonical: CanonicalSet) -> None:
     spec = method_named(method)
     made = canonical.manifest["config"]["clarid"]
     kind, guidance = made["kind"], made["guidance"]
+    weak = spec.stronger_guidance and guidance <= 1
     if kind != spec.canonical_kind:
-        raise UserError(
-            f"method {method} takes a canonical set of kind {spec.canonical_kind} and "
-            f"{canonical.folder} is of kind {kind}: make one with clarep identify "
-            f"--kind {spec.canonical_kind}"
-        )
-    if spec.canonical_guidance not in (None, guidance):
-        raise UserError(
-            f"method {method} takes a canonical set of guidance {spec.canonical_guidance:g} and "
-            f"{canonical.folder} is of guidance {guidance:g}: make one with clarep identify "
-            f"--kind {kind} --guidance {spec.canonical_guidance:g}"
-        )
-    if spec.stronger_guidance and guidance <= 1:
-        raise UserError(
-            f"method {method} takes a canonical set of a guidance above 1 and "
-            f"{canonical.folder} is of guidance {guidance:g}: make one with clarep identify "
-            f"--kind {kind} --guidance 3"
-        )
+        takes, found = f"kind {spec.canonical_kind}", f"kind {kind}"
+    elif spec.canonical_guidance not in (None, guidance):
+        takes, found = f"guidance {spec.canonical_guidance:g}", f"guidance {guidance:g}"
+    elif weak:
+        takes, found = "a guidance above 1", f"guidance {guidance:g}"
+    else:
+        return
+    needed = 3.0 if weak else spec.canonical_guidance
+    guided = "" if needed is None else f" --guidance {needed:g}"
+    raise UserError(
+        f"method {method} takes a canonical set of {takes} and {canonical.folder} is of {found}: "
+        f"make one with clarep identify --kind {spec.canonical_kind}{guided} and else the options "
+        "of that set"
+    )
 
 
 def check_canonical(
