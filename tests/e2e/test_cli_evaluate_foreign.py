@@ -202,9 +202,8 @@ def test_timm_with_the_users_weights(data, capsys) -> None:
     assert found.arrays["features"].shape == (30, 96)
 
 
-def test_imagenet_classes_with_readable_names_meet_wnids(data, capsys) -> None:
-    """--class-names imagenet, on the data and on ImageNet-V2's folders."""
-    wnids = timm.data.ImageNetInfo("imagenet-1k").label_names()
+def imagenet_vit(names: list[str]) -> nn.Module:
+    """Save a tiny classifier of 1,000 classes with random weights to model/; return it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = transformers.ViTForImageClassification(
@@ -215,14 +214,29 @@ def test_imagenet_classes_with_readable_names_meet_wnids(data, capsys) -> None:
                 num_hidden_layers=1,
                 num_attention_heads=1,
                 intermediate_size=8,
-                id2label={i: f"readable {i}" for i in range(1000)},
+                id2label=dict(enumerate(names)),
             )
-        )
+        ).eval()
+        nn.init.normal_(model.classifier.weight, std=1.0)
+    model.save_pretrained("model")
+    transformers.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained("model")
+    return model
+
+
+def answers_of(model: nn.Module, pixels: np.ndarray) -> torch.Tensor:
+    """Return the whole logits behind the processor's normalisation."""
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        return model(pixel_values=(x - 0.5) / 0.5).logits
+
+
+def test_imagenet_classes_with_readable_names_meet_wnids(data, capsys) -> None:
+    """--class-names imagenet, on the data and on ImageNet-V2's folders."""
+    wnids = timm.data.ImageNetInfo("imagenet-1k").label_names()
+    model = imagenet_vit([f"readable {i}" for i in range(1000)])
     with torch.no_grad():
         model.classifier.bias[7] = 100
     model.save_pretrained("model")
-    size = {"height": 16, "width": 16}
-    transformers.ViTImageProcessor(size=size).save_pretrained("model")
     pixels = np.random.default_rng(0).integers(256, size=(20, 16, 16, 3), dtype=np.uint8)
     np.savez("i.npz", x_test=pixels, y_test=np.arange(20) % 10, classes=np.array(wnids))
     for label in ("2", "7", "10"):
@@ -237,6 +251,55 @@ def test_imagenet_classes_with_readable_names_meet_wnids(data, capsys) -> None:
     found = Evaluation.load(Path("out"))
     assert found["clean/accuracy"].value == pytest.approx(2 / 20)
     assert found["beyond/imagenet-v2/accuracy"].value == pytest.approx(1 / 3)
+
+
+def test_a_few_of_its_classes_are_chosen_by_name(data, capsys) -> None:
+    words = timm.data.ImageNetInfo("imagenet-1k").label_descriptions()
+    model = imagenet_vit(words)
+    pixels = np.random.default_rng(0).integers(256, size=(40, 16, 16, 3), dtype=np.uint8)
+    names, labels = ("pug", "Egyptian cat", "tench"), np.arange(40) % 3
+    np.savez("few.npz", x_test=pixels, y_test=labels, classes=np.array(names))
+    assert evaluate("hf:model", "--data few.npz --groups clean calibration --out out") == 0
+    assert "the 3 of the data are chosen by name" in capsys.readouterr().err
+    expected = answers_of(model, pixels)[:, [254, 285, 0]]
+    found = Evaluation.load(Path("out"))
+    right = (expected.argmax(dim=1).numpy() == labels).mean()
+    assert found["clean/accuracy"].value == pytest.approx(right)
+    order = found.arrays["index"]
+    torch.testing.assert_close(
+        found.arrays["probabilities"], expected.softmax(dim=1)[order], rtol=1e-3, atol=1e-5
+    )
+
+
+def test_imagenet_9_is_measured_as_the_challenge_does(data, capsys) -> None:
+    words = timm.data.ImageNetInfo("imagenet-1k").label_descriptions()
+    model = imagenet_vit(words)
+    pixels = np.random.default_rng(1).integers(256, size=(45, 16, 16, 3), dtype=np.uint8)
+    names = "dog bird wheeled_vehicle reptile carnivore insect musical_instrument primate fish"
+    folders = [f"{i:02d}_{name}" for i, name in enumerate(names.split())]
+    for variant in ("original", "mixed_rand", "mixed_same"):
+        for i, image in enumerate(pixels):
+            folder = Path("in9", variant, "val", folders[i % 9])
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{i}.png")
+    given = "--data in9 --groups clean backgrounds --images 45 --flip-backdrops 1 --out out"
+    capsys.readouterr()
+    assert evaluate("hf:model", given) == 0
+    assert "ImageNet-9" in capsys.readouterr().err
+    predicted = answers_of(model, pixels).argmax(dim=1).tolist()
+    # of the published grouping: where its dogs, birds, reptiles ... begin and end
+    blocks = {0: (151, 268), 1: (80, 100), 3: (33, 68), 5: (300, 326), 7: (365, 384), 8: (389, 397)}
+    sure = [i for i in range(45) if i % 9 in blocks]
+    right = [blocks[i % 9][0] <= predicted[i] <= blocks[i % 9][1] for i in sure]
+    found = Evaluation.load(Path("out"))
+    index, shown = found.arrays["index"], found.arrays["clean/accuracy"].bool()
+    by_class = found.arrays["label"]
+    assert len(index) == 45 and found.arrays["probabilities"].shape == (45, 10)
+    for c in (0, 3, 5, 7, 8):
+        ours = int(shown[by_class == c].sum())
+        assert ours == sum(r for i, r in zip(sure, right, strict=True) if i % 9 == c), c
+    outside = sum(predicted[i] > 892 for i in range(45))  # none of the nine lies there
+    assert found["clean/accuracy"].value <= 1 - outside / 45
 
 
 def save_script(net: nn.Module) -> str:
