@@ -331,7 +331,10 @@ FILES = {
         "args": argparse.Namespace(lr=0.1),
         "state_dict_ema": prefixed("module.", ema),
     },
-    "shadow.pth": lambda raw, ema: {"model": raw, "model_ema": ema},
+    "shadow.pth": lambda raw, ema: {
+        "model": raw,
+        "model_ema": {"n_averaged": torch.tensor(3), **prefixed("module.", ema)},
+    },
 }
 
 

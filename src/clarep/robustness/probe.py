@@ -59,11 +59,11 @@ class Answers:
 
     @property
     def warnings(self) -> list[str]:
-        """What `doubts` holds, each a sentence."""
-        return [
-            f"{f'no {start[:-1]} figure' if start else 'no figure'} of it can be trusted: {why}"
-            for start, why in self.doubts.items()
-        ]
+        """What `doubts` holds, a sentence for each reason."""
+        groups: dict[str, list[str]] = {}
+        for start, why in self.doubts.items():
+            groups.setdefault(why, []).append(f"{start[:-1]} figure".strip())
+        return [f"no {' or '.join(of)} of it can be trusted: {why}" for why, of in groups.items()]
 
     @property
     def lacking(self) -> dict[str, str]:

@@ -22,6 +22,7 @@ from clarep.errors import UserError, unknown_name
 from clarep.teachers.pipeline_folder import refuse_diffusers
 
 _NESTED = ("state_dict_ema", "model_ema", "ema", "model", "state_dict")  # averages come first
+_COUNT = "n_averaged"  # beside the weights, of torch's AveragedModel
 _TORCH = (".pt", ".pth", ".tar", ".ckpt", ".bin")
 ENTRY = "entry"
 """In the metadata of a torch file: which of its entries the weights were."""
@@ -192,7 +193,11 @@ def _state_dict(loaded: object, path: Path) -> tuple[dict[str, Tensor], dict[str
     if isinstance(loaded, Mapping):
         nested = [name for name in _NESTED if isinstance(loaded.get(name), Mapping)]
         state = loaded[nested[0]] if nested else loaded
-        tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+        tensors = {
+            str(name): value
+            for name, value in state.items()
+            if isinstance(value, Tensor) and name != _COUNT
+        }
         if tensors:
             return tensors, {ENTRY: nested[0]} if nested else {}
     entries = ", ".join(map(str, loaded)) if isinstance(loaded, Mapping) else ""
