@@ -1,5 +1,8 @@
 """Our attacks against closed forms of linear classifiers, and what must hold on any network."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pyautoattack
 import pytest
@@ -509,3 +512,31 @@ def test_a_model_that_lets_no_gradient_through_is_named(attack, cut):
     y = labels_of(model, x)
     with pytest.raises(UserError, match=r"no gradient .* reaches the image"):
         EVERY[attack](cut(model), x, y, Threat("linf", 0.1), rng())
+
+
+def test_marks_of_other_images_are_refused():
+    """In a process without the tests' import hook, which refuses the shapes before clarep does."""
+    code = """
+import torch
+from clarep import UserError
+from clarep.robustness.attacks import *
+net, x, y = torch.nn.Flatten(), torch.rand(6, 1, 2, 2), torch.arange(6) % 4
+threat, config = Threat("linf", 0.1), AttackConfig(attacks=("pgd", "apgd-ce"))
+right = torch.ones(6) > 0
+for marks in (right[:5], right[:1], right[:, None], right.float()):
+    for run in (
+        lambda: robust_accuracy(net, x, y, threat, config, before={"pgd": marks, "apgd-ce": right}),
+        lambda: masking_reasons(net, x, y, threat, correct=marks, config=config),
+        lambda: stronger_attack(net, x, y, threat, correct=marks, config=config),
+    ):
+        try:
+            print(run())
+        except UserError as error:
+            assert "for each of the 6 images" in str(error), error
+try:
+    print(robust_accuracy(net, x, y, threat, config, before={"pgd": right}))
+except UserError as error:
+    assert "before['apgd-ce'] is missing" in str(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout + done.stderr == ""

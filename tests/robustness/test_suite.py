@@ -92,6 +92,7 @@ def test_compare_knows_of_every_measure_whether_more_is_better(whole, student, d
     keys |= {f"background/{name}" for name in CHALLENGE_VARIANTS}
     keys |= {f"beyond/{name}/accuracy" for name in BEYOND}
     assert {"corruption/mce", "attack/cw-l2/median_l2", "background/flipped"} <= keys
+    assert "in the mean" in attacked["corruption/mce"].note  # it is relative to a baseline
     for key in keys:
         assert sum(fnmatchcase(key, name) for name in MORE_IS_BETTER) == 1, key
 

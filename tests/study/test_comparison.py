@@ -16,7 +16,7 @@ from clarep.report.comparison import (
     heading,
     write_comparison,
 )
-from clarep.robustness.evaluation import Evaluation, Measurement
+from clarep.robustness.evaluation import Evaluation, Measurement, mean_of
 from clarep.study.comparison import Cell, Difference, compare
 from clarep.study.runs import read_run
 
@@ -116,6 +116,18 @@ def test_more_of_a_measure_is_marked_as_what_it_is(measure, verdict):
     opposite = {"better": "worse", "worse": "better", "neither": "neither"}
     assert less.verdict == opposite[verdict]
     assert replace(found, difference=Difference(0.4, (0.0, 1.0), 0.1, 0.2)).verdict == "neither"
+
+
+@pytest.mark.parametrize(("ours", "verdict"), [("of vanilla", "worse"), ("of kd", "untested")])
+def test_errors_relative_to_other_baselines_are_not_compared(make_run, ours, verdict):
+    runs = load([make_run("vanilla"), make_run("kd")])
+    for run, value, note in zip(runs, (0.5, 0.9), ("of vanilla", ours), strict=True):
+        values = torch.full((400,), value) + 0.01 * (torch.arange(400) % 2)
+        run.evaluation.arrays["corruption/mce"] = values
+        run.evaluation.measurements.append(replace(mean_of("corruption/mce", values), note=note))
+    compared = compare(runs, ["corruption/mce"])
+    assert cell(compared, "kd", "corruption/mce").verdict == verdict
+    assert ours in comparison_table(compared)
 
 
 def test_a_measure_that_a_seed_lacks_has_no_figure(make_run):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -41,9 +42,14 @@ def corruption_means(bench: Bench, arrays: Mapping[str, Tensor]) -> Measured:
         for name in config.corruptions
     }
     joint: dict[str, Tensor] = {"corruption/mean": mean_accuracy(correct).float()}
+    measurements = [mean_of("corruption/mean", joint["corruption/mean"])]
     if bench.baseline is not None:
-        joint["corruption/mce"] = mean_corruption_error(correct, bench.baseline).float()
-    return [mean_of(key, values) for key, values in joint.items()], joint
+        values = mean_corruption_error(correct, bench.baseline).float()
+        joint["corruption/mce"] = values
+        errors = [bench.baseline.errors[name] for name in config.corruptions]
+        note = f"relative to the errors of {bench.baseline.name}, {fmean(errors):.4f} in the mean"
+        measurements.append(replace(mean_of("corruption/mce", values), note=note))
+    return measurements, joint
 
 
 def worst_cases(bench: Bench, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:

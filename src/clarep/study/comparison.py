@@ -22,6 +22,7 @@ DEFAULT_MEASURES = (
 )
 REFERENCE = "vanilla"
 _LEVEL = 0.05
+_MCE = "corruption/mce"
 MORE_IS_BETTER: dict[str, bool | None] = {
     "clean/accuracy": True,
     "calibration/ece": False,
@@ -46,7 +47,7 @@ MORE_IS_BETTER: dict[str, bool | None] = {
     "attack/*/eps_255=*": True,
     "attack/*/eps_l2=*": True,
     "attack/cw-l2/median_l2": True,
-    "corruption/mce": False,
+    _MCE: False,
     "corruption/mean": True,
     "corruption/*/mean": True,
     "corruption/*/severity=*": True,
@@ -214,7 +215,12 @@ def _column(
     if reference is None:
         return cells
     base = _per_image(key, groups[reference])
-    others = {name: _per_image(key, runs) for name, runs in groups.items() if name != reference}
+    others = {
+        name: _per_image(key, runs)
+        for name, runs in groups.items()
+        # An mCE says by its note what it is relative to.
+        if name != reference and (key != _MCE or _note(cells[name]) == _note(cells[reference]))
+    }
     paired = {
         name: values - base
         for name, values in others.items()
@@ -242,6 +248,10 @@ def _cell(key: str, runs: Sequence[StudiedRun]) -> Cell | None:
     notes = dict.fromkeys(m.note for m in measured if m.note)
     value = float(np.mean(values))
     return Cell(key, value, interval, None, "; ".join(reasons), "; ".join(notes))
+
+
+def _note(cell: Cell | None) -> str:
+    return "" if cell is None else cell.note
 
 
 def _per_image(key: str, runs: Sequence[StudiedRun]) -> NDArray[np.float64] | None:

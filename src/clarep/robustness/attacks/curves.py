@@ -12,7 +12,7 @@ from torch import Tensor
 from clarep.engine.arrays import Images, Labels
 from clarep.robustness.attacks.apgd import apgd
 from clarep.robustness.attacks.config import AttackConfig
-from clarep.robustness.attacks.passes import Model, accepted, still_right
+from clarep.robustness.attacks.passes import Model, accepted, check_marks, still_right
 from clarep.robustness.attacks.pgd import pgd
 from clarep.robustness.attacks.threat import Norm, Threat
 
@@ -108,6 +108,9 @@ def robust_accuracy(
             allowed.
     """
     x, y = accepted(model, x, y, threat)
+    if before is not None:
+        for name in attacks_on(threat.norm, config):
+            check_marks(len(x), **{f"before['{name}']": before.get(name)})
     correct: Correct = {}
     for name in attacks_on(threat.norm, config):
         right = torch.ones_like(y, dtype=torch.bool) if before is None else before[name].clone()

@@ -19,6 +19,7 @@ from clarep.robustness.attacks.passes import (
     Model,
     accepted,
     ascend,
+    check_marks,
     cross_entropy,
     evaluating,
     still_right,
@@ -70,6 +71,7 @@ def masking_reasons(
     if not config.check_images:
         return []
     x, y = accepted(model, x, y, threat)
+    check_marks(len(x), correct=correct)
     x, y, correct = (part[: config.check_images] for part in (x, y, correct))
     found = [
         zero_gradients(model, x, y, config),
@@ -134,6 +136,7 @@ def stronger_attack(
     if not config.check_images:
         return ""
     x, y = accepted(model, x, y, threat)
+    check_marks(len(x), correct=correct)
     x, y, correct = (part[: config.check_images] for part in (x, y, correct))
     at = correct.nonzero().flatten()
     if not len(at):

@@ -72,6 +72,14 @@ def accepted(
     return x, as_labels(y, len(x), few.shape[1]).to(x.device)
 
 
+def check_marks(images: int, **marks: Tensor | None) -> None:
+    """Raise UserError unless each holds a bool for each of so many images."""
+    for name, given in marks.items():
+        if given is None or given.shape != (images,) or given.dtype != torch.bool:
+            found = "missing" if given is None else f"{given.dtype} of shape {tuple(given.shape)}"
+            raise UserError(f"{name} is {found}: give a bool for each of the {images} images")
+
+
 def answered(model: Model, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
     """Return the logits of one pass, of a copy: a model may work in place."""
     return as_logits(model(x.clone()), len(x))
