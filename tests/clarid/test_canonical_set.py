@@ -14,7 +14,7 @@ from clarep.clarid.canonical_set import MANIFEST, CanonicalSet, CanonicalSetWrit
 from clarep.clarid.clarid import CLARep as Rep
 from clarep.clarid.clarid import Clarid
 from clarep.cli import main as cli
-from clarep.engine.artefacts import atomic_path, sha256_file, write_json
+from clarep.engine.artefacts import atomic_path, read_json, sha256_file, write_json
 from clarep.errors import UserError
 
 CHOSEN = [3, 5, 8, 13, 21, 34, 55]
@@ -103,7 +103,7 @@ def test_no_directions_are_stored_as_none(tmp_path, teacher, images, labels):
 
 def test_the_manifest(folder):
     manifest = json.loads((folder / MANIFEST).read_text())
-    assert manifest["format"] == 1
+    assert manifest["format"] == 2
     assert manifest["complete"] is True
     assert manifest["config"] == CONFIG
     assert manifest["images"] == 7
@@ -238,10 +238,28 @@ def test_a_shard_that_is_no_archive(folder):
         CanonicalSet.load(folder)
 
 
+@pytest.fixture(
+    params=[
+        Path.unlink,
+        truncate,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("[" * 100_000),
+        lambda path: path.write_text('{"format": 2}'),
+        lambda path: path.write_text(
+            path.read_text().replace('"sigma_te": 2.0', '"sigma_te": 3.0')
+        ),
+        lambda path: path.write_bytes(b"\xff\xfe\x00"),
+        lambda path: edit(path.parent, lambda manifest: manifest["shards"][1].pop("images")),
+    ]
+)
+def damage_of_a_manifest(request):
+    return request.param
+
+
 def edit(folder, change):
-    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest = read_json(folder / MANIFEST)
     change(manifest)
-    (folder / MANIFEST).write_text(json.dumps(manifest))
+    write_json(folder / MANIFEST, manifest, sealed=True)
 
 
 @pytest.mark.parametrize(
@@ -270,14 +288,17 @@ def test_a_configuration_that_stored_nothing_binds_no_one(tmp_path):
     ("text", "words"),
     [
         ("", "cannot read .*manifest.json"),
-        ('{"format": 1, "complete"', "cannot read .*manifest.json"),
+        ('{"format": 2, "complete"', "cannot read .*manifest.json"),
         ("[]", "cannot read .*manifest.json"),
         ("{}", "cannot read .*manifest.json"),
-        ('{"format": 1}', "it lacks complete, config, images, shards"),
-        ('{"format": 2}', "is of format 2, this clarep reads 1"),
+        ('{"format": 2}', "it lacks complete, config, images, shards"),
+        ('{"format": 1}', "is of format 1, this clarep reads 2: make the set again"),
+        ('{"format": 2, "complete": NaN}', "cannot read .*manifest.json"),
     ],
 )
 def test_a_manifest_that_cannot_be_used(folder, text, words):
+    for name in SHARDS:
+        (folder / name).unlink()  # which would tell it
     (folder / MANIFEST).write_text(text)
     for use in (CanonicalSet.load, write):
         with pytest.raises(UserError, match=words):
@@ -299,6 +320,8 @@ def test_a_manifest_that_cannot_be_used(folder, text, words):
 )
 def test_a_manifest_whose_shards_are_not_whole(folder, change, words):
     edit(folder, lambda manifest: manifest["shards"][1].update(change))
+    for name in SHARDS:
+        (folder / name).unlink()
     for use in (CanonicalSet.load, write):
         with pytest.raises(UserError, match=rf"cannot read .*manifest.json .*{words}.*delete it"):
             use(folder)
@@ -307,8 +330,71 @@ def test_a_manifest_whose_shards_are_not_whole(folder, change, words):
 @pytest.mark.parametrize("change", [{"shards": ["x"]}, {"shards": {}}, {"config": []}])
 def test_a_manifest_of_other_types(folder, change):
     edit(folder, lambda manifest: manifest.update(change))
+    for name in SHARDS:
+        (folder / name).unlink()
     with pytest.raises(UserError, match=r"cannot read .*manifest.json"):
         CanonicalSet.load(folder)
+
+
+def test_a_damaged_or_lost_manifest_is_made_again_from_the_shards(folder, damage_of_a_manifest):
+    whole, before = shard_bytes(folder), json.loads((folder / MANIFEST).read_text())
+    damage_of_a_manifest(folder / MANIFEST)
+    read = CanonicalSet.load(folder)  # as it is
+    assert read.tensors["index"].tolist() == CHOSEN
+    assert write(folder) == []
+    after = json.loads((folder / MANIFEST).read_text())
+    for key in ("format", "complete", "config", "images"):
+        assert after[key] == before[key]
+    kept = ("file", "sha256", "images", "ranges")
+    for old, new in zip(before["shards"], after["shards"], strict=True):
+        assert {key: old[key] for key in kept} == {key: new[key] for key in kept}
+    assert after["cost"]["images"] == 0  # what it cost is lost, and no cost is made up
+    assert shard_bytes(folder) == whole
+    assert CanonicalSet.load(folder).sha256 == read.sha256
+
+
+def test_a_set_that_was_not_finished_goes_on_without_its_manifest(folder, tmp_path):
+    other = tmp_path / "other"
+    write(other, shards=2)
+    (other / MANIFEST).unlink()
+    flip(other / SHARDS[0])  # with its hash lost, it is told by its own
+    with pytest.raises(UserError, match=r"another configuration .*seed: 0 there, 1 now"):
+        write(other, config=CONFIG | {"seed": 1})
+    with pytest.raises(UserError, match=r"incomplete \(3 of 7 images\)"):
+        CanonicalSet.load(other)
+    assert write(other) == [SHARDS[0], SHARDS[2]]
+    assert shard_bytes(other) == shard_bytes(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest["config"].update(sigma_te=3.0),
+        lambda manifest: manifest["shards"][0].update(images=[3, 5, 9]),
+    ],
+)
+def test_a_manifest_that_tells_something_else_than_its_shards(folder, change):
+    edit(folder, change)
+    with pytest.raises(UserError, match="does not tell what its shards hold"):
+        CanonicalSet.load(folder)
+    (folder / MANIFEST).unlink()
+    assert write(folder) == []
+    assert CanonicalSet.load(folder).manifest["config"] == CONFIG
+
+
+def test_a_manifest_that_lost_an_entry_is_not_whole(folder):
+    edit(folder, lambda manifest: manifest["shards"].pop())
+    with pytest.raises(UserError, match=r"incomplete \(6 of 7 images\)"):
+        CanonicalSet.load(folder)
+    assert write(folder) == SHARDS[2:]
+
+
+def test_a_set_of_the_same_content_is_known_by_its_hash(folder, tmp_path):
+    write(tmp_path / "a", shards=1)
+    write(tmp_path / "a")
+    assert CanonicalSet.load(tmp_path / "a").sha256 == CanonicalSet.load(folder).sha256
+    write(tmp_path / "b", config=CONFIG | {"seed": 1})
+    assert CanonicalSet.load(tmp_path / "b").sha256 != CanonicalSet.load(folder).sha256
 
 
 def test_a_folder_without_a_set(tmp_path):

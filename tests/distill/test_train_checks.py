@@ -1,7 +1,9 @@
 """What does not belong together is refused in one sentence, before anything is written."""
 
+import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -79,10 +81,13 @@ def test_a_set_of_another_kind(data, out, canonical_of, case):
 )
 def test_a_set_of_other_data(data, out, made, option, value):
     canonical, data_options = made
-    mend = f"--{option.replace('_', '-')} as it was"
-    words = rf"of other data than the student's \({option}: .* there, {value} now\).*{mend}"
+    shown = json.dumps(value)
+    words = rf"of other data than the student's \({option}: .* there, {shown} now; data_sha256"
     other = data_options | {option: value}
-    refused(data, out, words, method="cadistill", canonical=canonical, data_options=other)
+    parts = {"method": "cadistill", "canonical": canonical, "data_options": other}
+    refused(replace(data, labels=(data.labels + 1) % 3), out, words, **parts)
+    check_canonical(canonical, data, other, None)  # found elsewhere, the same images
+    check_canonical(canonical, data, None, None)
 
 
 def test_the_sets_own_data_pass(data, canonical_of, data_options, teacher):
@@ -111,9 +116,12 @@ def test_a_set_of_another_teacher(data, out, canonical_of, teacher):
 def test_a_set_whose_images_are_others(data, out, canonical_of):
     parts = {"method": "cadistill", "canonical": canonical_of()}
     turned = replace(data, labels=(data.labels + 1) % 3)
-    refused(turned, out, "holds image 0 as class 0 and in .* it is of class 1", **parts)
+    refused(turned, out, "of other data than the student's .*images or labels themselves", **parts)
     fewer = replace(data, labels=data.labels[:60])
-    refused(fewer, out, "holds image 60 and .* has 60", **parts)
+    refused(fewer, out, "of other data than the student's .*images or labels themselves", **parts)
+    last = int(canonical_of().tensors["index"][-1])
+    other = replace(data, read=lambda i: data.read(i) ^ np.uint8(i == last))
+    refused(other, out, "of other data than the student's .*images or labels themselves", **parts)
     smaller = replace(data, read=lambda i: data.read(i)[:8, :8])
     refused(smaller, out, "are 16x16 and images of .* 8x8: give --image-size 16", **parts)
 

@@ -102,9 +102,8 @@ def test_tensorboard_holds_the_history(whole):
 
 def test_configuration_names_the_set(whole, canonical_of):
     stored = json.loads((whole[0] / "config.json").read_text())
-    manifest = canonical_of().folder / "manifest.json"
     assert stored["canon"] == {
-        "sha256": sha256_file(manifest),
+        "sha256": canonical_of().sha256,
         "teacher_sha256": canonical_of().manifest["config"]["teacher_sha256"],
         "kind": "top",
         "guidance": 3.0,
@@ -190,6 +189,18 @@ def test_another_configuration_is_refused(whole, canonical_of, config, change, w
     parts["config"] = replace(config, **change.get("config", {}))
     with pytest.raises(UserError, match=f"holds a run of another configuration .{words}"):
         StudentRun(data, out, **parts)
+
+
+def test_other_images_under_the_same_names_are_refused(whole, canonical_of, config):
+    out, _, data = whole
+    parts = {"canonical": canonical_of(), "config": config, "method": "cadistill"}
+    moved = replace(data, name="/elsewhere", read=lambda i: data.read(i).copy())
+    assert StudentRun(moved, out, **parts).epoch == config.epochs
+    of_set = set(canonical_of().tensors["index"].tolist())
+    last = max(set(range(len(data))) - of_set)
+    other = replace(data, read=lambda i: data.read(i) ^ np.uint8(i == last))
+    with pytest.raises(UserError, match=r"another configuration .*images or labels themselves"):
+        StudentRun(other, out, **parts)
 
 
 def test_a_folder_of_something_else(data, quick, tmp_path):

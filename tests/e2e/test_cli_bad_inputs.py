@@ -64,16 +64,13 @@ def test_a_canonical_set_of_another_class_list(capsys, fabricated, tiny_teacher_
     fabricated.make_canon(Path("canon"), str(tiny_teacher_path))
     manifest = json.loads(Path("canon/manifest.json").read_text())["config"]
     size = manifest["data_options"]["image_size"] or 32
-    classes = [name.upper() for name in manifest["class_names"]]
+    classes = np.array(manifest["class_names"])
     pixels = np.zeros((60, size, size, 3), np.uint8)
     labels = np.arange(60) % len(classes)
-    np.savez("other.npz", x=pixels, y=labels, classes=np.array(classes))
+    np.savez("same.npz", x=pixels, y=labels, classes=classes)
+    np.savez("other.npz", x=pixels, y=labels, classes=np.char.upper(classes))
     command = "distill --train.epochs 1 --canon canon --out out"
-    assert_refused(capsys, f"{command} --data other.npz", "made of other data than the student's")
-    # Of the same name and options, but with other classes.
-    stored = json.loads(Path("canon/manifest.json").read_text())
-    stored["config"]["data_options"] = json.loads(json.dumps(asdict(DataConfig(data="other.npz"))))
-    Path("canon/manifest.json").write_text(json.dumps(stored, indent=2) + "\n")
+    assert_refused(capsys, f"{command} --data same.npz", "made of other data than the student's")
     words = (
         f"teacher of other classes than other.npz/train has ('{manifest['class_names'][0]}' there"
     )
@@ -181,6 +178,6 @@ def test_a_report_with_a_canonical_set_that_is_damaged(
     fabricated.make_run(Path("whole"))
     fabricated.make_canon(Path("canon"), str(tiny_teacher_path))
     shutil.copytree("canon", "damaged")
-    Path("damaged/manifest.json").write_text("{")
-    assert main(["report", "whole", "--canon", "damaged", "--out", "out"]) == 0
-    assert "damaged" in Path("out/index.html").read_text()
+    for shard in Path("damaged").glob("shard-*"):
+        shard.write_bytes(shard.read_bytes()[:-7])
+    assert_refused(capsys, "report whole --canon damaged --out out", "is truncated or changed")

@@ -100,7 +100,7 @@ def test_official_corruptions_are_read_in_place_of_made_ones(cifar: str, capsys)
     official = "--corruption-images 20 --official-corruptions corrupted"
     assert evaluate(cifar, FEW, CORRUPTED, official) == 0
     found = Evaluation.load(Path("c/robustness"))
-    assert found.config["official_corruptions"] == "corrupted"
+    assert found.config["official_corruptions"]["place"] == "corrupted"
     rights = []
     for severity in (1, 5):
         answers = logits_of("c", pixels(20, 10 + severity)).argmax(1)
@@ -174,7 +174,7 @@ def test_cifar10_1_by_the_names_of_its_classes(cifar: str, capsys) -> None:
     one = found["beyond/cifar10.1/accuracy"]
     assert one.images == 30
     assert one.interval[0] <= one.value <= one.interval[1]
-    assert found.config["beyond"] == {"cifar10.1": "ten"}
+    assert found.config["beyond"]["cifar10.1"]["place"] == "ten"
     part = Path("c/robustness/parts/beyond/cifar10.1/evaluation.json")
     before = part.stat().st_mtime_ns
     assert evaluate(cifar, FEW, "--beyond cifar10.1=ten") == 0

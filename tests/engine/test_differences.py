@@ -22,6 +22,9 @@ def test_every_option_that_differs_is_named():
         "new: null",
     ):
         assert words in found
+    assert differences({"seed": 0, "train": {"seed": 0}}, {"seed": 3, "train": {"seed": 3}}) == (
+        "seed: 0 there, 3 now"
+    )
     assert differences(given, {k: v for k, v in given.items() if k != "new"}) != ""
 
 
@@ -52,3 +55,10 @@ def test_a_record_without_the_hash_is_told_by_where():
 
 def test_the_places_are_named():
     assert differences({"k": 1}, {"k": 2}, ("in a", "in b")) == "k: 1 in a, 2 in b"
+
+
+def test_where_no_content_is_known_the_place_counts():
+    for nothing in (None, {}):
+        both = {"data_options": {"data": "x"}, "data_sha256": nothing}
+        other = {"data_options": {"data": "y"}, "data_sha256": nothing}
+        assert 'data: "x" there, "y" now' in differences(both, other)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from clarep.clarid.canonical_set import CanonicalSet, CanonicalSetWriter
 from clarep.cli.main import _parse
-from clarep.engine.artefacts import read_json, sha256_file
+from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
 from clarep.report.html import build_report
 from clarep.robustness.evaluation import Evaluation
@@ -152,11 +153,13 @@ def test_originals_reconstructions_and_both_features_are_shown_where_the_teacher
 
 
 def test_a_teacher_of_other_weights_and_data_that_are_gone_are_said(runs, canon, tmp_path):
-    shutil.copytree(canon, tmp_path / "canon")
-    manifest = json.loads((tmp_path / "canon" / "manifest.json").read_text())
-    manifest["config"]["teacher_sha256"] = "0" * 64
-    manifest["config"]["data_options"]["data"] = "no/such"
-    (tmp_path / "canon" / "manifest.json").write_text(json.dumps(manifest))
+    stored = CanonicalSet.load(canon)
+    config = stored.manifest["config"] | {"teacher_sha256": "0" * 64}
+    config["data_options"] = config["data_options"] | {"data": "no/such"}
+    index = stored.tensors["index"].tolist()
+    writer = CanonicalSetWriter(tmp_path / "canon", config, index, len(index))
+    [(name, _)] = writer.missing()
+    writer.add(name, [stored[i] for i in range(len(stored))], stored.manifest["cost"])
     page = build(runs[:1], tmp_path, tmp_path / "canon")
     assert "its SHA-256 differs" in page.sections["canonical"]
     assert "The originals: the data set" in page.sections["canonical"]
@@ -269,7 +272,7 @@ def test_the_command_of_another_seed_can_be_copied(fabricated, canon, tmp_path):
     config = {
         "train": settings,
         "student": "vit-tiny",
-        "canon": {"sha256": sha256_file(canon / "manifest.json")},
+        "canon": {"sha256": CanonicalSet.load(canon).sha256},
     }
     run = fabricated.make_run(tmp_path / "a run", "cadistill", config=config)
     text = build_report([run], canon, tmp_path / "out").read_text()

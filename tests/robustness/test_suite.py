@@ -10,14 +10,16 @@ import torch
 
 from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES, load_garments
+from clarep.data.labelled import LabelledImages
 from clarep.distill.student import StudentInfo
 from clarep.distill.students import build_student
 from clarep.errors import UserError
 from clarep.robustness.attacks.config import AttackConfig
+from clarep.robustness.boxes import BoxedImages
 from clarep.robustness.challenge import CHALLENGE_VARIANTS
 from clarep.robustness.corruptions import corrupt
 from clarep.robustness.evaluation import Evaluation
-from clarep.robustness.suite import PARTS_NAME, SuiteRun, data_fingerprint, robustness_suite
+from clarep.robustness.suite import PARTS_NAME, SuiteRun, robustness_suite
 from clarep.robustness.suite_beyond import BEYOND
 from clarep.robustness.suite_config import GROUPS, QUICK_ATTACKS, SuiteConfig, check_suite
 from clarep.study.comparison import MORE_IS_BETTER
@@ -269,10 +271,18 @@ def test_what_a_finished_evaluation_was_measured_with_is_told_apart(
     assert again.replaced() == ""
     other = dataclasses.replace(config, images=10)
     found = SuiteRun(student, data, other, folder=tmp_path).replaced()
-    assert found.startswith("images: 20 there, 10 now")
+    assert found == "images: 20 there, 10 now"
+    config = dataclasses.replace(config, groups=("clean", "ood"))
+    robustness_suite(student, data, config, folder=tmp_path)
     ood = {"grey": load_garments("test")}
     found = SuiteRun(student, data, config, folder=tmp_path, ood=ood).replaced()
-    assert found == 'grey: null there, "garments/test" now'
+    assert found.startswith('grey: null there, {"place": "garments/test"')
+    fewer = dataclasses.replace(config, groups=("clean",))
+    found = SuiteRun(student, data, fewer, folder=tmp_path).replaced()
+    assert 'groups: ["clean", "ood"] there, ["clean"] now' in found
+    other = dataclasses.replace(data, seed=1)
+    found = SuiteRun(student, other, config, folder=tmp_path).replaced()
+    assert "images or labels themselves" in found
 
 
 def test_a_student_of_other_classes_or_another_size_is_refused(data) -> None:
@@ -304,9 +314,107 @@ def test_settings_out_of_range_are_refused_in_one_sentence(change, words: str) -
         check_suite(dataclasses.replace(CONFIG, **change))
 
 
-def test_data_are_told_apart_by_their_pixels(data) -> None:
-    index = np.arange(5)
-    same = data_fingerprint(load_backdrops("test", correlation=0.9), index)
-    assert data_fingerprint(data, index) == same
-    other = dataclasses.replace(data, seed=5)
-    assert data_fingerprint(other, index)["sha256"] != same["sha256"]
+SMALL = dataclasses.replace(
+    CONFIG,
+    groups=("clean", "calibration", "attacks", "corruptions", "ood"),
+    attack_images=5,
+    corruptions=("brightness",),
+    severities=(1,),
+    attack=AttackConfig(eps_255=(1.0,), eps_l2=(), attacks=("pgd",), cw=False, check_images=0),
+)
+
+
+def plain(pixels: np.ndarray, labels: np.ndarray, place: str = "x") -> LabelledImages:
+    return LabelledImages(
+        name=place,
+        labels=labels,
+        class_names=CLASS_NAMES,
+        sources=[f"{place}/{i}" for i in range(len(labels))],
+        read=lambda i: pixels[i],
+    )
+
+
+def parts_measured(student, data, folder, **given) -> set[str]:
+    before = times(folder)
+    robustness_suite(student, data, SMALL, folder=folder, **given)
+    after = times(folder)
+    return {name.split("/")[1] for name in after if after[name] != before.get(name)}
+
+
+def test_every_image_that_a_part_reads_counts_and_no_name(student, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(40) % 10
+    groups = set(SMALL.groups)
+    ood = {"grey": plain(pixels[:20], labels[:20])}
+    assert parts_measured(student, plain(pixels, labels), tmp_path, ood=ood) == groups
+    elsewhere = plain(pixels.copy(), labels.copy(), "/another/spelling")
+    moved = {"grey": plain(pixels[:20].copy(), labels[:20], "/too")}
+    assert parts_measured(student, elsewhere, tmp_path, ood=moved) == set()
+    run = SuiteRun(student, elsewhere, SMALL, folder=tmp_path, ood=moved)
+    assert run.replaced() == ""
+    read = {
+        "clean": set(run._bench.indices.tolist()),
+        "attacks": set(run._bench.choose(SMALL.attack_images).tolist()),
+        "corruptions": set(run._bench.choose(SMALL.corruption_images).tolist()),
+    }
+    read |= {"calibration": read["clean"], "ood": read["clean"]}
+    for i in (0, 17, 39):  # not the first alone
+        changed = pixels.copy()
+        changed[i, -1, -1, -1] ^= 1
+        again = parts_measured(student, plain(changed, labels), tmp_path, ood=ood)
+        assert again == {group for group in groups if i in read[group]}
+        parts_measured(student, plain(pixels, labels), tmp_path, ood=ood)
+    other = pixels[:20].copy()
+    other[19, 0, 0, 0] ^= 1
+    other_ood = {"grey": plain(other, labels[:20])}
+    assert parts_measured(student, plain(pixels, labels), tmp_path, ood=other_ood) == {"ood"}
+    turned = plain(pixels[::-1], labels)
+    replaced = SuiteRun(student, turned, SMALL, folder=tmp_path, ood=other_ood).replaced()
+    assert "images or labels themselves" in replaced
+
+
+def test_masks_and_variants_count_for_what_shows_them(student, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    boxes = np.tile(np.array([8, 8, 23, 23]), (40, 1))
+    config = dataclasses.replace(
+        CONFIG, groups=("clean", "backgrounds", "focus"), images=40, focus_images=40
+    )
+
+    def measured(boxes) -> set[str]:
+        given = {
+            f.name: getattr(plain(pixels, np.arange(40) % 10), f.name)
+            for f in dataclasses.fields(LabelledImages)
+        }
+        before = times(tmp_path)
+        robustness_suite(student, BoxedImages(**given, boxes=boxes), config, folder=tmp_path)
+        after = times(tmp_path)
+        return {name.split("/")[1] for name in after if after[name] != before.get(name)}
+
+    assert measured(boxes) == {"clean", "backgrounds", "focus"}
+    assert measured(boxes.copy()) == set()
+    boxes[33] = [4, 4, 20, 20]
+    assert measured(boxes) == {"backgrounds", "focus"}
+
+
+@pytest.mark.parametrize("change", ["pixels", "labels", "count"])
+def test_a_baseline_of_other_images_is_refused(student, change: str) -> None:
+    config = dataclasses.replace(SMALL, groups=("clean", "corruptions"))
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
+    data = plain(pixels, np.arange(10))
+    baseline = robustness_suite(student, data, config)
+    same = plain(pixels.copy(), np.arange(10), "/elsewhere")
+    found = robustness_suite(student, same, config, baseline=baseline)
+    assert found["corruption/mce"].value == pytest.approx(1)
+    if change == "pixels":
+        pixels[-1, -1, -1] ^= 1
+    labels = np.arange(10)[::-1] if change == "labels" else np.arange(10)
+    if change == "count":
+        pixels, labels = np.concatenate([pixels, pixels]), np.concatenate([labels, labels])
+    with pytest.raises(
+        UserError, match=r"baseline was measured on other images .*give both the sa"
+    ):
+        SuiteRun(student, plain(pixels, labels), config, baseline=baseline)
+    old = dataclasses.replace(baseline, config={**baseline.config, "data_sha256": {}})
+    with pytest.raises(UserError, match="does not say which images it corrupted"):
+        SuiteRun(student, data, config, baseline=old)

@@ -29,6 +29,8 @@ class MakeRun:
         labels: torch.Tensor | None = None,
         untrustworthy: str = "",
         official: str | None = None,
+        content: str = "",
+        place: str = "",
         more: list[Measurement] | None = None,
         groups: tuple[str, ...] | None = None,
         suite: dict[str, object] | None = None,
@@ -46,6 +48,9 @@ class MakeRun:
             "canon": None,
             "seconds": 1.5 + seed,
         }
+        if content:
+            config |= {"data": place, "data_sha256": content}
+            config["data_options"]["data"] = place
         (run / "student" / "config.json").write_text(json.dumps(config))
         if name:
             (run / "study.json").write_text(json.dumps({"name": name}))
@@ -77,6 +82,9 @@ class MakeRun:
             config["suite"] = {"groups": list(groups), **(suite or {})}
             prefixes = tuple(group.rstrip("s") for group in groups)
             measurements = [m for m in measurements if m.key.startswith(prefixes)]
+        if content:
+            config |= {"data": {"name": place}, "data_sha256": {"clean": content}}
+            config["data_options"]["data"] = place
         Evaluation(config, measurements, arrays).save(run / "robustness")
         return run
 

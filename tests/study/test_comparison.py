@@ -152,6 +152,21 @@ def test_variants_of_one_method_are_rows_of_their_own(make_run):
     assert [row.name for row in compare(load(runs)).rows] == ["cadistill", "longer"]
 
 
+def test_runs_are_compared_by_the_content_of_their_data(make_run):
+    first = make_run("vanilla", content="aa", place="x")
+    compare(load([first, make_run("a", content="aa", place="./x")]))  # the same, found elsewhere
+    second = make_run("vanilla", 1, content="aa", place="/somewhere/x")
+    compare(load([first, second]))
+    with pytest.raises(UserError, match=r"trained on other data .*images or labels themselves"):
+        compare(load([first, make_run("b", content="bb", place="x")]))
+    other = make_run("c", content="aa", place="x")
+    found = Evaluation.load(other / "robustness")
+    found.config["data_sha256"]["clean"] = "bb"
+    found.save(other / "robustness")
+    with pytest.raises(UserError, match=r"not measured alike .*images or labels themselves"):
+        compare(load([first, other]))
+
+
 def test_what_cannot_be_compared_is_said(make_run, tmp_path):
     first = make_run("vanilla")
     cases = {

@@ -134,8 +134,17 @@ def test_folder_of_another_configuration(whole, data, change):
 
 
 def test_folder_of_other_data(whole, data):
-    with pytest.raises(UserError, match="another configuration"):
-        TeacherRun(replace(data, name="other"), data, CONFIG, whole[0])
+    def changed(i):
+        pixels = data.read(i).copy()
+        pixels[-1, -1] ^= i == len(data) - 1  # one pixel of the last image
+        return pixels
+
+    other = replace(data, read=changed)
+    for given in ((other, data), (data, other)):
+        with pytest.raises(UserError, match=r"another configuration .*sha256"):
+            TeacherRun(*given, CONFIG, whole[0])
+    moved = replace(data, name="elsewhere/train")
+    assert TeacherRun(moved, moved, CONFIG, whole[0]).step == STEPS
 
 
 def test_data_read_in_another_way(data, tmp_path):
@@ -144,11 +153,11 @@ def test_data_read_in_another_way(data, tmp_path):
 
     next(run(alpha_colour="black", split="train").records())
     assert run(alpha_colour="black", split="train").step == 40
-    told = 'another configuration \\(alpha_colour: "black" there, "white" now\\)'
-    with pytest.raises(UserError, match=told):
-        run(alpha_colour="white", split="train")
-    with pytest.raises(UserError, match="another configuration"):
-        TeacherRun(data, data, CONFIG, tmp_path)
+    assert run(alpha_colour="white", split="train").step == 40  # to the same pixels
+    labels = (data.labels + 1) % len(data.class_names)
+    options = {"alpha_colour": "white", "split": "train"}
+    with pytest.raises(UserError, match='alpha_colour: "black" there, "white" now; data_sha256'):
+        TeacherRun(replace(data, labels=labels), data, CONFIG, tmp_path, data_options=options)
 
 
 def test_damaged_checkpoint(whole, data, tmp_path):
@@ -397,7 +406,8 @@ def test_a_folder_that_cannot_be_written(archive, tmp_path, capsys):
 
 def test_a_full_disk_leaves_the_last_checkpoint_valid(whole, data, archive, tmp_path):
     options = describe("", DataConfig(data=str(archive)))["data_options"]
-    next(TeacherRun(data, data, CONFIG, tmp_path, data_options=options).records())
+    held_out = load_data(DataConfig(data=str(archive), split="test"))
+    next(TeacherRun(data, held_out, CONFIG, tmp_path, data_options=options).records())
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
         "from clarep.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -410,7 +420,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_valid(whole, data, archive, tmp_
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob(".*.tmp"))
 
-    resumed = TeacherRun(data, data, CONFIG, tmp_path, data_options=options)
+    resumed = TeacherRun(data, held_out, CONFIG, tmp_path, data_options=options)
     assert resumed.step == 40
     list(resumed.records())
     assert_same_state(tmp_path, whole[0])

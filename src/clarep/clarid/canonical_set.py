@@ -2,9 +2,11 @@
 
 A shard is written whole or not at all, and the manifest names only whole shards with their
 SHA-256. A run that was killed goes on with the shards that are missing; because every shard's
-randomness comes from the seed and its images, it ends with the same bytes.
+randomness comes from the seed and its images, it ends with the same bytes. Each shard tells the
+set's configuration and a hash of its own tensors, so that a lost manifest can be made again.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,37 +14,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
+from clarep.clarid.canonical_shards import (
+    ABOUT,
+    FORMAT,
+    MANIFEST,
+    TENSORS,
+    find_manifest,
+    manifest_of,
+    sha256_tensors,
+    shard_entry,
+    verified,
+)
 from clarep.clarid.clarid import CLARep
 from clarep.engine.artefacts import (
     as_read,
     atomic_path,
     differences,
-    sha256_file,
+    read_json,
     versions,
     write_json,
 )
-from clarep.engine.cost import sum_costs
 from clarep.engine.lock import hold
 from clarep.errors import UserError
 
-MANIFEST = "manifest.json"
-_FORMAT = 1
-_KEYS = ("complete", "config", "images", "shards")
-_SHARD_KEYS = {"file": str, "sha256": str, "images": list, "cost": dict}
-_TENSORS = (
-    "index",
-    "label",
-    "x_te",
-    "latent",
-    "singular_values",
-    "features",
-    "sample",
-    "round_trip_psnr",
-)
+__all__ = ["MANIFEST", "CanonicalSet", "CanonicalSetWriter"]
 
 
 class CanonicalSetWriter:
@@ -51,7 +49,8 @@ class CanonicalSetWriter:
     Args:
         folder: where the manifest and the shards lie.
         config: everything that determines the content (JSON values only); a folder that holds
-            another configuration is refused.
+            another configuration is refused. A manifest that is lost or damaged is made again
+            from the shards, but for what they cost.
         chosen: indices of the images, in the order in which they are stored.
         shard_size: images a shard.
 
@@ -67,16 +66,17 @@ class CanonicalSetWriter:
         groups = [list(chosen[i : i + shard_size]) for i in range(0, len(chosen), shard_size)]
         self._groups = {f"shard-{i:05d}.safetensors": group for i, group in enumerate(groups)}
         self._manifest: dict[str, Any] = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "complete": False,
             "config": as_read(config),
             "images": len(chosen),
             "shards": [],
         }
         self._lock = hold(folder)
-        if (folder / MANIFEST).exists():
-            self._resume()
-        else:
+        stored = find_manifest(folder)
+        if stored is not None and stored["shards"]:  # else nothing is worth keeping
+            self._resume(stored)
+        if not self._is_on_disk():
             self._write_manifest()
 
     @property
@@ -101,31 +101,19 @@ class CanonicalSetWriter:
         """Store the CLAReps of one of `missing`'s shards, and what they cost."""
         tensors = {
             field: torch.stack([torch.as_tensor(getattr(rep, field)) for rep in reps]).contiguous()
-            for field in _TENSORS
+            for field in TENSORS
         }
         path = self.folder / name
         with atomic_path(path) as temporary:
-            temporary.write_bytes(save(tensors))
-        self._manifest["shards"].append(
-            {
-                "file": name,
-                "sha256": sha256_file(path),
-                "images": [rep.index for rep in reps],
-                "ranges": {field: _range(tensors[field]) for field in ("latent", "sample")},
-                "cost": cost,
-                "versions": versions(),  # a resumed run may have others than its start
-            }
-        )
-        self._manifest["shards"].sort(key=lambda shard: shard["file"])
-        self._manifest["complete"] = len(self._manifest["shards"]) == len(self._groups)
-        self._manifest["cost"] = sum_costs([shard["cost"] for shard in self._manifest["shards"]])
+            about = {key: self._manifest[key] for key in ("format", "config", "images")}
+            about |= {"tensors_sha256": sha256_tensors(tensors)}
+            temporary.write_bytes(save(tensors, {ABOUT: json.dumps(about)}))
+        # A resumed run may have other versions than its start.
+        entry = shard_entry(path, tensors, cost) | {"versions": versions()}
+        self._manifest = manifest_of(self._manifest, [*self._manifest["shards"], entry])
         self._write_manifest()
 
-    def _resume(self) -> None:
-        stored = _read_manifest(self.folder)
-        if not stored["shards"]:  # nothing worth keeping, whatever its configuration
-            self._write_manifest()
-            return
+    def _resume(self, stored: dict[str, Any]) -> None:
         difference = differences(stored["config"], self._manifest["config"])
         if difference:
             raise UserError(
@@ -134,11 +122,17 @@ class CanonicalSetWriter:
             )
         present = [s for s in stored["shards"] if (self.folder / s["file"]).exists()]
         for shard in present:
-            _verify(self.folder, shard)
-        self._manifest = stored | {"shards": present}
+            verified(self.folder, shard, stored["config"])
+        self._manifest = manifest_of(stored, present)
 
     def _write_manifest(self) -> None:
-        write_json(self.folder / MANIFEST, self._manifest)
+        write_json(self.folder / MANIFEST, self._manifest, sealed=True)
+
+    def _is_on_disk(self) -> bool:
+        try:
+            return read_json(self.folder / MANIFEST) == self._manifest
+        except (OSError, ValueError):  # none yet, or a damaged one
+            return False
 
 
 @dataclass(frozen=True)
@@ -161,24 +155,37 @@ class CanonicalSet:
         """Load a complete set.
 
         Raises UserError if there is none, if it is incomplete, or if a shard is missing,
-        truncated, or of another hash than recorded.
+        truncated, or of another hash or another set than recorded.
         """
         folder = Path(folder)
-        manifest = _read_manifest(folder)
-        if not manifest["complete"]:
-            done = sum(len(shard["images"]) for shard in manifest["shards"])
+        manifest = find_manifest(folder)
+        if manifest is None:
+            inside = folder / "canon"
+            mend = (
+                f"the set is in {inside}, give that"
+                if (inside / MANIFEST).exists()
+                else "give a folder that clarep identify wrote, its canon/"
+            )
+            raise UserError(f"{folder} holds no canonical set (no {MANIFEST}): {mend}")
+        done = sum(len(shard["images"]) for shard in manifest["shards"])
+        if not manifest["complete"] or done != manifest["images"]:
             raise UserError(
                 f"{folder} is incomplete ({done} of {manifest['images']} images): "
                 "run the same command again, it goes on where it stopped"
             )
-        for shard in manifest["shards"]:
-            _verify(folder, shard)
-        shards = [load_file(folder / shard["file"]) for shard in manifest["shards"]]
-        tensors = {name: torch.cat([shard[name] for shard in shards]) for name in _TENSORS}
+        shards = [verified(folder, shard, manifest["config"]) for shard in manifest["shards"]]
+        tensors = {name: torch.cat([shard[name] for shard in shards]) for name in TENSORS}
         return cls(folder, manifest, tensors)
 
     def __len__(self) -> int:
         return len(self.tensors["index"])
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the content: configuration and all shards, not what they cost."""
+        shards = [shard["sha256"] for shard in self.manifest["shards"]]
+        content = json.dumps([self.manifest["config"], shards], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def balanced(self, count: int) -> "CanonicalSet":
         """Return at most `count` of the set, evenly from the classes, each class's first ones."""
@@ -196,64 +203,3 @@ class CanonicalSet:
         for name, kind in (("index", int), ("label", int), ("round_trip_psnr", float)):
             stored[name] = kind(stored[name])
         return CLARep(sigma_te=config["sigma_te"], tap=config["tap"], **stored)
-
-
-def _range(tensor: Tensor) -> list[float]:
-    return [float(tensor.min()), float(tensor.max())]
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-        known = manifest["format"] == _FORMAT
-        if known:
-            _check_manifest(manifest)
-    except FileNotFoundError:
-        inside = folder / "canon"
-        mend = (
-            f"the set is in {inside}, give that"
-            if (inside / MANIFEST).exists()
-            else "give a folder that clarep identify wrote, its canon/"
-        )
-        raise UserError(f"{folder} holds no canonical set (no {MANIFEST}): {mend}") from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise UserError(
-            f"cannot read {path} ({error}): delete it and run clarep identify again, which "
-            "computes all images anew, or put a copy of it back"
-        ) from error
-    if not known:
-        raise UserError(f"{path} is of format {manifest['format']}, this clarep reads {_FORMAT}")
-    return manifest
-
-
-def _check_manifest(manifest: dict[str, Any]) -> None:
-    """Raise ValueError unless a manifest has the parts that are read from it."""
-    if lacking := [name for name in _KEYS if name not in manifest]:
-        raise ValueError(f"it lacks {', '.join(lacking)}")
-    if not isinstance(manifest["config"], dict) or not isinstance(manifest["shards"], list):
-        raise ValueError("its config or its shards are not as clarep identify writes them")
-    for i, shard in enumerate(manifest["shards"]):
-        if not isinstance(shard, dict) or not all(
-            isinstance(shard.get(name), kind) for name, kind in _SHARD_KEYS.items()
-        ):
-            raise ValueError(f"entry {i} of its shards lacks one of {', '.join(_SHARD_KEYS)}")
-        if Path(shard["file"]).name != shard["file"]:
-            raise ValueError(f"its shard {shard['file']} is not a file of this folder")
-
-
-def _verify(folder: Path, shard: dict[str, Any]) -> None:
-    """Raise UserError unless the shard's bytes are those that were recorded."""
-    path = folder / shard["file"]
-    mend = "delete it and run the same command again, which computes only what is missing"
-    if not path.exists():
-        raise UserError(f"shard {path} is missing: run the same command again, which computes it")
-    if sha256_file(path) != shard["sha256"]:
-        raise UserError(f"shard {path} is truncated or changed (its SHA-256 differs): {mend}")
-    try:
-        with safe_open(path, framework="pt") as archive:
-            names = set(archive.keys())
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"shard {path} cannot be read ({error}): {mend}") from error
-    if not set(_TENSORS) <= names:
-        raise UserError(f"shard {path} lacks {sorted(set(_TENSORS) - names)}: {mend}")

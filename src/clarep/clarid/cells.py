@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from clarep.clarid.clarid import Clarid
+from clarep.clarid.config import AT_ONCE
 from clarep.clarid.directions import project_out
 from clarep.clarid.grid import Cell, Grid
 from clarep.clarid.measures import Scene, Scorer, judge_knows, measure, scene_of
@@ -42,7 +43,8 @@ def walk_grid(
         grid: from `plan_grid`.
         described: what the caller knows of teacher and data; it enters every cell's
             configuration. A folder may hold cells of other seeds, ts and taps, so that a grid
-            can be extended, but nothing else may differ.
+            can be extended, and of other batch sizes, but nothing else may differ: the content
+            of a cell's own images and labels tells whether the data are the same.
         folder: its subfolder cells/ holds the files.
         judge: asked instead of the bundled one, which knows garments on backdrops alone;
             `described` must tell it from others.
@@ -54,15 +56,22 @@ def walk_grid(
     bundled = judge is None and judge_knows(grid.teacher, grid.data)
     config = _shared_config(grid, described, bundled)
     _lock = hold(folder)
+    ours = {cell.name: grid.chosen[cell.seed].tolist() for cell in grid.cells}
     for path in sorted((folder / CELLS).glob("*.json")):
-        _check_same(path, _read_cell(path)["config"], config)
+        stored = _read_cell(path)
+        images = ours.get(path.name, stored["images"])
+        inside = all(0 <= i < len(grid.data) for i in images)
+        content = {"data_sha256": grid.data.sha256(images) if inside else None}
+        _check_same(path, stored["config"], config | content)
     missing = [cell for cell in grid.cells if not (folder / CELLS / cell.name).exists()]
     done = len(grid.cells) - len(missing)
     yield Progressed(done, 0, len(grid.cells))
     if bundled and missing:
         judge = load_judge()
     for cell in missing:
-        stored = {"config": config, "versions": versions()} | compute_cell(grid, cell, judge)
+        content = {"data_sha256": grid.data.sha256(grid.chosen[cell.seed])}
+        stored = {"config": config | content, "versions": versions()}
+        stored |= compute_cell(grid, cell, judge)
         write_json(folder / CELLS / cell.name, stored, sealed=True)
         done += 1
         yield Progressed(done, 1, len(grid.cells))
@@ -107,7 +116,7 @@ def compute_cell(grid: Grid, cell: Cell, judge: Scorer | None) -> dict[str, Any]
         "images": chosen.tolist(),
         "round_trip_psnr_median": float(quality.quantile(0.5)),
         "rows": rows,
-        "cost": clarid.ledger.as_dict(),
+        "cost": clarid.ledger.as_dict() | {"batch_size": clarid.config.batch_size},
     }
 
 
@@ -144,13 +153,14 @@ def _measured(
 
 
 def _shared_config(grid: Grid, described: dict[str, Any], bundled_judge: bool) -> dict[str, Any]:
-    """Return everything but seed, t and tap that a cell's numbers depend on, as JSON values."""
+    """Return all but seed, t, tap and images that a cell's numbers depend on, as JSON values."""
     clarid = asdict(grid.clarid(grid.cells[0]).config)
+    of_cells = ("t", "tap", "k", *AT_ONCE)
     config = described | {
         "teacher_sha256": grid.teacher.fingerprint,
         "ks": grid.counts,
         "images": grid.config.images,
-        "clarid": {name: clarid[name] for name in clarid if name not in ("t", "tap", "k")},
+        "clarid": {name: clarid[name] for name in clarid if name not in of_cells},
     }
     if bundled_judge:
         config |= {"judge_sha256": judge_card()["sha256"]}
@@ -163,9 +173,11 @@ def _shared_config(grid: Grid, described: dict[str, Any], bundled_judge: bool) -
 def _read_cell(path: Path) -> dict[str, Any]:
     try:
         cell = read_json(path)
-        if not {"config", "cell", "rows", "cost"} <= set(cell):
+        if not {"config", "cell", "images", "rows", "cost"} <= set(cell):
             raise ValueError("it is no cell")
-    except (OSError, ValueError) as error:
+        if not all(type(i) is int for i in cell["images"]):
+            raise ValueError("its images are no indices")
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(
             f"cell {path} cannot be read ({error}): delete it and run the same clarep select "
             "again, which computes only what is missing"

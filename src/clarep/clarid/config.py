@@ -10,6 +10,8 @@ from clarep.geometry.subspace import Measure
 from clarep.teachers.teacher import Teacher
 
 _DEFAULT_T = 0.85
+AT_ONCE = ("batch_size", "memory_mb")
+"""Fields that change a result within the solver's tolerance and the rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class ClaridConfig:
     tolerance: float = 0.01
     """Missing share of the optimal captured energy (or angle in radians) at which it stops."""
     batch_size: int = 25
-    """Images that go through the teacher at once: fewer take less memory. A canonical set
-    keeps the number it was begun with, which changes the solver's start and the rounding."""
+    """Images that go through the teacher at once: fewer take less memory. It changes the solver's
+    start and the rounding, and may change in the middle of a canonical set."""
     memory_mb: float = 1024.0
     """Bound on the memory of one chunk of Jacobian products, in MiB."""
 

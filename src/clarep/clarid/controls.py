@@ -30,7 +30,8 @@ def measure_set(
     """Return the measures of a stored set, or of a control on its images and inverted latents.
 
     Args:
-        clarid: the setting that made the set.
+        clarid: the setting that made the set. Where its k is a share of energy that is not settled
+            yet, the first row that needs it settles it for all.
         judge: of the teacher's classes.
         data: the set's images; only of `Backdrops` is anything said of the background.
         canonical: the stored set.
@@ -41,6 +42,10 @@ def measure_set(
     scene, kind = scene_of(data, chosen), control or clarid.config.kind
     latents, samples = canonical.tensors["latent"], canonical.tensors["sample"]
     if control is not None:
+        if clarid.num_dirs is None and control not in ("none", "reconstruction"):
+            # As the set was made or, of a set without directions, now: once for all rows.
+            clarid.num_dirs = canonical.manifest["config"]["num_dirs"] or None
+            clarid.resolve_k(x_te, scene.labels)
         clarid = control_of(clarid, control)
         latents, samples = decode_control(clarid, x_te, scene, chosen, seed)
     return measure(

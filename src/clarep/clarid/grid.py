@@ -37,8 +37,8 @@ class GridConfig:
     branch: Literal["conditional", "null"] = "conditional"
     """Label under which the Jacobian is taken."""
     batch_size: int = 25
-    """Images that go through the teacher at once: fewer take less memory. A grid
-    keeps the number it was begun with, which changes the solver's start and the rounding."""
+    """Images that go through the teacher at once: fewer take less memory. It changes the solver's
+    start and the rounding, and may change in the middle of a grid."""
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from clarep.clarid.canonical_set import CanonicalSetWriter
+from clarep.clarid.canonical_shards import find_manifest
 from clarep.clarid.clarid import CLARep, Clarid
+from clarep.clarid.config import AT_ONCE
 from clarep.clarid.diffusion_classifier import recognise
 from clarep.clarid.round_trip import autoencoder_psnr
 from clarep.data.labelled import LabelledImages, to_unit_range
-from clarep.engine.artefacts import Progressed
+from clarep.engine.artefacts import Progressed, as_read, differences
 from clarep.engine.cost import Ledger
 from clarep.engine.seeds import check_seed
 
@@ -34,7 +36,10 @@ def identify(
 ) -> Iterator[Progressed]:
     """Compute the CLAReps of the chosen images into `folder`, yielding after each shard.
 
-    A folder that holds a part of the same set is gone on with, and ends with the same bytes.
+    A folder that holds a part of the same set is gone on with, and ends with the same bytes. The
+    set is told by the content of its images and labels and of its teacher, wherever these were
+    found. How much goes through the teacher at once (batch_size, memory_mb) may change on the way:
+    each shard's entry in the manifest tells its own.
     Before the first shard, the manifest's `findings` tell whether the teacher knows the images'
     classes (`recognition`) and what its autoencoder alone gives (`autoencoder_psnr_median`).
 
@@ -42,7 +47,7 @@ def identify(
         clarid: teacher and setting.
         data, chosen: the images, as indices into the data set.
         described: what the caller knows of teacher and data; it enters the manifest's
-            configuration and so the check that a folder holds the same set. JSON values.
+            configuration. JSON values.
         folder: of the canonical set.
         seed: of the solver; each batch adds its first image's index.
         shard_size: images a shard.
@@ -56,19 +61,23 @@ def identify(
     clarid.teacher.accept_images(images)
     clarid.teacher.check_labels(torch.from_numpy(data.labels[chosen]))
     clarid.ledger = Ledger()  # what settling k costs is the first shard's
-    if clarid.num_dirs is None and clarid.config.kind != "none":
-        clarid.resolve_k(clarid.invert(images, labels)[0], labels)
+    setting = asdict(clarid.config)
     config = described | {
-        "clarid": asdict(clarid.config),
+        "clarid": {name: setting[name] for name in setting if name not in AT_ONCE},
         "sigma_te": clarid.sigma_te,
         "tap": clarid.tap,
-        "num_dirs": 0 if clarid.config.kind == "none" else clarid.num_dirs,
         "seed": seed,
         "shard_size": shard_size,
         "teacher_sha256": clarid.teacher.fingerprint,
         "class_names": list(clarid.teacher.class_names),
         "chosen": chosen.tolist(),
+        "data_sha256": data.sha256(chosen),
     }
+    if clarid.num_dirs is None and clarid.config.kind != "none":
+        clarid.num_dirs = _settled_before(folder, config)
+        if clarid.num_dirs is None:
+            clarid.resolve_k(clarid.invert(images, labels)[0], labels)
+    config["num_dirs"] = 0 if clarid.config.kind == "none" else clarid.num_dirs
     writer = CanonicalSetWriter(folder, config, chosen.tolist(), shard_size)
     if writer.findings is None:
         writer.record(_findings(clarid, data, chosen, seed))
@@ -83,6 +92,16 @@ def identify(
         clarid.ledger = Ledger()
         done += len(group)
         yield Progressed(done, len(group), len(chosen))
+
+
+def _settled_before(folder: Path, config: dict[str, Any]) -> int | None:
+    """Return the number of directions that a set of the same configuration was begun with, if any.
+
+    Settled again, in another batch or on another device, it could be one more or less.
+    """
+    stored = (find_manifest(folder) or {}).get("config", {})
+    found: int | None = stored.get("num_dirs")
+    return None if differences(stored, as_read(config | {"num_dirs": found})) else found
 
 
 def _findings(
@@ -117,7 +136,8 @@ def _load(
 def _cost(clarid: Clarid) -> dict[str, Any]:
     """Return the ledger so far, and what a shard's rounding depends on beside its setting."""
     where = {"device": str(clarid.teacher.device), "engine": clarid.engine}
-    return clarid.ledger.as_dict() | where
+    at_once = {name: getattr(clarid.config, name) for name in AT_ONCE}
+    return clarid.ledger.as_dict() | where | at_once
 
 
 def _compute(clarid: Clarid, data: LabelledImages, part: Sequence[int], seed: int) -> list[CLARep]:

@@ -276,6 +276,8 @@ class Identify:
         if measured:
             print(measures_table(measured, recorded))
         cost = canonical.manifest["cost"]
+        if lost := len(canonical) - cost["images"]:
+            print(f"what {lost} of the images cost is not known: their manifest was made again")
         print(
             f"{len(canonical)} images, {sum(cost['seconds'].values()):.0f} s, "
             f"{cost['denoiser_evaluations']} denoiser evaluations, "

@@ -90,13 +90,16 @@ class LabelledImages:
         chosen = np.arange(len(self)) if indices is None else np.asarray(indices, np.int64)
         digest = hashlib.sha256(json.dumps(self.class_names).encode())
         digest.update(chosen.tobytes() + self.labels[chosen].astype(np.int64).tobytes())
-        for i in map(int, chosen):
-            if i not in self._digests:
-                pixels = self.read(i)
-                said = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes())
-                self._digests[i] = said.digest()
-            digest.update(self._digests[i])
+        for i in chosen:
+            digest.update(self._digest(int(i)))
         return digest.hexdigest()
+
+    def _digest(self, i: int) -> bytes:
+        if i not in self._digests:
+            pixels = self.read(i)
+            found = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes())
+            self._digests[i] = found.digest()
+        return self._digests[i]
 
     def draw(self, indices: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
         """Return a training view of the images at `indices`, uint8 (B, 3, H, W).
@@ -164,7 +167,7 @@ def readable_indices(
     bad: list[str] = []
     for i in indices:
         try:
-            data.read(int(i))
+            data._digest(int(i))  # which `sha256` asks for later
         except UnreadableImage as error:
             if not skip_bad:
                 raise UserError(

@@ -45,6 +45,8 @@ def synthetic_set(data: LabelledImages, fraction: float, seed: int) -> Canonical
         "teacher_sha256": "none: synthetic",
         "class_names": list(data.class_names),
         "clarid": {"kind": "top", "guidance": 3.0},
+        "chosen": chosen.tolist(),
+        "data_sha256": data.sha256(chosen),
     }
     tensors = {
         "index": torch.from_numpy(chosen),
@@ -52,7 +54,7 @@ def synthetic_set(data: LabelledImages, fraction: float, seed: int) -> Canonical
         "sample": to_unit_range(data.images(chosen)),
         "features": torch.randn(len(chosen), *_FEATURES, generator=generator),
     }
-    return CanonicalSet(Path("synthetic"), {"config": config}, tensors)
+    return CanonicalSet(Path("synthetic"), {"config": config, "shards": []}, tensors)
 
 
 def time_epochs(

@@ -1,16 +1,14 @@
 """Whether canonical set, teacher, classifier and data belong together; one sentence if not."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.labelled import LabelledImages
 from clarep.distill.methods import METHODS, MethodSpec
 from clarep.distill.run_parts import Sources
 from clarep.distill.student import Student
+from clarep.engine.artefacts import as_read, differences
 from clarep.errors import UserError, unknown_name
 from clarep.teachers.teacher import Teacher
 
@@ -88,8 +86,6 @@ def check_canonical(
             f"{config['teacher_sha256'][:12]} there, {teacher.fingerprint[:12]} given): give the "
             "teacher that made it, or leave --teacher out"
         )
-    if data_options is not None:
-        _check_options(config.get("data_options"), json.loads(json.dumps(data_options)), folder)
     if tuple(config["class_names"]) != tuple(data.class_names):
         theirs, ours = config["class_names"], data.class_names
         pairs = zip(theirs, ours, strict=False)
@@ -99,41 +95,31 @@ def check_canonical(
             f"{folder} was made with a teacher of other classes than {data.name} has ({first}): "
             "give a set whose teacher knows these classes"
         )
-    _check_images(canonical, data)
+    _check_images(canonical, data, data_options)
 
 
-def _check_options(there: Any, here: dict[str, Any], folder: object) -> None:
-    there = there if isinstance(there, dict) else {}
-    for name, ours in here.items():
-        theirs = there.get(name)
-        if theirs != ours:
-            raise UserError(
-                f"{folder} was made of other data than the student's ({name}: {theirs} there, "
-                f"{ours} now): give a set of these data, or --{name.replace('_', '-')} as it was"
-            )
+def _check_images(
+    canonical: CanonicalSet, data: LabelledImages, data_options: Mapping[str, Any] | None
+) -> None:
+    """Raise UserError unless the set's images and labels are, by their content, those in the data.
 
-
-def _check_images(canonical: CanonicalSet, data: LabelledImages) -> None:
-    """Raise UserError unless each sample's image has its label and size in the data."""
-    index, labels = (canonical.tensors[name].numpy() for name in ("index", "label"))
-    mend = "give a set that was made of these data"
-    outside = index[(index < 0) | (index >= len(data))]
-    if len(outside):
-        raise UserError(
-            f"{canonical.folder} holds image {outside[0]} and {data.name} has {len(data)}: {mend}"
-        )
-    wrong = np.flatnonzero(data.labels[index] != labels)
-    if len(wrong):
-        i = int(wrong[0])
-        raise UserError(
-            f"{canonical.folder} holds image {index[i]} as class {labels[i]} and in {data.name} "
-            f"it is of class {data.labels[index[i]]}: {mend}"
-        )
+    How either was read (a path, an option) is only told.
+    """
     theirs, ours = canonical.tensors["sample"].shape[1:], data.images([0]).shape[1:]
     if theirs != ours:
         raise UserError(
             f"samples in {canonical.folder} are {theirs[1]}x{theirs[2]} and images of {data.name} "
             f"{ours[1]}x{ours[2]}: give --image-size {theirs[1]}"
+        )
+    config = canonical.manifest["config"]
+    chosen, options = config["chosen"], config.get("data_options")
+    content = data.sha256(chosen) if max(chosen) < len(data) else None
+    there = {"data_options": options, "data_sha256": config["data_sha256"]}
+    here = {"data_options": data_options and as_read(dict(data_options)), "data_sha256": content}
+    if difference := differences(there, here):
+        raise UserError(
+            f"{canonical.folder} was made of other data than the student's ({difference}): give a "
+            "set of these data, or the data that it was made of, as they were"
         )
 
 

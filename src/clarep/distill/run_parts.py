@@ -1,7 +1,5 @@
 """What a run is put together from: the launcher's processes, sets, and what identifies them."""
 
-import hashlib
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -92,10 +90,8 @@ class Sources:
 
 def _describe_canonical(canonical: CanonicalSet) -> dict[str, Any]:
     config = canonical.manifest["config"]
-    # As write_json wrote it, so that this is the SHA-256 of manifest.json.
-    text = json.dumps(canonical.manifest, indent=2) + "\n"
     return {
-        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "sha256": canonical.sha256,
         "teacher_sha256": config["teacher_sha256"],
         "kind": config["clarid"]["kind"],
         "guidance": config["clarid"]["guidance"],

@@ -98,6 +98,7 @@ class StudentRun:
             "layer": layer,
             "data": data.name,
             "data_options": None if data_options is None else dict(data_options),
+            "data_sha256": data.sha256(readable),
             "held_out": held_out_record(data, apart),
             "skipped": self.skipped,
             "train": asdict(config),

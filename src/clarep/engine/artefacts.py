@@ -131,6 +131,7 @@ _DECIDES = {
     "data_notes": "data_sha256",
     "teacher": "teacher_sha256",
     "teacher_options": "teacher_sha256",
+    "place": "sha256",
 }
 """What says where a content was found -> its hash: where that agrees, so does the content."""
 _WORDS = {"data_sha256": "data_sha256 (the images or labels themselves)"}
@@ -146,18 +147,23 @@ def differences(
 
     places: the words behind the two values, such as "in x" and "in y" of two runs.
     """
-    found: list[str] = []
+    return "; ".join(dict.fromkeys(_differing(stored, given, places)))
+
+
+def _differing(
+    stored: dict[str, Any], given: dict[str, Any], places: tuple[str, str]
+) -> Iterator[str]:
     for key in dict.fromkeys([*given, *stored]):
         before, now = stored.get(key), given.get(key)
-        decides = _DECIDES.get(key)
-        if before == now or (decides in given and stored.get(decides) == given[decides]):
+        decides = _DECIDES.get(key, "")
+        content = given.get(decides)
+        if before == now or (content and stored.get(decides) == content):
             continue
-        if isinstance(before, dict) and isinstance(now, dict):
-            found += filter(None, [differences(before, now, places)])
+        if isinstance(before, dict) and isinstance(now, dict) and key not in _WORDS:
+            yield from _differing(before, now, places)
         else:
             name = _WORDS.get(key, key)
-            found.append(f"{name}: {_short(before)} {places[0]}, {_short(now)} {places[1]}")
-    return "; ".join(dict.fromkeys(found))
+            yield f"{name}: {_short(before)} {places[0]}, {_short(now)} {places[1]}"
 
 
 def _short(value: object) -> str:

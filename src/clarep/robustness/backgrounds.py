@@ -76,11 +76,11 @@ def background_measures(
         num_backdrops: adversarial backgrounds that every foreground is pasted on.
         seed: of the choice of images and of backgrounds.
     """
-    indices = _chosen(parts, "original", count, seed)
+    indices = chosen_of(parts, "original", count, seed)
     measurements: list[Measurement] = []
     arrays: dict[str, Tensor] = {"background/index": torch.from_numpy(indices)}
     for name, data in parts.variants.items():
-        at = indices if parts.paired else _chosen(parts, name, count, seed)
+        at = indices if parts.paired else chosen_of(parts, name, count, seed)
         key = f"background/{name}"
         arrays[key] = right_at(subject, data, at)
         measurements.append(mean_of(key, arrays[key]))
@@ -103,7 +103,7 @@ def background_measures(
     return measurements, arrays
 
 
-def _chosen(parts: Separated, name: str, count: int, seed: int) -> NDArray[np.int64]:
+def chosen_of(parts: Separated, name: str, count: int, seed: int) -> NDArray[np.int64]:
     """Choose images of a variant; of sets that correspond, those that are usable in all."""
     labels = parts.variants[name].labels
     if not parts.paired:

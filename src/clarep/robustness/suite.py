@@ -15,7 +15,8 @@ from clarep.engine.lock import hold
 from clarep.errors import UserError
 from clarep.robustness.attack_parts import CLEAN_PART
 from clarep.robustness.evaluation import Evaluation
-from clarep.robustness.subject import NotFinite, data_fingerprint, fingerprint, under_test
+from clarep.robustness.images_read import sha256_read
+from clarep.robustness.subject import NotFinite, fingerprint, under_test
 from clarep.robustness.suite_bench import BACKWARD, PARTS_NAME, Bench, Part
 from clarep.robustness.suite_beyond import load_beyond
 from clarep.robustness.suite_checks import (
@@ -23,13 +24,15 @@ from clarep.robustness.suite_checks import (
     check_folder,
     check_groups,
     check_reference,
+    found_official,
     lacking_of,
     official_sets,
     scale_of,
+    told_apart,
 )
 from clarep.robustness.suite_config import SuiteConfig, check_suite
 from clarep.robustness.suite_joint import joined
-from clarep.robustness.suite_parts import beyond_parts, parts_of_groups
+from clarep.robustness.suite_parts import beyond_parts, parts_of_groups, sets_of
 
 
 class SuiteRun:
@@ -87,29 +90,31 @@ class SuiteRun:
         if reference is not None:
             check_reference(reference, data)
         self.student, self.folder, self.described = student, folder, described or {}
-        self._sha256 = weights_hash(student).get("sha256")
         known_by = fingerprint(student)
         official = official_corruptions if "corruptions" in self.config.groups else None
-        scale = None if baseline is None else scale_of(baseline, self.config, official)
+        files = None if official is None else official_sets(official, self.config, data)
+        self._sets: dict[str, Any] = {
+            "student_sha256": weights_hash(student).get("sha256"),
+            "data": {"name": data.name, "images": len(data)},
+            "official_corruptions": found_official(official, files, self.config, data),
+        }
+        scale = None
+        if baseline is not None and "corruptions" in self.config.groups:
+            read = sha256_read(data, None, self.config, "corruptions")
+            scale = scale_of(baseline, self.config, read, self._sets["official_corruptions"])
         self._bench = Bench(
             data,
             self.config,
             reference=reference,
             baseline=scale,
             ood=dict(ood or {}),
-            official=None if official is None else official_sets(official, self.config, data),
+            official=files,
             beyond=load_beyond(beyond or {}, student, data),
             fingerprint=known_by,
             folder=folder,
         )
-        self._sets = {
-            "official_corruptions": None if official is None else str(official),
-            "beyond": {name: str(path) for name, path in (beyond or {}).items()},
-            "ood": {name: images.name for name, images in (ood or {}).items()},
-        }
         self._common = {
             "student_fingerprint": known_by,
-            "data": data_fingerprint(data, self._bench.indices),
             "seed": self.config.seed,
             "clarep": versions()["clarep"],
         }
@@ -164,7 +169,8 @@ class SuiteRun:
         return self.folder / PARTS_NAME / part.name
 
     def _config_of(self, part: Part) -> dict[str, Any]:
-        config: dict[str, Any] = as_read(self._common | {"part": part.name} | part.settings)
+        read = {"data_sha256": self._bench.sha256_read(part.name.split("/")[0])}
+        config: dict[str, Any] = as_read(self._common | read | {"part": part.name} | part.settings)
         return config
 
     def _stored(self, part: Part) -> Evaluation | None:
@@ -199,7 +205,7 @@ class SuiteRun:
         return expected if part.outlook is None else min(expected, BACKWARD * forward)
 
     def replaced(self) -> str:
-        """Name the first setting in which a finished evaluation in the folder differs.
+        """Name the settings in which a finished evaluation in the folder differs, or its images.
 
         As `differences` words it; empty if there is none, or none differs.
         """
@@ -209,18 +215,14 @@ class SuiteRun:
             stored = Evaluation.load(self.folder).config
         except UserError:
             return ""
-        # Keys that another version did not write are no settings, nor is a run's own name.
-        both = {key: now for key, now in self._settings().items() if key in stored}
-        both.pop("run", None)
-        if both.get("student_sha256"):
-            both.pop("student_fingerprint", None)  # it says the same
-        return differences({key: stored[key] for key in both}, both)
+        return told_apart(stored, self._settings())
 
     def _settings(self) -> dict[str, Any]:
         """Return what the evaluation's figures follow from, as JSON values."""
-        suite = {"suite": asdict(self.config), "student_sha256": self._sha256}
-        # The images' hash comes last: options of the suite change it too, and say more.
-        return as_read(self.described | self._sets | suite | self._common)
+        groups = dict.fromkeys(part.name.split("/")[0] for part in self.parts)
+        read = {"data_sha256": {group: self._bench.sha256_read(group) for group in groups}}
+        suite = sets_of(self.parts) | {"suite": asdict(self.config)}
+        return as_read(self.described | self._sets | suite | self._common | read)
 
     def evaluation(self) -> Evaluation:
         """Return the evaluation of all parts, measuring what is missing, and store it."""

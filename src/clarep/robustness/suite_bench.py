@@ -19,6 +19,7 @@ from clarep.robustness.backgrounds import Separated, separate
 from clarep.robustness.corruptions import Baseline
 from clarep.robustness.corruptions.official import OfficialSets
 from clarep.robustness.evaluation import Measured
+from clarep.robustness.images_read import sha256_read
 from clarep.robustness.probe import Answers, probe
 from clarep.robustness.subject import NotFinite, Subject, as_float, choose_images, under_test
 from clarep.robustness.suite_beyond import BeyondSet
@@ -76,6 +77,7 @@ class Bench:
         self.reference, self.baseline = reference, baseline
         self.official, self.beyond = official, beyond
         self.separated: Separated | None = separate(data)
+        self._read: dict[str, str] = {}
         self.ood: Mapping[str, LabelledImages] = ood
         if isinstance(data, Backdrops) and self.separated is not None:
             # A backdrop without a garment is of no class: the nearest set that is out of them.
@@ -109,6 +111,12 @@ class Bench:
     def choose(self, count: int) -> NDArray[np.int64]:
         """Choose about `count` images of the test set, evenly from the classes."""
         return choose_images(self.data.labels, count, self.config.seed)
+
+    def sha256_read(self, group: str) -> str:
+        """Return what tells the images that a group is measured on; hashed once for all parts."""
+        if group not in self._read:
+            self._read[group] = sha256_read(self.data, self.separated, self.config, group)
+        return self._read[group]
 
     @cached_property
     def indices(self) -> NDArray[np.int64]:

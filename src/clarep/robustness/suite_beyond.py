@@ -27,7 +27,6 @@ from clarep.robustness.labels import (
     real_correct,
     real_of,
 )
-from clarep.robustness.subject import data_fingerprint
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,8 @@ class BeyondSet:
     """One of BEYOND."""
     subset: SubsetImages
     """The images, and the logits that they are classified by."""
+    place: str
+    """Where it lies."""
     accepted: Sequence[Sequence[int]] | None = None
     """ReaL alone: the labels that are right of each image; none for one that does not count."""
 
@@ -58,7 +59,7 @@ class BeyondSet:
 
     def fingerprint(self, chosen: NDArray[np.int64]) -> dict[str, Any]:
         """Return what tells this set from another, as JSON values."""
-        found = data_fingerprint(self.images, chosen)
+        found = {"place": self.place, "sha256": self.images.sha256(chosen)}
         if self.accepted is None:
             return found
         accepted = json.dumps([list(self.accepted[i]) for i in chosen])
@@ -85,7 +86,8 @@ def _load(name: str, path: Path, student: Student, data: LabelledImages) -> Beyo
         found = _READERS[name](path, student, data)
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
-    one = BeyondSet(name, *found) if isinstance(found, tuple) else BeyondSet(name, found)
+    subset, accepted = found if isinstance(found, tuple) else (found, None)
+    one = BeyondSet(name, subset, str(path), accepted)
     height, width, channels = one.images.read(0).shape
     if (channels, height, width) != student.info.image_shape:
         wanted = student.info.image_shape

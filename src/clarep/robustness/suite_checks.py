@@ -3,17 +3,20 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from clarep.data.labelled import LabelledImages
 from clarep.distill.student import Student
 from clarep.distill.students import check_classes
+from clarep.engine.artefacts import differences
 from clarep.errors import UserError
 from clarep.robustness.corruptions import Baseline, baseline_of, mean_corruption_error
 from clarep.robustness.corruptions.official import OfficialSets, load_official_sets
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.probe import Answers
+from clarep.robustness.subject import choose_images
 from clarep.robustness.suite_config import GROUPS, SuiteConfig
 
 _OBJECT = "masks or boxes that tell the object from its background"
@@ -115,26 +118,55 @@ def official_sets(folder: Path, config: SuiteConfig, data: LabelledImages) -> Of
     return load_official_sets(folder, config.corruptions, config.severities, data)
 
 
-def scale_of(evaluation: Evaluation, config: SuiteConfig, official: Path | None) -> Baseline | None:
+def found_official(
+    folder: Path | None, sets: OfficialSets | None, config: SuiteConfig, data: LabelledImages
+) -> dict[str, Any] | None:
+    """Return where official corrupted images were found, and the content of each corruption."""
+    if sets is None:
+        return None
+    indices = choose_images(data.labels, config.corruption_images, config.seed)
+    read = {
+        name: [images.sha256(indices) for images in of_severity.values()]
+        for name, of_severity in sets.items()
+    }
+    return {"place": str(folder), "sha256": read}
+
+
+def scale_of(
+    evaluation: Evaluation, config: SuiteConfig, read: str, official: dict[str, Any] | None
+) -> Baseline:
     """Return what corruption errors are divided by.
 
-    Raises UserError now for a baseline that would only be refused after all is measured.
+    Args:
+        evaluation: of the baseline.
+        config: of the student that is to be measured.
+        read: SHA-256 of the images that are to be corrupted.
+        official: from `found_official`.
+
+    Raises UserError for a baseline that was not measured on the very same images: its errors
+    would be those of another task.
     """
-    if "corruptions" not in config.groups:
-        return None
     there = evaluation.config.get("suite", {}).get("severities")
     if there != list(config.severities):
         raise UserError(
             f"the baseline was measured at the severities {there} and this student would be at "
             f"{list(config.severities)}: give both the same --severities"
         )
-    was_official = evaluation.config.get("official_corruptions") is not None
-    if was_official != (official is not None):
+    theirs = evaluation.config.get("official_corruptions")
+    if (theirs is None) != (official is None):
         ways = ("generated corruptions", "official files")
         raise UserError(
-            f"the baseline was measured on {ways[was_official]} and this student would be on "
-            f"{ways[not was_official]}: give both the same --official-corruptions, or neither"
+            f"the baseline was measured on {ways[theirs is not None]} and this student would be on "
+            f"{ways[theirs is None]}: give both the same --official-corruptions, or neither"
         )
+    _check_same_images(evaluation, config, read)
+    if official is not None and theirs is not None:
+        for name, content in official["sha256"].items():
+            if theirs["sha256"].get(name, content) != content:
+                raise UserError(
+                    f"the baseline was measured on other official files of {name} than these in "
+                    f"{official['place']}: give both the same --official-corruptions"
+                )
     doubts = {one.untrustworthy for one in evaluation.measurements if "corruption/" in one.key}
     if reasons := "; ".join(sorted(filter(None, doubts))):
         raise UserError(
@@ -145,3 +177,42 @@ def scale_of(evaluation: Evaluation, config: SuiteConfig, official: Path | None)
     one_right = torch.ones(1, 1, dtype=torch.bool)
     mean_corruption_error({name: one_right for name in config.corruptions}, baseline)
     return baseline
+
+
+def _check_same_images(evaluation: Evaluation, config: SuiteConfig, read: str) -> None:
+    there = evaluation.config.get("data_sha256", {}).get("corruptions")
+    if there == read:
+        return
+    if there is None:
+        raise UserError(
+            "the baseline's evaluation does not say which images it corrupted, or it corrupted "
+            "none: evaluate it again, with corruptions among its --groups"
+        )
+    suite = evaluation.config.get("suite", {})
+    theirs = {"corruption_images": suite.get("corruption_images"), "data_sha256": there}
+    ours = {"corruption_images": config.corruption_images, "data_sha256": read}
+    theirs["seed"], ours["seed"] = evaluation.config.get("seed"), config.seed
+    raise UserError(
+        f"the baseline was measured on other images ({differences(theirs, ours)}), so that its "
+        "errors are no measure of these: give both the same test data, --corruption-images and "
+        "--seed"
+    )
+
+
+def told_apart(stored: dict[str, Any], now: dict[str, Any]) -> str:
+    """Name in what the configurations of two evaluations differ; empty if they do not.
+
+    Which images were read follows from the suite's options too, and counts where these agree.
+    """
+    read, ours = stored.get("data_sha256", {}), now["data_sha256"]
+    groups = [group for group in ours if group in read]
+    alike = stored.get("suite") == now["suite"] or all(read[g] == ours[g] for g in groups)
+    configs = []
+    for config, known in ((stored, read), (now, ours)):
+        # Keys that another version did not write are no settings, nor is a run's own name.
+        kept = {key: config[key] for key in now if key in stored and key != "run"}
+        if kept.get("student_sha256"):
+            kept.pop("student_fingerprint", None)  # it says the same
+        content = {"data_sha256": {group: known[group] for group in groups}} if alike else {}
+        configs.append({key: kept[key] for key in kept if key != "data_sha256"} | content)
+    return differences(configs[0], configs[1])

@@ -1,6 +1,6 @@
 """The parts of the robustness suite: what each measures, and on which images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from clarep.robustness.calibration import calibration
 from clarep.robustness.corruptions import corrupt
 from clarep.robustness.evaluation import Measured, mean_of
 from clarep.robustness.focus import IG_STEPS, focus_measures, saliency_maps
+from clarep.robustness.images_read import chosen_for_focus
 from clarep.robustness.ood import auroc, max_softmax
-from clarep.robustness.subject import batches, choose_images, data_fingerprint, named
+from clarep.robustness.subject import batches, choose_images, found_at, named
 from clarep.robustness.suite_bench import BACKWARD, Bench, Part
 from clarep.robustness.suite_beyond import BeyondSet
 
@@ -73,8 +74,7 @@ def focus_parts(bench: Bench) -> list[Part]:
     parts, config = bench.separated, bench.config
     if parts is None or parts.masks is None:
         return []
-    labels = parts.variants["original"].labels[parts.usable]
-    indices = parts.usable[choose_images(labels, config.focus_images, config.seed)]
+    indices = chosen_for_focus(parts, config)
 
     def measure() -> Measured:
         return focus_measures(bench.subject, parts, indices)
@@ -97,17 +97,11 @@ def corruption_parts(bench: Bench) -> list[Part]:
             return corruption_measures(bench, name, indices)
 
         passes = 2 * len(indices) * len(config.severities)  # half of it for the corruption
-        read = {} if bench.official is None else {"official": fingerprints(bench, name, indices)}
+        sets = {} if bench.official is None else bench.official[name]
+        read = {"official": {str(at): found_at(sets[at], indices) for at in sets}} if sets else {}
         return Part(f"corruptions/{name}", passes, settings | read, measure)
 
     return [part(name) for name in config.corruptions]
-
-
-def fingerprints(bench: Bench, name: str, indices: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """Return what tells the official files of a corruption from others."""
-    assert bench.official is not None
-    of_severity = bench.official[name]
-    return [data_fingerprint(of_severity[at], indices) for at in bench.config.severities]
 
 
 def corruption_measures(bench: Bench, name: str, indices: NDArray[np.int64]) -> Measured:
@@ -143,7 +137,7 @@ def ood_parts(bench: Bench) -> list[Part]:
             found = auroc(name, inside, outside)
             return [found], {f"ood/{name}/confidence": outside}
 
-        settings = {"images": config.images, "ood": data.name, "ood_images": len(data)}
+        settings = {"images": config.images, "ood": found_at(data, indices)}
         return Part(f"ood/{name}", len(indices), settings, measure)
 
     return [part(name, data) for name, data in bench.ood.items()]
@@ -184,3 +178,15 @@ def parts_of_groups(bench: Bench) -> dict[str, list[Part]]:
     A group is empty where the data, or the settings, have nothing to measure for it.
     """
     return {name: make(bench) for name, make in _PARTS.items() if name in bench.config.groups}
+
+
+def sets_of(parts: Sequence[Part]) -> dict[str, dict[str, Any]]:
+    """Return what was measured beside the data, of ood and beyond: name of a set -> its content."""
+    return {
+        group: {
+            part.name.partition("/")[2]: part.settings[group]
+            for part in parts
+            if group in part.settings
+        }
+        for group in ("ood", "beyond")
+    }

@@ -13,6 +13,8 @@ from clarep.distill.student import StudentInfo
 from clarep.distill.students import build_student
 from clarep.engine.artefacts import Progressed
 from clarep.errors import UserError
+from clarep.robustness.backgrounds import separate
+from clarep.robustness.images_read import sha256_read
 from clarep.robustness.suite import SuiteRun
 from clarep.study.comparison import REFERENCE
 from clarep.study.recipe import Recipe, Variant
@@ -81,6 +83,17 @@ class Study:
         return load_data(self.recipe.data)
 
     @cached_property
+    def test(self) -> LabelledImages:
+        """What they are measured on."""
+        return load_data(self.recipe.test)
+
+    @cached_property
+    def test_sha256(self) -> dict[str, str]:
+        """Of the test images that each group of the suite reads."""
+        suite, parts = self.recipe.evaluate, separate(self.test)
+        return {group: sha256_read(self.test, parts, suite, group) for group in suite.groups}
+
+    @cached_property
     def teacher(self) -> Teacher:
         """The recipe's teacher, of the data's classes."""
         teacher = load_teacher(self.recipe.teacher, self.recipe.teacher_options)
@@ -88,7 +101,7 @@ class Study:
 
     def _check_students(self) -> None:
         """Raise UserError for what would only fail after hours: test data, students, measures."""
-        names, test = self.data.class_names, load_data(self.recipe.test)
+        names, test = self.data.class_names, self.test
         if test.class_names != names:
             raise UserError(
                 f"recipe {self.recipe.name}: {test.name} has other classes than {self.data.name}: "
@@ -147,7 +160,9 @@ class Study:
         """Return the settings of CLARID's own set, from which the controls' follow."""
         recipe = self.recipe
         if recipe.canonical.top is not None:
-            return settings_of(recipe.canonical.top, recipe.teacher, self.teacher, recipe.data)
+            return settings_of(
+                recipe.canonical.top, recipe.teacher, self.teacher, recipe.data, self.data
+            )
         return new_set(
             recipe.teacher,
             self.teacher,
@@ -176,6 +191,7 @@ class Study:
             student=recipe.classifier_student,
             layer=None,
             data=recipe.data,
+            data_sha256=self.data.sha256(),
             train=recipe.train,
             seed=recipe.seeds[0],
         )
@@ -196,6 +212,7 @@ class Study:
             student=variant.student,
             layer=variant.layer,
             data=self.recipe.data,
+            data_sha256=self.data.sha256(),
             train=variant.train,
             seed=seed,
             canonical=None if found is None else found[0],
@@ -206,7 +223,9 @@ class Study:
         )
         folder = self.out / RUNS / f"{variant.name}-seed{seed}-{settings.address}"
         self.runs[folder] = variant
-        measuring = EvaluationSettings(self.recipe.test, self.recipe.evaluate, reference)
+        measuring = EvaluationSettings(
+            self.recipe.test, self.test_sha256, self.recipe.evaluate, reference
+        )
         name = f"{variant.name} seed {seed}"
         self.jobs.append(self._training("student", name, folder, settings, variant.name))
         self.jobs.append(

@@ -18,11 +18,13 @@ STUDENT_CONFIG = "config.json"
 STUDY_NAME = "study.json"
 """File of a run that a recipe made: its name there, such as a variant's."""
 
-_SETTINGS = ("method", "student", "layer", "data_options", "train", "canon", "teacher_sha256")
+_DATA = ("data", "data_options", "data_sha256")
+"""Of student/config.json: what it was trained on."""
+_SETTINGS = ("method", "student", "layer", *_DATA, "train", "canon", "teacher_sha256")
 """Of student/config.json: what runs that are averaged have in common, but for the seed."""
 _TEST = ("seed", "suite", "data")
-"""Of an evaluation's configuration: what runs that are compared have in common; what can be told
-in words comes before the hash of the images."""
+"""Of an evaluation's configuration: what runs that are compared have in common, beside the images
+of each group."""
 
 _GROUP_OF = {
     "attack": "attacks",
@@ -133,7 +135,7 @@ def _check_comparable(first: StudiedRun, run: StudiedRun) -> None:
     What single groups of measures follow from is held against each other where both have them.
     """
     places = (f"in {first.folder}", f"in {run.folder}")
-    data = [{key: r.config.get(key) for key in ("data", "data_options")} for r in (first, run)]
+    data = [{key: r.config.get(key) for key in _DATA} for r in (first, run)]
     if difference := differences(data[0], data[1], places):
         raise UserError(
             f"{first.folder} and {run.folder} were trained on other data ({difference}): "
@@ -155,6 +157,11 @@ def _check_comparable(first: StudiedRun, run: StudiedRun) -> None:
         if "corruptions" in shared:
             official = config.get("official_corruptions") is not None
             test["official corruption files"] = official
+            test["official_corruptions"] = config.get("official_corruptions")
+    for key in ("data_sha256", "ood", "beyond"):  # content: of groups, and of sets by their names
+        known = [config.get(key) or {} for config in configs]
+        for test, ours in zip(tests, known, strict=True):
+            test[key] = {name: ours[name] for name in known[0] if name in known[1]}
     if difference := differences(tests[0], tests[1], places):
         raise UserError(
             f"{first.folder} and {run.folder} were not measured alike ({difference}): "

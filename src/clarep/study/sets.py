@@ -7,18 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
+from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid, ClaridConfig
+from clarep.clarid.config import AT_ONCE
 from clarep.clarid.directions import Kind
 from clarep.clarid.identify import SHARD_SIZE, identify
 from clarep.data.labelled import LabelledImages, class_balanced_choice
 from clarep.data.load import DataConfig
-from clarep.engine.artefacts import Progressed, differences, read_json
+from clarep.engine.artefacts import Progressed, differences
 from clarep.errors import UserError
 from clarep.study.store import address, plain
 from clarep.teachers.teacher import Teacher
 
-_CONTENT = ("data_options", "clarid", "seed", "chosen", "shard_size", "teacher_sha256")
+_CONTENT = ("data_sha256", "clarid", "seed", "chosen", "shard_size", "teacher_sha256")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class SetSettings:
     teacher_sha256: str
     """Of its weights."""
     data: DataConfig
-    """The images."""
+    """The images, as the user named them."""
+    data_sha256: str
+    """Of the chosen images and their labels."""
     chosen: tuple[int, ...]
     """Which of them, as indices."""
     fraction: float | None
@@ -47,7 +50,7 @@ class SetSettings:
     @property
     def address(self) -> str:
         """What stands for the set's content."""
-        return _address_of(plain(self) | {"data_options": plain(self.data)})
+        return _address_of(plain(self))
 
     @property
     def kind(self) -> str:
@@ -61,13 +64,10 @@ class SetSettings:
         return replace(self, clarid=replace(self.clarid, kind=kind, guidance=kept))
 
     def is_built(self, folder: Path) -> bool:
-        """Tell whether the folder holds the whole set, and of these settings."""
+        """Tell whether the folder holds the whole set, undamaged, and of these settings."""
         try:
-            manifest = read_json(folder / MANIFEST)
-            files = [folder / shard["file"] for shard in manifest["shards"]]
-            same = _address_of(manifest["config"]) == self.address
-            return bool(manifest["complete"] and same and all(path.exists() for path in files))
-        except (OSError, ValueError, KeyError, TypeError):
+            return _address_of(CanonicalSet.load(folder).manifest["config"]) == self.address
+        except (UserError, KeyError):
             return False
 
     def build(self, teacher: Teacher, data: LabelledImages, folder: Path) -> Iterator[Progressed]:
@@ -90,7 +90,8 @@ class SetSettings:
 
 def _address_of(config: dict[str, Any]) -> str:
     """Return the address of what a manifest's configuration describes."""
-    return address({name: config[name] for name in _CONTENT})
+    setting = {name: value for name, value in config["clarid"].items() if name not in AT_ONCE}
+    return address({name: config[name] for name in _CONTENT} | {"clarid": setting})
 
 
 def new_set(
@@ -110,6 +111,7 @@ def new_set(
         teacher=spec,
         teacher_sha256=teacher.fingerprint,
         data=config,
+        data_sha256=data.sha256(chosen),
         chosen=tuple(chosen.tolist()),
         fraction=fraction,
         clarid=clarid,
@@ -118,11 +120,13 @@ def new_set(
     )
 
 
-def settings_of(folder: Path, spec: str, teacher: Teacher, config: DataConfig) -> SetSettings:
+def settings_of(
+    folder: Path, spec: str, teacher: Teacher, config: DataConfig, data: LabelledImages
+) -> SetSettings:
     """Return the settings that an existing set of CLARID's own directions was made with.
 
     Raises UserError if there is no whole set, it holds other directions, or it was made with
-    another teacher or of other data than these.
+    another teacher or of other images or labels than these.
     """
     stored = CanonicalSet.load(folder).manifest["config"]
     clarid = ClaridConfig(**stored["clarid"])
@@ -136,7 +140,10 @@ def settings_of(folder: Path, spec: str, teacher: Teacher, config: DataConfig) -
             f"{folder} was made with the teacher '{stored.get('teacher')}' and the recipe's "
             f"teacher is '{spec}': give the same teacher, or another set"
         )
-    if difference := differences(stored["data_options"], plain(config)):
+    chosen = stored["chosen"]
+    theirs = {key: stored.get(key) for key in ("data_options", "data_sha256")}
+    content = data.sha256(chosen) if max(chosen) < len(data) else None
+    if difference := differences(theirs, {"data_options": plain(config), "data_sha256": content}):
         raise UserError(
             f"{folder} was made of other images than the recipe's [data] ({difference}): "
             "give the same data, or another set"
@@ -145,7 +152,8 @@ def settings_of(folder: Path, spec: str, teacher: Teacher, config: DataConfig) -
         teacher=spec,
         teacher_sha256=teacher.fingerprint,
         data=config,
-        chosen=tuple(stored["chosen"]),
+        data_sha256=stored["data_sha256"],
+        chosen=tuple(chosen),
         fraction=stored.get("fraction"),
         clarid=clarid,
         seed=stored["seed"],

@@ -1,6 +1,6 @@
 """The students of a study: their settings, their addresses, how they are trained and measured."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from clarep.data.load import DataConfig, load_data
 from clarep.distill.students import load_student
 from clarep.distill.train import STUDENT_FILE, StudentRun
 from clarep.distill.train_config import DistillConfig
-from clarep.engine.artefacts import Progressed, read_json, sha256_file, write_json
+from clarep.engine.artefacts import Progressed, differences, read_json, sha256_file, write_json
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.suite import SuiteRun
@@ -32,7 +32,9 @@ class StudentSettings:
     layer: str | None
     """Of the student, which meets the teacher."""
     data: DataConfig
-    """What it is trained on."""
+    """What it is trained on, as the user named it."""
+    data_sha256: str
+    """Of these images and their labels."""
     train: DistillConfig
     """How; the seed in it is not used."""
     seed: int
@@ -50,8 +52,9 @@ class StudentSettings:
 
     @property
     def address(self) -> str:
-        """What stands for the student's weights: all settings but the folders' names."""
-        return address(plain(replace(self, canonical=None, classifier=None, train=self.config)))
+        """What stands for the student's weights: all settings but where its ingredients lie."""
+        settings = plain(replace(self, canonical=None, classifier=None, train=self.config))
+        return address({name: settings[name] for name in settings if name != "data"})
 
     @property
     def config(self) -> DistillConfig:
@@ -99,6 +102,8 @@ class EvaluationSettings:
 
     test: DataConfig
     """The test images."""
+    test_sha256: Mapping[str, str]
+    """Of the test images that each group of the suite reads."""
     suite: SuiteConfig
     """What is measured."""
     reference: Path | None
@@ -106,7 +111,7 @@ class EvaluationSettings:
     its; None where there is no other."""
 
     def described(self, run: Path) -> dict[str, Any]:
-        """Return what an evaluation's configuration holds of these settings."""
+        """Return what an evaluation's configuration tells of these settings."""
         reference = None if self.reference is None else self.reference.name
         return {
             "run": run.name,
@@ -120,8 +125,10 @@ class EvaluationSettings:
             stored = Evaluation.load(run / ROBUSTNESS).config
         except UserError:
             return False
+        read = stored.get("data_sha256", {})
         expected = self.described(run) | {"suite": plain(self.suite)}
-        return all(stored.get(key) == value for key, value in expected.items())
+        expected |= {"data_sha256": {group: self.test_sha256.get(group) for group in read}}
+        return bool(read) and not differences({key: stored.get(key) for key in expected}, expected)
 
     def measure_in(self, run: Path) -> Iterator[Progressed]:
         """Measure the run's student or go on, yielding after each part."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from clarep.data.labelled import LabelledImages
-from clarep.engine.artefacts import as_read, read_json, write_json
+from clarep.engine.artefacts import as_read, differences, read_json, write_json
 from clarep.engine.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from clarep.engine.history import HISTORY_NAME, append_record, write_records
 from clarep.engine.lock import hold
@@ -131,7 +131,13 @@ class TeacherRun:
         self.data, self.held_out, self.out = data, held_out, out
         self.config = replace(config, unet=unet)
         options = {} if data_options is None else {"data_options": dict(data_options)}
-        self._described = {"data": data.name, **options, "train": asdict(self.config)}
+        self._described = {
+            "data": data.name,
+            **options,
+            "data_sha256": data.sha256(),
+            "held_out_sha256": held_out.sha256(),
+            "train": asdict(self.config),
+        }
         torch.manual_seed(config.seed)
         net, ema = UNet(unet), UNet(unet).requires_grad_(False)
         ema.load_state_dict(net.state_dict())
@@ -208,7 +214,8 @@ def _refuse_foreign(out: Path, config: dict[str, Any]) -> None:
         found: dict[str, Any] | None = read_json(out / _CONFIG_NAME)
     except (FileNotFoundError, ValueError):
         found = None
-    if found is None or found | as_read(config) != found:
+    ours = as_read(config)
+    if found is None or differences({key: found.get(key) for key in ours}, ours):
         raise UserError(
             f"{out} holds a {taken[0]} of something else and no {CHECKPOINT_NAME}: "
             "give another --out, or the options that run was started with"

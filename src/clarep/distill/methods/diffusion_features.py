@@ -42,7 +42,7 @@ class DiffusionFeatures(Method):
         tap = teacher.default_tap if rivals.diffusion_tap == "mid" else rivals.diffusion_tap
         described = {
             "teacher": teacher.fingerprint,
-            "data": ingredients.images.data.name,
+            "data_sha256": ingredients.images.data.sha256(ingredients.images.index),
             "tap": tap,
             "t": rivals.diffusion_t,
             "share": rivals.diffusion_share,

@@ -24,7 +24,8 @@ _PALETTE = 8  # method colours of style.css, --s0 to --s7
 _SHOWN_OF_HASH = 8
 _RESERVED = {"vanilla": 0, "cadistill": 1}
 # Of student/config.json, what runs that are repetitions of each other have in common ...
-_SETTINGS = ("student", "layer", "data_options", "train", "canon", "teacher_sha256")
+_DATA = ("data_options", "data_sha256")
+_SETTINGS = ("student", "layer", *_DATA, "train", "canon", "teacher_sha256")
 # ... except for these, at any depth: a set that was made again has another hash.
 _NOT_SETTINGS = ("seed", "sha256")
 
@@ -173,6 +174,8 @@ def group_runs(runs: Sequence[ReportRun]) -> list[Group]:
     }
     gathered: dict[str, list[ReportRun]] = {}
     for run in readable:
+        if "data_sha256" in settings[run.name]:
+            settings[run.name].pop("data_options.data", None)  # the path of the same content
         key = json.dumps([run.method, settings[run.name]], sort_keys=True)
         gathered.setdefault(key, []).append(run)
     groups: list[Group] = []

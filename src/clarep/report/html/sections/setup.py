@@ -4,8 +4,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from clarep.clarid.canonical_set import MANIFEST
-from clarep.engine.artefacts import sha256_file
 from clarep.report.html.again import commands_of_another_seed
 from clarep.report.html.markup import (
     DASH,
@@ -132,7 +130,7 @@ def _another_seed(material: Material) -> str:
 
 
 def _digest(material: Material) -> str:
-    return "" if material.canon is None else sha256_file(material.canon.folder / MANIFEST)
+    return "" if material.canon is None else material.canon.sha256
 
 
 def _fed_by(run: ReportRun, digest: str) -> bool:
@@ -155,8 +153,8 @@ def _canonical_facts(material: Material) -> str:
         f"{_SIGMA} = {config.get('sigma_te', float('nan')):.3g}, tap {config.get('tap')}, "
         f"{clarid.get('branch')} branch, guidance {clarid.get('guidance'):g}, "
         f"{clarid.get('steps')} steps of {clarid.get('solver')}, seed {config.get('seed')}",
-        "manifest": f"SHA-256 {digest}",
-        "students of it": ", ".join(fed) or "none of these runs records this very manifest",
+        "content": f"SHA-256 {digest}",
+        "students of it": ", ".join(fed) or "none of these runs records this very set",
     }
     return "<h3>The canonical set shown here</h3>" + fact_list(facts)
 
