@@ -103,6 +103,9 @@ def test_a_label_means_the_same_in_each_split(imagenet: Path):
     val = load_class_folders(imagenet, "val")
     assert val.class_names[val.labels[0]] == "n02102040"
     assert len(val.class_names) == 3
+    (note,) = val.notes
+    assert "1 classes" in note and note.endswith("n01440764")
+    assert load_class_folders(imagenet, "train", image_size=8).notes == ()
 
 
 def test_a_flat_folder_is_no_test_set(flat: Path):

@@ -163,8 +163,9 @@ def _mend_transparency(image: ImageFile.ImageFile) -> None:
     raw_mode = str(image.tile[0][3]) if image.tile and image.format == "PNG" else ""
     if isinstance(value, tuple) and raw_mode == "RGB;16B":
         raise ValueError("16-bit colour with one transparent colour; save it with 8 bits or alpha")
-    if isinstance(value, int):
-        image.info["transparency"] = value * {"L;2": 85, "L;4": 17}.get(raw_mode, 1)
+    scale = {"1": 255, "L;2": 85, "L;4": 17}.get(raw_mode)
+    if isinstance(value, int) and scale:
+        image.info["transparency"] = min(value * scale, 255)  # newer Pillow scales one bit itself
 
 
 def require_one_size(name: str, encoded: Iterable[tuple[Path | bytes, str]]) -> None:

@@ -152,7 +152,9 @@ def _list_images(
     for label, name in enumerate(names):
         if name in present:
             labels += [label] * listing.add_class(folder / name)
-        elif required:  # else another split has it
+        elif not required:
+            listing.absent.append(name)
+        else:
             raise unknown_name(f"class folder of {folder}", name, sorted(present)[:20])
     listing.pass_over_loose(folder)
     return np.array(labels, np.int64)

@@ -1,6 +1,7 @@
 """Which files of class folders are their images, and which are passed over or come by a link."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,8 @@ class Listing:
     """Files of unknown ending, images in no class, links to folders that are read already."""
     linked: list[Path] = field(default_factory=list)
     """Images whose path leads out of their class folder by a link."""
+    absent: list[str] = field(default_factory=list)
+    """Classes of another split that have no folder here, perhaps for want of the same spelling."""
 
     def add_class(self, folder: Path) -> int:
         """List the images in a class folder and below; return how many there are.
@@ -78,6 +81,11 @@ class Listing:
     def notes(self) -> tuple[str, ...]:
         """Say what was passed over, and what comes from elsewhere; a sentence each."""
         notes = []
+        if self.absent:
+            notes.append(
+                f"{len(self.absent)} classes of {_text(self.root)} have no folder in this split, "
+                f"but in another: {_named(self.absent)}"
+            )
         if self.linked:
             first = self.linked[0]
             real = _text(os.path.realpath(first))
@@ -86,11 +94,10 @@ class Listing:
                 f"by links that lead out of their class folder, first {_text(first)} ({real})"
             )
         if self.passed_over:
-            named = [_text(path.relative_to(self.root)) for path in self.passed_over[:_NAMED]]
-            more = ", ..." if len(self.passed_over) > _NAMED else ""
+            named = _named([path.relative_to(self.root) for path in self.passed_over])
             notes.append(
                 f"{len(self.passed_over)} of the files and links in {_text(self.root)} are passed "
-                f"over: {', '.join(named)}{more} (no image format has such an ending, they lie in "
+                f"over: {named} (no image format has such an ending, they lie in "
                 "no class folder, or they lead nowhere or to a folder that is read already)"
             )
         return tuple(notes)
@@ -127,6 +134,10 @@ def _text(path: Path | str) -> str:
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in _image_suffixes()
+
+
+def _named(found: Sequence[Path | str]) -> str:
+    return ", ".join(map(_text, found[:_NAMED])) + (", ..." if len(found) > _NAMED else "")
 
 
 @cache
