@@ -2,13 +2,26 @@
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from clarep.data import UnreadableImage, load_class_folders, load_npz, readable_indices
+from clarep.data import (
+    UnreadableImage,
+    load_cifar10,
+    load_class_folders,
+    load_npz,
+    readable_indices,
+)
+from clarep.data.arrays import read_npy
+from clarep.engine.tensors import read_tensors
 from clarep.errors import UserError
+from clarep.robustness.labels import read_real
+from clarep.teachers.checkpoint_files import read_weights
+from clarep.teachers.edm_convert import read_pickle
+from clarep.teachers.options import read_class_names
 
 
 def write(*paths: Path) -> None:
@@ -170,3 +183,26 @@ def test_pipes_are_no_archives_and_no_lists(root: Path, tmp_path: Path):
         load_npz(tmp_path / "pipe.npz")
     with pytest.raises(UserError, match=r"class list .*pipe\.npz"):
         load_class_folders(root, classes_file=tmp_path / "pipe.npz")
+    batch = tmp_path / "cifar-10-batches-bin" / "test_batch.bin"
+    batch.parent.mkdir()
+    os.mkfifo(batch)
+    with pytest.raises(UserError, match=r"test_batch\.bin: it is no regular file"):
+        load_cifar10(batch.parent, "test")
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: read_tensors(path, "weights"),
+        read_weights,
+        read_class_names,
+        read_npy,
+        read_real,
+        read_pickle,
+    ],
+)
+def test_pipes_are_no_files_that_a_user_may_name(tmp_path: Path, read: Callable[[Path], object]):
+    for name in ("pipe.safetensors", "pipe.pt"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(UserError, match="pipe"):
+            read(tmp_path / name)

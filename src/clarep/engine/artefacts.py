@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from clarep.engine.limits import check_values
+from clarep.engine.regular_file import open_regular
 from clarep.errors import UserError
 
 _SEAL = "content_sha256"
@@ -173,7 +174,7 @@ def _short(value: object) -> str:
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal."""
-    with open(path, "rb") as stream:
+    with open_regular(path) as stream:
         return sha256_stream(stream)
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from clarep.engine.artefacts import atomic_path, sha256_stream
+from clarep.engine.regular_file import require_regular
 from clarep.errors import UserError, first_line
 
 _DIGEST = "data_sha256"  # in the metadata: of all bytes behind the header
@@ -40,6 +41,7 @@ def read_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], dict[str, st
     wrote.
     """
     try:
+        require_regular(path)
         with safe_open(path, framework="pt") as archive:
             metadata = archive.metadata() or {}
             tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from clarep.engine.artefacts import parse_json, read_json
+from clarep.engine.regular_file import require_regular
 from clarep.engine.tensors import check_weights, fault, read_tensors
 from clarep.errors import UserError, unknown_name
 from clarep.teachers.pipeline_folder import refuse_diffusers
@@ -160,6 +161,7 @@ def without_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]
 
 def _read_torch(path: Path) -> Any:
     try:
+        require_regular(path)
         with _plain_values_allowed():
             # Mapped, what is not taken (an optimiser, say) costs no memory; torch's older files
             # are no archives and cannot be.

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clarep.engine.regular_file import open_regular
 from clarep.engine.tensors import save_tensors
 from clarep.errors import UserError
 from clarep.teachers.edm_keys import build_network, metadata_of, read_spec
@@ -135,7 +136,7 @@ def read_pickle(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
             holds no network where NVlabs' code puts it (`ema`).
     """
     try:
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             content = _Reader(stream).load()
         network = content["ema"]
         arguments = _plain(network.state["_init_kwargs"])

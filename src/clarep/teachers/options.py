@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from clarep.engine.regular_file import open_regular
 from clarep.errors import UserError
 from clarep.teachers.flash import check_flash
 
@@ -75,7 +76,9 @@ def check_device(device: str) -> torch.device:
 def read_class_names(path: Path) -> tuple[str, ...]:
     """Return the names, a line each. Raises UserError if the file cannot be read or is empty."""
     try:
-        names = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+        with open_regular(path) as stream:
+            lines = stream.read().decode("utf-8-sig").splitlines()
+        names = tuple(line.strip() for line in lines if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"cannot read class names from {path} ({error}): give a text file"
