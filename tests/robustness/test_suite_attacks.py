@@ -162,6 +162,25 @@ def test_what_even_the_stronger_attack_leaves_open_is_not_trusted(greys) -> None
     assert "of 60 images" in found.note
 
 
+def test_an_attack_that_fails_at_any_radius_for_want_of_steps_is_run_with_more(data) -> None:
+    """One step from a far start ends at a wall, where dark and bright have changed places."""
+    attack = dataclasses.replace(
+        CONFIG.attack, eps_255=(20.0,), eps_l2=(), attacks=("pgd",), pgd_steps=1, check_images=40
+    )
+    config = dataclasses.replace(CONFIG, attack=attack)
+    found = robustness_suite(Waves(), data, config)["attack/pgd-linf/eps_255=20"]
+    assert "eps_255=127.5" in found.note
+    assert found.untrustworthy == ""
+
+
+class Waves(Grey):
+    """Dark and bright in turn: who steps too far is right again."""
+
+    def forward(self, x):
+        margin = self.scale * torch.sin(2 * torch.pi * 1.5 * (self.features(x) - 0.5))
+        return torch.cat([-margin, margin], dim=1)
+
+
 class Lopsided(Ridge):
     """Falls from few starts: those whose mean is far to the left."""
 

@@ -130,24 +130,25 @@ def stronger_attack(
 ) -> str:
     """Check, on the first `config.check_images`, that the `strengthened` attacks fool few more.
 
-    Takes what `masking_reasons` takes. Where it speaks, the figures are to be those of the
-    stronger attacks.
+    And that, where an `unbounded_attack` fails, theirs does too. Takes what `masking_reasons`
+    takes. Where it speaks, the figures are to be those of the stronger attacks.
     """
     if not config.check_images:
         return ""
     x, y = accepted(model, x, y, threat)
     check_marks(len(x), correct=correct)
     x, y, correct = (part[: config.check_images] for part in (x, y, correct))
-    at = correct.nonzero().flatten()
+    at, stronger = correct.nonzero().flatten(), strengthened(config)
     if not len(at):
         return ""
-    fallen = ~robust_accuracy(model, x[at], y[at], threat, strengthened(config))[WORST]
-    if not exceeds(int(fallen.sum()), len(x), config.check_margin):
-        return ""
-    return (
-        f"{_MORE_STEPS} times the steps and {_MORE_RESTARTS} more restarts fool {_of(fallen, x)} "
-        f"at {threat.setting}"
-    )
+    more = f"{_MORE_STEPS} times the steps and {_MORE_RESTARTS} more restarts"
+    fallen = ~robust_accuracy(model, x[at], y[at], threat, stronger)[WORST]
+    if exceeds(int(fallen.sum()), len(x), config.check_margin):
+        return f"{more} fool {_of(fallen, x)} at {threat.setting}"
+    failed = unbounded_attack(model, x, y, threat, config)
+    if failed and not unbounded_attack(model, x, y, threat, stronger):
+        return f"{failed}, and {more} leave none"
+    return ""
 
 
 def unbounded_attack(
