@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from clarep.clarid.canonical_set import CanonicalSet
+from clarep.data.held_out import load_held_out
 from clarep.distill.train import STUDENT_FILE
 from clarep.errors import UserError
 from clarep.study.comparison import compare
@@ -210,3 +213,28 @@ def test_time_left_comes_from_jobs_of_the_same_kind(out, write_recipe):
     for text in ('{"student vanilla resnet8": [1]}', "{", '{"student": 3}'):
         (out / "store/seconds.json").write_text(text)
         assert next(turns(study)).seconds_left is None
+
+
+def test_data_without_a_test_split_are_measured_on_what_is_held_out(
+    write_recipe, garments_path, tmp_path
+):
+    """By all seeds on the same images, which none of them has seen."""
+    with np.load(garments_path) as archive:
+        arrays = {"x": archive["x_train"], "y": archive["y_train"], "classes": archive["classes"]}
+    np.savez(tmp_path / "undivided.npz", **arrays)
+    lines = {"methods": '["vanilla"]', "seeds": "[0, 1]", "data": f'"{tmp_path}/undivided.npz"'}
+    recipe = load_recipe(write_recipe(**lines))
+    study = Study(recipe, tmp_path / "out")
+    assert len(build(study)) == 4
+    assert not missing_jobs(Study(recipe, tmp_path / "out"))
+    runs = [read_run(folder) for folder in study.runs]
+    for run in runs:
+        _, held_out = load_held_out(run.folder / "student", study.data)
+        assert run.evaluation.config["data_options"]["split"] == "held-out"
+        assert torch.equal(run.evaluation.arrays["label"], torch.from_numpy(held_out.labels))
+        assert sorted(held_out.labels) == list(range(10))
+    assert "picked on these very images" in compare(runs).notes[0]
+
+    none = load_recipe(write_recipe(validation_share='0\npick = "last"', **lines))
+    with pytest.raises(UserError, match="validation_share of 0 holds nothing out"):
+        Study(none, tmp_path / "none")

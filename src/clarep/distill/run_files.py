@@ -13,6 +13,11 @@ from clarep.errors import UserError
 
 CONFIG_NAME = "config.json"
 TENSORBOARD_NAME = "tensorboard"
+PICKED_ON_THESE = (
+    "the epoch was picked on these very images (--train.pick best), so that figures on them are a "
+    "little too good"
+)
+"""What speaks against figures on held-out images."""
 
 
 def refuse_foreign(out: Path, described: dict[str, Any]) -> None:
@@ -56,11 +61,7 @@ def held_out_of(folder: Path, data: LabelledImages) -> tuple[LabelledImages, str
         raise UserError(
             f"cannot read {folder / CONFIG_NAME} ({error}): train that student again"
         ) from error
-    caveat = (
-        "the epoch was picked on these very images (--train.pick best), so that figures on them "
-        "are a little too good"
-    )
-    return held_out, caveat if picked else ""
+    return held_out, PICKED_ON_THESE if picked else ""
 
 
 class Curves:

@@ -1,14 +1,17 @@
 """`Study`: what a recipe needs, where each part belongs, and which parts are there already."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 from clarep.clarid.clarid import Clarid
-from clarep.data.labelled import LabelledImages
-from clarep.data.load import load_data
+from clarep.data.files import NoSplitError
+from clarep.data.held_out import HELD_OUT, split_off
+from clarep.data.labelled import LabelledImages, subset
+from clarep.data.load import DataConfig, load_data, load_test
 from clarep.distill.methods import METHODS
+from clarep.distill.run_files import PICKED_ON_THESE
 from clarep.distill.student import StudentInfo
 from clarep.distill.students import build_student
 from clarep.engine.artefacts import Progressed
@@ -83,9 +86,29 @@ class Study:
         return load_data(self.recipe.data)
 
     @cached_property
+    def _tested(self) -> tuple[DataConfig, LabelledImages]:
+        """The test images and how they are read; without a test split, what all runs hold out."""
+        recipe, asked = self.recipe, self.recipe.test
+        try:
+            return load_test(asked) if asked.split == "test" else (asked, load_data(asked))
+        except NoSplitError:
+            same = replace(asked, split=recipe.data.split) == recipe.data
+            if not same or asked.split not in ("test", HELD_OUT):
+                raise
+        trained = [recipe.train, *(variant.train for variant in recipe.variants)]
+        share = min(train.validation_share for train in trained)
+        if share == 0:
+            raise UserError(
+                f"recipe {recipe.name}: {self.data.name} has no test split and a validation_share "
+                "of 0 holds nothing out: give a share above 0, or other data in [test]"
+            )
+        _, apart = split_off(self.data, share)
+        return replace(asked, split=HELD_OUT), subset(self.data, apart, HELD_OUT)
+
+    @property
     def test(self) -> LabelledImages:
         """What they are measured on."""
-        return load_data(self.recipe.test)
+        return self._tested[1]
 
     @cached_property
     def test_sha256(self) -> dict[str, str]:
@@ -223,8 +246,15 @@ class Study:
         )
         folder = self.out / RUNS / f"{variant.name}-seed{seed}-{settings.address}"
         self.runs[folder] = variant
+        options, images = self._tested
+        picked = options.split == HELD_OUT and variant.train.pick == "best"
         measuring = EvaluationSettings(
-            self.recipe.test, self.test_sha256, self.recipe.evaluate, reference
+            test=options,
+            images=images,
+            caveat=PICKED_ON_THESE if picked else "",
+            test_sha256=self.test_sha256,
+            suite=self.recipe.evaluate,
+            reference=reference,
         )
         name = f"{variant.name} seed {seed}"
         self.jobs.append(self._training("student", name, folder, settings, variant.name))

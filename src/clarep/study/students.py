@@ -7,7 +7,7 @@ from typing import Any
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.labelled import LabelledImages
-from clarep.data.load import DataConfig, load_data
+from clarep.data.load import DataConfig
 from clarep.distill.students import load_student
 from clarep.distill.train import STUDENT_FILE, StudentRun
 from clarep.distill.train_config import DistillConfig
@@ -101,7 +101,11 @@ class EvaluationSettings:
     """What is measured on a student, and beside which other one."""
 
     test: DataConfig
+    """How the test images are read."""
+    images: LabelledImages
     """The test images."""
+    caveat: str
+    """What speaks against figures on them; empty where nothing does."""
     test_sha256: Mapping[str, str]
     """Of the test images that each group of the suite reads."""
     suite: SuiteConfig
@@ -117,7 +121,7 @@ class EvaluationSettings:
             "run": run.name,
             "data_options": plain(self.test),
             "reference": reference,
-        }
+        } | ({"caveat": self.caveat} if self.caveat else {})
 
     def is_measured(self, run: Path) -> bool:
         """Tell whether the run's folder holds a whole evaluation of these settings."""
@@ -138,7 +142,7 @@ class EvaluationSettings:
             baseline = Evaluation.load(self.reference / ROBUSTNESS)
         suite = SuiteRun(
             load_student(run),
-            load_data(self.test),
+            self.images,
             self.suite,
             folder=run / ROBUSTNESS,
             described=self.described(run),
