@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from clarep.report.html.charts import Point, Series, bar_chart, line_chart
 from clarep.report.html.figures import figure_cell
@@ -95,7 +96,7 @@ def test_reliability_bins_against_a_loop():
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet(np.ones(3), 200)
     labels = rng.integers(0, 3, 200)
-    bins = reliability(probabilities, labels)
+    bins = reliability(torch.from_numpy(probabilities), torch.from_numpy(labels))
     expected = []
     for b in range(15):
         members = [i for i in range(200) if b / 15 < probabilities[i].max() <= (b + 1) / 15]

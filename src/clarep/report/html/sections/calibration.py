@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from clarep.report.html.charts import reliability_chart
 from clarep.report.html.counts import counted, per_row
@@ -12,8 +11,8 @@ from clarep.report.html.figures import doubts, figure_cell, rows_of
 from clarep.report.html.markup import Cell, charts, figure, notes, table
 from clarep.report.html.material import Material, Section
 from clarep.report.html.runs import Group
+from clarep.robustness.calibration import BINS, reliability_bins
 
-_BINS = 15
 _NAMES = {
     "calibration/ece": "ECE",
     "calibration/adaptive_ece": "adaptive ECE",
@@ -47,7 +46,7 @@ def calibration_section(material: Material) -> Section:
         links = material.downloads.add("reliability", points)
         content += figure(
             charts(drawn, _grid(len(drawn))),
-            f"Reliability on the n clean test images of all seeds together, {_BINS} bins of equal "
+            f"Reliability on the n clean test images of all seeds together, {BINS} bins of equal "
             "width. "
             "Above the diagonal: less sure than right; below: too sure. A marker's area is the "
             "bin's share of images.",
@@ -83,29 +82,17 @@ def _name(key: str) -> str:
     return _NAMES.get(key, key.split("/", 1)[1])
 
 
-def _of(group: Group) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _of(group: Group) -> tuple[Tensor, Tensor]:
     """Return probabilities (N, K) and labels (N,) of all seeds one after another."""
     arrays = [e.arrays for e in group.evaluations if {"probabilities", "label"} <= set(e.arrays)]
     if not arrays:
-        return np.zeros((0, 0)), np.zeros(0, np.int64)
-    probabilities = torch.cat([one["probabilities"].double() for one in arrays]).numpy()
-    return probabilities, torch.cat([one["label"].long() for one in arrays]).numpy()
+        return torch.zeros(0, 0), torch.zeros(0)
+    return torch.cat([a["probabilities"] for a in arrays]), torch.cat([a["label"] for a in arrays])
 
 
-def reliability(
-    probabilities: NDArray[np.float64], labels: NDArray[np.int64]
-) -> list[tuple[float, float, float]]:
-    """Return (mean confidence, accuracy, share of images) of each bin that is not empty."""
-    confidence = probabilities.max(1)
-    correct = probabilities.argmax(1) == labels
-    # A confidence on the border of two bins belongs to the lower one, as in Guo et al. 2017.
-    which = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
-    return [
-        (
-            float(confidence[members].mean()),
-            float(correct[members].mean()),
-            float(members.mean()),
-        )
-        for b in range(_BINS)
-        if (members := which == b).any()
-    ]
+def reliability(probabilities: Tensor, labels: Tensor) -> list[tuple[float, float, float]]:
+    """Return (mean confidence, accuracy, share of images) of each of ECE's bins with images."""
+    bins = reliability_bins(probabilities, labels)
+    shares = bins.count / len(labels)
+    of_bin = zip(bins.confidence.tolist(), bins.accuracy.tolist(), shares.tolist(), strict=True)
+    return [found for found in of_bin if found[2]]
