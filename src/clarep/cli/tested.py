@@ -10,6 +10,7 @@ from clarep.data.files import NoSplitError
 from clarep.data.held_out import HELD_OUT
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data, load_test
+from clarep.distill.class_columns import student_of
 from clarep.distill.foreign_students import load_foreign
 from clarep.distill.run_files import held_out_of
 from clarep.distill.student import Outputs, Student
@@ -59,7 +60,7 @@ def own_student(given_path: str, given: dict[str, Any], out: Path | None) -> Tes
     )
     told = f"measured on {data.name}, {len(data)} images{caveat and '; '}{caveat}"
     return Tested(
-        student,
+        student_of(student, data.class_names),
         data,
         _home(file) / "robustness" if out is None else out,
         described | _data_options(options),

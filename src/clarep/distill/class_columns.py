@@ -1,4 +1,4 @@
-"""Which logits of a foreign classifier stand for each class of the data.
+"""Which logits of a classifier stand for each class of the data.
 
 By name where names are known, the model's own before those that the user gives; else by
 position. A name may hold several, which commas divide ("tench, Tinca tinca").
@@ -6,7 +6,13 @@ position. A name may hold several, which commas divide ("tench, Tinca tinca").
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clarep.distill.student import Student
 from clarep.errors import UserError
 from clarep.teachers.classes_by_name import by_name, synonyms
 
@@ -84,6 +90,44 @@ def match_columns(
             "among ImageNet's 1,000; an answer outside the nine is wrong, as in the challenge"
         )
     return _by_position(spec, classes, own, given, class_names)
+
+
+def student_of(student: Student, class_names: Sequence[str]) -> Student:
+    """Return a student of clarep's own with the data's classes, by name, where it knows them all.
+
+    Otherwise, and where they are its own in their order, itself. Raises UserError as `by_name`.
+    """
+    own = student.info.class_names
+    numbers = all(name.isdecimal() for name in class_names)
+    places = None if numbers or own == tuple(class_names) else by_name(own, class_names)
+    return student if places is None else _OfClasses(student, class_names, places)
+
+
+class _OfClasses(Student):
+    """A student with some of its classes, or all in another order."""
+
+    columns: Tensor
+
+    def __init__(self, whole: Student, class_names: Sequence[str], places: Sequence[int]) -> None:
+        super().__init__()
+        self.info = replace(whole.info, class_names=tuple(class_names))
+        self.layer, self.feature_dim, self.whole = whole.layer, whole.feature_dim, whole
+        count = len(whole.info.class_names)
+        few = f"{_few('the student', count, class_names)} are chosen by name"
+        self.notes = (few,) if len(places) < count else ()
+        self.register_buffer("columns", torch.tensor(places))
+
+    def features(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch d"]:
+        return self.whole.features(x)
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
+        return self.both(x)[1]
+
+    def both(
+        self, x: Float[Tensor, "batch c h w"]
+    ) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch classes"]]:
+        features, logits = self.whole.both(x)
+        return features, logits[:, self.columns]
 
 
 def _few(spec: str, classes: int, class_names: Sequence[str]) -> str:

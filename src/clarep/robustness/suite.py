@@ -239,6 +239,7 @@ class SuiteRun:
         answers = self._bench.answers
         found_out = self._bench.data.noted() | {
             "answers": None if answers is None else asdict(answers),
+            "classes": list(self.student.info.class_names),
             "said": self.warnings + self.notes,
             "versions": versions(),
         }

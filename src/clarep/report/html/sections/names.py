@@ -10,8 +10,9 @@ from clarep.report.html.material import Material
 
 
 def names_of(material: Material, count: int) -> list[str]:
-    """Return at least `count` class names: a student's, the canonical set's, or numbers."""
-    candidates = [_of_student(run.folder) for run in material.runs]
+    """Return at least `count` class names: those measured, a student's, the set's, or numbers."""
+    measured = [run.evaluation.config.get("classes") for run in material.runs if run.evaluation]
+    candidates = [*measured, *(_of_student(run.folder) for run in material.runs)]
     if material.canon is not None:
         candidates.append(material.canon.manifest["config"].get("class_names"))
     for names in candidates:
