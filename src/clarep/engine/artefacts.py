@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -168,6 +169,8 @@ def _differing(
 
 
 def _short(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
+        value = value[:12]  # of a hash enough to tell it
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

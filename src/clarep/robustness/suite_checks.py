@@ -209,8 +209,8 @@ def told_apart(stored: dict[str, Any], now: dict[str, Any]) -> str:
     alike = stored.get("suite") == now["suite"] or all(read[g] == ours[g] for g in groups)
     configs = []
     for config, known in ((stored, read), (now, ours)):
-        # Keys that another version did not write are no settings, nor is a run's own name.
-        kept = {key: config[key] for key in now if key in stored and key != "run"}
+        # Keys that another version did not write are no settings, nor are names of run and data.
+        kept = {key: config[key] for key in now if key in stored and key not in ("run", "data")}
         if kept.get("student_sha256"):
             kept.pop("student_fingerprint", None)  # it says the same
         content = {"data_sha256": {group: known[group] for group in groups}} if alike else {}

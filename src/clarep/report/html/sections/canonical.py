@@ -104,11 +104,13 @@ def _originals(
     """Decode the originals from the data set that the manifest names."""
     try:
         data = _load(config["data_options"])
+        if data.sha256(config["chosen"]) != config["data_sha256"]:
+            raise UserError("its images or labels are no longer those that the set was made of")
         return data.images(indices), ()
     except (UserError, KeyError, TypeError, IndexError, OSError) as error:
         reason = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error)
         return None, (
-            f"The originals: the data set of the canonical set cannot be read here ({reason}); "
+            f"The originals: the data set of the canonical set cannot be shown here ({reason}); "
             "build the report where it lies",
         )
 
