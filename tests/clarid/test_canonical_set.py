@@ -273,7 +273,7 @@ def edit(folder, change):
 )
 def test_another_configuration_is_refused_by_name(folder, change, words):
     whole = shard_bytes(folder)
-    with pytest.raises(UserError, match=rf"another configuration \({words}.*give another --out"):
+    with pytest.raises(UserError, match=rf"another configuration \({words}.*give another `out`"):
         write(folder, config=CONFIG | change)
     assert shard_bytes(folder) == whole
 

@@ -385,9 +385,9 @@ WRONG = {
     "guidance is no number": ({"guidance": math.nan}, "guidance nan is outside"),
     "tolerance": ({"tolerance": 1.0}, "tolerance 1 is outside"),
     "steps": ({"steps": 0}, "0 steps are too few"),
-    "batch size": ({"batch_size": 0}, "batch size 0 is below 1: give --batch-size 25"),
-    "memory": ({"memory_mb": 0.0}, "memory_mb 0 is not above 0"),
-    "fixed_point": ({"inversion": "fixed_point"}, "solver is heun: choose solver euler with it"),
+    "batch size": ({"batch_size": 0}, "`batch_size=0` is below 1: give 25"),
+    "memory": ({"memory_mb": 0.0}, "`memory_mb=0` is not above 0"),
+    "fixed_point": ({"inversion": "fixed_point"}, "solver is heun: choose `solver=euler` with it"),
 }
 
 

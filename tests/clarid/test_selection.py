@@ -155,9 +155,9 @@ def few(members: list[int]) -> LabelledImages:
 
 
 def test_too_few_images():
-    with pytest.raises(UserError, match="give --images at least 6"):
+    with pytest.raises(UserError, match="give `images` at least 6"):
         draw_images(few([9, 9, 9]), 5, 0)
-    with pytest.raises(UserError, match=r"class 'b' has 3 images.*give --images at most 9"):
+    with pytest.raises(UserError, match=r"class 'b' has 3 images.*give `images` at most 9"):
         draw_images(few([9, 3, 9]), 15, 0)
 
 

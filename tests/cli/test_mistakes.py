@@ -24,6 +24,15 @@ class Inner:
     mirrored: bool = True
 
 
+PLAIN = Inner(steps=9, mirrored=False)
+
+
+@dataclass(frozen=True)
+class Jump:
+    inner: Inner = field(default_factory=lambda: PLAIN)
+    flat: Annotated[Inner, tyro.conf.arg(name="")] = PLAIN
+
+
 @dataclass(frozen=True)
 class Walk:
     names: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -48,7 +57,7 @@ class Group:
     action: Annotated[Run, tyro.conf.subcommand("run")] | Annotated[None, tyro.conf.Suppress]
 
 
-COMMANDS = {"run": Run, "walk": Walk, "group": Group}
+COMMANDS = {"run": Run, "walk": Walk, "group": Group, "jump": Jump}
 
 
 @pytest.mark.parametrize(
@@ -66,6 +75,7 @@ COMMANDS = {"run": Run, "walk": Walk, "group": Group}
         "walk --plain a b",
         "group run --steps 3",
         "group --help",
+        "jump --inner.mirrored --mirrored --steps 3",  # the defaults are those of the instance
         "walk",  # what lacks is the parser's to tell
     ],
 )
@@ -74,9 +84,9 @@ def test_what_is_right_passes(right: str):
 
 
 WRONG = {
-    "wlak a": "there is no command wlak: did you mean walk? valid are run, walk, group",
-    "zzz": "there is no command zzz: valid are run, walk, group",
-    "--steps 3": "there is no option --steps before the command: valid are run, walk, group",
+    "wlak a": "there is no command wlak: did you mean walk? valid are run, walk, group, jump",
+    "zzz": "there is no command zzz: valid are run, walk, group, jump",
+    "--steps 3": "there is no option --steps before the command: valid are run, walk, group, jump",
     "group": "group needs to be told what to do: give one of run",
     "group rnu": "there is no command group rnu: did you mean run? valid are run",
     "run --stesp 3": "run has no option --stesp: did you mean --steps?",
@@ -85,6 +95,8 @@ WRONG = {
     "group run --stesp 3": "group run has no option --stesp: did you mean --steps?",
     "walk a --train.stepss 3": "walk has no option --train.stepss: did you mean --train.steps?",
     "run --cached": "run has no option --cached: did you mean --no-cached?",
+    "jump --no-mirrored": "jump has no option --no-mirrored: did you mean --mirrored?",
+    "jump --steps": "--steps lacks its value: give a whole number, such as 9",
     "run --steps": "--steps lacks its value: give a whole number, such as 8",
     "run --steps --json": "--steps lacks its value: give a whole number, such as 8",
     "run --rate": "--rate lacks its value: give a number",

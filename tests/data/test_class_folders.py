@@ -67,7 +67,7 @@ def test_images_are_decoded_when_they_are_read(flat: Path):
 
 def test_mixed_sizes_need_an_image_size(flat: Path):
     write(flat / "dog" / "c.png", size=(9, 8))
-    with pytest.raises(UserError, match=r"8x8.*c.png is 9x8.*--image-size"):
+    with pytest.raises(UserError, match=r"8x8.*c.png is 9x8.*`image_size`"):
         load_class_folders(flat)
     assert load_class_folders(flat, image_size=6).images(range(4)).shape == (4, 3, 6, 6)
 

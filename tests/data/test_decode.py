@@ -175,5 +175,5 @@ def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch, factor
 def test_one_size_is_accepted_and_another_is_named():
     small, wide = encoded(Image.new("L", (4, 4))), encoded(Image.new("L", (6, 4)))
     require_one_size("set", [(small, "a"), (b"", "unreadable"), (small, "b")])
-    with pytest.raises(UserError, match=r"a is 4x4, c is 6x4\): give --image-size"):
+    with pytest.raises(UserError, match=r"a is 4x4, c is 6x4\): give `image_size`"):
         require_one_size("set", [(small, "a"), (small, "b"), (wide, "c")])

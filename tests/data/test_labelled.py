@@ -98,7 +98,7 @@ def test_readable_indices_passes_good_ones_in_order():
 
 
 def test_readable_indices_names_the_bad_one_and_the_way_on():
-    with pytest.raises(UserError, match="image 2: it is empty; --skip-bad goes on without it"):
+    with pytest.raises(UserError, match="image 2: it is empty; `skip_bad` goes on without it"):
         readable_indices(labelled(bad=(2,)), np.array([5, 2, 0]), skip_bad=False)
 
 
@@ -146,7 +146,7 @@ def test_a_set_in_memory_is_what_can_be_read_of_it():
     assert some.name == "toy without two" and some.labels.tolist() == [0, 0, 1, 1]
     assert list(some.sources) == ["image 1", "image 2", "image 3", "image 5"]
     assert torch.equal(some.images(range(4)), images)
-    with pytest.raises(UserError, match="image 0: it is empty; --skip-bad goes on without it"):
+    with pytest.raises(UserError, match="image 0: it is empty; `skip_bad` goes on without it"):
         in_memory(data, skip_bad=False)
 
 

@@ -94,7 +94,7 @@ def test_an_option_that_does_not_apply_is_refused(folder: Path, data: str, optio
     np.savez(folder / "s.npz", x=np.zeros((1, 5, 5), np.uint8), y=np.array([0]))
     place = data.replace("FOLDER", str(folder))
     load_data(DataConfig(data=place))
-    with pytest.raises(UserError, match=f"--{option.replace('_', '-')} .* does not apply to"):
+    with pytest.raises(UserError, match=f"`{option}=.*` does not apply to"):
         load_data(DataConfig(data=place, **{option: OPTIONS[option]}))
 
 

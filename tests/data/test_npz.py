@@ -87,7 +87,7 @@ def test_an_archive_whose_name_says_a_split_is_that_split(tmp_path: Path, name: 
     np.savez(path, x=RGB, y=Y)
     assert len(load_npz(path, split)) == 4
     other = path.with_name(f"{name.removesuffix(split)}train.npz")
-    with pytest.raises(NoSplitError, match=rf"counts as '{split}' .* no {other.name} .*--split"):
+    with pytest.raises(NoSplitError, match=rf"counts as '{split}' .* no {other.name} .*`split="):
         load_npz(path, "train")
     np.savez(other, x=RGB[:2], y=Y[:2])
     assert len(load_npz(path, "train")) == len(load_npz(other)) == 2
@@ -173,7 +173,7 @@ def test_jpeg_bytes_are_decoded_and_called_lossy(tmp_path: Path):
 
 def test_jpegs_of_several_sizes_need_an_image_size(tmp_path: Path):
     path = save(tmp_path, **jpeg_arrays([jpeg_bytes(RGB[0]), jpeg_bytes(RGB[1, :4])]))
-    with pytest.raises(UserError, match="--image-size"):
+    with pytest.raises(UserError, match="`image_size"):
         load_npz(path)
     assert load_npz(path, image_size=4).images([0, 1]).shape == (2, 3, 4, 4)
 

@@ -65,17 +65,17 @@ def test_what_was_taken_is_told():
 
 def test_refused():
     assert "no class 'k' of the data" in refused(("a", "k"), ("a", "b"))
-    assert "--class-names knows no class '0'" in refused(
+    assert "`class_names` knows no class '0'" in refused(
         STRINGS, given=[f"k{i}" for i in range(12)]
     )
     both = refused(("a", "b"), ("a", "b"), ("b", "a"))
-    assert "'a'" in both and "leave --class-names out" in both
+    assert "'a'" in both and "leave `class_names` out" in both
     assert "'crane' is the name of 2 classes" in refused(("crane", "pug"), PETS)
     assert columns(("crane", "pug"), PETS, ["a", "b", "pug", "c", "crane"]) == [4, 2]
     assert "are both class 0" in refused(("tabby", "tabby cat"), PETS)
     assert "tells 3 classes apart and the data hold 2" in refused(("a", "b"), classes=3)
     assert "tells 2 classes apart and the data hold 3" in refused(("a", "b", "c"), ("a", "b"))
-    assert "--class-names gives 2 names" in refused(("a", "b"), given=("a", "b"), classes=3)
+    assert "`class_names` gives 2 names" in refused(("a", "b"), given=("a", "b"), classes=3)
 
 
 def test_imagenets_names_are_known_by_wnid_and_by_word():
@@ -114,7 +114,7 @@ def test_imagenet_9_is_read_from_a_model_of_imagenets_classes():
     assert "chosen" not in said and "tells 1000" in said
     by_words = [name.partition(", ")[2] for name in names]
     assert match_columns("m", 1000, by_words, None, NINE[::-1])[0] == [*rows[8::-1], rows[9]]
-    assert "--class-names" in refused(NINE, classes=1000)  # it may be of other classes
+    assert "`class_names`" in refused(NINE, classes=1000)  # it may be of other classes
 
 
 def test_the_highest_of_a_group_is_its_logit():

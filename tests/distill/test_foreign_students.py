@@ -275,12 +275,12 @@ def test_refused_classes_that_are_not_the_datas(folder: Path, tmp_path: Path):
     model = load_foreign(f"hf:{folder}")
     with pytest.raises(UserError, match="tells 3 classes apart and the data hold 4"):
         model.student(("top", "bag", "shoe", "hat"), SHAPE)
-    with pytest.raises(UserError, match=r"knows no class 'hat' of the data .*--class-names"):
+    with pytest.raises(UserError, match=r"knows no class 'hat' of the data .*`class_names`"):
         model.student(("top", "bag", "hat"), SHAPE)
     names = tmp_path / "names.txt"
     names.write_text("top\nbag\n")
     said = message(f"hf:{folder}", class_names=str(names))
-    assert "--class-names gives 2 names and" in said and "tells 3 classes apart" in said
+    assert "`class_names` gives 2 names and" in said and "tells 3 classes apart" in said
     names.write_text("top\nbag\nbag\n")
     assert "gives a name twice" in message(f"hf:{folder}", class_names=str(names))
     missing = str(tmp_path / "none.txt")
@@ -294,7 +294,7 @@ def test_refused_without_the_library(folder: Path, monkeypatch):
 
 def test_refused_weights_beside_it(folder: Path):
     said = message(f"hf:{folder}", weights=Path("w.pt"))
-    assert "--weights w.pt means nothing to hf:" in said
+    assert "`weights=w.pt` means nothing to hf:" in said
 
 
 # timm
@@ -567,7 +567,7 @@ def test_torchscripts_that_are_refused(tmp_path, small):
     path.write_bytes(b"not a program")
     assert "cannot read TorchScript from" in message(spec)
     torch.save(small.state_dict(), path)
-    assert "weights alone are timm:NAME --weights FILE" in message(spec)
+    assert "weights alone are for timm:NAME, with `weights=FILE`" in message(spec)
     save_script(path, small)
     path.write_bytes(path.read_bytes()[:-300])
     assert "cannot read TorchScript from" in message(spec)

@@ -310,7 +310,7 @@ def test_diffusion_features_are_the_teachers_of_noised_images(make, teacher, poo
 def test_diffusion_features_need_a_null_class(make, canonical_of, teacher, monkeypatch):
     canonical_of("top", 3.0)  # made while there is one
     monkeypatch.setattr(type(teacher), "has_null", False)
-    with pytest.raises(UserError, match="no null class: give --teacher one that has"):
+    with pytest.raises(UserError, match="no null class: give `teacher` one that has"):
         make("diffusion-features", rivals=RIVALS)
 
 

@@ -37,12 +37,12 @@ def made(canonical_of, data_options):
 @pytest.mark.parametrize(
     ("method", "option"),
     [
-        ("cadistill", "--canon"),
-        ("random", "--canon"),
-        ("generated", "--teacher"),
-        ("diffusion-features", "--teacher"),
-        ("kd", "--classifier"),
-        ("rkd", "--classifier"),
+        ("cadistill", "`canonical`"),
+        ("random", "`canonical`"),
+        ("generated", "`teacher`"),
+        ("diffusion-features", "`teacher`"),
+        ("kd", "`classifier`"),
+        ("rkd", "`classifier`"),
     ],
 )
 def test_what_a_method_needs(data, out, method, option):
@@ -109,7 +109,7 @@ def test_a_set_of_another_teacher(data, out, canonical_of, teacher):
     other = object.__new__(Other)
     parts = {"method": "cadistill", "canonical": canonical_of(), "teacher": other}
     refused(
-        data, out, r"was made with another teacher than --teacher .*0123456789ab given", **parts
+        data, out, r"was made with another teacher than `teacher` .*0123456789ab given", **parts
     )
 
 
@@ -123,7 +123,7 @@ def test_a_set_whose_images_are_others(data, out, canonical_of):
     other = replace(data, read=lambda i: data.read(i) ^ np.uint8(i == last))
     refused(other, out, "of other data than the student's .*images or labels themselves", **parts)
     smaller = replace(data, read=lambda i: data.read(i)[:8, :8])
-    refused(smaller, out, "are 16x16 and images of .* 8x8: give --image-size 16", **parts)
+    refused(smaller, out, "are 16x16 and images of .* 8x8: give `image_size=16`", **parts)
 
 
 @pytest.mark.parametrize("method", ["generated", "diffusion-features"])
@@ -131,7 +131,7 @@ def test_a_teacher_of_other_classes_or_size(data, out, teacher, method):
     other = replace(data, class_names=("a", "b", "c"))
     refused(other, out, "the teacher's classes .* are not those", method=method, teacher=teacher)
     smaller = replace(data, read=lambda i: data.read(i)[:8, :8])
-    words = "are 8x8 and the teacher takes 16x16: give --image-size 16"
+    words = "are 8x8 and the teacher takes 16x16: give `image_size=16`"
     refused(smaller, out, words, method=method, teacher=teacher)
 
 
@@ -140,7 +140,7 @@ def test_a_classifier_of_other_classes_or_size(data, out):
     words = "the classifier's classes .* are not those"
     refused(data, out, words, method="kd", classifier=other)
     larger = build_student(StudentInfo("resnet8", data.class_names, (3, 32, 32)))
-    words = "are 16x16 and the classifier takes 32x32: give --image-size 32"
+    words = "are 16x16 and the classifier takes 32x32: give `image_size=32`"
     refused(data, out, words, method="kd", classifier=larger)
 
 
@@ -158,12 +158,17 @@ def test_a_validation_share_too_large(data, out):
 
 
 def test_images_too_small_for_the_crop(data, out):
-    refused(data, out, "--train.crop-padding 16", config=DistillConfig(crop_padding=16))
+    refused(data, out, "`crop_padding=16`", config=DistillConfig(crop_padding=16))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_fp16_needs_a_gpu(data, out):
-    refused(data, out, "fp16 needs a GPU", config=DistillConfig(mixed_precision="fp16"))
+    refused(
+        data,
+        out,
+        "`mixed_precision=fp16` needs a GPU",
+        config=DistillConfig(mixed_precision="fp16"),
+    )
 
 
 @pytest.mark.parametrize("missing", ["accelerate", "tensorboard"])
@@ -204,13 +209,12 @@ def test_a_missing_extra_is_named(data, out, monkeypatch, missing, quick):
 )
 def test_settings_that_cannot_be_trained_with(name, values):
     for value in values:
-        option = f"--train.{name.replace('_', '-')}"
-        with pytest.raises(UserError, match=f"^{option} {value} is "):
+        with pytest.raises(UserError, match=f"^`{name}={value}` is "):
             check_distill(replace(DistillConfig(), **{name: value}))
 
 
 def test_nothing_to_pick_on():
-    with pytest.raises(UserError, match=r"leaves nothing to pick .* or --train\.pick last"):
+    with pytest.raises(UserError, match=r"leaves nothing to pick .* or `pick=last`"):
         check_distill(DistillConfig(validation_share=0.0))
     check_distill(DistillConfig(validation_share=0.0, pick="last"))
 
@@ -236,6 +240,5 @@ def test_nothing_to_pick_on():
 )
 def test_rivals_settings(name, values):
     for value in values:
-        option = f"--train.rivals.{name.replace('_', '-')}"
-        with pytest.raises(UserError, match=f"^{option} {value} is "):
+        with pytest.raises(UserError, match=f"^`rivals.{name}={value}` is "):
             check_distill(DistillConfig(rivals=replace(RivalsConfig(), **{name: value})))

@@ -230,7 +230,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, quick, tmp_path):
     records = run.records()
     next(records)
     run.student.head.weight.register_hook(lambda gradient: gradient * NAN)
-    with pytest.raises(UserError, match=r"gradient's norm nan in epoch 2: lower --train\.learning"):
+    with pytest.raises(UserError, match=r"gradient's norm nan in epoch 2: lower `learning_rate`"):
         next(records)
     assert len(history(tmp_path)) == 1
     saved = checkpoint(tmp_path)

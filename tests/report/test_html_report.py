@@ -230,7 +230,7 @@ def test_a_run_without_evaluation_and_a_page_without_canonical_set(fabricated, t
     ]
     page = build(runs, tmp_path)
     assert f"clarep evaluate {runs[1]}" in page.sections["setup"]
-    assert "--canon" in page.sections["canonical"]
+    assert "`canon`" in page.sections["canonical"]
     assert "One seed only" in page.sections["setup"]
     alone = build(runs[1:], tmp_path)
     assert "No run is evaluated" in alone.sections["results"]

@@ -383,12 +383,12 @@ def test_there_is_nothing_to_check_without_attacks():
 @pytest.mark.parametrize(
     ("run", "sentence"),
     [
-        (lambda m, x, y, t: pgd(m, x, y, t, 0, generator=rng()), "steps 0 is below 1"),
+        (lambda m, x, y, t: pgd(m, x, y, t, 0, generator=rng()), "`steps=0` is below 1"),
         (lambda m, x, y, t: pgd(m, x, y, t, restarts=0, generator=rng()), "restarts 0 is below"),
-        (lambda m, x, y, t: pgd(m, x, y, t, step_size=-1.0, generator=rng()), "step_size -1.0"),
-        (lambda m, x, y, t: apgd(m, x, y, t, steps=0, generator=rng()), "steps 0 is below 1"),
+        (lambda m, x, y, t: pgd(m, x, y, t, step_size=-1.0, generator=rng()), "step_size=-1.0"),
+        (lambda m, x, y, t: apgd(m, x, y, t, steps=0, generator=rng()), "`steps=0` is below 1"),
         (lambda m, x, y, t: apgd(m, x, y, t, "dlr", generator=rng()), "three classes .* has 2"),
-        (lambda m, x, y, t: cw_l2(m, x, y, searches=0), "searches 0 is below 1"),
+        (lambda m, x, y, t: cw_l2(m, x, y, searches=0), "`searches=0` is below 1"),
         (lambda m, x, y, t: pgd(lambda x: m(x) / 0, x, y, t, generator=rng()), "not finite"),
     ],
 )

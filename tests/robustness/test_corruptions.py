@@ -174,7 +174,7 @@ def test_faults_are_told_in_one_sentence():
         corrupt(PHOTOS, "fog", 6, seed=0)
     with pytest.raises(UserError, match=r"seed -1"):
         corrupt(PHOTOS, "fog", 1, seed=-1)
-    with pytest.raises(UserError, match=r"first_index -1"):
+    with pytest.raises(UserError, match=r"first_index=-1"):
         corrupt(PHOTOS, "fog", 1, seed=0, first_index=-1)
     with pytest.raises(UserError, match=r"8x8 are too small"):
         corrupt(PHOTOS[..., :8, :8], "fog", 1, seed=0)

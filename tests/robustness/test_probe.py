@@ -98,7 +98,7 @@ class Softmax(nn.Module):
 def test_probabilities_are_refused_or_taken_as_such(tmp_path, data):
     spec = save_script(tmp_path / "m.pt", Softmax())
     config = of_groups("clean", "calibration", "attacks")
-    with pytest.raises(UserError, match=r"answers with probabilities .*--outputs probabilities"):
+    with pytest.raises(UserError, match=r"answers with probabilities .*`outputs=probabilities`"):
         robustness_suite(load_foreign(spec).student(NAMES, (3, SIDE, SIDE)), data, config)
     assert "answers with probabilities" in refused(lambda x: mean_colour(x).softmax(1), data)
     taken = load_foreign(spec, outputs="probabilities").student(NAMES, (3, SIDE, SIDE))

@@ -211,8 +211,8 @@ def test_a_baseline_of_other_severities_is_refused_at_once(student, data, whole:
 @pytest.mark.parametrize(
     ("groups", "words"),
     [
-        (("backgrounds", "focus"), "--groups backgrounds focus cannot .* and focus need masks"),
-        (("clean", "focus"), r"--groups focus cannot be measured on .* \(focus needs masks"),
+        (("backgrounds", "focus"), "`groups=backgrounds focus` cannot .* and focus need masks"),
+        (("clean", "focus"), r"`groups=focus` cannot be measured on .* \(focus needs masks"),
         (("ood",), "ood needs images of none of the classes"),
         (("attacks",), "attacks needs a radius"),
     ],
@@ -243,7 +243,7 @@ def test_a_folder_that_is_a_file_is_refused_before_anything_is_measured(
 ) -> None:
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file" / "deep" / "er"):
-        with pytest.raises(UserError, match="file is no folder: give --out a folder"):
+        with pytest.raises(UserError, match="file is no folder: give `out` a folder"):
             SuiteRun(student, data, CONFIG, folder=folder)
     assert (tmp_path / "file").read_text() == "mine"
     SuiteRun(student, data, CONFIG, folder=tmp_path / "new" / "deep")
@@ -252,10 +252,10 @@ def test_a_folder_that_is_a_file_is_refused_before_anything_is_measured(
 
 def test_a_reference_of_other_classes_or_size_is_refused_by_its_name(student, data) -> None:
     few = build_student(StudentInfo("resnet8", CLASS_NAMES[:9], (3, 32, 32)))
-    with pytest.raises(UserError, match=r"the reference tells apart 9 classes \(.* --reference"):
+    with pytest.raises(UserError, match=r"the reference tells apart 9 classes \(.* `reference`"):
         SuiteRun(student, data, CONFIG, reference=few)
     large = build_student(StudentInfo("resnet8", CLASS_NAMES, (3, 64, 64)))
-    with pytest.raises(UserError, match=r"the reference takes images of 64x64 .* --reference"):
+    with pytest.raises(UserError, match=r"the reference takes images of 64x64 .* `reference`"):
         SuiteRun(student, data, CONFIG, reference=large)
 
 
@@ -304,9 +304,9 @@ def test_a_student_of_other_classes_or_another_size_is_refused(data) -> None:
         ({"severities": (0,)}, "unknown severity '0'"),
         ({"severities": ()}, "no severity is given"),
         ({"severities": (1, 1)}, "given twice"),
-        ({"attack_images": 0}, "--attack-images 0 is below 1"),
+        ({"attack_images": 0}, "`attack_images=0` is below 1"),
         ({"attack": AttackConfig(seed=-1)}, "seed -1"),
-        ({"attack": AttackConfig(eps_255=(-1.0,))}, "eps_255 -1"),
+        ({"attack": AttackConfig(eps_255=(-1.0,))}, "eps_255=-1"),
     ],
 )
 def test_settings_out_of_range_are_refused_in_one_sentence(change, words: str) -> None:

@@ -116,7 +116,7 @@ def test_legal_radii_are_taken(eps):
 @pytest.mark.parametrize("eps", [-1.0, math.nan, math.inf, -1e-9])
 def test_what_is_no_radius_is_refused(eps):
     for build in (Threat.of_eps_255, lambda value: Threat.of_eps_l2(value, SHAPE)):
-        with pytest.raises(UserError, match=r"eps_\w+ .* is no radius: give a finite number"):
+        with pytest.raises(UserError, match=r"eps_\w+=.* is no radius: give a finite number"):
             build(eps)
     with pytest.raises(UserError, match="is no radius"):
         Threat("l2", eps)
@@ -130,9 +130,9 @@ def test_a_largest_change_counted_in_steps_of_255_is_refused():
 
 
 def test_radii_in_the_wrong_unit_are_refused():
-    with pytest.raises(UserError, match=r"eps_255 300 .* one step of 0-255"):
+    with pytest.raises(UserError, match=r"`eps_255=300` .* one step of 0-255"):
         Threat.of_eps_255(300.0)
-    with pytest.raises(UserError, match=r"eps_l2 56 is above 55.4.*3x32x32.*\[0, 1\]"):
+    with pytest.raises(UserError, match=r"`eps_l2=56` is above 55.4.*3x32x32.*\[0, 1\]"):
         Threat.of_eps_l2(56.0, SHAPE)
     Threat.of_eps_l2(55.0, SHAPE)
 
@@ -148,7 +148,7 @@ def test_an_l2_radius_in_steps_of_255_is_noted_by_the_size_of_the_image():
     shape = (3, 32, 32)
     assert l2_unit_note(1.0, shape) == l2_unit_note(2.0, shape) == l2_unit_note(0.0, shape) == ""
     found = l2_unit_note(8.0, shape)
-    assert "eps_l2 8 is room to change every value of a 3x32x32 image by 14%" in found
+    assert "`eps_l2=8` is room to change every value of a 3x32x32 image by 14%" in found
     assert "not steps of 1/255" in found
     assert l2_unit_note(8.0, (3, 224, 224)) == ""  # the same share of a larger image is longer
     assert l2_unit_note(56.0, (3, 224, 224)) != ""
@@ -157,17 +157,17 @@ def test_an_l2_radius_in_steps_of_255_is_noted_by_the_size_of_the_image():
 @pytest.mark.parametrize(
     ("settings_", "sentence"),
     [
-        ({"eps_255": (1.0, -2.0)}, "eps_255 -2.0 is no radius"),
-        ({"eps_255": (256.0,)}, "eps_255 256 is above 255"),
-        ({"autoattack_eps_255": (math.nan,)}, "eps_255 nan is no radius"),
-        ({"eps_l2": (128.0,)}, "eps_l2 128 is above 55.4"),
+        ({"eps_255": (1.0, -2.0)}, "`eps_255=-2.0` is no radius"),
+        ({"eps_255": (256.0,)}, "`eps_255=256` is above 255"),
+        ({"autoattack_eps_255": (math.nan,)}, "`eps_255=nan` is no radius"),
+        ({"eps_l2": (128.0,)}, "`eps_l2=128` is above 55.4"),
         ({"attacks": ("pdg",)}, "unknown attack 'pdg': did you mean pgd"),
-        ({"attacks": ()}, "attacks names none"),
-        ({"attacks_l2": (), "cw": False}, "attacks_l2 names none"),
-        ({"pgd_steps": 0}, "pgd_steps 0 is below 1"),
-        ({"batch_size": -1}, "batch_size -1 is below 1"),
-        ({"check_images": -1}, "check_images -1 is below 0"),
-        ({"check_margin": 1.0}, "check_margin 1.0 is outside"),
+        ({"attacks": ()}, "`attacks` names none"),
+        ({"attacks_l2": (), "cw": False}, "`attacks_l2` names none"),
+        ({"pgd_steps": 0}, "`pgd_steps=0` is below 1"),
+        ({"batch_size": -1}, "`batch_size=-1` is below 1"),
+        ({"check_images": -1}, "`check_images=-1` is below 0"),
+        ({"check_margin": 1.0}, "`check_margin=1.0` is outside"),
         ({"seed": -1}, "seed -1"),
     ],
 )

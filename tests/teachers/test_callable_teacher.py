@@ -132,7 +132,7 @@ def test_the_fingerprint_of_a_module_follows_its_weights():
 
 
 WRONG = {
-    "no classes": ({"class_names": ()}, "class_names is empty"),
+    "no classes": ({"class_names": ()}, "`class_names` is empty"),
     "no taps": ({"taps": {}}, "taps is empty: give name"),
     "default_tap": ({"default_tap": "blok1"}, "unknown default_tap 'blok1': did you mean block1"),
     "range": ({"sigma_min": 80.0}, "sigma_min 80 and sigma_max 80 are no range"),

@@ -279,7 +279,7 @@ def test_without_names_every_embedding_is_a_class(copied):
     with torch.no_grad():
         assert teacher.denoiser(labels + 2)(x, sigma).shape == x.shape
     with pytest.raises(
-        UserError, match=r"no null class.*all its 4 label embeddings are taken.*--class-names"
+        UserError, match=r"no null class.*all its 4 label embeddings are taken.*`class_names`"
     ):
         teacher.denoiser(labels, 3.0)
 
@@ -517,7 +517,7 @@ def test_time_embeddings_that_are_refused(diffusers, tmp_path):
 def test_no_such_folder_and_no_such_option(tmp_path, saved):
     with pytest.raises(UserError, match="there is no folder"):
         load_teacher(f"diffusers:{tmp_path / 'nowhere'}")
-    with pytest.raises(UserError, match="offload True means nothing to a diffusers: teacher"):
+    with pytest.raises(UserError, match="`offload=True` means nothing to a diffusers: teacher"):
         load_teacher(f"diffusers:{saved}", TeacherOptions(offload=True))
 
 

@@ -388,7 +388,7 @@ def test_what_is_not_supported_is_refused_in_one_sentence(copied, spoil, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"template": "{name}"}, "template {name} means nothing to a dit: teacher"),
+        ({"template": "{name}"}, "`template={name}` means nothing to a dit: teacher"),
         ({"device": "tpu"}, "device 'tpu'"),
     ],
 )

@@ -188,7 +188,7 @@ def test_an_export_is_written_over_an_earlier_one_alone(exported, teacher, tmp_p
     assert not (exported / "card.json").exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other/thesis.txt").write_text("")
-    with pytest.raises(UserError, match="other holds other files: give --out a new folder"):
+    with pytest.raises(UserError, match="other holds other files: give `out` a new folder"):
         export_diffusers(teacher, tmp_path / "other", "tiny")
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["thesis.txt"]
 
@@ -228,7 +228,7 @@ def test_damaged_exports(exported, change, words):
 
 
 def test_options_of_an_export(exported):
-    with pytest.raises(UserError, match=r"bf16 True means nothing to a U-Net of clarep's own"):
+    with pytest.raises(UserError, match=r"`bf16=True` means nothing to a U-Net of clarep's own"):
         load_teacher(f"diffusers:{exported}", TeacherOptions(bf16=True))
     with pytest.raises(UserError, match="unknown device"):
         load_teacher(f"diffusers:{exported}", TeacherOptions(device="gpu"))

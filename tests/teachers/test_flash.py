@@ -40,10 +40,10 @@ def test_a_missing_package_is_named_with_its_extra(module, monkeypatch):
 
 def test_families_of_other_attention_refuse_it():
     for spec in ("backdrops", "edm:none"):
-        with pytest.raises(UserError, match=r"^attention flash means nothing to a"):
+        with pytest.raises(UserError, match=r"^`attention=flash` means nothing to a"):
             load_teacher(spec, FLASH)
     uvit = Checkpoint(Path("uvit.pt"), {}, {})
-    with pytest.raises(UserError, match=r"^attention flash means nothing to a uvit: teacher"):
+    with pytest.raises(UserError, match=r"^`attention=flash` means nothing to a uvit: teacher"):
         vae_of(uvit, 3, "uvit", FLASH)
 
 

@@ -218,7 +218,7 @@ def test_a_teacher_of_numbered_classes_can_be_told_their_names():
     teacher = tiny_teacher()
     teacher.class_names = ("0", "1", "2")
     student = build_student(StudentInfo("resnet8", ("a", "b", "c"), (3, 16, 16)))
-    with pytest.raises(UserError, match="or name the teacher's with --class-names"):
+    with pytest.raises(UserError, match="or name the teacher's with `class_names`"):
         check_classifier(student, teacher)
 
 

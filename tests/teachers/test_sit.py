@@ -430,7 +430,7 @@ def test_a_model_of_pixels(tmp_path):
     assert teacher.image_shape == teacher.latent_shape == (3, 8, 8)
     images = torch.rand(1, 3, 8, 8)
     assert torch.equal(teacher.decode(teacher.encode(images)), images)
-    with pytest.raises(UserError, match="offload True means nothing to a sit: teacher"):
+    with pytest.raises(UserError, match="`offload=True` means nothing to a sit: teacher"):
         load_teacher(f"sit:{tmp_path}/sit.pt?heads=2", TeacherOptions(offload=True))
 
 
@@ -468,7 +468,7 @@ def test_without_a_null_class_there_is_no_guidance(sit_path, vae_path):
     x, sigma, labels = noisy()
     teacher.denoiser(labels, 1.0)(x, sigma)
     with pytest.raises(
-        UserError, match=r"has no null class.*its 6 label embeddings are taken.*--guidance 1"
+        UserError, match=r"has no null class.*its 6 label embeddings are taken.*`guidance=1`"
     ):
         teacher.denoiser(labels, 3.0)
 

@@ -526,13 +526,13 @@ def test_what_is_not_supported_is_refused_in_one_sentence(copied, load, spoil, w
     ("options", "words"),
     [
         ({"device": "tpu"}, "device 'tpu'"),
-        ({"class_names": None}, "none are given: give --class-names FILE"),
+        ({"class_names": None}, "none are given: give `class_names=FILE`"),
         ({"template": "a photo"}, "the template 'a photo' has no {name}"),
         (
             {"template": "a very long template of {name}"},
             "of coffee' has more than the 24 tokens",
         ),
-        ({"guided_channels": "first3"}, "guided_channels first3 means nothing to a sd: teacher"),
+        ({"guided_channels": "first3"}, "`guided_channels=first3` means nothing to a sd: teacher"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(load, options, words):

@@ -222,7 +222,7 @@ NAN, INF = float("nan"), float("inf")
         ("clip_norm", [0.0, NAN], "is not a finite number above 0"),
         ("sigma_max", [0.0, INF], "is not a finite number above 0"),
         ("sigma_min", [0.0, -0.1], "is not a finite number above 0"),
-        ("sigma_min", [80.0, 90.0], r"is not below --train\.sigma-max 80"),
+        ("sigma_min", [80.0, 90.0], r"is not below `sigma_max=80"),
         ("label_dropout", [-0.1, 1.0, NAN], r"is outside \[0, 1\)"),
     ],
 )
@@ -243,13 +243,13 @@ def test_no_seed(data, tmp_path, seed):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"patch": 0}, r"--train\.unet\.patch 0 is below 1"),
-        ({"encoder_blocks": 0}, r"--train\.unet\.encoder-blocks 0 is below 1"),
-        ({"decoder_blocks": 0}, r"--train\.unet\.decoder-blocks 0 is below 1"),
-        ({"embed_dim": 0}, r"--train\.unet\.embed-dim 0 is below 1"),
-        ({"sigma_data": 0.0}, r"--train\.unet\.sigma-data 0\.0 is not"),
-        ({"widths": ()}, r"--train\.unet\.widths \(\) is empty"),
-        ({"widths": (8, 12)}, r"--train\.unet\.widths 8 12 are not all multiples of 8"),
+        ({"patch": 0}, r"`unet\.patch=0` is below 1"),
+        ({"encoder_blocks": 0}, r"`unet\.encoder_blocks=0` is below 1"),
+        ({"decoder_blocks": 0}, r"`unet\.decoder_blocks=0` is below 1"),
+        ({"embed_dim": 0}, r"`unet\.embed_dim=0` is below 1"),
+        ({"sigma_data": 0.0}, r"`unet\.sigma_data=0\.0` is not"),
+        ({"widths": ()}, r"`unet\.widths=\(\)` is empty"),
+        ({"widths": (8, 12)}, r"`unet\.widths=8 12` are not all multiples of 8"),
         ({"widths": (8, -8)}, "are not all multiples of 8"),
         ({"patch": 3}, "image size 16 is not a multiple of 6"),
         ({"widths": (8,) * 5}, "image size 16 is not a multiple of 32"),
@@ -267,7 +267,7 @@ def test_images_that_are_not_square(tmp_path):
     x, y = np.zeros((6, 16, 24, 3), np.uint8), np.arange(6) % 3
     np.savez(path, x_train=x, y_train=y, x_test=x, y_test=y)
     wide = load_data(DataConfig(data=str(path)))
-    with pytest.raises(UserError, match=r"images of 24x16 pixels .*: give --image-size 16"):
+    with pytest.raises(UserError, match=r"images of 24x16 pixels .*: give `image_size=16`"):
         TeacherRun(wide, wide, CONFIG, tmp_path / "run")
     squared = load_data(DataConfig(data=str(path), image_size=16))
     assert TeacherRun(squared, squared, CONFIG, tmp_path / "run").config.unet.image_size == 16
@@ -278,14 +278,14 @@ def test_held_out_images_of_other_classes_or_size(data, tmp_path):
     with pytest.raises(UserError, match="has other classes than"):
         TeacherRun(data, other, CONFIG, tmp_path)
     smaller = replace(data, read=lambda i: data.read(i)[:8, :8])
-    with pytest.raises(UserError, match=r"are 8x8 and those of .* 16x16: give --image-size 16"):
+    with pytest.raises(UserError, match=r"are 8x8 and those of .* 16x16: give `image_size=16`"):
         TeacherRun(data, smaller, CONFIG, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path):
     config = replace(CONFIG, learning_rate=1e30, warmup_steps=0, checkpoint_every=1)
     run = TeacherRun(data, data, config, tmp_path)
-    with pytest.raises(UserError, match=r"lower --train\.learning-rate and give another --out"):
+    with pytest.raises(UserError, match=r"lower `learning_rate` and give another `out`"):
         list(run.records())
     assert 1 <= run.step < 50 and not (tmp_path / "history.jsonl").exists()
     saved = checkpoint(tmp_path)

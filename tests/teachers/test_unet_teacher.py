@@ -165,7 +165,7 @@ def test_labels_outside_the_classes(teacher, label):
 @pytest.mark.parametrize("shape", [(2, 3, 32, 32), (2, 1, 16, 16)])
 def test_images_of_another_shape(teacher, shape):
     teacher.accept_images(torch.zeros(2, 3, 16, 16))
-    with pytest.raises(UserError, match="--image-size 16"):
+    with pytest.raises(UserError, match="`image_size=16`"):
         teacher.accept_images(torch.zeros(shape))
 
 

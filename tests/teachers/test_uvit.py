@@ -484,7 +484,7 @@ def test_doctor(uvit_path, examined, count, guidance):
 def test_without_a_null_class_there_is_no_guidance(uvit_path):
     """The published models of pixels have none: labels were never dropped."""
     teacher = load_teacher(f"uvit:{uvit_path}?heads=2&num_classes=4")
-    words = r"no null class, which guidance.*all its 4 label embeddings.*--guidance 1"
+    words = r"no null class, which guidance.*all its 4 label embeddings.*`guidance=1`"
     with pytest.raises(UserError, match=words):
         Clarid(teacher, k=4, steps=1)
     with pytest.raises(UserError, match=words):

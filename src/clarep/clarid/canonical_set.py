@@ -118,7 +118,7 @@ class CanonicalSetWriter:
         if difference:
             raise UserError(
                 f"{self.folder} holds a canonical set of another configuration ({difference}): "
-                "give another --out, or the options it was started with"
+                "give another `out`, or the options it was started with"
             )
         present = [s for s in stored["shards"] if (self.folder / s["file"]).exists()]
         for shard in present:

@@ -80,7 +80,7 @@ def find_manifest(folder: Path) -> dict[str, Any] | None:
         ) from error
     raise UserError(
         f"{path} is of format {manifest['format']}, this clarep reads {FORMAT}: make the set "
-        "again with clarep identify and another --out"
+        "again with clarep identify and another `out`"
     )
 
 

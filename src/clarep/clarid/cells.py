@@ -190,5 +190,5 @@ def _check_same(path: Path, stored: dict[str, Any], given: dict[str, Any]) -> No
     if difference:
         raise UserError(
             f"{path.parent.parent} holds cells of another configuration ({difference}): "
-            "give another --out, or the options it was started with"
+            "give another `out`, or the options it was started with"
         )

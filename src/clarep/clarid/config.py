@@ -61,7 +61,7 @@ def check_config(config: ClaridConfig) -> None:
     if config.inversion == "fixed_point" and config.solver != "euler":
         raise UserError(
             "inversion fixed_point belongs to solver euler, whose steps it nearly undoes, and "
-            f"solver is {config.solver}: choose solver euler with it (--solver euler)"
+            f"solver is {config.solver}: choose `solver=euler` with it"
         )
     check_guidance(config.guidance)
     if not 0 < config.tolerance < 1:
@@ -69,9 +69,9 @@ def check_config(config: ClaridConfig) -> None:
     if config.steps < 1:
         raise UserError(f"{config.steps} steps are too few: give at least 1")
     if config.batch_size < 1:
-        raise UserError(f"batch size {config.batch_size} is below 1: give --batch-size 25, say")
+        raise UserError(f"`batch_size={config.batch_size}` is below 1: give 25, say")
     if not 0 < config.memory_mb < math.inf:
-        raise UserError(f"memory_mb {config.memory_mb:g} is not above 0: give 1024, say")
+        raise UserError(f"`memory_mb={config.memory_mb:g}` is not above 0: give 1024, say")
 
 
 def check_guidance(guidance: float) -> None:

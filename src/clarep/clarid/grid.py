@@ -98,15 +98,15 @@ def plan_grid(
     """
     for name in ("ts", "taps", "ks", "seeds"):
         if not getattr(config, name):
-            raise UserError(f"--{name} is empty: give at least one value")
+            raise UserError(f"`{name}` is empty: give at least one value")
     taps = [teacher.default_tap if tap == "mid" else tap for tap in config.taps]
     for tap in taps:
         teacher.check_tap(tap)
     counts = [_count(k, teacher.latent_dim) for k in config.ks]
-    _refuse_repeated("--ts", config.ts, config.ts)
-    _refuse_repeated("--taps", config.taps, taps)
-    _refuse_repeated("--ks", config.ks, counts)
-    _refuse_repeated("--seeds", config.seeds, config.seeds)
+    _refuse_repeated("`ts`", config.ts, config.ts)
+    _refuse_repeated("`taps`", config.taps, taps)
+    _refuse_repeated("`ks`", config.ks, counts)
+    _refuse_repeated("`seeds`", config.seeds, config.seeds)
     for seed in config.seeds:
         check_seed(seed)
     readable = np.arange(len(data))
@@ -142,14 +142,14 @@ def draw_images(
     each = images // len(present)
     if each < 2:
         raise UserError(
-            f"{images} images are too few for {len(present)} classes: give --images at least "
+            f"{images} images are too few for {len(present)} classes: give `images` at least "
             f"{2 * len(present)}, two of each"
         )
     if each > members.min():
         name = data.class_names[int(present[members.argmin()])]
         raise UserError(
-            f"class '{name}' has {members.min()} images and --images {images} asks for {each} of "
-            f"each: give --images at most {members.min() * len(present)}"
+            f"class '{name}' has {members.min()} images and `images={images}` asks for {each} of "
+            f"each: give `images` at most {members.min() * len(present)}"
         )
     rng = np.random.default_rng(seed)
     drawn = [rng.choice(among[labels == c], each, replace=False) for c in present]

@@ -177,7 +177,7 @@ def _reason(
     if judge is None:
         text = (
             f"no judge knows these classes, so that all {of} settings are eligible "
-            "(--classifier gives one); "
+            "(`classifier` gives one); "
         )
     else:
         text = (

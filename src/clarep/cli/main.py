@@ -16,8 +16,8 @@ import tyro
 
 import clarep
 from clarep.cli.declared import declared
-from clarep.cli.mistakes import check_arguments
-from clarep.cli.terminal import printable_stdout, say
+from clarep.cli.mistakes import check_arguments, options_of
+from clarep.cli.terminal import say, terminal_of
 from clarep.errors import UserError
 
 # A new command is one entry here: the module of clarep.cli and the class in it. One that goes on
@@ -219,9 +219,13 @@ def _main(given: list[str]) -> int:
             return 0
         say(_one_sentence(caught.getvalue()))
         return 2
+    with terminal_of(options_of(given, _COMMANDS)):
+        return _run(command)
+
+
+def _run(command: Command) -> int:
     try:
-        with printable_stdout():
-            command.run()
+        command.run()
     except UserError as mistake:
         say(str(mistake))
         return 2

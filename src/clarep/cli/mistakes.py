@@ -49,6 +49,17 @@ def check_arguments(arguments: Sequence[str], commands: Mapping[str, type]) -> N
     _check_options(words, rest, kind)
 
 
+def options_of(arguments: Sequence[str], commands: Mapping[str, type]) -> list[str]:
+    """Return the options of the command that `arguments` begin with; none of no command's."""
+    kind, within = None, commands
+    for name in arguments:
+        if name not in within:
+            break
+        kind = within[name]
+        within = _subcommands(kind)
+    return [] if kind is None or within else list(_options(kind)[0])
+
+
 def _no_command(words: str, name: str, within: Mapping[str, type]) -> UserError:
     command = f"{words} {name}".strip()
     named = f"option {name} before the command" if name.startswith("-") else f"command {command}"
@@ -122,12 +133,16 @@ def _check_options(words: str, rest: Sequence[str], kind: type) -> None:
             raise UserError(f"{words} has no option {name}: {near}")
 
 
-def _options(kind: type, prefix: str = "") -> tuple[dict[str, _Option], bool]:
-    """Return the options of a command by name, and whether it takes names without option."""
+def _options(kind: type, prefix: str = "", defaults: Any = None) -> tuple[dict[str, _Option], bool]:
+    """Return the options of a command by name, and whether it takes names without option.
+
+    defaults: an instance whose values are the defaults; without it, those of the fields.
+    """
     options: dict[str, _Option] = {}
     takes_names = False
     hints = get_type_hints(kind, include_extras=True)
     for field in fields(kind):
+        default = _default(field) if defaults is None else getattr(defaults, field.name)
         hint, marks = hints[field.name], tuple[Any, ...]()
         while get_origin(hint) is Annotated:
             marks += get_args(hint)[1:]
@@ -137,10 +152,11 @@ def _options(kind: type, prefix: str = "") -> tuple[dict[str, _Option], bool]:
         elif is_dataclass(hint):
             flat = any(getattr(mark, "name", None) == "" for mark in marks)
             inner = "" if flat else f"{field.name}."
-            nested, _ = _options(hint, prefix + inner.replace("_", "-"))  # type: ignore[arg-type]
+            inner = prefix + inner.replace("_", "-")
+            nested, _ = _options(hint, inner, default)  # type: ignore[arg-type]
             options |= nested
         else:
-            option = _Option(hint, _default(field))
+            option = _Option(hint, default)
             negated = "no-" if hint is bool and option.default is True else ""
             options[f"--{prefix}{negated}{field.name.replace('_', '-')}"] = option
     return options, takes_names

@@ -1,16 +1,48 @@
-"""What reaches the terminal: no name of a class, file or model steers it."""
+"""What reaches the terminal: options instead of arguments, and nothing that steers it.
 
+The library speaks of arguments, in backticks (`image_size=32`), as Python takes them; on the
+command line they are the options of the command that runs (--image-size 32).
+"""
+
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from typing import Any, cast
 
 from clarep.engine.printable import one_line, printable
 
+_OTHERWISE = {"canonical": "canon", "folder": "out"}
+"""Arguments whose option has another name."""
+_ARGUMENT = re.compile(r"`([a-z_][a-z0-9_.]*)(?:=([^`]*))?`")
+_OPTIONS = ContextVar[Collection[str]]("options", default=())
+
 
 def say(text: str) -> None:
     """Write one line to stderr."""
-    print(f"clarep: {one_line(text)}", file=sys.stderr)
+    print(f"clarep: {one_line(in_options(text, _OPTIONS.get()))}", file=sys.stderr)
+
+
+def in_options(text: str, options: Collection[str]) -> str:
+    """Return text whose arguments in backticks are written as options, where there are such.
+
+    An argument is the option of its name, or, of a group of options, the one that ends in it
+    (`epochs` is --train.epochs). Whole commands lose their backticks.
+    """
+
+    def spoken(found: re.Match[str]) -> str:
+        path, dot, name = found[1].rpartition(".")
+        name, value = _OTHERWISE.get(name, name), found[2]
+        if value in ("True", "False"):  # of flags
+            name, value = name if value == "True" else f"no_{name}", None
+        wanted = f"{path}{dot}{name}".replace("_", "-")
+        ending = [one for one in options if one == f"--{wanted}" or one.endswith(f".{wanted}")]
+        if not ending:
+            return found[0]
+        return min(ending, key=len) + (f" {value}" if value else "")
+
+    return re.sub("`(clarep [^`]*)`", r"\1", _ARGUMENT.sub(spoken, text))
 
 
 class _Printable:
@@ -28,7 +60,11 @@ class _Printable:
 
 
 @contextmanager
-def printable_stdout() -> Iterator[None]:
-    """Let through to stdout what steers no terminal."""
-    with redirect_stdout(cast(Any, _Printable(sys.stdout))):
-        yield
+def terminal_of(options: Collection[str]) -> Iterator[None]:
+    """Let a command of these options speak: `say` in options, stdout as `_Printable`."""
+    token = _OPTIONS.set(options)
+    try:
+        with redirect_stdout(cast(Any, _Printable(sys.stdout))):
+            yield
+    finally:
+        _OPTIONS.reset(token)

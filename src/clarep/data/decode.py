@@ -185,7 +185,7 @@ def require_one_size(name: str, encoded: Iterable[tuple[Path | bytes, str]]) -> 
             (width, height), first = seen
             raise UserError(
                 f"{name} holds images of several sizes ({first} is {width}x{height}, {source} "
-                f"is {size[0]}x{size[1]}): give --image-size to crop and resize them all"
+                f"is {size[0]}x{size[1]}): give `image_size` to crop and resize them all"
             )
 
 

@@ -111,7 +111,7 @@ def require_undivided(name: str, split: str) -> None:
         )
         raise NoSplitError(
             f"{name} is not divided into splits and counts as 'train', so there is no split "
-            f"'{split}': give --split train, or a divided set ({layout})"
+            f"'{split}': give `split=train`, or a divided set ({layout})"
         )
 
 

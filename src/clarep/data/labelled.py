@@ -171,7 +171,7 @@ def readable_indices(
         except UnreadableImage as error:
             if not skip_bad:
                 raise UserError(
-                    f"cannot read {error.source}: {error.reason}; --skip-bad goes on without it"
+                    f"cannot read {error.source}: {error.reason}; `skip_bad` goes on without it"
                 ) from error
             bad.append(f"{error.source}: {error.reason}")
         else:

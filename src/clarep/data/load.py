@@ -56,7 +56,7 @@ def load_data(config: DataConfig) -> LabelledImages:
             whatever the set's own reader refuses.
     """
     if config.image_size is not None and config.image_size < 1:
-        raise UserError(f"image size {config.image_size} is below 1: give a side in pixels")
+        raise UserError(f"`image_size={config.image_size}` is below 1: give a side in pixels")
     if config.data in _NAMED:
         return _NAMED[config.data](config)
     path = Path(os.path.expanduser(config.data))  # Path's own fails at ~ of a user with no home
@@ -128,7 +128,7 @@ def _require_native_size(config: DataConfig) -> None:
     if config.image_size not in (None, SIZE):
         raise UserError(
             f"{config.data} are {SIZE}x{SIZE} and are not resized: "
-            f"leave out --image-size {config.image_size}"
+            f"leave out `image_size={config.image_size}`"
         )
 
 
@@ -138,5 +138,4 @@ def _refuse(config: DataConfig, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if value != defaults[name]:
-            option = f"--{name.replace('_', '-')}"
-            raise UserError(f"{option} {value} does not apply to {config.data}: leave it out")
+            raise UserError(f"`{name}={value}` does not apply to {config.data}: leave it out")

@@ -84,7 +84,7 @@ def archive_of(path: Path, split: str) -> Path:
     if not beside.exists():
         raise NoSplitError(
             f"{path} counts as '{own}' by its name, and there is no {beside.name} beside it, so "
-            f"there is no split '{split}': give --split {own}, or put that file there"
+            f"there is no split '{split}': give `split={own}`, or put that file there"
         )
     return beside
 

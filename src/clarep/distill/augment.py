@@ -15,13 +15,10 @@ def check_views(config: DistillConfig, image_shape: tuple[int, int, int]) -> Non
     side = min(image_shape[1:])
     if config.crop_padding >= side:
         raise UserError(
-            f"--train.crop-padding {config.crop_padding} is not below the image's side {side}: "
-            "lower it"
+            f"`crop_padding={config.crop_padding}` is not below the image's side {side}: lower it"
         )
     if config.cutout >= side:
-        raise UserError(
-            f"--train.cutout {config.cutout} is not below the image's side {side}: lower it"
-        )
+        raise UserError(f"`cutout={config.cutout}` is not below the image's side {side}: lower it")
 
 
 def draw_views(

@@ -68,7 +68,7 @@ class CanonicalImages:
         if not len(kept):
             raise UserError(
                 f"all {len(self)} images of the canonical set lie in the validation share: give "
-                "a larger set, or a smaller --train.validation-share"
+                "a larger set, or a smaller `validation_share`"
             )
         rows = torch.from_numpy(kept)
         return CanonicalImages(

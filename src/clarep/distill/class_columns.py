@@ -61,7 +61,7 @@ def match_columns(
             nothing, or the model has not as many classes.
     """
     own = None if own is None or _are_generic(own) else own
-    for source, names in (("the model's own list", own), ("--class-names", given)):
+    for source, names in (("the model's own list", own), ("`class_names`", given)):
         if names is not None and len(names) != classes:
             raise UserError(
                 f"{source} gives {len(names)} names and {spec} tells {classes} classes apart: "
@@ -77,8 +77,8 @@ def match_columns(
     if by_own and by_given and by_own != by_given:
         name = next(n for n, a, b in zip(class_names, by_own, by_given, strict=True) if a != b)
         raise UserError(
-            f"--class-names puts '{name}' at another logit than {spec}'s own names: leave "
-            "--class-names out, or mend the names in the model's configuration"
+            f"`class_names` puts '{name}' at another logit than {spec}'s own names: leave "
+            "`class_names` out, or mend the names in the model's configuration"
         )
     if chosen := by_own or by_given:
         few = len(chosen) < classes
@@ -151,17 +151,17 @@ def _by_position(
     if classes < len(class_names) or (classes != len(class_names) and own is given is None):
         raise UserError(
             f"{spec} tells {classes} classes apart and the data hold {len(class_names)}: give data "
-            "of its classes, or --class-names with its classes' names (imagenet for ImageNet's "
+            "of its classes, or `class_names` with its classes' names (imagenet for ImageNet's "
             "1,000), of which the data's are chosen"
         )
-    for source, names in (("--class-names", given), (spec, own)):
+    for source, names in (("`class_names`", given), (spec, own)):
         if names is None:
             continue
         known = {one for name in names for one in synonyms(name)}
         name = next(name for name in class_names if name not in known)
         raise UserError(
             f"{source} knows no class '{name}' of the data (its own are {', '.join(names[:3])} "
-            "...): give data of its classes, or --class-names with the data's names in the order "
+            "...): give data of its classes, or `class_names` with the data's names in the order "
             "of the logits"
         )
     said = (
@@ -172,7 +172,7 @@ def _by_position(
         said += (
             f"; the data's come in the order {', '.join(class_names[:4])} ..., so that a model "
             "whose logits are in the order of the numbers is misread: for such a one give "
-            "--class-names with the numbers in their order"
+            "`class_names` with the numbers in their order"
         )
     return [[i] for i in range(classes)], said
 

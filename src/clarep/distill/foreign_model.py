@@ -149,7 +149,7 @@ def _sizes(model: ForeignModel, image_shape: tuple[int, int, int]) -> tuple[int,
         raise UserError(f"{model.spec}: {error}") from error
     except FAULTS as error:
         raise UserError(
-            f"{what}, or not two at once ({said_by(error)}): give another --image-size or model"
+            f"{what}, or not two at once ({said_by(error)}): give another `image_size` or model"
         ) from error
     if logits.ndim != 2 or len(logits) != 2 or len(features) != 2 or features.ndim != 2:
         raise UserError(

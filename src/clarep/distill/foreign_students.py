@@ -52,7 +52,7 @@ def load_foreign(
     if not place:
         raise UserError(f"{spec} names no model: give {family}:PLACE")
     if weights is not None and family != TIMM:
-        raise UserError(f"--weights {weights} means nothing to {spec}: leave it out")
+        raise UserError(f"`weights={weights}` means nothing to {spec}: leave it out")
     if family == HF:
         model = load_hf(place)
     elif family == TORCHSCRIPT:
@@ -70,5 +70,5 @@ def _names(class_names: str) -> tuple[str, ...]:
         else read_class_names(Path(os.path.expanduser(class_names)))
     )
     if len(set(names)) != len(names):
-        raise UserError(f"--class-names {class_names} gives a name twice: name each class once")
+        raise UserError(f"`class_names={class_names}` gives a name twice: name each class once")
     return names

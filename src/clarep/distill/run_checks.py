@@ -33,9 +33,9 @@ def check_sources(
     spec = method_named(method)
     canonical, teacher, classifier = sources.canonical, sources.teacher, sources.classifier
     needs = {
-        "--canon": (spec.canonical_kind is not None, canonical, "a folder of clarep identify"),
-        "--teacher": (spec.needs_teacher, teacher, "a diffusion model, such as backdrops"),
-        "--classifier": (spec.needs_classifier, classifier, "a folder of clarep distill"),
+        "`canonical`": (spec.canonical_kind is not None, canonical, "a folder of clarep identify"),
+        "`teacher`": (spec.needs_teacher, teacher, "a diffusion model, such as backdrops"),
+        "`classifier`": (spec.needs_classifier, classifier, "a folder of clarep distill"),
     }
     for option, (needed, given, what) in needs.items():
         if needed and given is None:
@@ -64,11 +64,12 @@ def check_kind(method: str, canonical: CanonicalSet) -> None:
     else:
         return
     needed = 3.0 if weak else spec.canonical_guidance
-    guided = "" if needed is None else f" --guidance {needed:g}"
+    command = f"`clarep identify --kind {spec.canonical_kind}`"
+    if needed is not None:
+        command = f"`clarep identify --kind {spec.canonical_kind} --guidance {needed:g}`"
     raise UserError(
         f"method {method} takes a canonical set of {takes} and {canonical.folder} is of {found}: "
-        f"make one with clarep identify --kind {spec.canonical_kind}{guided} and else the options "
-        "of that set"
+        f"make one with {command} and else the options of that set"
     )
 
 
@@ -82,9 +83,9 @@ def check_canonical(
     config, folder = canonical.manifest["config"], canonical.folder
     if teacher is not None and config["teacher_sha256"] != teacher.fingerprint:
         raise UserError(
-            f"{folder} was made with another teacher than --teacher (weights "
+            f"{folder} was made with another teacher than `teacher` (weights "
             f"{config['teacher_sha256'][:12]} there, {teacher.fingerprint[:12]} given): give the "
-            "teacher that made it, or leave --teacher out"
+            "teacher that made it, or leave `teacher` out"
         )
     if tuple(config["class_names"]) != tuple(data.class_names):
         theirs, ours = config["class_names"], data.class_names
@@ -109,7 +110,7 @@ def _check_images(
     if theirs != ours:
         raise UserError(
             f"samples in {canonical.folder} are {theirs[1]}x{theirs[2]} and images of {data.name} "
-            f"{ours[1]}x{ours[2]}: give --image-size {theirs[1]}"
+            f"{ours[1]}x{ours[2]}: give `image_size={theirs[1]}`"
         )
     config = canonical.manifest["config"]
     chosen, options = config["chosen"], config.get("data_options")
@@ -135,7 +136,7 @@ def check_teacher(teacher: Teacher, data: LabelledImages) -> None:
         raise UserError(
             f"images of {data.name} are {ours[1]}x{ours[2]} and the teacher takes "
             f"{teacher.image_shape[1]}x{teacher.image_shape[2]}: "
-            f"give --image-size {teacher.image_shape[1]}"
+            f"give `image_size={teacher.image_shape[1]}`"
         )
 
 
@@ -151,5 +152,5 @@ def check_classifier(classifier: Student, data: LabelledImages) -> None:
     if ours != theirs:
         raise UserError(
             f"images of {data.name} are {ours[1]}x{ours[2]} and the classifier takes "
-            f"{theirs[1]}x{theirs[2]}: give --image-size {theirs[1]}"
+            f"{theirs[1]}x{theirs[2]}: give `image_size={theirs[1]}`"
         )

@@ -14,7 +14,7 @@ from clarep.errors import UserError
 CONFIG_NAME = "config.json"
 TENSORBOARD_NAME = "tensorboard"
 PICKED_ON_THESE = (
-    "the epoch was picked on these very images (--train.pick best), so that figures on them are a "
+    "the epoch was picked on these very images (`pick=best`), so that figures on them are a "
     "little too good"
 )
 """What speaks against figures on held-out images."""
@@ -36,7 +36,7 @@ def refuse_foreign(out: Path, described: dict[str, Any]) -> None:
     if difference:
         raise UserError(
             f"{out} holds a run of another configuration ({difference}): "
-            "give another --out, or the options it was started with"
+            "give another `out`, or the options it was started with"
         )
 
 

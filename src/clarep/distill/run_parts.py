@@ -40,7 +40,7 @@ def make_accelerator(config: DistillConfig) -> Any:
         )
     if config.mixed_precision == "fp16" and accelerator.device.type != "cuda":
         raise UserError(
-            f"--train.mixed-precision fp16 needs a GPU and this runs on {accelerator.device.type}: "
+            f"`mixed_precision=fp16` needs a GPU and this runs on {accelerator.device.type}: "
             "give bf16 or no"
         )
     return accelerator

@@ -100,13 +100,13 @@ def _config(name: str) -> Any:
 def _pretrained(spec: str, config: Any) -> Path:
     """Return the file of timm's own weights, downloaded if the cache lacks it."""
     if not config.hf_hub_id:
-        raise UserError(f"timm has no weights of {spec} on the hub: give --weights FILE")
+        raise UserError(f"timm has no weights of {spec} on the hub: give `weights=FILE`")
     folder = checkpoint_folder(config.hf_hub_id)
     path = folder / (config.hf_hub_filename or _HUB_FILE)
     if path.suffix != ".safetensors" or not path.is_file():
         raise UserError(
-            f"{config.hf_hub_id} holds no {_HUB_FILE}: give another tag of {spec}, or --weights "
-            "FILE; pickled weights are not taken from the hub"
+            f"{config.hf_hub_id} holds no {_HUB_FILE}: give another tag of {spec}, or "
+            "`weights=FILE`; pickled weights are not taken from the hub"
         )
     return path
 
@@ -139,5 +139,5 @@ def _check_fit(
         more = f", and {len(found) - 1} more" if len(found) > 1 else ""
         raise UserError(
             f"{path} does not fit {spec} ({found[0]}{more}): give weights of that model, or the "
-            "--image-size that it was trained at"
+            "`image_size` that it was trained at"
         )

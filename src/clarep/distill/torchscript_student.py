@@ -48,7 +48,7 @@ def load_torchscript(place: str) -> ForeignModel:
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"cannot read TorchScript from {path} ({said_by(error)}): give a whole file that "
-            "torch.jit.save wrote; weights alone are timm:NAME --weights FILE"
+            "torch.jit.save wrote; weights alone are for timm:NAME, with `weights=FILE`"
         ) from error
     if hasattr(script, "training"):  # a frozen one is in evaluation mode for good
         script.eval()

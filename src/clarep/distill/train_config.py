@@ -157,8 +157,8 @@ def check_distill(config: DistillConfig) -> None:
     check_seed(config.seed)
     if config.pick == "best" and config.validation_share == 0:
         raise UserError(
-            "--train.validation-share 0 leaves nothing to pick the best epoch on: "
-            "give a share such as 0.1, or --train.pick last"
+            "`validation_share=0` leaves nothing to pick the best epoch on: "
+            "give a share such as 0.1, or `pick=last`"
         )
     _check_rivals(config.rivals)
 

@@ -86,7 +86,7 @@ def take_step(
     if not (math.isfinite(losses[-1]) and (math.isfinite(size) or state.scaler.is_enabled())):
         raise UserError(
             f"the loss is {losses[-1]} and its gradient's norm {size} in epoch "
-            f"{state.epoch + 1}: lower --train.learning-rate and give another --out"
+            f"{state.epoch + 1}: lower `learning_rate` and give another `out`"
         )
     state.scaler.step(state.optimiser)
     state.scaler.update()

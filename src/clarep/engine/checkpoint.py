@@ -36,13 +36,13 @@ def load_checkpoint(path: Path, described: dict[str, Any]) -> dict[str, Any]:
     if hashlib.sha256(whole).hexdigest().encode() != digest:
         raise UserError(
             f"cannot read the checkpoint {path} (it is damaged, cut short, or of another version "
-            "of clarep: its SHA-256 differs): delete it to begin anew, or give another --out"
+            "of clarep: its SHA-256 differs): delete it to begin anew, or give another `out`"
         )
     state: dict[str, Any] = torch.load(io.BytesIO(whole), weights_only=True, map_location="cpu")
     stored = parse_json(state.pop("config"))
     if difference := differences(stored, as_read(described)):
         raise UserError(
             f"{path.parent} holds a run of another configuration ({difference}): "
-            "give another --out, or the options it was started with"
+            "give another `out`, or the options it was started with"
         )
     return state

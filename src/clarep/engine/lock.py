@@ -103,12 +103,12 @@ def _lock(file: int, path: Path) -> None:
     if held:
         raise UserError(
             f"process {pid or 'unknown'} on {host} is writing in {path.parent}: wait for its end, "
-            "stop it, or give another --out"
+            "stop it, or give another `out`"
         )
     if not is_here:
         raise UserError(
             f"process {pid} on {host} was writing in {path.parent} and may still be: once it is "
-            f"gone, delete {path} and run the same command again, or give another --out"
+            f"gone, delete {path} and run the same command again, or give another `out`"
         )
 
 

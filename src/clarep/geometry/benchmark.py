@@ -292,5 +292,5 @@ def check_ks(ks: tuple[int, ...], shape: tuple[int, int]) -> None:
         if not 1 <= k <= min(shape):
             raise UserError(
                 f"k = {k} is outside 1 to {min(shape)}, what J at this tap has of singular "
-                "values: choose fewer with --ks"
+                "values: choose fewer with `ks`"
             )

@@ -46,7 +46,8 @@ def training_card(folder: Path) -> dict[str, Any]:
         steps, batch_size = (int(recipe["train"][name]) for name in ("steps", "batch_size"))
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(
-            f"{folder} holds no finished training run ({error}): give clarep train-teacher's --out"
+            f"{folder} holds no finished training run ({error}): give the folder that "
+            "clarep train-teacher wrote"
         ) from error
     history = read_records(folder, "step")
     if not history or history[-1]["step"] != steps or "held_out" not in history[-1]:
@@ -102,7 +103,7 @@ def garment_quality(
         raise UserError(
             f"the bundled judge knows 32x32 garments only, and the teacher draws "
             f"{teacher.image_shape[1]}x{teacher.image_shape[2]} images of "
-            f"{len(teacher.class_names)} other classes: give --classifier RUN, "
+            f"{len(teacher.class_names)} other classes: give `classifier=RUN`, "
             "a student that clarep distill trained on its data"
         )
     return {

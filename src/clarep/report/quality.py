@@ -73,7 +73,7 @@ def check_classifier(student: Student, teacher: Teacher) -> None:
             raise UserError(
                 f"the classifier's class {i} is '{our}' and the teacher's '{its}': give a "
                 "classifier of the teacher's classes, in its order"
-                + (", or name the teacher's with --class-names" if its.isdigit() else "")
+                + (", or name the teacher's with `class_names`" if its.isdigit() else "")
             )
     if student.info.image_shape != tuple(teacher.image_shape):
         takes, draws = ("x".join(map(str, one.image_shape)) for one in (student.info, teacher))

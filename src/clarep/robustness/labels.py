@@ -123,7 +123,7 @@ def imagenet_columns(class_names: Sequence[str]) -> Int[Tensor, " 1000"]:
         raise UserError(
             f"the student's {len(names)} classes ({', '.join(list(class_names)[:3])} ...) are not "
             "the 1,000 ImageNet classes, named by wnid or number: give a student of these, or "
-            "name an hf: or timm: student's classes with --class-names imagenet"
+            "name an hf: or timm: student's classes with `class_names=imagenet`"
         )
     place = {name: i for i, name in enumerate(class_names)}
     return torch.tensor([place[name] for name in names])

@@ -129,8 +129,8 @@ def _kind(student: Student, whole: Float[Tensor, "batch classes"]) -> Kind:
             return "graded"
         raise UserError(
             f"{student.info.name} answers with rows that are no probabilities (from {low:.3g} to "
-            f"{high:.3g}, the first sums to {float(whole[0].sum()):.3g}): leave --outputs "
-            "probabilities out"
+            f"{high:.3g}, the first sums to {float(whole[0].sum()):.3g}): leave out "
+            "`outputs=probabilities`"
         )
     values = whole.unique()
     once = bool((whole == high).sum(dim=1).eq(1).all())
@@ -139,7 +139,7 @@ def _kind(student: Student, whole: Float[Tensor, "batch classes"]) -> Kind:
     if are_probabilities:
         raise UserError(
             f"{student.info.name} answers with probabilities (rows in [0, 1] that sum to 1), of "
-            "which calibration and attacks would be wrong: give --outputs probabilities, or a "
+            "which calibration and attacks would be wrong: give `outputs=probabilities`, or a "
             "model without its softmax"
         )
     return "in [0, 1]" if in_unit else "graded"

@@ -23,8 +23,8 @@ _OBJECT = "masks or boxes that tell the object from its background"
 _NEEDS = {
     "backgrounds": _OBJECT,
     "focus": _OBJECT,
-    "attacks": "a radius (--eps-255 2, say) or --cw",
-    "ood": "images of none of the classes (--ood)",
+    "attacks": "a radius (`eps_255=2`, say) or `cw`",
+    "ood": "images of none of the classes (`ood`)",
 }
 """What a group cannot be measured without; the others apply to all images."""
 
@@ -37,7 +37,7 @@ def check_fit(student: Student, data: LabelledImages) -> None:
     if given != wanted:
         raise UserError(
             f"the student takes images of {wanted[2]}x{wanted[1]} with {wanted[0]} channels and "
-            f"{data.name} holds {width}x{height} with {channels}: give --image-size {wanted[1]}, "
+            f"{data.name} holds {width}x{height} with {channels}: give `image_size={wanted[1]}`, "
             "or the data that it was trained on"
         )
 
@@ -49,14 +49,14 @@ def check_reference(reference: Student, data: LabelledImages) -> None:
         ours, theirs = _few(data.class_names), _few(info.class_names)
         raise UserError(
             f"the reference tells apart {theirs}, and {data.name} holds {ours}: "
-            "give --reference a student of the same classes, or leave it out"
+            "give `reference` a student of the same classes, or leave it out"
         )
     if info.image_shape != (channels, height, width):
         wanted = info.image_shape
         raise UserError(
             f"the reference takes images of {wanted[2]}x{wanted[1]} with {wanted[0]} channels and "
             f"{data.name} holds {width}x{height} with {channels}: "
-            "give --reference a student of the same size, or leave it out"
+            "give `reference` a student of the same size, or leave it out"
         )
 
 
@@ -71,11 +71,11 @@ def check_folder(folder: Path) -> None:
         if place.is_dir():
             if not os.access(place, os.W_OK | os.X_OK):
                 raise UserError(
-                    f"nothing can be written in {place} (no permission): give another --out"
+                    f"nothing can be written in {place} (no permission): give another `out`"
                 )
             return
         if place.exists() or place.is_symlink():
-            raise UserError(f"{place} is no folder: give --out a folder, or remove that file")
+            raise UserError(f"{place} is no folder: give `out` a folder, or remove that file")
 
 
 def lacking_of(grouped: Mapping[str, Sequence[object]], answers: Answers | None) -> dict[str, str]:
@@ -109,7 +109,7 @@ def check_groups(config: SuiteConfig, lacking: Mapping[str, str], data: Labelled
     if config.groups == GROUPS:
         return f"{', '.join(lacking)} {why} and {'is' if len(lacking) == 1 else 'are'} left out"
     raise UserError(
-        f"--groups {' '.join(lacking)} {why}: give what is needed, or name other groups"
+        f"`groups={' '.join(lacking)}` {why}: give what is needed, or name other groups"
     )
 
 
@@ -150,14 +150,14 @@ def scale_of(
     if there != list(config.severities):
         raise UserError(
             f"the baseline was measured at the severities {there} and this student would be at "
-            f"{list(config.severities)}: give both the same --severities"
+            f"{list(config.severities)}: give both the same `severities`"
         )
     theirs = evaluation.config.get("official_corruptions")
     if (theirs is None) != (official is None):
         ways = ("generated corruptions", "official files")
         raise UserError(
             f"the baseline was measured on {ways[theirs is not None]} and this student would be on "
-            f"{ways[theirs is None]}: give both the same --official-corruptions, or neither"
+            f"{ways[theirs is None]}: give both the same `official_corruptions`, or neither"
         )
     _check_same_images(evaluation, config, read)
     if official is not None and theirs is not None:
@@ -165,13 +165,13 @@ def scale_of(
             if theirs["sha256"].get(name, content) != content:
                 raise UserError(
                     f"the baseline was measured on other official files of {name} than these in "
-                    f"{official['place']}: give both the same --official-corruptions"
+                    f"{official['place']}: give both the same `official_corruptions`"
                 )
     doubts = {one.untrustworthy for one in evaluation.measurements if "corruption/" in one.key}
     if reasons := "; ".join(sorted(filter(None, doubts))):
         raise UserError(
             f"the baseline's own figures under corruptions are not trustworthy ({reasons}): give "
-            "another --baseline"
+            "another `baseline`"
         )
     baseline = baseline_of(evaluation, str(evaluation.config.get("run", "the baseline")))
     one_right = torch.ones(1, 1, dtype=torch.bool)
@@ -186,7 +186,7 @@ def _check_same_images(evaluation: Evaluation, config: SuiteConfig, read: str) -
     if there is None:
         raise UserError(
             "the baseline's evaluation does not say which images it corrupted, or it corrupted "
-            "none: evaluate it again, with corruptions among its --groups"
+            "none: evaluate it again, with corruptions among its `groups`"
         )
     suite = evaluation.config.get("suite", {})
     theirs = {"corruption_images": suite.get("corruption_images"), "data_sha256": there}
@@ -194,8 +194,8 @@ def _check_same_images(evaluation: Evaluation, config: SuiteConfig, read: str) -
     theirs["seed"], ours["seed"] = evaluation.config.get("seed"), config.seed
     raise UserError(
         f"the baseline was measured on other images ({differences(theirs, ours)}), so that its "
-        "errors are no measure of these: give both the same test data, --corruption-images and "
-        "--seed"
+        "errors are no measure of these: give both the same test data, `corruption_images` and "
+        "`seed`"
     )
 
 

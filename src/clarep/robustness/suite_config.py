@@ -72,7 +72,7 @@ def check_suite(config: SuiteConfig) -> None:
     for option in _COUNTS:
         value = getattr(config, option)
         if value < 1:
-            raise UserError(f"--{option.replace('_', '-')} {value} is below 1: give 100, say")
+            raise UserError(f"`{option}={value}` is below 1: give 100, say")
     check_attacks(config.attack)
     if "attacks" in config.groups and any(config.attack.autoattack_eps_255):
         require_extra("pyautoattack", "attacks")  # now: AutoAttack comes after all other attacks

@@ -133,7 +133,7 @@ def settings_of(
     if clarid.kind != "top":
         raise UserError(
             f"{folder} holds {clarid.kind} directions and [canonical] top takes CLARID's own: "
-            "give a set that was made with --kind top"
+            "give a set that was made with `kind=top`"
         )
     if stored["teacher_sha256"] != teacher.fingerprint:
         raise UserError(

@@ -57,7 +57,9 @@ class CallableTeacher(Teacher):
     def _check(self) -> None:
         """Raise UserError for what would only fail once the teacher is at work."""
         if not self.class_names or isinstance(self.class_names, str):
-            raise UserError("class_names is empty: give the classes' names in order of the labels")
+            raise UserError(
+                "`class_names` is empty: give the classes' names in order of the labels"
+            )
         if not self._taps:
             raise UserError("taps is empty: give name -> (channels, stride) of at least one layer")
         if not 0 < self.sigma_min < self.sigma_max < math.inf:

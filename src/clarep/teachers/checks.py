@@ -6,9 +6,9 @@ from clarep.errors import UserError
 
 
 def require(holds: bool, name: str, value: object, rule: str) -> None:
-    """Raise UserError "--train.NAME VALUE RULE" unless `holds`; rule says what is wrong."""
+    """Raise UserError "`NAME=VALUE` RULE" unless `holds`; rule says what is wrong."""
     if not holds:
-        raise UserError(f"--train.{name.replace('_', '-')} {value} {rule}")
+        raise UserError(f"`{name}={value}` {rule}")
 
 
 def require_counts(settings: object, *names: str) -> None:

@@ -41,7 +41,7 @@ def by_name(names: Sequence[str], class_names: Sequence[str]) -> list[int] | Non
         if len(at) > 1:
             raise UserError(
                 f"'{name}' is the name of {len(at)} classes of the model, {at[0]} and {at[1]}: "
-                "give --class-names with a name for each"
+                "give `class_names` with a name for each"
             )
         if at[0] in taken:
             raise UserError(

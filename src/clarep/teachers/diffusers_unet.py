@@ -178,7 +178,7 @@ def _classes(
         if names is None:
             raise UserError(
                 f"{place} embeds labels as numbers (class_embed_type timestep) and does not say "
-                "how many there are: name its classes with --class-names"
+                "how many there are: name its classes with `class_names`"
             )
         return names, False
     if config.class_embed_type is not None:

@@ -141,6 +141,6 @@ def _synonyms(id2label: object, count: int) -> list[list[str]]:
     if not isinstance(id2label, Mapping) or set(id2label) != {str(i) for i in range(count)}:
         raise UserError(
             f"id2label in model_index.json does not name the {count} classes of the transformer, "
-            f"0 to {count - 1}: mend it, or leave it out and name them with --class-names"
+            f"0 to {count - 1}: mend it, or leave it out and name them with `class_names`"
         )
     return [[name.strip() for name in id2label[str(i)].split(",")] for i in range(count)]

@@ -65,7 +65,7 @@ class EDMTeacher(ForeignTeacher):
             raise UserError(
                 "this edm: network was trained without dropping labels (label_dropout 0 in its "
                 "file), so that it does not know the null class that guidance and the null branch "
-                "need: use --guidance 1 and the conditional branch"
+                "need: use `guidance=1` and the conditional branch"
             )
 
     def run(

@@ -256,7 +256,7 @@ def main() -> int:
         answer = {"refused": str(mistake)}
     except OSError as error:
         answer = {
-            "refused": f"cannot write {target} ({error.strerror}): give another --out, or free "
+            "refused": f"cannot write {target} ({error.strerror}): give another `out`, or free "
             "some space"
         }
     print(json.dumps(answer))

@@ -110,7 +110,7 @@ def names_of(id2label: object, path: Path) -> tuple[str, ...]:
     if not isinstance(id2label, Mapping) or set(id2label) != {str(i) for i in range(count)}:
         raise UserError(
             f"id2label in {path} does not name classes 0, 1, ...: mend it, or name the classes "
-            "with --class-names"
+            "with `class_names`"
         )
     return tuple(str(id2label[str(i)]) for i in range(count))
 
@@ -124,7 +124,7 @@ def _check_out(out: Path) -> None:
     except UserError:
         kind = None
     if kind != EXPORT_CLASS:
-        raise UserError(f"{out} holds other files: give --out a new folder, or an earlier export")
+        raise UserError(f"{out} holds other files: give `out` a new folder, or an earlier export")
 
 
 def _weights(net: UNet) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ def check_flash(device: torch.device) -> None:
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # on the CPU: slow, for tests
     if device.type != "cuda" and not interpreted:
         raise UserError(
-            f"attention flash runs on a GPU and the device is {device}: give --device cuda, or "
+            f"attention flash runs on a GPU and the device is {device}: give `device=cuda`, or "
             "leave attention at math"
         )
     require_extra("triton", "flash")

@@ -87,9 +87,9 @@ class ForeignTeacher(Teacher):
         if not self.has_null:
             raise UserError(
                 "this teacher has no null class, which guidance and the null branch need: all its "
-                f"{self.num_classes} label embeddings are taken for classes; use --guidance 1 and "
+                f"{self.num_classes} label embeddings are taken for classes; use `guidance=1` and "
                 "the conditional branch or, if the last one stands for no class, name the others "
-                "with --class-names"
+                "with `class_names`"
             )
 
     def condition(self, labels: Int64[Tensor, " batch"]) -> Tensor:

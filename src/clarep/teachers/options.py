@@ -50,8 +50,8 @@ def check_options(options: TeacherOptions, family: str, takes: Collection[str]) 
         value = getattr(options, field.name)
         if value != field.default and field.name not in takes:
             raise UserError(
-                f"{field.name} {value} means nothing to {kind}: leave it out "
-                f"(it takes {', '.join(sorted(takes))})"
+                f"`{field.name}={value}` means nothing to {kind}: leave it out "
+                f"(it takes {', '.join(f'`{name}`' for name in sorted(takes))})"
             )
     if options.attention == "flash":
         check_flash(check_device(options.device))

@@ -139,7 +139,7 @@ def _class_names(options: TeacherOptions) -> tuple[str, ...]:
     if options.class_names is None:
         raise UserError(
             "an sd: teacher makes its prompts of class names and none are given: give "
-            "--class-names FILE, a name a line in the order of the data's labels"
+            "`class_names=FILE`, a name a line in the order of the data's labels"
         )
     return read_class_names(options.class_names)
 

@@ -202,7 +202,7 @@ class Teacher(ABC):
         if not self.has_null:
             raise UserError(
                 "this teacher has no null class, which guidance and the null branch need: use "
-                "--guidance 1 and the conditional branch"
+                "`guidance=1` and the conditional branch"
             )
 
     def check_tap(self, tap: str) -> None:
@@ -237,8 +237,7 @@ class Teacher(ABC):
             mend = (
                 "give the channels first, images.permute(0, 3, 1, 2)"
                 if got == (*want[1:], want[0])
-                else f"load the data with image_size={want[1]} (--image-size {want[1]}), "
-                "which makes it RGB and resizes it"
+                else f"load the data with `image_size={want[1]}`, which makes it RGB and resizes it"
                 if want[0] == 3
                 else "choose a teacher of RGB images, which is how clarep loads all data"
             )

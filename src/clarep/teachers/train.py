@@ -88,7 +88,7 @@ def _require_finite(loss: float, norm: float, step: int) -> None:
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise UserError(
             f"the loss is {loss} and its gradient's norm {norm} at step {step}: "
-            "lower --train.learning-rate and give another --out"
+            "lower `learning_rate` and give another `out`"
         )
 
 
@@ -218,5 +218,5 @@ def _refuse_foreign(out: Path, config: dict[str, Any]) -> None:
     if found is None or differences({key: found.get(key) for key in ours}, ours):
         raise UserError(
             f"{out} holds a {taken[0]} of something else and no {CHECKPOINT_NAME}: "
-            "give another --out, or the options that run was started with"
+            "give another `out`, or the options that run was started with"
         )

@@ -50,7 +50,7 @@ def check_train(config: TrainConfig) -> None:
     check_seed(config.seed)
     warmup, low, high = config.warmup_steps, config.sigma_min, config.sigma_max
     require(warmup >= 0, "warmup_steps", warmup, "is negative: give 0 or more")
-    require(low < high, "sigma_min", low, f"is not below --train.sigma-max {high}: lower it")
+    require(low < high, "sigma_min", low, f"is not below `sigma_max={high}`: lower it")
     _check_unet(config.unet)
 
 
@@ -76,15 +76,15 @@ def unet_for(data: LabelledImages, shape: UNetShape) -> UNetConfig:
     if height != width:
         raise UserError(
             f"{data.name} holds images of {width}x{height} pixels and the network takes square "
-            f"ones: give --image-size {min(width, height)}, say"
+            f"ones: give `image_size={min(width, height)}`, say"
         )
     levels = len(shape.widths)
     multiple = shape.patch * 2 ** (levels - 1)
     if height % multiple:
         raise UserError(
-            f"image size {height} is not a multiple of {multiple}, which --train.unet.patch "
-            f"{shape.patch} and {levels} --train.unet.widths need: change these, or resize the "
-            "data (--image-size)"
+            f"image size {height} is not a multiple of {multiple}, which "
+            f"`unet.patch={shape.patch}` and {levels} `unet.widths` need: change these, "
+            "or resize the data (`image_size`)"
         )
     drawn = {
         "image_size": height,
@@ -104,5 +104,5 @@ def check_held_out(data: LabelledImages, held_out: LabelledImages) -> None:
     if size != other:
         raise UserError(
             f"images of {held_out.name} are {other[1]}x{other[0]} and those of {data.name} "
-            f"{size[1]}x{size[0]}: give --image-size {min(size)}, say"
+            f"{size[1]}x{size[0]}: give `image_size={min(size)}`, say"
         )

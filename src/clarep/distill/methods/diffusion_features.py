@@ -101,7 +101,7 @@ def _features(
     if not teacher.has_null:
         raise UserError(
             "diffusion-features shows the teacher images without their class, and this teacher has "
-            "no null class: give --teacher one that has"
+            "no null class: give `teacher` one that has"
         )
     teacher.check_tap(tap)
     teacher.check_sigma(sigma)

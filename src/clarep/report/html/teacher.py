@@ -23,7 +23,7 @@ class TeacherOfSet:
 def teacher_of(canon: CanonicalSet | None) -> TeacherOfSet:
     """Load the teacher that the manifest names, on the CPU, and check that it is the very one."""
     if canon is None:
-        return TeacherOfSet(None, "no canonical set was given (--canon)")
+        return TeacherOfSet(None, "no canonical set was given (`canon`)")
     config: dict[str, Any] = canon.manifest["config"]
     spec = str(config.get("teacher", ""))
     try:

@@ -65,18 +65,22 @@ def check_attacks(config: AttackConfig, image_shape: tuple[int, ...] | None = No
         if name not in ATTACK_NAMES:
             raise unknown_name("attack", name, ATTACK_NAMES)
     if config.eps_255 and not config.attacks:
-        raise UserError("attacks names none for the radii of eps_255: give pgd, or no eps_255")
+        raise UserError(
+            "`attacks` names none for the radii of `eps_255`: give pgd, or no `eps_255`"
+        )
     if config.eps_l2 and not (config.attacks_l2 or config.cw):
-        raise UserError("attacks_l2 names none for the radii of eps_l2: give pgd, or no eps_l2")
+        raise UserError(
+            "`attacks_l2` names none for the radii of `eps_l2`: give pgd, or no `eps_l2`"
+        )
     if config.pgd_rule not in STEP_RULES:
         raise unknown_name("step rule", config.pgd_rule, STEP_RULES)
     counts = ("pgd_steps", "pgd_restarts", "apgd_steps", "apgd_restarts")
     for name in (*counts, "cw_steps", "cw_searches", "batch_size"):
         value = getattr(config, name)
         if value < 1:
-            raise UserError(f"{name} {value} is below 1: give a whole number from 1 up")
+            raise UserError(f"`{name}={value}` is below 1: give a whole number from 1 up")
     if config.check_images < 0:
-        raise UserError(f"check_images {config.check_images} is below 0: give 100, say")
+        raise UserError(f"`check_images={config.check_images}` is below 0: give 100, say")
     if not 0 <= config.check_margin < 1:
-        raise UserError(f"check_margin {config.check_margin} is outside [0, 1): give 0.02, say")
+        raise UserError(f"`check_margin={config.check_margin}` is outside [0, 1): give 0.02, say")
     check_seed(config.seed)

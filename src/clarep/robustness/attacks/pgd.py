@@ -77,7 +77,7 @@ def step_sizes(
     """Return the length of every step; see `pgd`."""
     check_counts(steps=steps)
     if step_size is not None and not 0 < step_size < math.inf:
-        raise UserError(f"step_size {step_size} is not a finite number above 0: give one")
+        raise UserError(f"`step_size={step_size}` is not a finite number above 0: give one")
     if rule not in STEP_RULES:
         raise unknown_name("step rule", rule, STEP_RULES)
     if rule == "constant":

@@ -58,4 +58,4 @@ def check_counts(**counts: int) -> None:
     """Raise UserError for a count below 1."""
     for name, value in counts.items():
         if value < 1:
-            raise UserError(f"{name} {value} is below 1: give a whole number from 1 up")
+            raise UserError(f"`{name}={value}` is below 1: give a whole number from 1 up")

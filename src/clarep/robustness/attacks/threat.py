@@ -144,7 +144,7 @@ def check_eps_255(eps_255: float) -> None:
     _check_radius("eps_255", eps_255)
     if eps_255 > 255:
         raise UserError(
-            f"eps_255 {eps_255:g} is above 255, the whole range of a pixel: its unit is one step "
+            f"`eps_255={eps_255:g}` is above 255, the whole range of a pixel: its unit is one step "
             "of 0-255, so give 2, say"
         )
 
@@ -158,7 +158,7 @@ def check_eps_l2(eps_l2: float, image_shape: tuple[int, ...] | None = None) -> N
     if eps_l2 > diameter:
         shape = "x".join(str(size) for size in image_shape)
         raise UserError(
-            f"eps_l2 {eps_l2:g} is above {diameter:.1f}, the distance of a black {shape} image "
+            f"`eps_l2={eps_l2:g}` is above {diameter:.1f}, the distance of a black {shape} image "
             "from a white one: its unit is that of pixels in [0, 1], so give 0.5, say"
         )
 
@@ -167,7 +167,7 @@ def unit_note(eps_255: float) -> str:
     """Return a sentence on the unit where a legal eps_255 is oddly small or large, else ''."""
     if 0 < eps_255 < SMALL_EPS_255:
         return (
-            f"eps_255 {eps_255:g} is far below one grey level of 8 bits: units of 0-255 are "
+            f"`eps_255={eps_255:g}` is far below one grey level of 8 bits: units of 0-255 are "
             f"meant, and {eps_255:g} of the range 0-1 is {255 * eps_255:g}"
         )
     if eps_255 <= LARGE_EPS_255:
@@ -186,7 +186,7 @@ def l2_unit_note(eps_l2: float, image_shape: tuple[int, ...]) -> str:
         return ""
     shape = "x".join(str(size) for size in image_shape)
     return (
-        f"eps_l2 {eps_l2:g} is room to change every value of a {shape} image by {share:.0%} of "
+        f"`eps_l2={eps_l2:g}` is room to change every value of a {shape} image by {share:.0%} of "
         "its range: a length in units of pixels in [0, 1] is meant, not steps of 1/255, and 0.5 "
         "is usual at 32x32"
     )
@@ -194,4 +194,4 @@ def l2_unit_note(eps_l2: float, image_shape: tuple[int, ...]) -> str:
 
 def _check_radius(name: str, value: float) -> None:
     if not 0 <= value < math.inf:
-        raise UserError(f"{name} {value} is no radius: give a finite number from 0 up")
+        raise UserError(f"`{name}={value}` is no radius: give a finite number from 0 up")

@@ -71,7 +71,7 @@ def corrupt(
             f"give at least {MIN_SIDE} pixels a side"
         )
     if not 0 <= first_index < 2**32 - len(images):
-        raise UserError(f"first_index {first_index} is no place in a data set: give 0 or more")
+        raise UserError(f"`first_index={first_index}` is no place in a data set: give 0 or more")
     corrupted = torch.empty_like(images)
     at_once = max(1, _PIXELS_AT_ONCE // (height * width))
     for first in range(0, len(images), at_once):

@@ -49,7 +49,7 @@ def load_official_sets(
     if lacking:
         raise UserError(
             f"{folder} lacks {lacking[0]}.npy, {len(lacking)} of the {len(names)} corruptions "
-            f"asked for: name with --corruptions some that it holds, {', '.join(held)}"
+            f"asked for: name with `corruptions` some that it holds, {', '.join(held)}"
         )
     sets = {
         name: {at: load_official(folder, name, at, data.class_names) for at in severities}

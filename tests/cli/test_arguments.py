@@ -1,0 +1,114 @@
+"""The library speaks of arguments, the command line of options, and one rule translates."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import clarep
+from clarep.cli.main import _COMMANDS, main
+from clarep.cli.mistakes import _subcommands, options_of
+from clarep.cli.terminal import _ARGUMENT, in_options
+
+ROOT = Path(clarep.__file__).parent
+WHOLE_COMMANDS = ("report/html/again.py", "teachers/edm_convert.py")
+"""Files that build commands to run, of clarep or of the system, and no advice."""
+IN_PYTHON_ALONE = {"step_size", "first_index", "torch.jit.load"}
+"""Arguments of functions that no command offers."""
+OPTIONS = {
+    option
+    for name, kind in _COMMANDS.items()
+    for words in [[name], *([name, deeper] for deeper in _subcommands(kind))]
+    for option in options_of(words, _COMMANDS)
+}
+
+
+def texts(file: Path) -> Iterator[tuple[int, str]]:
+    """Yield line and text of every string but docs; what an f-string puts in is {}."""
+    tree = ast.parse(file.read_text())
+    inner = set[int]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr):
+            inner.add(id(node.value))
+        if isinstance(node, ast.JoinedStr):
+            inner.update(map(id, node.values))
+    for node in ast.walk(tree):
+        if id(node) in inner:
+            continue
+        if isinstance(node, ast.JoinedStr):
+            parts = (str(v.value) if isinstance(v, ast.Constant) else "{}" for v in node.values)
+            yield node.lineno, "".join(parts)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+
+
+LIBRARY = [
+    file
+    for file in sorted(ROOT.rglob("*.py"))
+    if "cli" not in file.parts and str(file.relative_to(ROOT)) not in WHOLE_COMMANDS
+]
+
+
+def test_no_text_of_the_library_speaks_of_options():
+    """A whole command in backticks, `clarep identify --kind top`, is as right in Python."""
+    found = [
+        f"{file.relative_to(ROOT)}:{line}: {text}"
+        for file in LIBRARY
+        for line, text in texts(file)
+        if re.search(r"(?<![\w-])--[a-z{]", re.sub(r"`clarep [^`]*`", "", text))
+    ]
+    assert found == []
+
+
+def test_every_argument_that_is_named_is_an_option_of_some_command():
+    arguments = {
+        found[0]: f"{file.relative_to(ROOT)}:{line}"
+        for file in LIBRARY
+        for line, text in texts(file)
+        for found in _ARGUMENT.finditer(text)
+    }
+    assert len(arguments) > 50
+    unknown = {
+        argument: place
+        for argument, place in arguments.items()
+        if in_options(argument, OPTIONS) == argument
+        and re.split("[`=]", argument)[1] not in IN_PYTHON_ALONE
+    }
+    assert unknown == {}
+
+
+GIVEN = ["--image-size", "--out", "--train.epochs", "--train.rivals.kd-weight", "--no-cw", "--json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("give `image_size=32`, say", "give --image-size 32, say"),
+        ("give another `out`", "give another --out"),
+        ("`epochs=0` is below 1", "--train.epochs 0 is below 1"),
+        ("`rivals.kd_weight=2` is", "--train.rivals.kd-weight 2 is"),
+        ("`kd_weight=a b` is", "--train.rivals.kd-weight a b is"),
+        ("`folder` and `folder=x`", "--out and --out x"),
+        ("give `json=True` or `cw=False`", "give --json or --no-cw"),
+        ("of no option: `flip=3`, `json_`, `size`", "of no option: `flip=3`, `json_`, `size`"),
+        ("run `clarep select --json`", "run clarep select --json"),
+        ("one ` alone, image_size=3", "one ` alone, image_size=3"),
+    ],
+)
+def test_arguments_become_the_options_of_the_command(text: str, said: str):
+    assert in_options(text, GIVEN) == said
+
+
+def test_each_command_says_it_in_its_own_options(capsys, tmp_path, write_recipe):
+    """The same mistake in the same library function: options here, keys of a recipe there."""
+    out = ["--out", str(tmp_path / "out")]
+    for arguments, word in (
+        (["distill", "--train.epochs", "0", *out], "--train.epochs 0 is below 1"),
+        (["train-teacher", "--train.steps", "0", *out], "--train.steps 0 is below 1"),
+        (["run", str(write_recipe(epochs="0")), *out], "[train] `epochs=0` is below 1"),
+        (["data", "show", "backdrops", "--image-size", "0"], "--image-size 0 is below 1"),
+    ):
+        assert main(arguments) == 2
+        assert word in capsys.readouterr().err
