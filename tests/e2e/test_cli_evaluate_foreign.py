@@ -151,7 +151,7 @@ def test_attacks_find_their_way_through(request, capsys, family: str) -> None:
     assert found["clean/accuracy"].value > 0.95
     assert found["attack/pgd-linf/eps_255=48"].value < 0.5
     assert found.config["run"] == spec
-    assert found.config["data_options"]["data"] == "data.npz"
+    assert found.config["data_options"]["data"] == str(Path("data.npz").resolve())
     features = found.arrays["features"]
     assert features.shape == (30, 16 if family == "hf" else 3)
 

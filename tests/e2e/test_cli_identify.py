@@ -358,7 +358,7 @@ def test_a_folder_of_photographs(command, capsys):
     canonical = CanonicalSet.load("out/canon")
     assert sorted(canonical.tensors["label"].tolist()) == list(range(10))
     assert canonical.tensors["singular_values"].shape == (10, 6)
-    assert canonical.manifest["config"]["data_options"]["data"] == "photos"
+    assert canonical.manifest["config"]["data_options"]["data"] == str(Path("photos").resolve())
     assert_picture("out/report/canonical.png", rows=10)
 
 

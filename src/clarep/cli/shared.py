@@ -1,9 +1,8 @@
 """What `clarep identify` and `clarep select` have in common."""
 
-import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from clarep.clarid.measures import judge_knows
 from clarep.cli.terminal import say
 from clarep.data.backdrops import Backdrops
 from clarep.data.labelled import LabelledImages
-from clarep.data.load import DataConfig
+from clarep.data.load import DataConfig, stored_options
 from clarep.distill.student import Student
 from clarep.distill.students import load_student
 from clarep.errors import UserError
@@ -22,6 +21,7 @@ from clarep.teachers.classes_by_name import of_classes
 from clarep.teachers.options import TeacherOptions, recorded
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet_teacher import UNetTeacher
+from clarep.teachers.zoo import stored_spec
 
 _IMAGENET = 1000  # classes
 
@@ -31,10 +31,10 @@ def describe(
 ) -> dict[str, Any]:
     """Return what was given of teacher and data, as JSON values: part of a run's configuration.
 
-    Of the teacher's options those alone that change what it computes, if any was given.
+    Paths are absolute. Of the teacher's options those alone that change what it computes, if any
+    was given.
     """
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(data), default=str))
-    described = {"teacher": teacher, "data_options": plain}
+    described = {"teacher": stored_spec(teacher), "data_options": stored_options(data)}
     given = recorded(options or TeacherOptions())
     return described | ({"teacher_options": given} if given else {})
 

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from clarep.data.backdrops import load_backdrops
 from clarep.data.cifar import find_cifar10, load_cifar10
@@ -11,6 +12,7 @@ from clarep.data.files import NoSplitError, load_class_folders
 from clarep.data.garments import SIZE, load_garments
 from clarep.data.labelled import LabelledImages
 from clarep.data.npz import load_npz
+from clarep.engine.artefacts import located
 from clarep.errors import UserError, unknown_name
 
 
@@ -64,6 +66,15 @@ def load_data(config: DataConfig) -> LabelledImages:
         unknown = unknown_name("data set", config.data, _NAMED)
         raise UserError(f"{unknown}, or a path, but there is no such file or folder")
     return _load_path(path, config)
+
+
+def stored_options(config: DataConfig) -> dict[str, Any]:
+    """Return the options as JSON values, to be stored with a run; paths are absolute."""
+    places = {
+        "data": config.data if config.data in _NAMED else located(config.data),
+        "classes_file": None if config.classes_file is None else located(str(config.classes_file)),
+    }
+    return asdict(config) | places
 
 
 def load_test(

@@ -120,6 +120,19 @@ def parse_json(text: str) -> Any:
     return value
 
 
+def located(place: str) -> str:
+    """Return a place as it is stored: what exists is found by its absolute path from any folder.
+
+    place: a path, or FAMILY:PATH, and settings after a question mark; all else stays as it is.
+    """
+    family, colon, rest = ("", "", place) if os.path.exists(place) else place.rpartition(":")
+    path, mark, settings = (rest, "", "") if os.path.exists(rest) else rest.partition("?")
+    path = os.path.expanduser(path)  # Path's own fails at ~ of a user with no home
+    if not os.path.exists(path):
+        return place
+    return f"{family}{colon}{os.path.realpath(path)}{mark}{settings}"
+
+
 def as_read(value: dict[str, Any]) -> dict[str, Any]:
     """Return what comes back when `value` is written as JSON and read."""
     read: dict[str, Any] = json.loads(json.dumps(value))

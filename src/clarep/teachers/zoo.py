@@ -5,6 +5,7 @@ from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
+from clarep.engine.artefacts import located
 from clarep.errors import UserError, unknown_name
 from clarep.teachers.options import TeacherOptions, check_device, check_options
 from clarep.teachers.pipeline_folder import refuse_diffusers
@@ -66,6 +67,11 @@ def teacher_path(spec: str) -> Path:
         spec,
         [*BUNDLED, f"a path to a {WEIGHTS_NAME} or its folder", f"FAMILY:PLACE, of {families}"],
     )
+
+
+def stored_spec(spec: str) -> str:
+    """Return what stands for a teacher, to be stored with a run; a path is absolute."""
+    return spec if spec in BUNDLED else located(spec)
 
 
 def load_teacher(spec: str, options: TeacherOptions | None = None) -> Teacher:
