@@ -8,6 +8,7 @@ import pytest
 
 from clarep.cli.main import main
 from clarep.data.backdrops import SCENES, _photograph
+from clarep.engine.artefacts import read_json, write_json
 
 PHOTO_CLASSES = {"chelsea": 3, "coffee": 4, "grass": 7}
 PHOTOS_EACH = 12
@@ -49,6 +50,11 @@ def photos_made(tmp_path_factory) -> Path:
 @pytest.fixture
 def photos_home(photos_made, tmp_path, monkeypatch) -> Path:
     """A copy of it to write in."""
-    shutil.copytree(photos_made, tmp_path / "home")
-    monkeypatch.chdir(tmp_path / "home")
-    return tmp_path / "home"
+    home = tmp_path / "home"
+    shutil.copytree(photos_made, home)
+    for path in home.rglob("config.json"):  # as if it had been made here
+        stored = read_json(path)
+        stored["data_options"]["data"] = str(home / "photos")
+        write_json(path, stored, sealed=True)
+    monkeypatch.chdir(home)
+    return home

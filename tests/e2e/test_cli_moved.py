@@ -41,3 +41,5 @@ def test_runs_know_their_data_and_teacher_from_anywhere(
     capsys.readouterr()
     assert main(["report", "moved", "--canon", "id/canon", "--out", "report"]) == 0
     assert "cannot be" not in capsys.readouterr().err  # the set's teacher and data are found
+    away = distill.replace("mine.npz", "../../made/mine.npz")
+    assert main(f"{away} --out moved".split()) == 0  # and it is the same run

@@ -203,6 +203,9 @@ def trained_on(file: Path) -> DataConfig | None:
         options = {name: value for name, value in stored.items() if name in known}
         if options.get("classes_file") is not None:
             options["classes_file"] = Path(options["classes_file"])
+        here = os.path.relpath(options["data"])
+        if os.path.isabs(options["data"]) and not here.startswith(os.pardir):
+            options["data"] = here  # as one writes it where it lies
         return DataConfig(**options)
     except FileNotFoundError:
         return None

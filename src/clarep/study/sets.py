@@ -13,11 +13,12 @@ from clarep.clarid.config import AT_ONCE
 from clarep.clarid.directions import Kind
 from clarep.clarid.identify import SHARD_SIZE, identify
 from clarep.data.labelled import LabelledImages, class_balanced_choice
-from clarep.data.load import DataConfig
+from clarep.data.load import DataConfig, stored_options
 from clarep.engine.artefacts import Progressed, differences
 from clarep.errors import UserError
 from clarep.study.store import address, plain
 from clarep.teachers.teacher import Teacher
+from clarep.teachers.zoo import stored_spec
 
 _CONTENT = ("data_sha256", "clarid", "seed", "chosen", "shard_size", "teacher_sha256")
 
@@ -72,7 +73,10 @@ class SetSettings:
 
     def build(self, teacher: Teacher, data: LabelledImages, folder: Path) -> Iterator[Progressed]:
         """Build the set in the folder or go on with it, yielding after each shard."""
-        described: dict[str, Any] = {"teacher": self.teacher, "data_options": plain(self.data)}
+        described: dict[str, Any] = {
+            "teacher": stored_spec(self.teacher),
+            "data_options": stored_options(self.data),
+        }
         if self.fraction is not None:
             described["fraction"] = self.fraction
         if self.teacher_options:

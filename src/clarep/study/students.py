@@ -7,7 +7,7 @@ from typing import Any
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.labelled import LabelledImages
-from clarep.data.load import DataConfig
+from clarep.data.load import DataConfig, stored_options
 from clarep.distill.students import load_student
 from clarep.distill.train import STUDENT_FILE, StudentRun
 from clarep.distill.train_config import DistillConfig
@@ -86,7 +86,7 @@ class StudentSettings:
             canonical=None if self.canonical is None else CanonicalSet.load(self.canonical),
             teacher=teacher,
             classifier=None if self.classifier is None else load_student(self.classifier),
-            data_options=plain(self.data),
+            data_options=stored_options(self.data),
         )
         write_json(run / STUDY_NAME, {"name": name}, sealed=True)
         total = self.train.epochs
@@ -119,7 +119,7 @@ class EvaluationSettings:
         reference = None if self.reference is None else self.reference.name
         return {
             "run": run.name,
-            "data_options": plain(self.test),
+            "data_options": stored_options(self.test),
             "reference": reference,
         } | ({"caveat": self.caveat} if self.caveat else {})
 
