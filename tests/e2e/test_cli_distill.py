@@ -34,7 +34,8 @@ def home(tmp_path_factory):
     images = rng.integers(0, 128, (120, 16, 16, 3))
     images[np.arange(120), :, :, labels] += 64
     images = images.astype(np.uint8)
-    np.savez(home / "tiny.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    arrays = {"x_train": images, "y_train": labels, "x_test": images + 1, "y_test": labels}
+    np.savez(home / "tiny.npz", **arrays)
     torch_state = torch.get_rng_state()
     torch.manual_seed(0)
     net = UNet(UNetConfig(image_size=16, num_classes=3, widths=(8, 16), embed_dim=16))
@@ -106,7 +107,7 @@ def test_kd_from_a_student_of_ours(command, capsys):
         ("--method random", "takes a canonical set of kind random"),
         ("--method kd", "method kd needs --classifier"),
         ("--method generated", "method generated needs --teacher"),
-        ("--split test", "(split: train there, test now)"),
+        ("--split test", '(split: "train" there, "test" now;'),
         ("--teacher backdrops", "was made with another teacher than --teacher"),
         ("--train.epochs 0", "--train.epochs 0 is below 1"),
         ("--student resnet9", "unknown student 'resnet9'"),
