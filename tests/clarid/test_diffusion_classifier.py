@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 from sklearn.datasets import load_digits
 
 from clarep.clarid.diffusion_classifier import Recognition, denoising_errors, recognise
 from clarep.data.backdrops import load_backdrops
 from clarep.data.labelled import LabelledImages
-from clarep.engine.bootstrap import wilson_interval
+from clarep.engine.bootstrap import binomial_interval
 from clarep.errors import UserError
 from clarep.teachers import load_teacher
 from clarep.teachers.teacher import Teacher
@@ -121,7 +122,7 @@ def test_a_teacher_that_knows_the_classes():
     found = tried(teacher, data_of(means, [i % 10 for i in range(200)]))
     assert found.verdict == "known" and found.accuracy > 0.8 and found.chance == 0.1
     assert found.margin_interval[0] > 0
-    assert found.interval == wilson_interval(found.right, found.images)
+    assert found.interval == binomial_interval(found.right, found.images)
     assert found.denoiser_evaluations == sum(count for count, _ in teacher.seen)
     assert tuple(sorted({sigma for _, sigma in teacher.seen})) == found.sigmas
     assert f"{found.right} of 30 images" in str(found)
@@ -218,13 +219,13 @@ def test_errors_that_are_not_finite_are_refused():
         tried(gaussian(means), data_of(means_of(3), [0, 1, 2]))
 
 
-def test_wilson_is_the_score_test_turned_round():
-    """At each end z = 1.96 standard errors, of that end, lie between it and the share."""
+def test_the_interval_of_a_share_is_exact():
+    """At each end, as many hits or more (or fewer) have a chance of 2.5 %."""
     for right, images in ((3, 30), (15, 50), (29, 30)):
-        for end in wilson_interval(right, images):
-            error = math.sqrt(end * (1 - end) / images)
-            assert abs(right / images - end) / error == pytest.approx(1.959964)
-    assert wilson_interval(0, 7)[0] == 0 and wilson_interval(7, 7)[1] == 1
+        low, high = binomial_interval(right, images)
+        assert binom.sf(right - 1, images, low) == pytest.approx(0.025)
+        assert binom.cdf(right, images, high) == pytest.approx(0.025)
+    assert binomial_interval(0, 7)[0] == 0 and binomial_interval(7, 7)[1] == 1
 
 
 def digits():

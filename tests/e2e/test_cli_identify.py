@@ -19,7 +19,7 @@ from clarep.clarid.clarid import Clarid
 from clarep.cli.main import main
 from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES
-from clarep.engine.artefacts import sha256_file
+from clarep.engine.artefacts import read_json, sha256_file, write_json
 from clarep.engine.progress import progress
 from clarep.teachers import UNet, UNetConfig, save_unet
 from clarep.teachers.judge import judge_card
@@ -600,9 +600,8 @@ def test_progress_of_uneven_units_tells_no_time_left(capsys):
 def record(out: str, **findings: object) -> None:
     """Put other findings into a finished set's manifest."""
     path = Path(out, "canon", MANIFEST)
-    manifest = json.loads(path.read_text())
-    manifest["findings"] |= findings
-    path.write_text(json.dumps(manifest))
+    manifest = read_json(path)
+    write_json(path, manifest | {"findings": manifest["findings"] | findings}, sealed=True)
 
 
 @pytest.mark.parametrize(
@@ -653,10 +652,10 @@ def test_what_the_teacher_knows_is_not_doubted_by_its_names(command, finished, c
 def test_a_resumed_run_keeps_what_was_found(command, finished):
     """Where a set has none, of an earlier version say, it is found again; no shard changes."""
     shutil.copytree(finished, "out")
-    whole, manifest = shard_bytes("out"), json.loads(Path("out/canon", MANIFEST).read_text())
-    Path("out/canon", MANIFEST).write_text(
-        json.dumps({key: value for key, value in manifest.items() if key != "findings"})
-    )
+    path = Path("out/canon", MANIFEST)
+    whole, manifest = shard_bytes("out"), read_json(path)
+    without = {key: value for key, value in manifest.items() if key != "findings"}
+    write_json(path, without, sealed=True)
     assert main(command()) == 0
     assert shard_bytes("out") == whole
-    assert json.loads(Path("out/canon", MANIFEST).read_text()) == manifest
+    assert read_json(path) == manifest

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clarep.data.labelled import LabelledImages, to_unit_range
-from clarep.engine.bootstrap import bootstrap_interval, wilson_interval
+from clarep.engine.bootstrap import binomial_interval, bootstrap_interval
 from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
 
@@ -37,7 +37,7 @@ class Recognition:
     accuracy: float
     """Their share."""
     interval: tuple[float, float]
-    """Its 95 % interval (Wilson)."""
+    """Its 95 % interval (exact binomial)."""
     chance: float
     """What labels that mean nothing would reach: 1 / labels, or the share of the largest class,
     which a teacher that sees one class in all images gets right."""
@@ -53,7 +53,7 @@ class Recognition:
     @property
     def verdict(self) -> str:
         """`known`, `near chance`, or `too few` where not even all images right would tell."""
-        if wilson_interval(self.images, self.images)[0] <= self.chance:
+        if binomial_interval(self.images, self.images)[0] <= self.chance:
             return "too few"
         return "known" if self.interval[0] > self.chance else "near chance"
 
@@ -158,7 +158,7 @@ def recognise(
         labels=labels.shape[1],
         right=right,
         accuracy=right / len(few),
-        interval=wilson_interval(right, len(few)),
+        interval=binomial_interval(right, len(few)),
         chance=max(1 / labels.shape[1], float(own.bincount().max()) / len(few)),
         margin=float(margin.mean()),
         margin_interval=bootstrap_interval(margin),
