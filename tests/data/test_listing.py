@@ -84,6 +84,17 @@ def test_a_loop_ends_and_is_told(root: Path, target: str):
     assert len(data.notes) == 1 and "passed over: cat/loop " in data.notes[0]
 
 
+def test_a_link_to_itself_leads_nowhere(root: Path):
+    for place in (root, root / "cat"):
+        (place / "self").symlink_to("self")
+    (root / "cat" / "9.png").symlink_to("9.png")
+    data = load_class_folders(root)
+    assert data.class_names == ("cat", "dog") and len(data) == 4
+    assert "1 of the files" in data.notes[0] and "over: cat/self " in data.notes[0]
+    with pytest.raises(UnreadableImage, match=r"9\.png: Too many levels"):
+        data.read(2)
+
+
 def test_two_folders_that_link_each_other_end(root: Path, tmp_path: Path):
     write(tmp_path / "x" / "0.png", tmp_path / "y" / "0.png")
     (tmp_path / "x" / "y").symlink_to(tmp_path / "y")

@@ -57,7 +57,7 @@ class Listing:
             is_outside = not _is_within(real, home)
             for entry in sorted(_entries(inner), key=lambda entry: entry.name, reverse=True):
                 path = Path(entry.path)
-                if entry.is_dir():
+                if _is_folder(entry):
                     waiting += [path] if _may_be_class(entry.name) else []
                 elif not _is_image(path):
                     passed_over.append(path)
@@ -75,7 +75,7 @@ class Listing:
 
     def pass_over_loose(self, folder: Path) -> None:
         """Note the images beside the class folders."""
-        loose = [Path(entry.path) for entry in _entries(folder) if not entry.is_dir()]
+        loose = [Path(entry.path) for entry in _entries(folder) if not _is_folder(entry)]
         self.passed_over += sorted(path for path in loose if _is_image(path))
 
     def notes(self) -> tuple[str, ...]:
@@ -106,7 +106,7 @@ class Listing:
 def subfolders(folder: Path) -> list[str]:
     """Names of the folders that may be classes. Raises UserError if `folder` cannot be listed."""
     return [
-        entry.name for entry in _entries(folder) if entry.is_dir() and _may_be_class(entry.name)
+        entry.name for entry in _entries(folder) if _is_folder(entry) and _may_be_class(entry.name)
     ]
 
 
@@ -121,6 +121,11 @@ def _entries(folder: Path) -> list["os.DirEntry[str]"]:
             return [entry for entry in entries if entry.name[0] != "."]
     except OSError as error:
         raise UserError(f"cannot list {folder}: {error.strerror}") from error
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a folder or leads to one; a link to itself, on which is_dir raises, is none."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def _is_within(path: str, folder: str) -> bool:
