@@ -56,11 +56,13 @@ def test_what_was_passed_over_stands_in_every_record_and_in_the_report(photos_ho
     assert f"note: {told}" in capsys.readouterr().err
     records = [json.loads(Path(run, "config.json").read_text()) for run in ("t", "c/student")]
     records += [json.loads(Path("c/canon/manifest.json").read_text())["config"]]
-    records += [Evaluation.load(Path("c/robustness")).config]
     for record in records:
         assert [note.split(" (")[0] for note in record["data_notes"]] == [told]
+    said = Evaluation.load(Path("c/robustness")).config["said"]
+    assert [note for note in said if note.startswith(told)]
     assert clarep("report c --canon c/canon --out page") == 0
-    assert Path("page/index.html").read_text().count(f"<li>{told}") == 1
+    page = Path("page/index.html").read_text()
+    assert told in page[page.index('id="setup"') :] and f"<li>{told}" in page
 
 
 def test_a_moved_folder_is_measured_by_its_new_name_and_a_changed_one_refused(photos_home, capsys):

@@ -66,6 +66,14 @@ def without_cost(folder: Path) -> Evaluation:
     return dataclasses.replace(found, config=config)
 
 
+def test_what_qualifies_any_set_that_is_measured_stands_in_the_record(student) -> None:
+    data = dataclasses.replace(load_garments("test"), notes=("3 files are passed over",))
+    ood = {"links": dataclasses.replace(load_garments("test"), notes=("7 images are linked",))}
+    config = dataclasses.replace(CONFIG, groups=("clean", "ood"), images=10)
+    said = robustness_suite(student, data, config, ood=ood).config["said"]
+    assert said[:2] == ["3 files are passed over", "7 images are linked"]
+
+
 def test_every_group_gives_its_keys(whole: Path) -> None:
     keys = {one.key for one in Evaluation.load(whole).measurements}
     wanted = {"clean/accuracy", "background/gap", "background/mixed_rand", "corruption/mean"}

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from clarep.cli.shared import note, told, warn
+from clarep.cli.shared import note, warn
 from clarep.cli.tested import Tested, foreign_student, load_any_split, own_student
 from clarep.data.labelled import LabelledImages
 from clarep.distill.foreign_students import is_foreign
@@ -127,7 +127,7 @@ class Evaluate:
                 f"{tested.out} holds an evaluation of other settings ({replaced}), which this one "
                 "replaces: what was measured with other settings is measured again"
             )
-        notes = (*tested.data.notes, *tested.notes, *suite.notes)
+        notes = (*tested.notes, *suite.notes)
         for text in (*notes, replaced, *self._unit_notes(tested.student)):
             if text:
                 note(text)
@@ -176,7 +176,7 @@ class Evaluate:
             if name in sets:
                 raise UserError(f"two sets of --ood are called {name}: rename one of them")
             try:
-                data = told(load_any_split(given, height))
+                data = load_any_split(given, height)
             except UserError as error:
                 raise UserError(f"--ood {given}: {error}") from error
             shape = data.read(0).shape

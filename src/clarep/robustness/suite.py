@@ -126,7 +126,7 @@ class SuiteRun:
         """Which groups of the default list cannot be measured, and why; or empty."""
         self.warnings = [] if self._bench.answers is None else self._bench.answers.warnings
         """Why figures cannot be trusted."""
-        self.notes = [*student.notes, *filter(None, [self.left_out])]
+        self.notes = [*self._bench.data_notes, *student.notes, *filter(None, [self.left_out])]
         """What is otherwise than one may expect."""
         self.parts = [part for n, parts in grouped.items() if n not in lacking for part in parts]
         self.parts += beyond_parts(self._bench)
@@ -237,17 +237,14 @@ class SuiteRun:
         )
         costs = {part.name: self._measured[part.name].config["cost"] for part in self.parts}
         answers = self._bench.answers
-        found_out = self._bench.data.noted() | {
+        found_out = {
             "answers": None if answers is None else asdict(answers),
             "classes": list(self.student.info.class_names),
             "said": self.warnings + self.notes,
             "versions": versions(),
+            "cost": _summed(self.parts, costs),
         }
-        evaluation = Evaluation(
-            config=self._settings() | found_out | {"cost": _summed(self.parts, costs)},
-            measurements=measurements,
-            arrays=arrays,
-        )
+        evaluation = Evaluation(self._settings() | found_out, measurements, arrays)
         if self.folder is not None:
             evaluation.save(self.folder)
         return evaluation

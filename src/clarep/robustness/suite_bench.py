@@ -84,6 +84,12 @@ class Bench:
             self.ood = {"only_bg": self.separated.variants["only_bg"]} | ood
 
     @property
+    def data_notes(self) -> list[str]:
+        """What should be known of the images before a figure on them is trusted."""
+        sets = [self.data, *self.ood.values(), *(one.images for one in self.beyond)]
+        return list(dict.fromkeys(note for one in sets for note in one.notes))
+
+    @property
     def has_gradient(self) -> bool:
         """Whether a gradient of the logits reaches the image, as far as is known."""
         return self.answers is None or self.answers.gradient == "reaches the image"

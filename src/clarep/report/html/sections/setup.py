@@ -55,9 +55,8 @@ def setup_section(material: Material) -> Section:
 
 
 def _notes_on_data(material: Material) -> list[str]:
-    """What qualifies the images that were chosen, trained on and measured, each note once."""
+    """What qualifies the images that were chosen and trained on; results tell of the measured."""
     configs = [run.config for run in material.runs]
-    configs += [run.evaluation.config for run in material.runs if run.evaluation is not None]
     configs += [] if material.canon is None else [material.canon.manifest["config"]]
     return list(dict.fromkeys(note for one in configs for note in one.get("data_notes", ())))
 
