@@ -149,10 +149,14 @@ def test_another_json_is_refused(tmp_path: Path, content: object, message: str):
         read_real(real_file(tmp_path, content))
 
 
-def test_faults_of_real(tmp_path: Path):
-    (tmp_path / "real.json").write_text("[[1,")
+@pytest.mark.parametrize("text", ["[[1,", "[" * 100_000, f"[[{'9' * 5_000}]]", "[[NaN]]", "\xff"])
+def test_a_damaged_or_hostile_json_is_refused(tmp_path: Path, text: str):
+    (tmp_path / "real.json").write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=r"cannot read .*real.json as JSON"):
         read_real(tmp_path / "real.json")
+
+
+def test_faults_of_real(tmp_path: Path):
     with pytest.raises(UserError, match=r"cannot read .*gone.json"):
         read_real(tmp_path / "gone.json")
     for name in ("cat.png", "ILSVRC2012_val_00000003.JPEG", "ILSVRC2012_val_00000000.JPEG"):
