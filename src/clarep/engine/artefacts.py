@@ -216,13 +216,13 @@ def check_recorded(path: Path, record: Path, *keys: str) -> None:
         return
     except ValueError as error:
         raise UserError(
-            f"cannot read {record} ({error}), which tells {path.name} from a damaged one: put a "
-            f"copy of it back, or give {path.name} alone in another folder"
+            f"cannot read {record} ({error}), which tells {path.name} from a damaged one: run the "
+            f"command that wrote it again, or give {path.name} alone in another folder"
         ) from error
     if found != sha256_file(path):
         raise UserError(
             f"{path} is not the file that {record.name} was written for (its SHA-256 differs): put "
-            "a copy of it back, or train it again"
+            "a copy of it back, or run the command that wrote it again"
         )
 
 

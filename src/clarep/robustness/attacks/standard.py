@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from clarep.engine.arrays import Images, Labels
-from clarep.engine.artefacts import atomic_path
+from clarep.engine.artefacts import parse_json
 from clarep.engine.extras import require_extra
 from clarep.engine.seeds import check_seed
+from clarep.engine.tensors import read_tensors, save_tensors
 from clarep.errors import UserError
 from clarep.robustness.attacks.passes import (
     BATCH,
@@ -188,21 +187,16 @@ def _key(
 
 
 def _store(path: Path, key: str, part: Standard) -> None:
-    tensors = {"x_adv": part.x_adv.cpu().contiguous(), "correct": part.correct.cpu()}
-    # One entry: their library writes several in an order that changes by process.
-    metadata = {"found": json.dumps({"key": key, "reasons": part.reasons})}
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata))
+    tensors = {"x_adv": part.x_adv.cpu(), "correct": part.correct.cpu()}
+    save_tensors(path, tensors, {"key": key, "reasons": json.dumps(part.reasons)})
 
 
 def _stored(path: Path, key: str) -> Standard | None:
     """Return a stored batch; None if there is none, or a damaged one."""
     try:
-        with safe_open(path, framework="pt") as archive:
-            found = json.loads((archive.metadata() or {}).get("found", "{}"))
-            if found.get("key") != key:
-                return None
-            x_adv, correct = (archive.get_tensor(name) for name in ("x_adv", "correct"))
-            return Standard(x_adv, correct, found["reasons"])
-    except (FileNotFoundError, SafetensorError):
+        tensors, found = read_tensors(path, "a batch of attacks")
+        if found.get("key") != key:
+            return None
+        return Standard(tensors["x_adv"], tensors["correct"], parse_json(found["reasons"]))
+    except (UserError, ValueError, LookupError):
         return None
