@@ -115,8 +115,8 @@ MISTAKES = {
     ),
     "a set of another size": Mistake(
         f"distill --data photos --image-size 16 --canon c/canon --out x {STUDENT}",
-        r"or (--image-size) as it was",
-        _distill("cadistill", "--canon c/canon"),
+        r"give (--image-size 32)",
+        f"distill --data photos {{0}} --canon c/canon --out x {STUDENT}",
     ),
     "another configuration": Mistake(
         f"distill {DATA} --method supcon --out v {STUDENT}",
