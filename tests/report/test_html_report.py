@@ -199,6 +199,9 @@ def test_what_cannot_be_measured_is_not_advised_and_what_speaks_against_figures_
     told = []
     page = Tree(build_report([run], None, tmp_path / "out", tell=told.append).read_text())
     assert not [text for text in told if "clarep evaluate" in text]
+    few = fabricated.make_run(tmp_path / "few", without=("background", "focus", "attack"))
+    build_report([run, few], None, tmp_path / "both", tell=told.append)
+    assert [text[:7] for text in told if "clarep evaluate" in text] == ["Attacks"]
     assert "masks or boxes" in page.sections["backgrounds"]
     assert "x: figures are a little too good" in page.sections["results"]
 
@@ -230,7 +233,7 @@ def test_a_run_without_evaluation_and_a_page_without_canonical_set(fabricated, t
     ]
     page = build(runs, tmp_path)
     assert f"clarep evaluate {runs[1]}" in page.sections["setup"]
-    assert "`canon`" in page.sections["canonical"]
+    assert "--canon" in page.sections["canonical"]
     assert "One seed only" in page.sections["setup"]
     alone = build(runs[1:], tmp_path)
     assert "No run is evaluated" in alone.sections["results"]

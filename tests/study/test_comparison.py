@@ -204,6 +204,8 @@ def test_runs_that_share_groups_are_compared_by_what_both_have(make_run):
     with pytest.raises(UserError, match=f"attacks left out, since not measured on {few}"):
         compare(runs, ["clean/*", "attack/*"])
     assert compare(runs[:1]).measures[1].startswith("attack/") and not compare(runs[:1]).notes
+    more = make_run("adv", groups=(*ALL, "focus"), suite={"images": 400, "attack": {"s": 9}})
+    assert not compare(load([runs[0].folder, more])).notes  # nobody has figures of focus
 
 
 def test_settings_of_shared_groups_alone_must_agree(make_run):

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from clarep.errors import UserError, unknown_name
+from clarep.robustness.suite_config import GROUPS
 from clarep.study.runs import StudiedRun, caveats, group_of, group_runs, groups_of
 from clarep.study.statistics import RESAMPLES, holm, paired_bootstrap, t_interval
 
@@ -170,22 +171,28 @@ def compare(
         for name, members in groups.items()
     )
     against = caveats((str(run.folder), run.evaluation) for run in runs)
-    return Comparison(present, keys, rows, tests, (*unshared.values(), *against))
+    return Comparison(present, keys, rows, tests, (*dict.fromkeys(unshared.values()), *against))
 
 
 def unshared_groups(runs: Sequence[StudiedRun]) -> dict[str, str]:
-    """Return the groups of measures that some runs have and others have not, and what to say."""
-    known = [(run, groups) for run in runs if (groups := groups_of(run.evaluation)) is not None]
-    found: dict[str, str] = {}
-    for group in dict.fromkeys(group for _, groups in known for group in groups):
-        lacking = [run.folder for run, groups in known if group not in groups]
-        if lacking:
-            having = next(run.folder for run, groups in known if group in groups)
-            found[group] = (
-                f"{group} left out, since not measured on {', '.join(map(str, lacking))}: "
-                f"clarep evaluate, with the options that {having} was evaluated with, measures it"
-            )
-    return found
+    """Return the groups of measures that some runs have and others were not asked for, and why.
+
+    The reason is the same of all groups that lack on the same runs.
+    """
+    asked = {str(run.folder): groups_of(run.evaluation) for run in runs}
+    found = dict.fromkeys(group_of(m.key) for run in runs for m in run.evaluation.measurements)
+    measured = [group for group in found if group in GROUPS]
+    apart: dict[tuple[str, ...], list[str]] = {}
+    for group in measured:
+        lacking = tuple(run for run, groups in asked.items() if group not in (groups or measured))
+        apart.setdefault(lacking, []).append(group)
+    return {
+        group: f"{', '.join(groups)} left out, since not measured on {', '.join(lacking)}: "
+        "clarep evaluate, with the options that the others were evaluated with, measures it"
+        for lacking, groups in apart.items()
+        if lacking
+        for group in groups
+    }
 
 
 def _choose(

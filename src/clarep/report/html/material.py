@@ -57,12 +57,14 @@ class Material:
 
         What was asked for and is not there cannot be measured on their data.
         """
+        found = [(run, run.evaluation) for run in self.runs if run.evaluation is not None]
+        unasked = [pair for pair in found if group_of(prefix) not in (groups_of(pair[1]) or ())]
+        if len(unasked) < len(found) and not self.keys(prefix):
+            return ()
         poor = [
             run
-            for run in self.runs
-            if run.evaluation is not None
-            and not any(m.key.startswith(prefix) for m in run.evaluation.measurements)
-            and group_of(prefix) not in (groups_of(run.evaluation) or ())
+            for run, evaluation in unasked
+            if not any(m.key.startswith(prefix) for m in evaluation.measurements)
         ]
         if not poor or not self.measured:
             return ()
