@@ -240,6 +240,10 @@ def digits():
 
 @pytest.mark.parametrize("name", ["backdrops", "backdrops-biased"])
 def test_the_bundled_teachers_know_garments_and_no_digits(name):
-    teacher = load_teacher(name)
-    assert tried(teacher, load_backdrops("test"), seed=1).verdict == "known"
+    teacher, garments = load_teacher(name), load_backdrops("test")
+    assert tried(teacher, garments, seed=1).verdict == "known"
     assert tried(teacher, digits()).verdict == "near chance"
+    others = (garments.labels + 3) % 10
+    names, sources = garments.class_names, garments.sources
+    shifted = LabelledImages("shifted", others, names, sources, garments.read)
+    assert tried(teacher, shifted).verdict == "near chance"
