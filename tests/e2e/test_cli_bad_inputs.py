@@ -101,10 +101,10 @@ def test_a_student_whose_head_is_not_of_its_classes(run: str, capsys) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("--eps-255 2 -0.5", "eps_255 -0.5 is no radius"),
+        ("--eps-255 2 -0.5", "--eps-255 -0.5 is no radius"),
         ("--eps-255 256", "its unit is one step of 0-255"),
         ("--autoattack-eps-255 300", "its unit is one step of 0-255"),
-        ("--eps-l2 -1", "eps_l2 -1.0 is no radius"),
+        ("--eps-l2 -1", "--eps-l2 -1.0 is no radius"),
         ("--eps-l2 128", "its unit is that of pixels in [0, 1]"),
         ("--eps-255 nan", "nan"),
     ],

@@ -241,7 +241,7 @@ def test_the_attacked_images_have_a_row_of_their_own_and_l2_its_unit(run: str, c
     options = "--groups clean attacks --eps-255 1 --eps-l2 8 --attacks pgd --pgd-steps 1"
     assert evaluate(run, FEW, options, "--check-images 0") == 0
     printed = capsys.readouterr()
-    assert "note: eps_l2 8 is room to change every value of a 3x32x32 image by 14%" in printed.err
+    assert "note: --eps-l2 8 is room to change every value of a 3x32x32 image by 14%" in printed.err
     rows = {line.split("  ")[0]: line.split() for line in printed.out.splitlines()}
     assert rows["clean accuracy"][-1] == "20"
     assert rows["clean, attacked images"][-1] == "10"

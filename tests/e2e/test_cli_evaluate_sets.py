@@ -291,4 +291,4 @@ def test_a_radius_that_looks_like_another_unit_is_noted(cifar: str, capsys) -> N
     assert evaluate(cifar, few, "--groups clean attacks --eps-255 2 128") == 0
     notes = [line for line in capsys.readouterr().err.splitlines() if "note:" in line]
     assert len(notes) == 1
-    assert "eps_255 128 changes a pixel by 50% of its range" in notes[0]
+    assert "--eps-255 128 changes a pixel by 50% of its range" in notes[0]

@@ -384,7 +384,7 @@ def test_there_is_nothing_to_check_without_attacks():
     ("run", "sentence"),
     [
         (lambda m, x, y, t: pgd(m, x, y, t, 0, generator=rng()), "`steps=0` is below 1"),
-        (lambda m, x, y, t: pgd(m, x, y, t, restarts=0, generator=rng()), "restarts 0 is below"),
+        (lambda m, x, y, t: pgd(m, x, y, t, restarts=0, generator=rng()), "`restarts=0` is below"),
         (lambda m, x, y, t: pgd(m, x, y, t, step_size=-1.0, generator=rng()), "step_size=-1.0"),
         (lambda m, x, y, t: apgd(m, x, y, t, steps=0, generator=rng()), "`steps=0` is below 1"),
         (lambda m, x, y, t: apgd(m, x, y, t, "dlr", generator=rng()), "three classes .* has 2"),

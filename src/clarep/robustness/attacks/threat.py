@@ -173,7 +173,7 @@ def unit_note(eps_255: float) -> str:
     if eps_255 <= LARGE_EPS_255:
         return ""
     return (
-        f"eps_255 {eps_255:g} changes a pixel by {eps_255 / 255:.0%} of its range: "
+        f"`eps_255={eps_255:g}` changes a pixel by {eps_255 / 255:.0%} of its range: "
         "units of 0-255 are meant, and 8 is usual"
     )
 
