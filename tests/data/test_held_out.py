@@ -102,5 +102,5 @@ def test_one_index_changed_in_the_file_is_told(data, tmp_path):
     stored = json.loads((tmp_path / "held_out.json").read_text())
     stored["index"][2] = int(kept[7])
     (tmp_path / "held_out.json").write_text(json.dumps(stored))
-    with pytest.raises(UserError, match="are not there as they were"):
+    with pytest.raises(UserError, match="was changed after it was written"):
         load_held_out(tmp_path, data)
