@@ -152,6 +152,14 @@ def test_originals_reconstructions_and_both_features_are_shown_where_the_teacher
     assert "after, CLAReps" in tree.sections["features"]
 
 
+def test_whether_the_teacher_knows_the_classes_is_told(tree, canon):
+    """The report's teacher has learnt nothing."""
+    found = CanonicalSet.load(canon).manifest["findings"]["recognition"]
+    assert found["verdict"] == "near chance"
+    section = tree.sections["canonical"]
+    assert found["said"] in section and "say nothing of the classes" in section
+
+
 def test_a_teacher_of_other_weights_and_data_that_are_gone_are_said(runs, canon, tmp_path):
     stored = CanonicalSet.load(canon)
     config = stored.manifest["config"] | {"teacher_sha256": "0" * 64}
