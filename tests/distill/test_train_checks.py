@@ -88,6 +88,9 @@ def test_a_set_of_other_data(data, out, made, option, value):
     refused(replace(data, labels=(data.labels + 1) % 3), out, words, **parts)
     check_canonical(canonical, data, other, None)  # found elsewhere, the same images
     check_canonical(canonical, data, None, None)
+    config = canonical.manifest["config"]  # Python's identify need not tell how data were read
+    untold = {key: config[key] for key in config if key != "data_options"}
+    check_canonical(replace(canonical, manifest={"config": untold}), data, data_options, None)
 
 
 def test_the_sets_own_data_pass(data, canonical_of, data_options, teacher):

@@ -115,9 +115,11 @@ def _check_images(
     config = canonical.manifest["config"]
     chosen, options = config["chosen"], config.get("data_options")
     content = data.sha256(chosen) if max(chosen) < len(data) else None
-    there = {"data_options": options, "data_sha256": config["data_sha256"]}
-    here = {"data_options": data_options and as_read(dict(data_options)), "data_sha256": content}
-    if difference := differences(there, here):
+    there, here = dict[str, Any](), dict[str, Any]()
+    if options and data_options:
+        there, here = {"data_options": options}, {"data_options": dict(data_options)}
+    there, here = there | {"data_sha256": config["data_sha256"]}, here | {"data_sha256": content}
+    if difference := differences(there, as_read(here)):
         raise UserError(
             f"{canonical.folder} was made of other data than the student's ({difference}): give a "
             "set of these data, or the data that it was made of, as they were"
