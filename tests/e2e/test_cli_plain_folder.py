@@ -102,6 +102,10 @@ def test_an_image_that_cannot_be_read(photos_home, capsys):
     assert [reason.split(":")[0] for reason in config["skipped"]] == [str(broken)]
     assert clarep(f"{run} --skip-bad --json") == 0
     assert clarep(f"evaluate b {QUICK}") == 0
+    identify = "--fraction 0.5 --k 2 --steps 2 --solver euler --inversion euler --skip-bad"
+    data = "--data photos --image-size 32"
+    assert clarep(f"identify {data} --teacher t --out d {identify}") == 0
+    assert clarep(f"distill {data} --canon d/canon --out d --skip-bad {STUDENT}") == 0
     assert not Evaluation.load(Path("b/robustness")).config["on_training_data"]
 
 
