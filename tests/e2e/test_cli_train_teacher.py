@@ -84,8 +84,14 @@ def test_data_read_in_another_way_is_another_training(pets, tmp_path, capsys):
     assert recorded["alpha_colour"] == "black" and recorded["data"] == str(pets)
     assert train(pets, tmp_path / "run", *options) == 0  # it is finished
 
+    assert train(pets, tmp_path / "run", *options[:2]) == 0  # opaque images: the same pixels
+    with Image.open(some := pets / "train" / "cat" / "0.png") as image:
+        seen_through = image.convert("RGBA")
+    seen_through.putalpha(128)
+    seen_through.save(some)
+    capsys.readouterr()
     assert train(pets, tmp_path / "run", *options[:2]) == 2
-    assert '(alpha_colour: "black" there, "white" now)' in capsys.readouterr().err
+    assert 'alpha_colour: "black" there, "white" now; ' in capsys.readouterr().err
     listed.write_text("dog\ncat\n")
     assert train(pets, tmp_path / "run", *options) == 2
     assert "another configuration (classes_file_sha256: " in capsys.readouterr().err
