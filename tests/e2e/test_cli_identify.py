@@ -450,7 +450,7 @@ WRONG = {
     "zero bytes": ("--data zero --image-size 32", "it is empty (zero bytes); --skip-bad"),
     "nothing left": ("--data zero --image-size 32 --skip-bad", "is left"),
     "does not apply": ("--data small --correlation 0.5", "does not apply"),
-    "out is a file": ("--out a_file", "cannot write a_file/canon (Not a directory)"),
+    "out is a file": ("--out a_file", "/a_file (File exists): give another --out"),
 }
 
 
