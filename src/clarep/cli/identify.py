@@ -263,12 +263,11 @@ class Identify:
             answer: dict[str, Any] = {
                 "images": len(canonical),
                 "round_trip_psnr_median": trip.psnr,
-                **findings,
                 "cost": canonical.manifest["cost"],
                 "measures": [row.as_dict() for row in measured],
                 "skipped": bad,
                 "wrote": {name: str(path) for name, path in places.items()},
-            }
+            } | findings
             print(json.dumps(answer | ({"classifier": recorded} if recorded else {}), indent=2))
             return
         for entry in bad:
