@@ -1,5 +1,4 @@
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -113,17 +112,6 @@ def test_what_the_data_decide_is_no_option(pets, tmp_path, capsys):
     assert train(pets, tmp_path / "run") == 0
     unet = json.loads((tmp_path / "run" / "config.json").read_text())["train"]["unet"]
     assert (unet["image_size"], unet["image_channels"], unet["num_classes"]) == (16, 3, 2)
-
-
-def test_every_option_that_an_error_may_name_exists(capsys):
-    from clarep.teachers import checks, judge_training, train, train_config
-
-    assert main(["train-teacher", "--help"]) == 0
-    shown = set(re.findall(r"--[a-z][a-z.-]+", capsys.readouterr().out))
-    modules = (checks, judge_training, train, train_config)
-    text = "".join(Path(module.__file__).read_text() for module in modules)
-    named = set(re.findall(r"--[a-z][a-z.-]+[a-z]", text)) - {"--train"}
-    assert {"--image-size", "--out", "--train.learning-rate"} <= named <= shown
 
 
 @pytest.mark.parametrize(
