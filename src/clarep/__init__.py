@@ -5,7 +5,6 @@ the rooms to its right.
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from clarep.teachers.teacher import Teacher
     from clarep.teachers.zoo import load_teacher
 
-__version__ = version("clarep")
+__version__: str
 
 __all__ = [
     "CLARep",
@@ -92,6 +91,8 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name."""
+    if name == "__version__":
+        return import_module("importlib.metadata").version("clarep")
     if name not in _MODULES:
         raise AttributeError(f"module 'clarep' has no attribute '{name}'")
     value = getattr(import_module(_MODULES[name]), name)
