@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy import stats
 
 from clarep.errors import UserError
 from clarep.robustness.evaluation import (
@@ -122,3 +123,10 @@ def test_a_distance_that_is_infinite_comes_back(tmp_path: Path) -> None:
     Evaluation({}, [far], {}).save(tmp_path)
     assert Evaluation.load(tmp_path).measurements == [far]
     assert "Infinity" not in (tmp_path / EVALUATION_NAME).read_text()
+
+
+@pytest.mark.parametrize("right", [0, 1, 5, 8])
+def test_a_share_has_the_exact_interval(right: int):
+    one = mean_of("clean/accuracy", (torch.arange(8) < right).double())
+    exact = stats.binomtest(right, 8).proportion_ci(0.95, method="exact")
+    assert one.interval == pytest.approx((exact.low, exact.high))

@@ -113,3 +113,14 @@ def test_a_t_interval_is_scipys(count):
     values = list(np.random.default_rng(count).normal(size=count))
     expected = stats.t.interval(0.95, count - 1, loc=np.mean(values), scale=stats.sem(values))
     assert t_interval(values) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_no_p_value_is_below_what_so_few_differences_can_tell(count):
+    differences = np.zeros((40, 1))
+    differences[:count] = 0.25
+    _, (p,) = paired_bootstrap(differences)
+    exact = stats.binomtest(count, count, 0.5).pvalue  # all of them on one side
+    assert p >= exact
+    _, (alone,) = paired_bootstrap(differences[:count])
+    assert alone == pytest.approx(exact)

@@ -22,7 +22,7 @@ from clarep.data.backdrops import Backdrops
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.engine.arrays import check_finite
-from clarep.engine.bootstrap import bootstrap_interval
+from clarep.engine.intervals import binomial_interval, bootstrap_interval
 from clarep.teachers.teacher import Teacher
 
 Scorer = Callable[[Tensor], Tensor]
@@ -257,7 +257,7 @@ def judged(
     right = (probabilities.argmax(1) == labels).double()
     return {
         "judge_accuracy": float(right.mean()),
-        "judge_interval": bootstrap_interval(right),
+        "judge_interval": binomial_interval(int(right.sum()), len(right)),
         "judge_confidence": float(probabilities.gather(1, labels[:, None]).mean()),
     }
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clarep.engine.bootstrap import RESAMPLES
+from clarep.engine.intervals import RESAMPLES
 from clarep.robustness.attacks.config import AttackConfig
 from clarep.robustness.attacks.curves import (
     WORST,

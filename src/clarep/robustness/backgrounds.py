@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clarep.data.backdrops import VARIANTS, Backdrops
 from clarep.data.labelled import LabelledImages
-from clarep.engine.bootstrap import RESAMPLES
+from clarep.engine.intervals import RESAMPLES
 from clarep.robustness.evaluation import Measured, Measurement, mean_of
 from clarep.robustness.subject import Subject, choose_images, named, right_at
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clarep.engine.arrays import Labels, as_labels
-from clarep.engine.bootstrap import RESAMPLES
+from clarep.engine.intervals import RESAMPLES
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Measurement, mean_of
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clarep.engine.artefacts import read_json, sha256_file, write_json
-from clarep.engine.bootstrap import bootstrap_interval
+from clarep.engine.intervals import binomial_interval, bootstrap_interval
 from clarep.engine.tensors import save_tensors
 from clarep.errors import UserError
 
@@ -127,5 +127,7 @@ Measured = tuple[list[Measurement], dict[str, Tensor]]
 def mean_of(key: str, values: Tensor, untrustworthy: str = "") -> Measurement:
     """Return the mean of per-image values (N,) as a measurement, with its interval."""
     values = values.double()
-    interval = bootstrap_interval(values)
+    is_share = bool(((values == 0) | (values == 1)).all())
+    right = int(values.sum())
+    interval = binomial_interval(right, len(values)) if is_share else bootstrap_interval(values)
     return Measurement(key, float(values.mean()), interval, len(values), untrustworthy)

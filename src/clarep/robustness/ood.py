@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clarep.engine.bootstrap import RESAMPLES
+from clarep.engine.intervals import RESAMPLES
 from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Measurement

@@ -36,7 +36,8 @@ def paired_bootstrap(
 
     Returns the 95 % percentile intervals (M, 2), and the two-sided p-values (M,): how often a
     resample of the differences, shifted to mean zero, has a mean at least as far from zero as
-    theirs; never below 1 / (resamples + 1).
+    theirs; never below 1 / (resamples + 1), nor below what flipping the signs of the N'
+    differences that are not zero can give, 2 ** (1 - N').
     """
     observed = differences.mean(axis=0)
     means = bootstrap_means(differences, resamples, seed)
@@ -44,6 +45,7 @@ def paired_bootstrap(
     # A rounding error must not tell a resample of equal values from what was observed.
     as_far = np.abs(means - observed) >= np.abs(observed) - 1e-12
     p_values = (1 + as_far.sum(axis=0)) / (1 + resamples)
+    p_values = np.maximum(p_values, np.minimum(1, 0.5 ** (np.count_nonzero(differences, 0) - 1)))
     return np.stack([low, high], axis=1), p_values
 
 

@@ -9,7 +9,10 @@ RESAMPLES = 1_000
 
 
 def bootstrap_interval(values: Float[Tensor, " batch"], seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the mean, over resampled images."""
+    """Return the 95 % percentile interval of the mean, over resampled images.
+
+    Of a share take `binomial_interval`: however resampled, eight right answers of eight stay 1.
+    """
     rng = np.random.default_rng(seed)
     array = values.double().numpy()
     picks = rng.integers(len(array), size=(RESAMPLES, len(array)))
