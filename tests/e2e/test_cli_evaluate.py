@@ -190,11 +190,6 @@ def photographs(name: str, count: int = 40) -> None:
     np.savez(name, **half, classes=classes)
 
 
-def trained_on(run: str, **options: object) -> None:
-    plain = asdict(DataConfig(**options))
-    Path(run, "student/config.json").write_text(json.dumps({"data_options": plain}))
-
-
 def told(capsys, kind: str) -> list[str]:
     lines = capsys.readouterr().err.splitlines()
     return [line for line in lines if line.startswith(f"clarep: {kind}: ")]
@@ -206,24 +201,6 @@ def test_groups_of_the_default_list_that_do_not_apply_are_noted(run: str, capsys
     assert evaluate(run, FEW, "--data px.npz", quick) == 0
     (note,) = told(capsys, "note")
     assert "backgrounds, focus, ood cannot be measured on px.npz/test" in note
-
-
-def test_a_students_own_training_data_are_warned_of(run: str, capsys) -> None:
-    photographs("px.npz")
-    trained_on(run, data="px.npz", split="train")
-    few = "--images 10 --groups clean"
-    where = str(Path("px.npz").resolve())
-    for given in ("--split train", f"--data {where} --split train --image-size 32"):
-        assert evaluate(run, few, given) == 0
-        (warning,) = told(capsys, "warning")
-        assert "--split train is what this student was trained on" in warning
-        assert Evaluation.load(Path("x/robustness")).config["on_training_data"] is True
-    assert evaluate(run, few) == 0
-    assert not told(capsys, "warning")
-    assert Evaluation.load(Path("x/robustness")).config["on_training_data"] is False
-    trained_on(run, data="px.npz", split="test")
-    assert evaluate(run, few) == 0
-    assert told(capsys, "warning")
 
 
 def test_other_settings_replace_an_evaluation_and_say_so(run: str, capsys) -> None:

@@ -5,9 +5,10 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from clarep.cli.main import main
 from clarep.data import DataConfig, load_data
@@ -76,6 +77,36 @@ def test_a_moved_folder_is_measured_by_its_new_name_and_a_changed_one_refused(ph
     assert "v/student held out of photos are not there as they were" in capsys.readouterr().err
 
 
+def test_images_that_were_trained_on_are_told_wherever_they_lie(photos_home, capsys):
+    """By their pixels: another folder, an archive, a split that says test, some of many."""
+    data = load_data(photos())
+    trained, held_out = load_held_out(Path("v/student"), data)
+    pixels = [image.permute(1, 2, 0).numpy() for image in data.images(range(len(data)))]
+    half = [data.sources.index(one) for one in (*held_out.sources, *trained.sources[:4])]
+    for name, chosen in ("all_test.npz", range(len(data))), ("half_test.npz", half):
+        x, y = np.stack([pixels[i] for i in chosen]), data.labels[[*chosen]]
+        np.savez(name, x=x, y=y, classes=np.array(data.class_names))
+    shutil.copytree("photos", "p/test")
+    shutil.copytree("photos", "p/train")
+    for given, seen, images in (
+        ("--split train", 33, 36),
+        ("--data p", 33, 36),
+        ("--data p/train --split train", 33, 36),
+        ("--data all_test.npz", 33, 36),
+        ("--data half_test.npz", 4, 7),
+    ):
+        assert clarep(f"evaluate v {given} {QUICK}") == 0
+        told = f"{seen} of {images} images of "
+        assert f"warning: {told}" in capsys.readouterr().err
+        config = Evaluation.load(Path("v/robustness")).config
+        assert config["on_training_data"] is True and config["caveat"].startswith(told)
+    assert clarep(f"evaluate v {QUICK}") == 0
+    assert "warning" not in capsys.readouterr().err
+    Path("v/student/held_out.json").unlink()  # as an earlier clarep left it
+    assert clarep(f"evaluate v --data p {QUICK}") == 0
+    assert Evaluation.load(Path("v/robustness")).config["on_training_data"] is None
+
+
 def test_what_has_no_held_out_images_says_so(photos_home, capsys):
     data = "--data photos --image-size 32"
     none = "--train.validation-share 0 --train.pick last"
@@ -124,6 +155,10 @@ def test_a_card_of_a_teacher_of_class_folders(photos_home, capsys):
     shutil.copytree("photos", "p/train")
     shutil.move("p/train", "p/test")
     shutil.copytree("p/test", "p/train")
+    assert clarep(f"card t --data p --classifier v {few}") == 2  # of which both saw nine tenths
+    assert "33 of 36 images of p/test are ones that it was trained on" in capsys.readouterr().err
+    for path in Path("p/test").rglob("*.jpg"):
+        ImageOps.invert(Image.open(path)).save(path)
     assert clarep(f"card t --data p --classifier v {few}") == 0  # a test split comes first
     assert json.loads(Path("t/card.json").read_text())["quality"]["images_per_class"] == EACH
 
@@ -134,8 +169,8 @@ def test_a_card_by_a_classifier_that_saw_the_images_is_refused(photos_home, caps
     assert clarep(f"distill {data} --method vanilla --out n {STUDENT} {all_seen}") == 0
     assert clarep("card t --classifier n") == 2
     told = capsys.readouterr().err
-    assert "n was trained on 3 of the 3 images that t held out" in told
-    mend = told.split("give one of clarep distill ")[1]
+    assert "n/student: 3 of 3 images of photos held-out are ones that it was trained on" in told
+    mend = told.split("--classifier of clarep distill ")[1]
     assert clarep(f"distill {data} --method vanilla --out m {STUDENT} {mend}") == 0
     assert clarep("card t --classifier m --steps 1") == 0
     Path("t/held_out.json").unlink()

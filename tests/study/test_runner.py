@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from clarep.clarid.canonical_set import CanonicalSet
+from clarep.cli.main import main
 from clarep.data.held_out import load_held_out
 from clarep.distill.train import STUDENT_FILE
 from clarep.errors import UserError
@@ -169,9 +170,22 @@ def test_measures_that_the_data_have_nothing_for_are_refused_before_training(
     tmp_path, write_recipe
 ):
     path = write_recipe(groups='["clean", "focus"]')
-    with pytest.raises(UserError, match=r"focus cannot be measured on .*needs masks or boxes"):
+    with pytest.raises(UserError, match=r"focus.? cannot be measured on .*needs masks or boxes"):
         Study(load_recipe(path), tmp_path / "out")
     assert Study(load_recipe(write_recipe("whole")), tmp_path / "out").left_out == ""
+
+
+def test_test_images_that_are_trained_on_are_told(write_recipe, garments_path, tmp_path, capsys):
+    with np.load(garments_path) as archive:
+        arrays = dict(archive)
+    arrays["x_test"][:7] = arrays["x_train"][5:12]
+    np.savez(tmp_path / "leaky.npz", **arrays)
+    path = write_recipe(data=f'"{tmp_path}/leaky.npz"')
+    seen = Study(load_recipe(path), tmp_path / "out").seen
+    assert seen.startswith("7 of 20 images of ")
+    assert not Study(load_recipe(write_recipe()), tmp_path / "out").seen
+    assert main(["run", str(path), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+    assert f"warning: {seen}" in capsys.readouterr().err
 
 
 def test_guidance_only_wants_guidance(tmp_path, write_recipe):

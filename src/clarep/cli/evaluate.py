@@ -22,7 +22,7 @@ from clarep.robustness.attacks.threat import l2_unit_note, unit_note
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.suite import SuiteRun
 from clarep.robustness.suite_beyond import BEYOND
-from clarep.robustness.suite_config import SuiteConfig
+from clarep.robustness.suite_config import SuiteConfig, check_suite
 
 _SHOWN = (
     (r"clean/accuracy", "clean accuracy"),
@@ -96,6 +96,7 @@ class Evaluate:
     def run(self) -> None:
         """Measure, store, and print a short table."""
         beyond = _named_paths(self.beyond)
+        check_suite(self.suite)
         tested = self._tested()
         suite = SuiteRun(
             tested.student,
@@ -160,7 +161,7 @@ class Evaluate:
                     f"--{name.replace('_', '-')} {value} means nothing to a student of clarep's "
                     "own: leave it out"
                 )
-        return own_student(self.student, given, self.out)
+        return own_student(self.student, given, self.out, self.suite)
 
     def _others(self) -> dict[str, str | None]:
         """Return what else an evaluation's configuration names."""

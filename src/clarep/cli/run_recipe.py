@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from clarep.cli.shared import note, told
+from clarep.cli.shared import note, told, warn
 from clarep.engine.lock import hold
 from clarep.engine.progress import duration, progress
 from clarep.errors import UserError
@@ -63,6 +63,8 @@ def print_plan(study: Study) -> None:
     told(study.data)
     if study.left_out:
         note(study.left_out)
+    if study.seen:
+        warn(f"{study.seen}: give other images in [test], or remove them")
 
 
 def build_missing(study: Study) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from clarep.cli.shared import describe
 from clarep.data.files import NoSplitError
-from clarep.data.held_out import HELD_OUT
+from clarep.data.held_out import HELD_OUT, marks_of_trained, seen_before
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data, load_test
 from clarep.distill.class_columns import student_of
@@ -19,7 +19,9 @@ from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
 from clarep.robustness.boxes import has_boxes, load_boxed
 from clarep.robustness.challenge import is_challenge, load_challenge
+from clarep.robustness.images_read import widest
 from clarep.robustness.suite_checks import check_fit
+from clarep.robustness.suite_config import SuiteConfig
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,13 @@ class Tested:
     """Why the figures should not be trusted."""
 
 
-def own_student(given_path: str, given: dict[str, Any], out: Path | None) -> Tested:
+def own_student(
+    given_path: str, given: dict[str, Any], out: Path | None, suite: SuiteConfig
+) -> Tested:
     """Return a student of clarep's own and its test data: what it was trained on, but for `given`.
 
-    given: fields of `DataConfig`; `data` only if it was given.
+    given: fields of `DataConfig`; `data` only if it was given. suite: tells how many images are
+    held against those that it was trained on.
     """
     file = student_path(given_path)
     student = load_student(file)
@@ -48,16 +53,16 @@ def own_student(given_path: str, given: dict[str, Any], out: Path | None) -> Tes
     options, data, caveat = _own_images(
         file, student, test_options(trained, given), trained, given.get("split")
     )
-    seen = trained is not None and _images_of(options) == _images_of(trained)
+    known = marks_of_trained(file.parent)
+    seen, said = seen_before(known or (), data, widest(data, suite))
+    caveat = "; ".join(filter(None, (said, caveat)))
     described = {
         "run": _home(file).name,
-        "on_training_data": None if trained is None else seen,
-        "caveat": "measured on the very images that it was trained on" if seen else caveat,
+        "on_training_data": None if known is None else bool(seen),
+        "caveat": caveat,
     }
-    warning = (
-        f"{options.data} --split {options.split} is what this student was trained on: its figures "
-        "there are not those on new images, so leave --split out, or give other --data"
-    )
+    warning = f"{said}: figures on them are not those on new images, so give others, with --data "
+    warning += "or --split, or remove them"
     told = f"measured on {data.name}, {len(data)} images{caveat and '; '}{caveat}"
     return Tested(
         student_of(student, data.class_names),
@@ -111,11 +116,6 @@ def _load_split(options: DataConfig, split: str | None) -> tuple[DataConfig, Lab
     if split is None:
         return load_test(options, load_test_data)
     return options, load_test_data(options)
-
-
-def _images_of(options: DataConfig) -> DataConfig:
-    """Return the options by which a set's images are told: paths resolved, whatever the size."""
-    return replace(options, data=_place(options.data), image_size=None)
 
 
 def _place(data: str) -> str:

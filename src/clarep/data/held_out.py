@@ -5,6 +5,7 @@ share is part of a larger: a teacher, its students and their classifiers of all 
 same images, and none has seen what another is measured on.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -64,19 +65,41 @@ def held_out_record(data: LabelledImages, apart: Indices) -> dict[str, Any]:
 
 
 def save_held_out(folder: Path, data: LabelledImages, kept: Indices, apart: Indices) -> None:
-    """Store beside a run's weights which images it holds out, and which it could not use."""
+    """Store beside a run's weights which images it holds out, cannot use, and is trained on."""
     unused = np.setdiff1d(np.arange(len(data)), [*kept, *apart])
     record = held_out_record(data, apart)
     record |= {"index": apart.tolist(), "unused": unused.tolist()}
+    record["trained_on"] = " ".join(data.marks(kept))
     write_json(folder / _FILE, record, sealed=True)
 
 
-def load_held_out(
-    folder: Path, data: LabelledImages, least: int = 1
-) -> tuple[LabelledImages, LabelledImages]:
+def marks_of_trained(folder: Path) -> Collection[str] | None:
+    """Return `LabelledImages.marks` of what the run in `folder` was trained on; None if unknown.
+
+    Raises UserError for a record that was changed.
+    """
+    path = folder / _FILE
+    try:
+        return set(read_json(path)["trained_on"].split())
+    except (FileNotFoundError, KeyError):
+        return None
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"cannot read {path} ({error}): train that run again") from error
+
+
+def seen_before(
+    trained: Collection[str], data: LabelledImages, indices: Indices
+) -> tuple[int, str]:
+    """Return how many of these images were trained on, pixel by pixel, and say so if any was."""
+    seen = sum(mark in trained for mark in data.marks(indices))
+    which = f"{seen} of {len(indices)} images of {data.name}"
+    return seen, f"{which} are ones that it was trained on" if seen else ""
+
+
+def load_held_out(folder: Path, data: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
     """Return which of `data` the run in `folder` was trained on, and which it held out.
 
-    Raises UserError if it held fewer than `least` out, or if those are no longer what they were.
+    Raises UserError if it held none out, or if those are no longer what they were.
     """
     path = folder / _FILE
     try:
@@ -90,7 +113,7 @@ def load_held_out(
         ) from None
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(f"cannot read {path} ({error}): train that run again") from error
-    if apart.size < least:
+    if not apart.size:
         raise UserError(
             f"{folder} held out no image (a share of 0): train one that does, or give other images "
             "to measure on"

@@ -17,6 +17,12 @@ from clarep.robustness.subject import choose_images
 from clarep.robustness.suite_config import SuiteConfig
 
 
+def widest(data: LabelledImages, config: SuiteConfig) -> NDArray[np.int64]:
+    """Return as many images as the widest of the groups takes, to be held against others."""
+    most = max(config.images, config.attack_images, config.corruption_images)
+    return choose_images(data.labels, most, config.seed)
+
+
 def sha256_read(
     data: LabelledImages, parts: Separated | None, config: SuiteConfig, group: str
 ) -> str:

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+import numpy as np
+
 from clarep.clarid.clarid import Clarid
 from clarep.data.files import NoSplitError
-from clarep.data.held_out import HELD_OUT, split_off
+from clarep.data.held_out import HELD_OUT, Indices, seen_before, split_off
 from clarep.data.labelled import LabelledImages, subset
 from clarep.data.load import DataConfig, load_data, load_test
 from clarep.distill.methods import METHODS
@@ -17,7 +19,7 @@ from clarep.distill.students import build_student
 from clarep.engine.artefacts import Progressed
 from clarep.errors import UserError
 from clarep.robustness.backgrounds import separate
-from clarep.robustness.images_read import sha256_read
+from clarep.robustness.images_read import sha256_read, widest
 from clarep.robustness.suite import SuiteRun
 from clarep.study.comparison import REFERENCE
 from clarep.study.recipe import Recipe, Variant
@@ -86,11 +88,12 @@ class Study:
         return load_data(self.recipe.data)
 
     @cached_property
-    def _tested(self) -> tuple[DataConfig, LabelledImages]:
-        """The test images and how they are read; without a test split, what all runs hold out."""
+    def _tested(self) -> tuple[DataConfig, LabelledImages, Indices]:
+        """How test images are read (or held out), these, and which of the data are trained on."""
         recipe, asked = self.recipe, self.recipe.test
         try:
-            return load_test(asked) if asked.split == "test" else (asked, load_data(asked))
+            found = load_test(asked) if asked.split == "test" else (asked, load_data(asked))
+            return *found, np.arange(len(self.data))
         except NoSplitError:
             same = replace(asked, split=recipe.data.split) == recipe.data
             if not same or asked.split not in ("test", HELD_OUT):
@@ -102,13 +105,21 @@ class Study:
                 f"recipe {recipe.name}: {self.data.name} has no test split and a validation_share "
                 "of 0 holds nothing out: give a share above 0, or other data in [test]"
             )
-        _, apart = split_off(self.data, share)
-        return replace(asked, split=HELD_OUT), subset(self.data, apart, HELD_OUT)
+        kept, apart = split_off(self.data, share)
+        return replace(asked, split=HELD_OUT), subset(self.data, apart, HELD_OUT), kept
 
     @property
     def test(self) -> LabelledImages:
         """What they are measured on."""
         return self._tested[1]
+
+    @cached_property
+    def seen(self) -> str:
+        """How many of the test images students are trained on; empty if none."""
+        _, test, trained = self._tested
+        return seen_before(set(self.data.marks(trained)), test, widest(test, self.recipe.evaluate))[
+            1
+        ]
 
     @cached_property
     def test_sha256(self) -> dict[str, str]:
@@ -246,12 +257,12 @@ class Study:
         )
         folder = self.out / RUNS / f"{variant.name}-seed{seed}-{settings.address}"
         self.runs[folder] = variant
-        options, images = self._tested
+        options, images, _ = self._tested
         picked = options.split == HELD_OUT and variant.train.pick == "best"
         measuring = EvaluationSettings(
             test=options,
             images=images,
-            caveat=PICKED_ON_THESE if picked else "",
+            caveat="; ".join(filter(None, (self.seen, PICKED_ON_THESE if picked else ""))),
             test_sha256=self.test_sha256,
             suite=self.recipe.evaluate,
             reference=reference,
