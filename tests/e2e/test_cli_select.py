@@ -89,7 +89,12 @@ def test_garments_are_compared_without_a_judge(
 ):
     small = "--data garments --ts 0.6 --ks 4 --seeds 0 --images 20 --steps 2"
     assert main(["select", "--teacher", str(tiny_teacher_path), *small.split()]) == 0
-    printed = capsys.readouterr().out
+    captured = capsys.readouterr()
+    printed = captured.out
+    found = json.loads(Path("runs/select/best.json").read_text())["recognition"]
+    assert found["verdict"] == "near chance" and found["images"] == 20  # it has learnt nothing
+    (warned,) = [s for s in captured.err.splitlines() if "does not know these classes" in s]
+    assert found["said"] in warned
     assert "one seed: no intervals" in printed
     assert "no judge knows these classes" in printed
     assert "judge accuracy" not in printed

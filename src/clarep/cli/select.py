@@ -5,9 +5,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 
 from clarep.clarid.cells import load_cells, walk_grid
+from clarep.clarid.diffusion_classifier import recognise
 from clarep.clarid.grid import Grid, GridConfig, plan_grid
 from clarep.clarid.selection import RULE, Recommendation, Setting, aggregate, recommend
 from clarep.cli.shared import (
@@ -76,7 +78,10 @@ class Select:
         steps = walk_grid(grid, described, self.out, judge)
         start = next(steps)
         note_other_classes(teacher, data, classifier)
-        warn_of_other_classes(teacher, data)
+        of_all_seeds = np.unique(np.concatenate(list(grid.chosen.values())))
+        known = recognise(teacher, data, of_all_seeds, batch_size=self.grid.batch_size)
+        recognition = None if known is None else known.as_dict()
+        warn_of_other_classes(teacher, data, recognition)
         with progress("select", "cells", start.total, start.done) as advance:
             for step in steps:
                 advance(step.new)
@@ -87,7 +92,7 @@ class Select:
         places = write_selection(settings, self.out)
         places |= {"heat map": self.out / "heatmap.png", "recommendation": self.out / "best.json"}
         save_figure(selection_heatmap(settings, found.chosen), places["heat map"])
-        best = _best(grid, cells, found, conditional)
+        best = _best(grid, cells, found, conditional) | {"recognition": recognition}
         write_json(places["recommendation"], best)
         wrote = {name: str(path) for name, path in places.items()}
         if self.json:
