@@ -1,5 +1,6 @@
 """Class folders, split folders, ImageNet's layout with a class list."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -233,3 +234,49 @@ def test_images_without_class_folders_are_not_a_data_set(tmp_path: Path):
     write(tmp_path / "a.png")
     with pytest.raises(UserError, match="in one folder a class"):
         load_class_folders(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("paths", "words"),
+    [
+        ("training/a validation/a training/b", "training/ and validation/ with the same folders"),
+        ("seg_train/a seg_test/a", "seg_test/ and seg_train/"),
+        ("Train/a Test/a", "call splits train, test or val"),
+        ("train/a validation/a", "train/ and validation/"),
+        ("cat/train cat/test dog/train dog/test", "/train/cat"),
+        ("pets/train pets/val", "give .*pets/pets if that is the whole set"),
+    ],
+)
+def test_splits_that_would_be_taken_for_classes(tmp_path: Path, paths: str, words: str):
+    root = tmp_path / "pets"
+    for path in paths.split():
+        write(root / path / "x.png")
+    with pytest.raises(UserError, match=words):
+        load_class_folders(root)
+
+
+@pytest.mark.parametrize(
+    ("paths", "words"),
+    [
+        ("train/a test/a valid/a", "divided into train, test: passed over are valid"),
+        ("train/a train/b extra/c", "divided into train: passed over are extra"),
+        ("images/cat images/dog", "one class, images, .* cat, dog: .* give .*pets/images"),
+        ("train/images/cat train/images/dog test/images/x", "give .*pets/train/images"),
+    ],
+)
+def test_folders_that_are_perhaps_no_classes_are_told(tmp_path: Path, paths: str, words: str):
+    root = tmp_path / "pets"
+    for path in paths.split():
+        write(root / path / "x.png")
+    (note,) = load_class_folders(root).notes
+    assert re.search(words, note)
+
+
+def test_classes_with_names_like_those_of_splits(tmp_path: Path):
+    for path in ("trains/x.png", "trains/old/x.png", "valleys/x.png", "contest/new/x.png"):
+        write(tmp_path / "pets" / path)
+    assert load_class_folders(tmp_path / "pets").notes == ()
+    write(tmp_path / "pets/valleys/old/x.png")
+    (tmp_path / "list.txt").write_text("trains\nvalleys\n")
+    data = load_class_folders(tmp_path / "pets", classes_file=tmp_path / "list.txt")
+    assert data.class_names == ("trains", "valleys") and data.notes == ()

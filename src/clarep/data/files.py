@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from clarep.engine.regular_file import open_regular
 from clarep.errors import UserError, unknown_name
 
 SPLIT_FOLDERS = ("train", "test", "val")
+_SPLIT = re.compile("train|test|val", re.IGNORECASE)  # in names that people give to splits
 
 
 def load_class_folders(
@@ -37,14 +39,17 @@ def load_class_folders(
         alpha_colour: what transparency is composed on.
 
     Raises:
-        UserError: for an unknown split or class, a folder without images, a name that is no
-            UTF-8, or images of several sizes without `image_size`.
+        UserError: for an unknown split or class, a folder without images, splits that would be
+            taken for classes, a name that is no UTF-8, or images of several sizes without
+            `image_size`.
     """
     colour(alpha_colour)  # a wrong name is told now, not at the first transparent image
     folder = _split_folder(root, split)
     folders = _class_folders(root)
+    notes = []
     if classes_file is None:
         classes = {name: name for name in folders}
+        notes = _doubts(root, folders)
     else:
         classes = read_classes_file(classes_file, folders)
     listing = Listing(root)
@@ -56,7 +61,7 @@ def load_class_folders(
         class_names=tuple(classes.values()),
         sources=[str(path) for path in paths],
         read=lambda i: decode_image(paths[i], str(paths[i]), image_size, alpha_colour),
-        notes=listing.notes(),
+        notes=(*notes, *listing.notes()),
     )
     if image_size is None:
         require_one_size(data.name, ((path, str(path)) for path in paths))
@@ -120,6 +125,40 @@ def _split_folders(root: Path) -> list[str]:
     named = [name for name in SPLIT_FOLDERS if (root / name).is_dir()]
     others = set(subfolders(root)) - set(SPLIT_FOLDERS)
     return [] if others and not any(subfolders(root / name) for name in named) else named
+
+
+def _doubts(root: Path, classes: list[str]) -> list[str]:
+    """Say which folders are perhaps no classes. Raises UserError where they plainly are splits."""
+    splits = _split_folders(root)
+    named = {name: set(subfolders(root / name)) for name in subfolders(root) if _SPLIT.search(name)}
+    for one, two in combinations(sorted(named), 2):
+        if len(splits) < 2 and (both := sorted(named[one] & named[two])):
+            raise UserError(
+                f"{root} holds {one}/ and {two}/ with the same folders ({', '.join(both[:3])}): "
+                "call splits train, test or val; if they are classes, list them in a `classes_file`"
+            )
+    for name in [] if splits else classes:
+        inner = [split for split in SPLIT_FOLDERS if (root / name / split).is_dir()]
+        if len(inner) > 1:
+            mend = f"{root}/{inner[0]}/{name}, or give {root / name} if that is the whole set"
+            holds = f"holds {inner[0]}/ and {inner[1]}/"
+            raise UserError(
+                f"{root / name} would be a class and {holds}: put classes into splits, {mend}"
+            )
+    notes = []
+    others = sorted(set(subfolders(root)) - set(splits)) if splits else []
+    if others:
+        divided = f"{root} is divided into {', '.join(splits)}"
+        notes.append(f"{divided}: passed over are {', '.join(others[:3])} ({len(others)} folders)")
+    if len(classes) == 1:
+        home = root / (splits[0] if splits else "") / classes[0]
+        inner = sorted(subfolders(home)) if home.is_dir() else []
+        if len(inner) > 1:
+            notes.append(
+                f"all images of {root} are of one class, {classes[0]}, which holds the folders "
+                f"{', '.join(inner[:3])}: if these are the classes, give {home}"
+            )
+    return notes
 
 
 def _split_folder(root: Path, split: str) -> Path:
