@@ -228,6 +228,18 @@ def test_what_evaluations_say_against_themselves_is_said_once(make_run):
     assert comparison_table(compared).count("too good") == 1
 
 
+@pytest.mark.parametrize("kind", ["ood", "beyond"])
+def test_sets_of_one_name_and_other_content_are_refused(make_run, kind):
+    """Also where the first run has none, and wherever they lie."""
+    runs = load([make_run("vanilla"), make_run("kd"), make_run("rkd")])
+    for run, content, place in zip(runs[1:], ("ab", "cd"), ("here", "there"), strict=True):
+        run.evaluation.config[kind] = {"cats": {"place": place, "sha256": content}}
+    with pytest.raises(UserError, match=rf'{kind} cats: "ab" in .*kd-0, "cd" in .*rkd-0'):
+        compare(runs)
+    runs[2].evaluation.config[kind]["cats"]["sha256"] = "ab"
+    assert len(compare(runs).rows) == 3
+
+
 def test_a_reference_that_was_named_must_be_there(make_run):
     runs = load([make_run("kd"), make_run("rkd")])
     with pytest.raises(UserError, match="unknown reference 'nope': valid are kd, rkd"):

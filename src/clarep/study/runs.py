@@ -120,13 +120,22 @@ def group_runs(runs: Sequence[StudiedRun]) -> dict[str, list[StudiedRun]]:
     images or suite; of one name but other settings; of one name and seed.
     """
     groups: dict[str, list[StudiedRun]] = {}
-    for run in runs:
-        _check_comparable(runs[0], run)
+    for i, run in enumerate(runs):
+        for earlier in runs[:i]:  # not the first alone, which may lack what two others share
+            _check_comparable(earlier, run)
         members = groups.setdefault(run.name, [])
         for other in members:
             _check_same_method(other, run)
         members.append(run)
     return groups
+
+
+def _contents(kind: str, sets: dict[str, dict[str, str]]) -> dict[str, str]:
+    """Return by name what sets' content is told by, wherever they were found."""
+    return {
+        f"{kind} {name}": " ".join(found[key][:12] for key in sorted(found) if key != "place")
+        for name, found in sets.items()
+    }
 
 
 def _check_comparable(first: StudiedRun, run: StudiedRun) -> None:
@@ -161,7 +170,8 @@ def _check_comparable(first: StudiedRun, run: StudiedRun) -> None:
     for key in ("data_sha256", "ood", "beyond"):  # content: of groups, and of sets by their names
         known = [config.get(key) or {} for config in configs]
         for test, ours in zip(tests, known, strict=True):
-            test[key] = {name: ours[name] for name in known[0] if name in known[1]}
+            both = {name: ours[name] for name in known[0] if name in known[1]}
+            test.update({key: both} if key == "data_sha256" else _contents(key, both))
     if difference := differences(tests[0], tests[1], places):
         raise UserError(
             f"{first.folder} and {run.folder} were not measured alike ({difference}): "
