@@ -417,7 +417,7 @@ def test_images_that_are_not_in_range(teacher, images, labels):
             clarid(wrong, labels)
     with pytest.raises(UserError, match=r"images are torch.uint8: give float in \[-1, 1\]"):
         teacher.accept_images(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
-    with pytest.raises(UserError, match=r"images have 3 dimensions: .* one image is images\[None"):
+    with pytest.raises(UserError, match=r"images have 3 dimensions: .* one alone is images\[None"):
         teacher.accept_images(images[0])
     with pytest.raises(UserError, match="the batch holds no images"):
         teacher.accept_images(images[:0])
@@ -492,6 +492,28 @@ def test_wrong_labels_are_refused_by_every_method(teacher, images, work):
     for wrong in ([0, 1, 2, 3], [0, 1, 2], np.array([-1, 0, 0, 0]), [[0]] * 4):
         with pytest.raises(UserError, match="label"):
             method(images, wrong)
+
+
+@pytest.mark.parametrize("work", ["features", "sample", "directions"])
+def test_latents_of_other_makes_are_the_same_or_refused(teacher, images, labels, work):
+    clarid = clarid_of(teacher)
+    x_te, _ = clarid.invert(images, labels)
+    found = [
+        getattr(clarid, work)(latents, labels)
+        for latents in (x_te, x_te.numpy(), x_te.numpy()[:, :, ::-1][:, :, ::-1], x_te.half())
+    ]
+    values = [one.V if work == "directions" else one for one in found]
+    assert torch.equal(values[0], values[1]) and torch.equal(values[0], values[2])
+    assert values[3].dtype == values[0].dtype and values[3].shape == values[0].shape
+    for wrong, named in (
+        (x_te * math.nan, "not finite"),
+        (x_te[:0], "no latents"),
+        (x_te[:, :, :2], "the teacher takes"),
+        (x_te[0], "3 dimensions"),
+        (x_te.int(), "int32"),
+    ):
+        with pytest.raises(UserError, match=named):
+            getattr(clarid, work)(wrong, labels[: len(wrong)])
 
 
 def test_every_image_has_its_label():

@@ -77,6 +77,12 @@ def test_rotation_scale_and_shift_change_nothing(
     assert float(linear_cka(x, x @ rotation, unbiased)) == pytest.approx(1, abs=1e-9)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_a_scale_whose_square_leaves_float32_changes_nothing(scale: float) -> None:
+    x, y = _randn(12, 5).float(), _randn(12, 4, seed=1).float()
+    torch.testing.assert_close(linear_cka(x * scale, y), linear_cka(x, y))
+
+
 def test_other_linear_maps_do_change_it() -> None:
     x = _randn(12, 5)
     stretched = x * torch.tensor([100.0, 1, 1, 1, 1], dtype=torch.float64)

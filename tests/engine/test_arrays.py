@@ -52,6 +52,8 @@ def test_half_precision_is_raised_and_double_kept(dtype):
         (Image.new("RGB", (4, 4)), "Image"),
         ([Image.new("RGB", (4, 4))] * 2, "list"),
         ([X, X], "list"),
+        (X.to_sparse(), "sparse"),
+        (X.to("meta"), "meta"),
         (X[0], "3 dimensions"),
         (X[:0], "no images"),
         (X[:, :0], "no images"),
@@ -136,6 +138,7 @@ def test_logits_are_found_in_an_answer(answer):
     [
         (LOGITS[:1], r"shape \(1, 2\)"),
         (LOGITS[:, 0], r"shape \(2,\)"),
+        (LOGITS[:, :1], r"shape \(2, 1\)"),
         (LOGITS[None], r"shape \(1, 2, 2\)"),
         (LOGITS.long(), "int64"),
         (LOGITS * torch.nan, "not finite"),

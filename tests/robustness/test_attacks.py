@@ -26,6 +26,7 @@ from clarep.robustness.attacks import (
 )
 from clarep.robustness.attacks.apgd import checkpoints
 from clarep.robustness.attacks.curves import WORST, threat_to_check
+from clarep.robustness.attacks.masking import zero_gradients
 from clarep.robustness.attacks.passes import cross_entropy, dlr, margin, still_right
 from clarep.robustness.attacks.pgd import step_sizes
 
@@ -503,15 +504,40 @@ def shorten_autoattack(monkeypatch):
 
 @pytest.mark.parametrize(
     "cut",
-    [lambda m: lambda x: m(x.detach()), lambda m: lambda x: m((x * 255).byte() / 255)],
-    ids=["detached", "cast"],
+    [
+        lambda m: lambda x: m(x.detach()),
+        lambda m: lambda x: m((x * 255).byte() / 255),
+        lambda m: lambda x: m(overwritten(x)),
+        lambda m: lambda x: m(x) + (x * 0).sum().sqrt(),
+    ],
+    ids=["detached", "cast", "overwritten", "not finite"],
 )
-@pytest.mark.parametrize("attack", [*ATTACKS, "cw"])
+@pytest.mark.parametrize("attack", EVERY)
 def test_a_model_that_lets_no_gradient_through_is_named(attack, cut):
     model, x = Small(), images(6)
     y = labels_of(model, x)
-    with pytest.raises(UserError, match=r"no gradient .* reaches the image"):
+    with pytest.raises(UserError, match=r"no .*gradient .*reaches the image"):
         EVERY[attack](cut(model), x, y, Threat("linf", 0.1), rng())
+
+
+def overwritten(x):
+    """Return x; autograd finds what it needs for the way back changed."""
+    root = x.exp()
+    same = root.log()
+    root.mul_(2)
+    return same
+
+
+def test_an_image_without_a_finite_gradient_is_counted_by_the_check():
+    net, x = Small(), images(40)
+    x[8:] = 0.5
+
+    def model(z):  # the gradient of a length is NaN where it is 0
+        return net(z) + 0 * (z - 0.5).flatten(1).norm(dim=1, keepdim=True)
+
+    y = labels_of(net, x)
+    assert "not finite, on 32 of 40" in zero_gradients(model, x, y, AttackConfig())
+    assert torch.isfinite(pgd(model, x, y, Threat("linf", 0.1), 3, generator=rng())).all()
 
 
 def test_marks_of_other_images_are_refused():

@@ -21,7 +21,7 @@ from clarep.clarid.directions import (
     project_out,
     random_directions,
 )
-from clarep.engine.arrays import Images, Labels, as_labels
+from clarep.engine.arrays import Images, Labels, as_batch, as_labels, check_finite
 from clarep.engine.cost import Ledger
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Engine, Jacobian, probe_engine
@@ -63,8 +63,9 @@ class Clarid:
     """Finds CLAReps with one teacher and one setting.
 
     Images, latents and labels may lie anywhere: they are moved to the teacher's device, and what is
-    returned lies on the CPU (but for `jacobian`). Images are tensors or arrays of floats of any
-    memory layout, labels whole numbers of any type; wrong labels are refused by every method.
+    returned lies on the CPU (but for `jacobian`). Images and latents are tensors or arrays of
+    floats of any memory layout, labels whole numbers of any type; others are refused by every
+    method.
 
     Args:
         teacher: any `Teacher`.
@@ -161,7 +162,7 @@ class Clarid:
             quality = psnr(self.teacher.decode(back).cpu(), images.cpu())
         return x_te.cpu(), quality
 
-    def jacobian(self, x: Float[Tensor, "batch c h w"], labels: Labels) -> Jacobian:
+    def jacobian(self, x: Images, labels: Labels) -> Jacobian:
         """Return the Jacobian of the features at x, under the class or the null label.
 
         It lies on the teacher's device, and so must what it is multiplied with.
@@ -179,7 +180,7 @@ class Clarid:
             self.engine, _ = probe_engine(features, x)
         return Jacobian(features, x, self.engine, self.config.memory_mb)
 
-    def resolve_k(self, x: Float[Tensor, "batch c h w"], labels: Labels) -> int:
+    def resolve_k(self, x: Images, labels: Labels) -> int:
         """Return the number of directions; where k is a share of energy, settle it at latents x.
 
         Forms the dense Jacobian of up to 4 of them and takes their median.
@@ -192,12 +193,11 @@ class Clarid:
             self.ledger.jacobian_products += jacobian.products * jacobian.batch
         return self.num_dirs
 
-    def directions(
-        self, x: Float[Tensor, "batch c h w"], labels: Labels, seed: int = 0
-    ) -> Subspace | None:
+    def directions(self, x: Images, labels: Labels, seed: int = 0) -> Subspace | None:
         """Return the directions to project out at x, or None for kind `none`."""
         if self.config.kind == "none":
             return None
+        x, labels = self._placed(x, labels)
         num_dirs = self.resolve_k(x, labels)
         generator = torch.Generator().manual_seed(seed)
         if self.config.kind == "random":
@@ -219,7 +219,7 @@ class Clarid:
     @torch.no_grad()
     def features(
         self,
-        x: Float[Tensor, "batch c h w"],
+        x: Images,
         labels: Labels,
         branch: Literal["conditional", "null"] = "conditional",
     ) -> Float[Tensor, "batch *feature"]:
@@ -237,9 +237,7 @@ class Clarid:
             return self.teacher.features(x, sigma, cond, self.tap).cpu()
 
     @torch.no_grad()
-    def sample(
-        self, x: Float[Tensor, "batch c h w"], labels: Labels
-    ) -> Float[Tensor, "batch ci hi wi"]:
+    def sample(self, x: Images, labels: Labels) -> Float[Tensor, "batch ci hi wi"]:
         """Return x decoded with guidance, images about [-1, 1]."""
         config = self.config
         x, labels = self._placed(x, labels)
@@ -256,11 +254,19 @@ class Clarid:
         return images, as_labels(labels, len(images), self.teacher.num_classes, "the teacher's")
 
     def _placed(
-        self, x: Float[Tensor, "batch c h w"], labels: Labels
+        self, x: Images, labels: Labels
     ) -> tuple[Float[Tensor, "batch c h w"], Int64[Tensor, " batch"]]:
-        """Return latents and their labels, checked, on the teacher's device."""
-        labels = as_labels(labels, len(x), self.teacher.num_classes, "the teacher's")
-        return x.to(self.teacher.device), labels.to(self.teacher.device)
+        """Return latents and their labels as the teacher takes them; raise UserError for others."""
+        teacher = self.teacher
+        x = as_batch(x, "latents", "such as Clarid.invert gives")
+        check_finite(x, "the latents", "look for NaN in what they were made of")
+        if tuple(x.shape[1:]) != teacher.latent_shape:
+            raise UserError(
+                f"latents are {tuple(x.shape[1:])} and the teacher takes {teacher.latent_shape}: "
+                "give such as Clarid.invert gives"
+            )
+        labels = as_labels(labels, len(x), teacher.num_classes, "the teacher's")
+        return x.to(teacher.device, teacher.dtype), labels.to(teacher.device)
 
     def _denoiser(self, labels: Tensor, guidance: float) -> Denoiser:
         denoise: Callable[[Tensor, Tensor], Tensor] = self.teacher.denoiser(labels, guidance)

@@ -19,41 +19,53 @@ _ROUNDING = 1e-3  # by which an interpolation may leave the range
 
 
 def as_images(given: object, low: int, mend: str) -> Float[Tensor, "batch c h w"]:
-    """Return images in [low, 1] as a contiguous tensor without a graph.
+    """Return images in [low, 1] as `as_batch` does; half precision becomes float32.
 
     Args:
-        given: a tensor or an array; half precision becomes float32.
+        given: a tensor or an array.
         low: the least value, -1 or 0.
         mend: how images of another range become such, for the sentence that refuses them.
 
     Raises:
-        UserError: for what is no such batch, holds no image, or leaves the range by more than
-            0.001.
+        UserError: for what is no such batch, or leaves the range by more than 0.001.
     """
-    if isinstance(given, np.ndarray):
-        given = _tensor(given, "images")
-    if not isinstance(given, Tensor):
-        raise UserError(
-            f"images are a {type(given).__name__}: give a batch of floats in [{low}, 1], a tensor "
-            f"or an array (B, C, H, W); {mend}"
-        )
-    if given.ndim != 4:
-        raise UserError(
-            f"images have {given.ndim} dimensions: give a batch, (B, C, H, W); "
-            "one image is images[None]"
-        )
-    if not given.numel():
-        raise UserError("the batch holds no images: give at least one")
-    if not given.is_floating_point():
-        raise UserError(f"images are {given.dtype}: give float in [{low}, 1]; {mend}")
-    given = given.detach()
-    least, most = float(given.amin()), float(given.amax())
+    images = as_batch(given, "images", f"in [{low}, 1]; {mend}")
+    least, most = float(images.amin()), float(images.amax())
     if not (least >= low - _ROUNDING and most <= 1 + _ROUNDING):  # also refuses NaN
         raise UserError(
             f"images lie in [{least:g}, {most:g}]: give finite values in [{low}, 1]; {mend}"
         )
-    wanted = given.dtype if given.dtype == torch.float64 else torch.float32
-    return given.to(wanted).contiguous()
+    return images if images.dtype == torch.float64 else images.float()
+
+
+def as_batch(given: object, what: str, such: str) -> Float[Tensor, "batch c h w"]:
+    """Return a batch of floats as a contiguous tensor without a graph.
+
+    Args:
+        given: a tensor or an array.
+        what, such: what it holds and of which kind, for the sentence that refuses another.
+
+    Raises:
+        UserError: for what is no such batch, or holds nothing.
+    """
+    if isinstance(given, np.ndarray):
+        given = _tensor(given, what)
+    if not isinstance(given, Tensor) or given.layout != torch.strided or given.is_meta:
+        held = f"{given.layout} on {given.device}" if isinstance(given, Tensor) else ""
+        raise UserError(
+            f"{what} are a {held or type(given).__name__}: give a batch of floats, a dense tensor "
+            f"or an array (B, C, H, W), {such}"
+        )
+    if given.ndim != 4:
+        raise UserError(
+            f"{what} have {given.ndim} dimensions: give a batch, (B, C, H, W); one alone is "
+            f"{what}[None]"
+        )
+    if not given.numel():
+        raise UserError(f"the batch holds no {what}: give at least one")
+    if not given.is_floating_point():
+        raise UserError(f"{what} are {given.dtype}: give float {such}")
+    return given.detach().contiguous()
 
 
 def as_labels(given: object, images: int, classes: int, whose: str = "") -> Int64[Tensor, " batch"]:
@@ -106,11 +118,12 @@ def as_logits(answer: object, images: int) -> Float[Tensor, "batch classes"]:
         UserError: for an answer without logits (B, classes), or logits that are not finite.
     """
     logits = logits_in(answer)
-    if not (isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == images):
+    sound = isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == images
+    if not (isinstance(logits, Tensor) and sound and logits.shape[1] > 1):
         what = f"of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else ""
         raise UserError(
             f"the model answers {images} images with a {type(answer).__name__} {what}".strip()
-            + f": it must give logits, ({images}, classes)"
+            + f": it must give logits, ({images}, classes), of two classes or more"
         )
     if not logits.is_floating_point():
         raise UserError(f"the model's logits are {logits.dtype}: it must give floats")

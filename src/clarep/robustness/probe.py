@@ -13,6 +13,7 @@ from clarep.data.labelled import LabelledImages
 from clarep.distill.foreign_model import FAULTS, logits_of, said_by
 from clarep.distill.student import Student
 from clarep.errors import UserError
+from clarep.robustness.attacks.passes import Gradient, gradient_at
 from clarep.robustness.subject import Subject, as_float, named
 
 _PROBED = 8  # images
@@ -21,7 +22,6 @@ _SUM = 1e-2  # how far a row of probabilities may be from 1: half precision is
 _TWICE, _ALONE = 1e-4, 1e-2  # of the logits' range: rounding differs with the size of a batch
 
 Kind = Literal["graded", "one class alone", "in [0, 1]"]
-Gradient = Literal["reaches the image", "none", "not finite"]
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,8 @@ class Answers:
         """What groups of the suite need and the answers do not have."""
         found: dict[str, str] = {}
         if self.gradient != "reaches the image":
-            state = "none does" if self.gradient == "none" else "it is not finite"
             found |= dict.fromkeys(
-                ("attacks", "focus"), f"a gradient that reaches the image, and {state}"
+                ("attacks", "focus"), f"a gradient that reaches the image ({self.gradient} here)"
             )
         if self.kind == "one class alone":
             found |= dict.fromkeys(
@@ -110,7 +109,7 @@ def probe(subject: Subject, data: LabelledImages, indices: NDArray[np.int64]) ->
         twice=float((again - logits).abs().max() / scale),
         alone=float((torch.cat(alone) - logits).abs().max() / scale),
         kind=kind,
-        gradient=_gradient(subject, as_float(images)),
+        gradient=gradient_at(subject, as_float(images)),
     )
 
 
@@ -143,18 +142,3 @@ def _kind(student: Student, whole: Float[Tensor, "batch classes"]) -> Kind:
             "model without its softmax"
         )
     return "in [0, 1]" if in_unit else "graded"
-
-
-def _gradient(subject: Subject, x: Float[Tensor, "batch c h w"]) -> Gradient:
-    leaf = x.requires_grad_(True)
-    try:
-        with torch.enable_grad():
-            logits = subject(leaf)
-            # Not their sum, which is the same for all images behind a softmax.
-            weighted = (logits * torch.linspace(-1, 1, logits.shape[1])).sum()
-            (gradient,) = torch.autograd.grad(weighted, leaf, allow_unused=True)
-    except RuntimeError:  # of autograd: cut off, or overwritten in place
-        return "none"
-    if gradient is None or not gradient.any():
-        return "none"
-    return "reaches the image" if gradient.isfinite().all() else "not finite"

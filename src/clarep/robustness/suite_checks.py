@@ -30,7 +30,12 @@ _NEEDS = {
 
 
 def check_fit(student: Student, data: LabelledImages) -> None:
-    """Raise UserError unless the student's classes and image shape are the data's."""
+    """Raise UserError unless the student's classes, two or more, and image shape are the data's."""
+    if len(data.class_names) < 2:
+        raise UserError(
+            f"{data.name} holds one class, '{data.class_names[0]}', and every answer would be "
+            "right: give data of two classes or more"
+        )
     check_classes(student, data.class_names)
     height, width, channels = data.read(0).shape
     given, wanted = (channels, height, width), student.info.image_shape

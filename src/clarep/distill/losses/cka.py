@@ -55,8 +55,10 @@ def _centred_gram(x: Tensor, unbiased: bool) -> Tensor:
     """Return HKH, or K~ if unbiased, of features brought to unit Frobenius norm; (B, B)."""
     centred = x - x.mean(dim=0)
     # CKA does not see scale, so the gradient need not know of this one.
-    size = torch.linalg.vector_norm(centred.detach())
-    rounding = 10 * torch.finfo(x.dtype).eps * torch.linalg.vector_norm(x.detach())
+    size, whole = (
+        torch.linalg.vector_norm(part.detach(), dtype=torch.float64) for part in (centred, x)
+    )
+    rounding = 10 * torch.finfo(x.dtype).eps * whole
     scaled = torch.where(size > rounding, centred / torch.where(size > rounding, size, 1.0), 0.0)
     gram = scaled @ scaled.T
     return _u_centred(gram) if unbiased else gram

@@ -94,7 +94,8 @@ def robust_accuracy(
     """Return for every configured attack of the threat's norm which images are still right.
 
     The last entry, WORST, is right under all of them. Each attack has random starts of its own,
-    from the seed, its name and the threat.
+    from the seed, its name and the threat. Where gradients are hidden it is too high, of which
+    `masking_reasons` tells.
 
     Args:
         model: images in [0, 1] -> logits; a module is held in evaluation mode.

@@ -89,7 +89,8 @@ def zero_gradients(
 ) -> str:
     """Check that the cross-entropy of rightly classified images has a gradient.
 
-    It is exactly 0 where the softmax saturates in fp32 or the input is quantised.
+    It is exactly 0 where the softmax saturates in fp32 or the input is quantised; one that is not
+    finite counts as such.
     """
     right = still_right(model, x, y, config.batch_size).nonzero().flatten()
     if not len(right):
@@ -102,8 +103,8 @@ def zero_gradients(
     if not exceeds(flat, len(right), config.check_margin):
         return ""
     return (
-        f"the loss's gradient is exactly zero on {flat} of {len(right)} images, where attacks by "
-        "gradients of the cross-entropy cannot move"
+        f"the loss's gradient is exactly zero, or not finite, on {flat} of {len(right)} images, "
+        "where attacks by gradients of the cross-entropy cannot move"
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, Int64
@@ -19,6 +20,7 @@ _ROUNDING = 1e-4
 
 Model = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) in [0, 1] -> logits (B, classes), or a tuple or mapping with them."""
+Gradient = Literal["reaches the image", "zero", "none", "not finite"]
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Logits and labels -> a loss an image (B,), the higher the nearer to an error."""
 
@@ -50,7 +52,8 @@ def accepted(
     """Return images and labels as the attacks take them: checked, in one piece, on one device.
 
     Raises UserError for images outside [0, 1], labels outside the model's classes, other counts,
-    a model that does not answer them with logits, or a radius that such images have no room for.
+    a model that does not answer them with logits or lets no gradient through, or a radius that such
+    images have no room for.
     """
     x = as_images(x, 0, "uint8 / 255 does, and the model is what normalises")
     if threat is not None and threat.norm == "l2":
@@ -69,7 +72,33 @@ def accepted(
             "the model answers with probabilities (rows in [0, 1] that sum to 1), whose gradients "
             "vanish where it is sure: give one that ends in logits, or the logarithm of these"
         )
-    return x, as_labels(y, len(x), few.shape[1]).to(x.device)
+    y = as_labels(y, len(x), few.shape[1]).to(x.device)
+    gradient = gradient_at(model, x[:_FEW])
+    if gradient in ("none", "not finite"):
+        raise UserError(
+            f"{'no' if gradient == 'none' else 'no finite'} gradient of the model's logits reaches "
+            "the image, so that it cannot be attacked by gradients: give a model that is "
+            "differentiable (no no_grad, casts or argmax)"
+        )
+    return x, y
+
+
+def gradient_at(model: Model, x: Float[Tensor, "batch c h w"]) -> Gradient:
+    """Tell whether a gradient of the logits reaches the images."""
+    try:
+        with torch.enable_grad(), evaluating(model):
+            leaf = x.detach().requires_grad_(True)
+            logits = answered(model, leaf)
+            # Not their sum, which is the same for all images behind a softmax.
+            weighted = (logits * torch.linspace(-1, 1, logits.shape[1]).to(logits)).sum()
+            (gradient,) = torch.autograd.grad(weighted, leaf, allow_unused=True)
+    except RuntimeError:  # of autograd: cut off, or overwritten in place
+        return "none"
+    if gradient is None:
+        return "none"
+    if not gradient.any():
+        return "zero"
+    return "reaches the image" if gradient.isfinite().all() else "not finite"
 
 
 def check_marks(images: int, **marks: Tensor | None) -> None:
@@ -114,15 +143,9 @@ def ascend(
         leaf = x.detach().requires_grad_(True)
         logits = answered(model, leaf)
         losses = loss(logits, y)
-        grad = None
-        if losses.requires_grad:
-            (grad,) = torch.autograd.grad(losses.sum(), leaf, allow_unused=True)
-    if grad is None:
-        raise UserError(
-            "no gradient of the model's loss reaches the image, so that it cannot be attacked by "
-            "gradients: give a model that is differentiable (no no_grad, rounding or argmax)"
-        )
-    return logits.detach(), losses.detach(), grad
+        (grad,) = torch.autograd.grad(losses.sum(), leaf)
+    # NaN has no direction: it counts as zero, of which `zero_gradients` tells.
+    return logits.detach(), losses.detach(), grad.nan_to_num(0, 0, 0)
 
 
 def cross_entropy(
