@@ -83,7 +83,7 @@ def refused(answer, data, config=CONFIG) -> str:
 def test_of_one_class_every_answer_is_right(data):
     """A model of a thousand classes and a folder of one, chosen by name, gave 1.000."""
     alone = dataclasses.replace(data, labels=data.labels * 0, class_names=("red",))
-    with pytest.raises(UserError, match="holds one class, 'red'.* give data of two"):
+    with pytest.raises(UserError, match=r"holds one class, 'red'.* give data of two"):
         robustness_suite(Given(lambda x: mean_colour(x)[:, :1], ("red",)), alone, CONFIG)
 
 
