@@ -532,8 +532,8 @@ def test_an_image_without_a_finite_gradient_is_counted_by_the_check():
     net, x = Small(), images(40)
     x[8:] = 0.5
 
-    def model(z):  # the gradient of a length is NaN where it is 0
-        return net(z) + 0 * (z - 0.5).flatten(1).norm(dim=1, keepdim=True)
+    def model(z):  # the gradient of a root is NaN where it is 0
+        return net(z) + 0 * (z - 0.5).square().flatten(1).sum(dim=1, keepdim=True).sqrt()
 
     y = labels_of(net, x)
     assert "not finite, on 32 of 40" in zero_gradients(model, x, y, AttackConfig())
