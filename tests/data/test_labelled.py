@@ -46,6 +46,28 @@ def test_no_images_is_a_users_mistake():
         labelled().images([])
 
 
+@pytest.mark.parametrize(
+    "wrong", [[6], [0, -1], np.arange(6) == 3, [0.0, 1.5], np.zeros((1, 2), int)]
+)
+def test_what_are_no_indices_is_refused_and_a_mask_is_told_how(wrong):
+    for ask in (labelled().images, labelled().sha256):
+        with pytest.raises(UserError, match=r"from 0 to 5.*np\.flatnonzero\(mask\)"):
+            ask(np.asarray(wrong))
+
+
+@pytest.mark.parametrize("given", [np.array([4, 1]), torch.tensor([4, 1]), (4, 1)])
+def test_indices_may_be_arrays_tensors_and_tuples(given):
+    assert_array_equal(labelled().images(given), labelled().images([4, 1]))
+
+
+@pytest.mark.parametrize("made", [np.asarray, lambda x: torch.from_numpy(np.asarray(x))])
+def test_only_uint8_is_mapped_to_the_unit_range(made):
+    assert to_unit_range(made(np.array([0, 255], np.uint8))).tolist() == [-1, 1]
+    for wrong in (made([0.0, 1.0]), made([0, 255]), [0, 255]):
+        with pytest.raises(UserError, match=r"give a tensor or an array of uint8.* \* 2 - 1"):
+            to_unit_range(wrong)
+
+
 def test_a_draw_mirrors_about_half():
     indices = np.zeros(200, np.int64)
     draw = labelled().draw(indices, np.random.default_rng(0)).numpy()

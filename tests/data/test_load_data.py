@@ -44,6 +44,11 @@ def test_a_folder_and_an_archive_by_path(folder: Path):
     assert load_data(DataConfig(data=str(folder / "s.npz"))).read(0).shape == (5, 5, 3)
 
 
+def test_a_path_or_a_name_alone_is_data(folder: Path):
+    assert load_data(folder).name == load_data(str(folder)).name == str(folder)
+    assert load_data("garments").name == "garments/train"
+
+
 def test_a_name_that_is_none_is_answered_with_the_nearest():
     told = r"'backdrop': did you mean backdrops or noise-backdrops\?.*no such file"
     with pytest.raises(UserError, match=told):

@@ -261,7 +261,7 @@ def test_unsaved_teachers_are_told_apart_by_their_weights():
 
 
 def test_load_by_file_or_folder(saved):
-    by_file, by_folder = load_teacher(str(saved)), load_teacher(str(saved.parent))
+    by_file, by_folder = load_teacher(str(saved)), load_teacher(saved.parent)
     assert by_file.fingerprint == by_folder.fingerprint
     assert by_file.class_names == NAMES
 

@@ -5,12 +5,14 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clarep.engine.arrays import Images
 from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
 
@@ -67,28 +69,45 @@ class LabelledImages:
         """Return the notes as a record holds them; nothing without any."""
         return {"data_notes": list(self.notes)} if self.notes else {}
 
-    def images(self, indices: Sequence[int] | NDArray[np.int64]) -> Tensor:
-        """Return the images at `indices` as uint8, (B, 3, H, W)."""
-        if len(indices) == 0:
+    def images(self, indices: Sequence[int] | NDArray[Any] | Tensor) -> Tensor:
+        """Return the images at `indices` as uint8, (B, 3, H, W).
+
+        Raises UserError for no index, one outside the set, and what are no indices (a mask).
+        """
+        chosen = self._positions(indices)
+        if not len(chosen):
             raise UserError(f"no images were asked of {self.name}: give at least one index")
-        stack = np.stack([self.read(int(i)) for i in indices])
+        stack = np.stack([self.read(int(i)) for i in chosen])
         return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
+
+    def _positions(self, indices: object) -> NDArray[np.int64]:
+        """Return indices as int64, (B,); a mask, read as 0s and 1s, would be two images."""
+        given = np.asarray(indices)
+        right = given.ndim == 1 and (given.dtype.kind in "iu" or not given.size)
+        outside = given[(given < 0) | (given >= len(self))] if right else given
+        if not right or outside.size:
+            shown = outside[0] if right else f"{given.dtype} {given.shape}"
+            raise UserError(
+                f"{self.name} cannot take indices {shown}: give a list of whole numbers from 0 to "
+                f"{len(self) - 1}, such as [0, 1]; of a mask np.flatnonzero(mask)"
+            )
+        return given.astype(np.int64)
 
     @cached_property
     def _digests(self) -> dict[int, bytes]:
         """Digest of each image that was hashed so far: every part of a run asks for some."""
         return {}
 
-    def sha256(self, indices: Sequence[int] | NDArray[np.int64] | None = None) -> str:
+    def sha256(self, indices: Sequence[int] | NDArray[Any] | None = None) -> str:
         """Return what the images at `indices` (all without any) are told from others by.
 
         That is the SHA-256 of their decoded pixels, labels, indices and class names, wherever
         they were read from: whatever is stored of them is gone on with only where it agrees.
         Each image is read once in the life of this object.
 
-        Raises UnreadableImage as `read` does.
+        Raises UnreadableImage as `read` does, UserError as `images` does.
         """
-        chosen = np.arange(len(self)) if indices is None else np.asarray(indices, np.int64)
+        chosen = np.arange(len(self)) if indices is None else self._positions(indices)
         digest = hashlib.sha256(json.dumps(self.class_names).encode())
         digest.update(chosen.tobytes() + self.labels[chosen].astype(np.int64).tobytes())
         for i in chosen:
@@ -119,9 +138,18 @@ class LabelledImages:
         return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
-def to_unit_range(images: Tensor) -> Tensor:
-    """Map uint8 in [0, 255] to float32 in [-1, 1], the range that teachers take."""
-    return images.float() / 127.5 - 1
+def to_unit_range(images: Images) -> Tensor:
+    """Map uint8 in [0, 255] to float32 in [-1, 1], the range that teachers take.
+
+    Raises UserError for anything but a tensor or an array of uint8: floats may be of any range.
+    """
+    kind = getattr(images, "dtype", type(images).__name__)
+    if kind not in (torch.uint8, np.dtype("uint8")):
+        raise UserError(
+            f"to_unit_range was given {kind}: give a tensor or an array of uint8; of floats in "
+            "[0, 1] take images * 2 - 1, of PIL images np.stack([np.asarray(i) for i in images])"
+        )
+    return torch.as_tensor(images).float() / 127.5 - 1
 
 
 def to_uint8(images: Tensor) -> Tensor:

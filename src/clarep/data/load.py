@@ -48,8 +48,8 @@ class DataConfig(DataOptions):
     CIFAR-10's batches."""
 
 
-def load_data(config: DataConfig) -> LabelledImages:
-    """Load the data set that `config` describes.
+def load_data(config: DataConfig | str | Path) -> LabelledImages:
+    """Load the data set that `config` describes; a name or a path alone is its `data`.
 
     Images of garments and backdrops are 32x32 and are not resized.
 
@@ -57,6 +57,8 @@ def load_data(config: DataConfig) -> LabelledImages:
         UserError: for an unknown name or path, an option that does not apply to the set, and
             whatever the set's own reader refuses.
     """
+    if not isinstance(config, DataConfig):
+        config = DataConfig(data=str(config))
     if config.image_size is not None and config.image_size < 1:
         raise UserError(f"`image_size={config.image_size}` is below 1: give a side in pixels")
     if config.data in _NAMED:

@@ -74,7 +74,7 @@ def stored_spec(spec: str) -> str:
     return spec if spec in BUNDLED else located(spec)
 
 
-def load_teacher(spec: str, options: TeacherOptions | None = None) -> Teacher:
+def load_teacher(spec: str | Path, options: TeacherOptions | None = None) -> Teacher:
     """Load a teacher.
 
     Args:
@@ -89,6 +89,7 @@ def load_teacher(spec: str, options: TeacherOptions | None = None) -> Teacher:
             option means nothing to it, the device is not here, or an extra is missing.
     """
     options = options or TeacherOptions()
+    spec = str(spec)
     family, colon, place = spec.partition(":")
     if colon and not Path(spec).exists():
         if family not in FAMILIES:
