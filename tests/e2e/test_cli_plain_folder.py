@@ -96,7 +96,7 @@ def test_images_that_were_trained_on_are_told_wherever_they_lie(photos_home, cap
         ("--data half_test.npz", 4, 7),
     ):
         assert clarep(f"evaluate v {given} {QUICK}") == 0
-        told = f"{seen} of {images} images of "
+        told = f"the model is trained on {seen} of {images} images of "
         assert f"warning: {told}" in capsys.readouterr().err
         config = Evaluation.load(Path("v/robustness")).config
         assert config["on_training_data"] is True and config["caveat"].startswith(told)
@@ -156,7 +156,7 @@ def test_a_card_of_a_teacher_of_class_folders(photos_home, capsys):
     shutil.move("p/train", "p/test")
     shutil.copytree("p/test", "p/train")
     assert clarep(f"card t --data p --classifier v {few}") == 2  # of which both saw nine tenths
-    assert "33 of 36 images of p/test are ones that it was trained on" in capsys.readouterr().err
+    assert "the model is trained on 33 of 36 images of p/test" in capsys.readouterr().err
     for path in Path("p/test").rglob("*.jpg"):
         ImageOps.invert(Image.open(path)).save(path)
     assert clarep(f"card t --data p --classifier v {few}") == 0  # a test split comes first
@@ -169,7 +169,7 @@ def test_a_card_by_a_classifier_that_saw_the_images_is_refused(photos_home, caps
     assert clarep(f"distill {data} --method vanilla --out n {STUDENT} {all_seen}") == 0
     assert clarep("card t --classifier n") == 2
     told = capsys.readouterr().err
-    assert "n/student: 3 of 3 images of photos held-out are ones that it was trained on" in told
+    assert "n/student: the model is trained on 3 of 3 images of photos held-out" in told
     mend = told.split("--classifier of clarep distill ")[1]
     assert clarep(f"distill {data} --method vanilla --out m {STUDENT} {mend}") == 0
     assert clarep("card t --classifier m --steps 1") == 0

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,15 @@ def test_the_loss_is_measured_on_val_where_there_is_no_test(pets, tmp_path):
     assert train(pets, tmp_path / "run") == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["data"] == str(pets / "train")
+
+
+def test_test_images_that_are_trained_on_are_told_and_recorded(pets, tmp_path, capsys):
+    for i in range(2):  # under other names
+        shutil.copy(pets / "train/cat" / f"{i + 2}.png", pets / "test/cat" / f"{i}.png")
+    assert train(pets, tmp_path / "run") == 0
+    told = f"the model is trained on 2 of 12 images of {pets}/test"
+    assert f"warning: {told}" in capsys.readouterr().err
+    assert told in json.loads((tmp_path / "run/config.json").read_text())["data_notes"]
 
 
 def test_a_class_of_one_image_without_a_test_split(tmp_path, capsys):

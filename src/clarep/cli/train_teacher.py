@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,9 +12,16 @@ import torch
 import tyro
 from PIL import Image
 
-from clarep.cli.shared import describe, note, told
+from clarep.cli.shared import describe, note, told, warn
 from clarep.data.files import NoSplitError
-from clarep.data.held_out import HELD_OUT, SHARE, Indices, save_held_out, split_off
+from clarep.data.held_out import (
+    HELD_OUT,
+    SHARE,
+    Indices,
+    save_held_out,
+    seen_before,
+    split_off,
+)
 from clarep.data.labelled import LabelledImages, in_memory, subset, to_uint8
 from clarep.data.load import DataConfig, load_data, load_test
 from clarep.engine.artefacts import atomic_path, sha256_file, write_json
@@ -88,7 +95,12 @@ class TrainTeacher:
             return _Splits(trained, held_out, bad, save)
         test, test_kept, test_bad = self._readable(test)
         trained, held_out = _all_but(data, kept, bad), _all_but(test, test_kept, test_bad)
-        return _Splits(trained, held_out, bad + test_bad)
+        marks = set(trained.marks(range(len(trained))))
+        if said := seen_before(marks, held_out, np.arange(len(held_out)))[1]:
+            warn(f"{said}: its held-out loss is not that on new images, so remove them there")
+            trained = replace(trained, notes=(*trained.notes, said))
+        save = partial(save_held_out, data=data, kept=kept, apart=kept[:0])
+        return _Splits(trained, held_out, bad + test_bad, save)
 
     def _readable(self, data: LabelledImages) -> tuple[LabelledImages, Indices, list[str]]:
         """Return a set, what can be read of it, and what cannot; what is composed all can."""
@@ -136,8 +148,8 @@ class _Splits:
     trained: LabelledImages
     held_out: LabelledImages
     bad: list[str]
-    save: Callable[[Path], None] = lambda out: None
-    """Store in the run which images are held out, where no test split says it."""
+    save: Callable[[Path], None]
+    """Store in the run which images of the whole are trained on and held out."""
 
 
 def _all_but(data: LabelledImages, kept: Indices, bad: list[str]) -> LabelledImages:

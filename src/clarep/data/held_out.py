@@ -93,7 +93,7 @@ def seen_before(
     """Return how many of these images were trained on, pixel by pixel, and say so if any was."""
     seen = sum(mark in trained for mark in data.marks(indices))
     which = f"{seen} of {len(indices)} images of {data.name}"
-    return seen, f"{which} are ones that it was trained on" if seen else ""
+    return seen, f"the model is trained on {which}" if seen else ""
 
 
 def load_held_out(folder: Path, data: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
