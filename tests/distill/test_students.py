@@ -203,6 +203,10 @@ def test_files_that_hold_no_student(tmp_path: Path) -> None:
         load_student(tmp_path / "absent")
     with pytest.raises(UserError, match=r"holds no student.safetensors: run clarep distill"):
         load_student(tmp_path)
+    (tmp_path / "model.pt").touch()
+    for other in ("absent", "", "model.pt"):  # a user of another library's model forgot its prefix
+        with pytest.raises(UserError, match=r"evaluate takes .* as hf:, timm: and torchscript:"):
+            load_student(tmp_path / other)
     file = tmp_path / "student.safetensors"
     for text in (b"", b"not safetensors at all"):
         file.write_bytes(text)

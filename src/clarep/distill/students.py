@@ -26,6 +26,7 @@ STUDENTS: dict[str, Callable[[StudentInfo, str | None], Student]] = {
 """Name -> builder from what is known of the student and the layer that meets the teacher."""
 STUDENT_NAME = "student.safetensors"
 _KIND = "clarep student"
+_OTHER = "clarep evaluate takes other libraries' models as hf:, timm: and torchscript:"
 
 
 def build_student(info: StudentInfo, layer: str | None = None, seed: int = 0) -> Student:
@@ -91,14 +92,18 @@ def student_path(path: Path | str) -> Path:
     path = Path(path)
     if not path.is_dir():
         if not path.exists():
-            raise UserError(f"there is no student at {path}: give an existing file or folder")
+            raise UserError(
+                f"there is no student at {path}: give an existing file or folder; {_OTHER}"
+            )
+        if path.suffix != ".safetensors":
+            raise UserError(f"{path} is no {STUDENT_NAME}: give such a file or its run; {_OTHER}")
         return path
     for file in (path / STUDENT_NAME, path / "student" / STUDENT_NAME):
         if file.exists():
             return file
     raise UserError(
         f"{path} holds no {STUDENT_NAME}: run clarep distill there to its end, "
-        "or name another folder"
+        f"or name another folder; {_OTHER}"
     )
 
 
