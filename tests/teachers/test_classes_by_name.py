@@ -72,16 +72,22 @@ def test_a_teacher_without_a_null_class_has_none_then_either() -> None:
 
 @pytest.mark.parametrize(
     "class_names",
-    [("pug", "hat"), NAMES, ("pug", "tabby", "hat", "x", "y", "z"), ("0", "3"), ()],
+    [("pug", "hat"), NAMES, ("pug", "tabby", "hat", "x", "y", "z"), ("0", "1"), ("00", "01"), ()],
 )
 def test_otherwise_it_is_the_teacher_itself(class_names) -> None:
     whole = make()
     assert of_classes(whole, class_names) is whole
 
 
-def test_numbers_are_no_names() -> None:
-    whole = make(tuple(str(i) for i in range(5)))
-    assert of_classes(whole, ("1", "3")) is whole
+def test_a_few_numbers_are_the_classes_of_these_numbers_or_refused() -> None:
+    """Folders 10 and 2 were taken for classes 0 and 1."""
+    whole = make(tuple(str(i) for i in range(12)))
+    few, named = of_classes(whole, ("10", "2")), make()
+    assert few.class_names == ("10", "2")
+    labels = torch.tensor([0, 1])
+    assert torch.equal(few.condition(labels), whole.condition(torch.tensor([10, 2])))
+    with pytest.raises(UserError, match=r"the numbers 0, 3"):
+        of_classes(named, ("0", "3"))
 
 
 def test_a_name_of_two_classes_is_refused() -> None:

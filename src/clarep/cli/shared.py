@@ -122,7 +122,7 @@ def note_other_classes(
     text = (
         "the classes of the data are not named as the teacher's "
         f"({', '.join(ours[:3])} ... against {', '.join(theirs[:3])} ...); "
-        "labels are matched by number"
+        f"labels are matched by number, '{ours[0]}' with '{theirs[0]}'"
     )
     if isinstance(data, Backdrops) and not judge_knows(teacher, data) and classifier is None:
         text += "; the judge knows the ten garments alone, so that nothing is measured with it"

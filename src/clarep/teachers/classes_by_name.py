@@ -55,14 +55,22 @@ def by_name(names: Sequence[str], class_names: Sequence[str]) -> list[int] | Non
 def of_classes(teacher: Teacher, class_names: Sequence[str]) -> Teacher:
     """Return the teacher with these classes alone, where it has more and knows all their names.
 
-    Otherwise itself. Numbers are no names: labels are matched by position then. Raises UserError
-    as `by_name`.
+    Otherwise itself: labels are matched by position then. Raises UserError as `by_name`, and for
+    a few numbers that are neither its names nor 0, 1, 2 ...: by position 207 would be class 0.
     """
-    few = len(class_names) < teacher.num_classes
-    if not few or all(name.isdecimal() for name in class_names):
+    if not 0 < len(class_names) < teacher.num_classes:
         return teacher
     places = by_name(teacher.class_names, class_names)
-    return teacher if places is None else _FewClasses(teacher, class_names, places)
+    if places is not None:
+        return _FewClasses(teacher, class_names, places)
+    numbers = all(name.isdecimal() for name in class_names)
+    if numbers and any(int(name) != i for i, name in enumerate(class_names)):
+        raise UserError(
+            f"the data's classes are the numbers {', '.join(class_names[:3])} ... and the teacher "
+            f"has {teacher.num_classes} others, {', '.join(teacher.class_names[:3])} ...: give the "
+            "data's classes the teacher's names"
+        )
+    return teacher
 
 
 class _FewClasses(Teacher):
