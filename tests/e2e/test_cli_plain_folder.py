@@ -170,7 +170,7 @@ def test_a_card_by_a_classifier_that_saw_the_images_is_refused(photos_home, caps
     assert clarep("card t --classifier n") == 2
     told = capsys.readouterr().err
     assert "n/student: the model is trained on 3 of 3 images of photos held-out" in told
-    mend = told.split("--classifier of clarep distill ")[1]
+    mend = told.split("give one of clarep distill ")[1]
     assert clarep(f"distill {data} --method vanilla --out m {STUDENT} {mend}") == 0
     assert clarep("card t --classifier m --steps 1") == 0
     Path("t/held_out.json").unlink()

@@ -123,8 +123,8 @@ class Card:
         seen, said = seen_before(known, tested, np.arange(len(tested)))
         if seen > _DOUBLES * len(tested):
             raise UserError(
-                f"{run}: {said}: give other images with --data, or --classifier of clarep distill "
-                f"--train.validation-share {SHARE}"
+                f"{run}: {said}: give other images with --data; of classifiers, give one "
+                f"of clarep distill --train.validation-share {SHARE}"
             )
         if seen:
             warn(f"{run}: {said}: figures on them are too good")

@@ -135,7 +135,7 @@ def _doubts(root: Path, classes: list[str]) -> list[str]:
         if len(splits) < 2 and (both := sorted(named[one] & named[two])):
             raise UserError(
                 f"{root} holds {one}/ and {two}/ with the same folders ({', '.join(both[:3])}): "
-                "call splits train, test or val; if they are classes, list them in a `classes_file`"
+                "call splits train, test or val, and classes otherwise"
             )
     for name in [] if splits else classes:
         inner = [split for split in SPLIT_FOLDERS if (root / name / split).is_dir()]
