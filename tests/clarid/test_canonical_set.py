@@ -368,6 +368,17 @@ def test_a_set_that_was_not_finished_goes_on_without_its_manifest(folder, tmp_pa
     assert shard_bytes(other) == shard_bytes(folder)
 
 
+@pytest.mark.parametrize("copied", [(0, 1), (1, 0)])
+def test_a_copy_of_another_shard_is_none_without_its_manifest(folder, copied):
+    whole, (one, over) = shard_bytes(folder), copied
+    (folder / SHARDS[over]).write_bytes((folder / SHARDS[one]).read_bytes())
+    (folder / MANIFEST).unlink()
+    with pytest.raises(UserError, match=r"incomplete \(4 of 7 images\)"):
+        CanonicalSet.load(folder)
+    assert write(folder) == [SHARDS[over]]
+    assert shard_bytes(folder) == whole
+
+
 @pytest.mark.parametrize(
     "change",
     [

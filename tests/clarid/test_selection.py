@@ -273,6 +273,14 @@ def test_a_damaged_cell_is_named(grid: Grid, walked: Path, tmp_path: Path):
         next(walk_grid(grid, {"name": "x"}, tmp_path))
 
 
+def test_a_copy_of_another_cell_is_none(grid: Grid, walked: Path, tmp_path: Path):
+    (tmp_path / "cells").mkdir()
+    whole = (walked / "cells" / grid.cells[0].name).read_bytes()
+    (tmp_path / "cells" / grid.cells[1].name).write_bytes(whole)
+    with pytest.raises(UserError, match="delete it"):
+        next(walk_grid(grid, {"name": "x"}, tmp_path))
+
+
 def test_data_without_masks_have_the_measures_that_labels_suffice_for(
     tiny_teacher_path: Path, tmp_path: Path
 ):

@@ -177,6 +177,8 @@ def test_a_line_means_the_same_in_each_split(tmp_path: Path):
 def test_an_unreadable_class_list_is_named(tmp_path: Path):
     with pytest.raises(UserError, match=r"gone\.txt"):
         read_classes_file(tmp_path / "gone.txt", ["a"])
+    with pytest.raises(UserError, match="cannot read the class list"):
+        read_classes_file(Path("nul\0.txt"), ["a"])
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"bytes\.txt"):
         read_classes_file(tmp_path / "bytes.txt", ["a"])

@@ -18,14 +18,14 @@ from clarep.distill.train import STUDENT_FILE, StudentRun
 from clarep.distill.train_config import DistillConfig
 from clarep.distill.train_state import learning_rate
 from clarep.distill.train_student import cadistill, train_student
-from clarep.engine.artefacts import sha256_file
+from clarep.engine.artefacts import sha256_file, unseal
 from clarep.errors import UserError
 
 NAN, INF = float("nan"), float("inf")
 
 
 def history(out):
-    return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    return [unseal(json.loads(line)) for line in (out / "history.jsonl").read_text().splitlines()]
 
 
 def checkpoint(out):

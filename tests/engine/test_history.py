@@ -25,3 +25,13 @@ def test_a_damaged_line_is_told_by_its_number(tmp_path, line):
         stream.write(line + b"\n")
     with pytest.raises(UserError, match=r"line 2 of .*run the command that trained it again"):
         read_records(tmp_path, "step")
+
+
+def test_a_changed_digit_is_told(tmp_path):
+    write_records(tmp_path, [{"step": 50, "held_out": {"0.1-0.5": 0.94976}}])
+    append_record(tmp_path, {"step": 100, "held_out": {"0.1-0.5": 0.64918}})
+    whole = (tmp_path / HISTORY_NAME).read_text()
+    for number, digits in enumerate(("0.94976", "0.64918"), start=1):
+        (tmp_path / HISTORY_NAME).write_text(whole.replace(digits, "0.14976"))
+        with pytest.raises(UserError, match=rf"line {number} of .*SHA-256"):
+            read_records(tmp_path, "step")

@@ -15,6 +15,7 @@ import torch
 from clarep.cli.main import main
 from clarep.cli.shared import describe
 from clarep.data.load import DataConfig, load_data
+from clarep.engine.artefacts import unseal
 from clarep.errors import UserError
 from clarep.teachers import TeacherRun, TrainConfig, UNetShape, held_out_losses, load_teacher
 from clarep.teachers.train import is_due
@@ -61,7 +62,7 @@ def whole(data, tmp_path_factory):
 
 
 def history(out):
-    return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    return [unseal(json.loads(line)) for line in (out / "history.jsonl").read_text().splitlines()]
 
 
 def curves(records):

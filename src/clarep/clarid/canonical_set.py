@@ -3,7 +3,8 @@
 A shard is written whole or not at all, and the manifest names only whole shards with their
 SHA-256. A run that was killed goes on with the shards that are missing; because every shard's
 randomness comes from the seed and its images, it ends with the same bytes. Each shard tells the
-set's configuration and a hash of its own tensors, so that a lost manifest can be made again.
+set's configuration, its own name and a hash of its tensors, so that a lost manifest can be made
+again.
 """
 
 import hashlib
@@ -106,7 +107,7 @@ class CanonicalSetWriter:
         path = self.folder / name
         with atomic_path(path) as temporary:
             about = {key: self._manifest[key] for key in ("format", "config", "images")}
-            about |= {"tensors_sha256": sha256_tensors(tensors)}
+            about |= {"file": name, "tensors_sha256": sha256_tensors(tensors)}
             temporary.write_bytes(save(tensors, {ABOUT: json.dumps(about)}))
         # A resumed run may have other versions than its start.
         entry = shard_entry(path, tensors, cost) | {"versions": versions()}

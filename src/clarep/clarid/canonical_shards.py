@@ -98,6 +98,7 @@ def _rebuilt(folder: Path) -> dict[str, Any] | None:
         except UserError:
             continue
         whole = about.pop("tensors_sha256", None) == sha256_tensors(tensors)
+        whole &= about.pop("file", path.name) == path.name  # else a copy of another one
         first = first or about
         if whole and about == first and about["format"] == FORMAT:
             entries.append(shard_entry(path, tensors, sum_costs([])))

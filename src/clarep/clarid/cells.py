@@ -175,9 +175,12 @@ def _read_cell(path: Path) -> dict[str, Any]:
         cell = read_json(path)
         if not {"config", "cell", "images", "rows", "cost"} <= set(cell):
             raise ValueError("it is no cell")
+        at = Cell(*(cell["cell"][name] for name in ("seed", "t", "tap")))
+        if at.name != path.name:
+            raise ValueError(f"it is that of {at}")
         if not all(type(i) is int for i in cell["images"]):
             raise ValueError("its images are no indices")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(
             f"cell {path} cannot be read ({error}): delete it and run the same clarep select "
             "again, which computes only what is missing"

@@ -79,7 +79,7 @@ def read_classes_file(path: Path, folders: Collection[str]) -> dict[str, str]:
     try:
         with open_regular(path) as stream:
             lines = stream.read().decode("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read the class list {path}: give a text file") from error
     classes: dict[str, str] = {}
     for line in map(str.strip, lines):

@@ -74,10 +74,23 @@ def write_json(path: Path, value: Any, *, sealed: bool = False) -> None:
     sealed: of an object, add the SHA-256 of its contents, by which `read_json` tells a change.
     """
     value = _without_infinities(value)
-    if sealed:
-        value |= {_SEAL: _sha256(value)}
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
+        temporary.write_text(json.dumps(seal(value) if sealed else value, indent=2) + "\n")
+
+
+def seal(value: dict[str, Any]) -> dict[str, Any]:
+    """Return an object of finite JSON values with the SHA-256 of its contents, for `unseal`."""
+    return value | {_SEAL: _sha256(value)}
+
+
+def unseal(value: Any) -> dict[str, Any]:
+    """Return an object that was sealed, or never; raises ValueError if it was changed since."""
+    if not isinstance(value, dict):
+        raise ValueError("it is no JSON object")
+    inner = {key: value[key] for key in value if key != _SEAL}
+    if _SEAL in value and value[_SEAL] != _sha256(inner):
+        raise ValueError("it was changed after it was written: its SHA-256 differs")
+    return inner
 
 
 def _without_infinities(value: Any) -> Any:
@@ -102,12 +115,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"it has over {_MOST_BYTES >> 20} MiB")
     if not path.is_file():
         raise ValueError("it is no regular file")
-    found = parse_json(path.read_text(encoding="utf-8"))
-    if not isinstance(found, dict):
-        raise ValueError("it is no JSON object")
-    if _SEAL in found and found.pop(_SEAL) != _sha256(found):
-        raise ValueError("it was changed after it was written: its SHA-256 differs")
-    return found
+    return unseal(parse_json(path.read_text(encoding="utf-8")))
 
 
 def parse_json(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""`history.jsonl`: what a resumable run logs, a record a line.
+"""`history.jsonl`: what a resumable run logs, a record a line, each with its own SHA-256.
 
 The run's checkpoint holds the records too: where the file is damaged, it is written again from
 there when the run goes on.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clarep.engine.artefacts import atomic_path, parse_json
+from clarep.engine.artefacts import atomic_path, parse_json, seal, unseal
 from clarep.errors import UserError
 
 HISTORY_NAME = "history.jsonl"
@@ -21,7 +21,7 @@ def append_record(folder: Path, record: dict[str, Any]) -> None:
     path = folder / HISTORY_NAME
     try:
         with open(path, "a") as stream:
-            stream.write(json.dumps(record) + "\n")
+            stream.write(_line(record))
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
@@ -34,7 +34,11 @@ def write_records(folder: Path, records: Sequence[dict[str, Any]]) -> None:
     if not records and not (folder / HISTORY_NAME).exists():
         return
     with atomic_path(folder / HISTORY_NAME) as temporary:
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in records))
+        temporary.write_text("".join(map(_line, records)))
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(seal(record)) + "\n"
 
 
 def read_records(folder: Path, unit: str) -> list[dict[str, Any]]:
@@ -52,7 +56,7 @@ def read_records(folder: Path, unit: str) -> list[dict[str, Any]]:
         if not line.endswith(b"\n"):
             break
         try:
-            record = parse_json(line.decode())
+            record = unseal(parse_json(line.decode()))
             if not counted < int(record[unit]):
                 raise ValueError(f"its {unit} {record[unit]} does not follow {counted}")
         except (ValueError, LookupError, TypeError) as error:

@@ -79,7 +79,7 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         with open_regular(path) as stream:
             lines = stream.read().decode("utf-8-sig").splitlines()
         names = tuple(line.strip() for line in lines if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"cannot read class names from {path} ({error}): give a text file"
         ) from error
