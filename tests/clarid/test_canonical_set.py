@@ -368,6 +368,13 @@ def test_a_set_that_was_not_finished_goes_on_without_its_manifest(folder, tmp_pa
     assert shard_bytes(other) == shard_bytes(folder)
 
 
+def test_a_pipe_is_no_shard(folder):
+    (folder / SHARDS[1]).unlink()
+    os.mkfifo(folder / SHARDS[1])
+    with pytest.raises(UserError, match=r"shard .* cannot be read .*no regular file.*delete it"):
+        CanonicalSet.load(folder)
+
+
 @pytest.mark.parametrize("copied", [(0, 1), (1, 0)])
 def test_a_copy_of_another_shard_is_none_without_its_manifest(folder, copied):
     whole, (one, over) = shard_bytes(folder), copied

@@ -1,3 +1,4 @@
+import os
 import random
 from pathlib import Path
 
@@ -19,6 +20,13 @@ def path(tmp_path) -> Path:
 def test_what_is_saved_is_loaded_here_and_by_torch(path):
     for found in (load_checkpoint(path, CONFIG), torch.load(path, weights_only=True)):
         assert found["step"] == 3 and torch.equal(found["w"], torch.arange(1000.0))
+
+
+def test_a_pipe_is_not_waited_for(path):
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"cannot read the checkpoint .*no regular file.*delete it"):
+        load_checkpoint(path, CONFIG)
 
 
 def test_every_flipped_bit_and_every_cut_is_told(path):

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from clarep.engine.history import HISTORY_NAME, append_record, read_records, write_records
@@ -35,3 +37,9 @@ def test_a_changed_digit_is_told(tmp_path):
         (tmp_path / HISTORY_NAME).write_text(whole.replace(digits, "0.14976"))
         with pytest.raises(UserError, match=rf"line {number} of .*SHA-256"):
             read_records(tmp_path, "step")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / HISTORY_NAME)
+    with pytest.raises(UserError, match=r"no regular file.*run the command that trained it again"):
+        read_records(tmp_path, "step")

@@ -139,3 +139,9 @@ def test_of_many_that_race_one_wins(tmp_path):
         process.communicate("")
     assert sorted(process.returncode for process in racing) == [0, 1, 1]
     assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_pipe_is_no_lock(tmp_path):
+    os.mkfifo(tmp_path / LOCK_NAME)
+    with pytest.raises(UserError, match=r"\.lock is no regular file.*delete it"):
+        hold(tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,15 @@ def test_a_missing_file_is_named(evaluation: Evaluation, tmp_path: Path, name: s
     evaluation.save(tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(UserError, match=f"holds no evaluation .no {name}"):
+        Evaluation.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", [EVALUATION_NAME, ARRAYS_NAME])
+def test_a_pipe_is_not_waited_for(evaluation: Evaluation, tmp_path: Path, name: str) -> None:
+    evaluation.save(tmp_path)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=r"no regular file.*run clarep evaluate again"):
         Evaluation.load(tmp_path)
 
 

@@ -128,7 +128,11 @@ def verified(folder: Path, shard: dict[str, Any], config: dict[str, Any]) -> dic
     path = folder / shard["file"]
     if not path.exists():
         raise UserError(f"shard {path} is missing: run the same command again, which computes it")
-    if sha256_file(path) != shard["sha256"]:
+    try:
+        is_whole = sha256_file(path) == shard["sha256"]
+    except OSError as error:
+        raise UserError(f"shard {path} cannot be read ({error}): {_MEND}") from error
+    if not is_whole:
         raise UserError(f"shard {path} is truncated or changed (its SHA-256 differs): {_MEND}")
     about, tensors = _read_shard(path)
     if about["config"] != config or tensors["index"].tolist() != shard["images"]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from clarep.engine.artefacts import as_read, atomic_path, differences, parse_json
+from clarep.engine.regular_file import open_regular
 from clarep.errors import UserError
 
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -31,13 +32,19 @@ def load_checkpoint(path: Path, described: dict[str, Any]) -> dict[str, Any]:
     Raises UserError if a byte of it has changed, it is cut short or no checkpoint of this
     version, or if it is of another configuration.
     """
-    data = path.read_bytes()
-    whole, digest = data[:-_DIGEST], data[-_DIGEST:]
-    if hashlib.sha256(whole).hexdigest().encode() != digest:
+    try:
+        with open_regular(path) as stream:
+            data = stream.read()
+        whole, digest = data[:-_DIGEST], data[-_DIGEST:]
+        if hashlib.sha256(whole).hexdigest().encode() != digest:
+            raise ValueError(
+                "it is damaged, cut short, or of another version of clarep: its SHA-256 differs"
+            )
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"cannot read the checkpoint {path} (it is damaged, cut short, or of another version "
-            "of clarep: its SHA-256 differs): delete it to begin anew, or give another `out`"
-        )
+            f"cannot read the checkpoint {path} ({error}): delete it to begin anew, or give "
+            "another `out`"
+        ) from error
     state: dict[str, Any] = torch.load(io.BytesIO(whole), weights_only=True, map_location="cpu")
     stored = parse_json(state.pop("config"))
     if difference := differences(stored, as_read(described)):

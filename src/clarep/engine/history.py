@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from clarep.engine.artefacts import atomic_path, parse_json, seal, unseal
+from clarep.engine.regular_file import open_regular
 from clarep.errors import UserError
 
 HISTORY_NAME = "history.jsonl"
+_MEND = "run the command that trained it again, which writes the file anew from its checkpoint"
 
 
 def append_record(folder: Path, record: dict[str, Any]) -> None:
@@ -52,7 +54,12 @@ def read_records(folder: Path, unit: str) -> list[dict[str, Any]]:
         return []
     records: list[dict[str, Any]] = []
     counted = 0
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+    try:
+        with open_regular(path) as stream:
+            lines = stream.readlines()
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error}): {_MEND}") from error
+    for number, line in enumerate(lines, start=1):
         if not line.endswith(b"\n"):
             break
         try:
@@ -61,8 +68,7 @@ def read_records(folder: Path, unit: str) -> list[dict[str, Any]]:
                 raise ValueError(f"its {unit} {record[unit]} does not follow {counted}")
         except (ValueError, LookupError, TypeError) as error:
             raise UserError(
-                f"line {number} of {path} is no record of a training ({error}): run the command "
-                "that trained it again, which writes the file anew from its checkpoint"
+                f"line {number} of {path} is no record of a training ({error}): {_MEND}"
             ) from None
         counted = int(record[unit])
         records.append(record)

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import socket
+import stat
 from contextlib import suppress
 from pathlib import Path
 from weakref import WeakValueDictionary, finalize
@@ -76,6 +77,8 @@ def _lock_file(path: Path) -> int:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise UserError(f"{path} is no regular file, so it can lock nothing: delete it")
             _lock(file, path)
             if _lies_at(file, path):
                 return file

@@ -110,7 +110,7 @@ class Evaluation:
                 f"{folder} holds no evaluation (no {Path(error.filename).name}): "
                 "give a folder that clarep evaluate wrote"
             ) from None
-        except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise UserError(f"cannot read {path} ({error}): {again}") from error
 
 
