@@ -194,6 +194,8 @@ def folder(tmp_path: Path) -> Path:
 def test_refused_a_place_that_is_none(folder: Path):
     assert "there is no folder" in message("hf:no/such/folder/here")
     assert "hf: names no model" in message("hf:")
+    # not a timm model of that name
+    assert "'torchscrip': did you mean torchscript" in message("torchscrip:model.ts")
     config = folder / "config.json"
     assert "is a file: give the folder that holds its config.json" in message(f"hf:{config}")
     config.unlink()

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from clarep.distill.student import StudentInfo
+from clarep.distill.student import Normalise, StudentInfo
 from clarep.distill.students import (
     STUDENTS,
     build_student,
@@ -196,6 +196,11 @@ def test_a_head_that_does_not_fit(tmp_path: Path) -> None:
     save_student(student, tmp_path / "student.safetensors")
     with pytest.raises(UserError, match="head has 3 classes and the data 4"):
         load_student(tmp_path, (*NAMES, "coat"))
+
+
+def test_uint8_is_not_normalised() -> None:
+    with pytest.raises(UserError, match=r"images are torch.uint8: give float in \[0, 1\]"):
+        Normalise([0.5], [0.5])(torch.zeros(1, 1, 2, 2, dtype=torch.uint8))
 
 
 def test_files_that_hold_no_student(tmp_path: Path) -> None:

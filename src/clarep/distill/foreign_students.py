@@ -10,7 +10,7 @@ from clarep.distill.student import Outputs
 from clarep.distill.timm_student import TIMM_PREFIX
 from clarep.distill.timm_weights import imagenet_names, load_timm
 from clarep.distill.torchscript_student import TORCHSCRIPT, load_torchscript
-from clarep.errors import UserError
+from clarep.errors import UserError, unknown_name
 from clarep.teachers.options import read_class_names
 
 TIMM = TIMM_PREFIX.removesuffix(":")
@@ -49,6 +49,8 @@ def load_foreign(
             that is not timm's.
     """
     family, _, place = spec.partition(":")
+    if family not in FAMILIES:
+        raise unknown_name("library of models", family, FAMILIES)
     if not place:
         raise UserError(f"{spec} names no model: give {family}:PLACE")
     if weights is not None and family != TIMM:

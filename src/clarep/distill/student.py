@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clarep.errors import unknown_name
+from clarep.errors import UserError, unknown_name
 
 PENULTIMATE = "penultimate"
 """The layer that meets the teacher unless another is named: what the last linear map reads."""
@@ -75,6 +75,9 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Raise UserError for integers: uint8 in [0, 255] would be taken, and answered wrongly."""
+        if not x.is_floating_point():
+            raise UserError(f"images are {x.dtype}: give float in [0, 1], of uint8 images / 255")
         return (x - self.mean) / self.std
 
 
