@@ -180,7 +180,7 @@ def test_test_images_that_are_trained_on_are_told(write_recipe, garments_path, t
         arrays = dict(archive)
     arrays["x_test"][:7] = arrays["x_train"][5:12]
     np.savez(tmp_path / "leaky.npz", **arrays)
-    path = write_recipe(data=f'"{tmp_path}/leaky.npz"')
+    path = write_recipe("leaky", data=f'"{tmp_path}/leaky.npz"')
     seen = Study(load_recipe(path), tmp_path / "out").seen
     assert "trained on 7 of 20 images of " in seen
     assert not Study(load_recipe(write_recipe()), tmp_path / "out").seen
