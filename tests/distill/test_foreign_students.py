@@ -391,9 +391,14 @@ def test_timms_own_weights_come_from_the_hubs_cache(tmp_path, monkeypatch):
 
     def folder_of(identifier: str) -> Path:
         asked.append(identifier)
+        if len(asked) == 1:
+            raise UserError("no network: give a folder")
         return tmp_path
 
     monkeypatch.setattr("clarep.distill.timm_weights.checkpoint_folder", folder_of)
+    assert "folder; in place of a folder timm:test_vit takes `weights=FILE`" in message(
+        "timm:test_vit"
+    )
     assert "holds no model.safetensors" in message("timm:test_vit")
     save_file(own.state_dict(), tmp_path / "model.safetensors")
     model = load_foreign("timm:test_vit")

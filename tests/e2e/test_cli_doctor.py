@@ -290,7 +290,7 @@ WRONG = {
     "no data": ("--split test", "--split test says how --data is read: give --data too"),
     "other classes": ("--data garments --split tset", "tset"),
     "batch": ("--batch-size 0", "--batch-size 0 is below 1"),
-    "no image": ("--image none.png", "cannot read none.png: No such file"),
+    "no image": ("--image none.png", "none.png: No such file or directory; give a whole image"),
     "broken image": ("--image broken.png", "cannot read broken.png: it is empty (zero bytes)"),
 }
 

@@ -64,7 +64,9 @@ def example_image(
     try:
         pixels = decode_image(source, str(source), side)
     except UnreadableImage as error:
-        raise UserError(f"{error}: give a whole image file") from error
+        raise UserError(
+            f"cannot read {error.source}: {error.reason}; give a whole image file"
+        ) from error
     top, left = (side - height) // 2, (side - width) // 2
     cut = torch.from_numpy(pixels[top : top + height, left : left + width].copy())
     images = to_unit_range(cut.permute(2, 0, 1)[None])

@@ -101,7 +101,10 @@ def _pretrained(spec: str, config: Any) -> Path:
     """Return the file of timm's own weights, downloaded if the cache lacks it."""
     if not config.hf_hub_id:
         raise UserError(f"timm has no weights of {spec} on the hub: give `weights=FILE`")
-    folder = checkpoint_folder(config.hf_hub_id)
+    try:
+        folder = checkpoint_folder(config.hf_hub_id)
+    except UserError as error:
+        raise UserError(f"{error}; in place of a folder {spec} takes `weights=FILE`") from error
     path = folder / (config.hf_hub_filename or _HUB_FILE)
     if path.suffix != ".safetensors" or not path.is_file():
         raise UserError(
