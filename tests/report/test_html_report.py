@@ -360,10 +360,20 @@ def test_one_strength_and_one_severity_make_no_chart(fabricated, tmp_path):
 
 
 def test_an_evaluation_without_its_training(fabricated, tmp_path):
+    """As of another library's model: no command that takes a run's folder could mend it."""
     run = fabricated.make_run(tmp_path / "run")
+    whole = fabricated.make_run(tmp_path / "whole")
     shutil.rmtree(run / "student")
-    page = build([run], tmp_path)
+    path = run / "robustness" / "evaluation.json"
+    stored = read_json(path)  # without its hash
+    stored["measurements"] = [m for m in stored["measurements"] if "attack/" not in m["key"]]
+    stored["config"]["groups"] = ["clean"]
+    path.write_text(json.dumps(stored))
+    page = build([run, whole], tmp_path)
     assert "config.json is missing" in page.sections["setup"]
+    text = "".join(page.sections.values())
+    assert "not measured on run: the command that measured the rest" in text
+    assert "train it again" not in text and f"clarep evaluate {run}" not in text
     assert "clean" in page.sections["results"]
 
 

@@ -69,7 +69,12 @@ class Material:
         if not poor or not self.measured:
             return ()
         names = ", ".join(run.name for run in poor)
-        return (f"{what} not measured on {names}: `clarep evaluate {poor[0].folder}` measures it",)
+        # a folder without a student's settings is of a model that only its user can name
+        command = f"`clarep evaluate {poor[0].folder}`"
+        again = (
+            command if poor[0].config else "the command that measured the rest, without --groups,"
+        )
+        return (f"{what} not measured on {names}: {again} measures it",)
 
     def legend(self) -> str:
         """Return the evaluated methods with their colours and markers."""

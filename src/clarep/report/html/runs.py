@@ -130,10 +130,12 @@ def _read(folder: Path, name: str) -> ReportRun:
         config = read_json(path)
     except (OSError, ValueError) as error:
         reason = "is missing" if isinstance(error, FileNotFoundError) else f"is broken ({error})"
-        missing.append(
-            f"{name}: {path} {reason}, so how the student was trained is not known: train it "
-            "again, with the options that it was begun with"
+        mend = (
+            "train it again, with the options that it was begun with"
+            if (folder / STUDENT).is_dir()
+            else "clarep distill records that, clarep evaluate of another library's model does not"
         )
+        missing.append(f"{name}: {path} {reason}, so how it was trained is not known: {mend}")
     try:
         evaluation = evaluation_of(folder, config)
     except (UserError, OSError) as error:
