@@ -15,7 +15,7 @@ from clarep.errors import UserError
 
 EVALUATION_NAME = "evaluation.json"
 ARRAYS_NAME = "arrays.safetensors"
-_FORMAT = 2  # since it ends with the SHA-256 of its contents
+_FORMAT = 3  # since shares have the exact interval
 
 
 @dataclass(frozen=True)
