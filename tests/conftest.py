@@ -1,5 +1,6 @@
 """Every test runs with the shapes and types of clarep's signatures enforced."""
 
+import gc
 import re
 import resource
 import subprocess
@@ -108,6 +109,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
     yield of_size
     if disk.is_mount():
+        gc.collect()  # a lock that a caught error still refers to is an open file
         subprocess.run(["umount", str(disk)], check=True)
 
 
