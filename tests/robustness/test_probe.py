@@ -1,6 +1,7 @@
 """What is found out of a student before it is believed: every kind of answer that is no logit."""
 
 import dataclasses
+import inspect
 import warnings
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from clarep.distill.foreign_students import load_foreign
 from clarep.distill.student import Student, StudentInfo
 from clarep.errors import UserError
 from clarep.robustness.suite import SuiteRun, robustness_suite
+from clarep.robustness.suite_checks import check_fit
 from clarep.robustness.suite_config import QUICK_ATTACKS, SuiteConfig
 
 NAMES = ("red", "green", "blue")
@@ -85,6 +87,12 @@ def test_of_one_class_every_answer_is_right(data):
     alone = dataclasses.replace(data, labels=data.labels * 0, class_names=("red",))
     with pytest.raises(UserError, match=r"holds one class, 'red'.* give data of two"):
         robustness_suite(Given(lambda x: mean_colour(x)[:, :1], ("red",)), alone, CONFIG)
+
+
+def test_a_plain_module_is_told_what_to_become(data):
+    check = inspect.unwrap(check_fit)  # the tests' type checker would speak first
+    with pytest.raises(UserError, match=r"^Linear is no Student: subclass"):
+        check(nn.Linear(2, 2), data)
 
 
 # Probabilities

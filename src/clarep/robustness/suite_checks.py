@@ -31,6 +31,11 @@ _NEEDS = {
 
 def check_fit(student: Student, data: LabelledImages) -> None:
     """Raise UserError unless the student's classes, two or more, and image shape are the data's."""
+    if not isinstance(student, Student):
+        raise UserError(
+            f"{type(student).__name__} is no Student: subclass clarep's Student around it, which "
+            "gives features and logits of images in [0, 1] (docs/students.md)"
+        )
     if len(data.class_names) < 2:
         raise UserError(
             f"{data.name} holds one class, '{data.class_names[0]}', and every answer would be "
