@@ -181,7 +181,7 @@ def test_report_and_baseline_read_it_and_compare_refuses(hf: str, own: str, caps
     assert main(["report", "runs/m", "--out", "page"]) == 0
     page = Path("page/index.html").read_text()
     assert "33.3" in page  # its accuracy, in %
-    assert "how the student was trained is not known" in page
+    assert "how it was trained is not known" in page
     capsys.readouterr()
     assert main(["compare", "runs/m", own]) == 2
     assert_refused(capsys, "runs/m holds no trained student")

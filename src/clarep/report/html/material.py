@@ -71,9 +71,7 @@ class Material:
         names = ", ".join(run.name for run in poor)
         # a folder without a student's settings is of a model that only its user can name
         command = f"`clarep evaluate {poor[0].folder}`"
-        again = (
-            command if poor[0].config else "the command that measured the rest, without --groups,"
-        )
+        again = command if poor[0].config else "the command that measured the rest, for all groups,"
         return (f"{what} not measured on {names}: {again} measures it",)
 
     def legend(self) -> str:
