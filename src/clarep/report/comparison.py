@@ -164,11 +164,11 @@ def _intervals_note(rows: Sequence[Row]) -> str:
     counts = sorted({len(row.seeds) for row in rows})
     if counts == [1]:
         return (
-            "ONE seed a method: 95 % intervals by the bootstrap over images, which do not show "
+            "ONE seed a method: 95 % intervals over images, which do not show "
             "what another seed would change"
         )
     over_seeds = "mean over seeds, 95 % intervals by Student's t over them"
     if counts[0] == 1:
-        return f"{over_seeds}; methods of one seed: by the bootstrap over images"
+        return f"{over_seeds}; methods of one seed: over images"
     number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return f"{number} seeds: {over_seeds}"

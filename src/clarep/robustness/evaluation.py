@@ -27,7 +27,7 @@ class Measurement:
     value: float
     """The figure; accuracies and shares lie in [0, 1]."""
     interval: tuple[float, float]
-    """95 %, by the bootstrap over images."""
+    """95 %, over images: exact for a share, else by the bootstrap."""
     images: int
     """How many images it was measured on."""
     untrustworthy: str = ""

@@ -81,7 +81,7 @@ class Cell:
     value: float
     """Mean over seeds."""
     interval: tuple[float, float]
-    """95 %: Student's t over seeds, of one seed the bootstrap over images."""
+    """95 %: Student's t over seeds, of one seed the evaluation's own, over images."""
     difference: Difference | None
     """None for the reference itself and where there are no per-image values to pair."""
     untrustworthy: str

@@ -115,7 +115,7 @@ def _another_seed(material: Material) -> str:
     ]
     lines = "\n\n".join(filter(None, pairs))
     text = (
-        f"One seed only: {names}. Their intervals come from the bootstrap over images and do not "
+        f"One seed only: {names}. Their intervals are over images and do not "
         "show how much another seed would change."
     )
     if lines:
