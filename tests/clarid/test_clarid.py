@@ -380,6 +380,7 @@ WRONG = {
     "t of no trained level": ({"sigma": None, "t": 0.999}, "outside the teacher's range"),
     "tap": ({"tap": "blok2"}, "unknown tap 'blok2': did you mean block2"),
     "k": ({"k": 49}, "k = 49 means 49 directions, outside 1 to 48"),
+    "k is a truth value": ({"k": True}, "k = True is neither a whole number"),
     "k is not understood": ({"k": "lots"}, "k = 'lots' is not understood"),
     "guidance": ({"guidance": -1.0}, "guidance -1 is outside"),
     "guidance is no number": ({"guidance": math.nan}, "guidance nan is outside"),

@@ -15,7 +15,7 @@ from clarep.data import (
     load_npz,
     readable_indices,
 )
-from clarep.data.arrays import read_npy
+from clarep.data.npy_files import read_npy
 from clarep.engine.tensors import read_tensors
 from clarep.errors import UserError
 from clarep.robustness.labels import read_real

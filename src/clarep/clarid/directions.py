@@ -31,7 +31,8 @@ def parse_k(k: int | float | str, n: int) -> int | None:
         energy_share(k)
         return None
     share = isinstance(k, float) and 0 < k < 1
-    if not share and not float(k).is_integer():  # infinity and NaN are no integers either
+    whole = not isinstance(k, bool) and float(k).is_integer()  # infinity and NaN are none either
+    if not share and not whole:
         raise UserError(f"k = {k} is neither a whole number nor a share below 1: give 128 or 0.04")
     count = round(k * n) if share else int(k)
     if not 1 <= count <= n:

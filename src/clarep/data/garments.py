@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clarep.data.arrays import open_archive
 from clarep.data.labelled import LabelledImages
+from clarep.data.npy_files import open_archive
 from clarep.data.npz import checked_labels
 from clarep.errors import UserError, unknown_name
 

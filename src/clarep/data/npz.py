@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clarep.data.arrays import open_archive
 from clarep.data.decode import decode_image, require_one_size, square_resize
 from clarep.data.files import SPLIT_FOLDERS, NoSplitError, require_undivided
 from clarep.data.labelled import LabelledImages
+from clarep.data.npy_files import open_archive
 from clarep.errors import UserError, unknown_name
 
 _SHOWN = 300  # characters of the names of wrong arrays

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clarep.data.arrays import open_archive
 from clarep.data.backdrops import VARIANTS
 from clarep.data.labelled import LabelledImages
+from clarep.data.npy_files import open_archive
 from clarep.data.npz import archive_of, is_divided, load_npz
 from clarep.errors import UserError
 from clarep.robustness.backgrounds import Separated

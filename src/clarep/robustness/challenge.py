@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from clarep.data.arrays import read_npy
 from clarep.data.decode import square_resize
 from clarep.data.files import load_class_folders
 from clarep.data.labelled import LabelledImages
+from clarep.data.npy_files import read_npy
 from clarep.errors import UserError
 from clarep.robustness.backgrounds import Separated
 

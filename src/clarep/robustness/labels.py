@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clarep.data.arrays import read_npy
 from clarep.data.cifar import CLASS_NAMES as CIFAR10_CLASSES
 from clarep.data.files import load_class_folders
 from clarep.data.labelled import LabelledImages
+from clarep.data.npy_files import read_npy
 from clarep.data.npz import array_images, checked_labels
 from clarep.engine.artefacts import parse_json
 from clarep.engine.regular_file import open_regular

@@ -30,8 +30,7 @@ from clarep.teachers.options import recorded
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher
 
-STORE = "store"
-RUNS = "runs"
+STORE, RUNS = "store", "runs"
 
 
 @dataclass(frozen=True)

@@ -22,16 +22,7 @@ _Number = TypeVar("_Number", int, float)
 _Config = TypeVar("_Config")
 _SET_BY_RUNNER_TRAIN = ("seed",)
 _SET_BY_RUNNER_CLARID = ("kind",)
-_TABLES = (
-    "data",
-    "test",
-    "teacher_options",
-    "canonical",
-    "clarid",
-    "train",
-    "evaluate",
-    "variants",
-)
+TABLES = ("data", "test", "teacher_options", "canonical", "clarid", "train", "evaluate", "variants")
 
 
 @dataclass(frozen=True)
@@ -147,7 +138,7 @@ def load_recipe(path: Path) -> Recipe:
     Raises UserError, in one sentence with file and key, for whatever is not as it must be.
     """
     table = read_toml(path)
-    tables = {name: table.pop(name, {}) for name in _TABLES}
+    tables = {name: table.pop(name, {}) for name in TABLES}
     for name, value in tables.items():
         if not isinstance(value, dict):
             raise UserError(f"{path}: {name} is no table: write [{name}] and its keys below it")
@@ -283,7 +274,7 @@ def _check_names(table: Mapping[str, Any], path: Path) -> None:
     known = [f.name for f in fields(_Top)]
     for name in table:
         if name not in known:
-            raise UserError(f"{path}: {unknown_name('key', name, [*known, *_TABLES])}")
+            raise UserError(f"{path}: {unknown_name('key', name, [*known, *TABLES])}")
 
 
 def _check_seeds(seeds: Sequence[int], canonical: int, path: Path) -> None:

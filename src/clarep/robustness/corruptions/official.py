@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clarep.data.arrays import read_npy
 from clarep.data.labelled import LabelledImages
+from clarep.data.npy_files import read_npy
 from clarep.data.npz import array_images, checked_labels
 from clarep.errors import UserError, unknown_name
 from clarep.robustness.corruptions.by_name import SEVERITIES
