@@ -26,10 +26,10 @@ import torch
 
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.data.load import DataConfig, load_data
-from clarep.distill.students import load_student
 from clarep.report.quality import SampleSettings, student_classifier, teacher_quality
-from clarep.teachers.train import TeacherRun
-from clarep.teachers.train_config import TrainConfig
+from clarep.students.student_files import load_student
+from clarep.teachers.teacher_config import TrainConfig
+from clarep.teachers.teacher_run import TeacherRun
 from clarep.teachers.unet import UNet, UNetShape
 from clarep.teachers.unet_teacher import UNetTeacher
 

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from clarep.clarid.identify import identify
     from clarep.data.labelled import LabelledImages, class_balanced_choice, to_uint8, to_unit_range
     from clarep.data.load import DataConfig, load_data
-    from clarep.distill.student import Student
-    from clarep.distill.students import build_student, load_student
-    from clarep.distill.train_config import DistillConfig
+    from clarep.distill.distill_config import DistillConfig
     from clarep.distill.train_student import cadistill, train_student
     from clarep.errors import UserError
     from clarep.report.html import build_report
     from clarep.robustness.evaluation import Evaluation
-    from clarep.robustness.suite import robustness_suite
-    from clarep.robustness.suite_config import SuiteConfig
+    from clarep.robustness.suite.suite import robustness_suite
+    from clarep.robustness.suite.suite_config import SuiteConfig
+    from clarep.students.student import Student
+    from clarep.students.student_files import build_student, load_student
     from clarep.study.comparison import compare
     from clarep.study.runs import read_run
     from clarep.teachers.teacher import Teacher
@@ -65,24 +65,24 @@ _MODULES = {
     "Clarid": "clarep.clarid.clarid",
     "ClaridConfig": "clarep.clarid.clarid",
     "DataConfig": "clarep.data.load",
-    "DistillConfig": "clarep.distill.train_config",
+    "DistillConfig": "clarep.distill.distill_config",
     "Evaluation": "clarep.robustness.evaluation",
     "LabelledImages": "clarep.data.labelled",
-    "Student": "clarep.distill.student",
-    "SuiteConfig": "clarep.robustness.suite_config",
+    "Student": "clarep.students.student",
+    "SuiteConfig": "clarep.robustness.suite.suite_config",
     "Teacher": "clarep.teachers.teacher",
     "UserError": "clarep.errors",
     "build_report": "clarep.report.html",
-    "build_student": "clarep.distill.students",
+    "build_student": "clarep.students.student_files",
     "cadistill": "clarep.distill.train_student",
     "class_balanced_choice": "clarep.data.labelled",
     "compare": "clarep.study.comparison",
     "identify": "clarep.clarid.identify",
     "load_data": "clarep.data.load",
-    "load_student": "clarep.distill.students",
+    "load_student": "clarep.students.student_files",
     "load_teacher": "clarep.teachers.zoo",
     "read_run": "clarep.study.runs",
-    "robustness_suite": "clarep.robustness.suite",
+    "robustness_suite": "clarep.robustness.suite.suite",
     "to_uint8": "clarep.data.labelled",
     "to_unit_range": "clarep.data.labelled",
     "train_student": "clarep.distill.train_student",

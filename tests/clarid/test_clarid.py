@@ -13,9 +13,9 @@ from torch import nn
 
 from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.directions import find_directions, k_for_energy, parse_k, project_out
-from clarep.clarid.trial import try_engines
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian
+from clarep.select.teacher_check import try_engines
 from clarep.teachers.teacher import Teacher
 
 N = 48
@@ -555,7 +555,7 @@ def test_names_are_checked_where_no_type_checker_looks():
     """In a process without the tests' import hook: an unknown kind must not pass for random."""
     code = """
 from clarep import ClaridConfig, UserError
-from clarep.clarid.config import check_config
+from clarep.clarid.clarid_config import check_config
 for wrong in (dict(kind="botom"), dict(branch="nul"), dict(solver="huen"),
               dict(inversion="fixedpoint"), dict(measure="energie")):
     try:

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
-from clarep.clarid.cells import load_cells, walk_grid
 from clarep.clarid.clarid import Clarid
-from clarep.clarid.controls import measure_set
-from clarep.clarid.grid import GridConfig, plan_grid
 from clarep.clarid.identify import identify
 from clarep.data.labelled import LabelledImages
 from clarep.errors import UserError
+from clarep.select.controls import measure_set
+from clarep.select.grid import GridConfig, plan_grid
+from clarep.select.grid_results import load_cells, walk_grid
 
 COUNT = 24
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 4, 4, 3), dtype=np.uint8)

@@ -13,7 +13,7 @@ from clarep.cli.mistakes import _subcommands, options_of
 from clarep.cli.terminal import _ARGUMENT, in_options
 
 ROOT = Path(clarep.__file__).parent
-WHOLE_COMMANDS = ("report/html/again.py", "teachers/edm_convert.py")
+WHOLE_COMMANDS = ("report/html/again.py", "teachers/families/edm_convert.py")
 """Files that build commands to run, of clarep or of the system, and no advice."""
 IN_PYTHON_ALONE = {"step_size", "first_index", "torch.jit.load"}
 """Arguments of functions that no command offers."""

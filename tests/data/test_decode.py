@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image, ImageFile
 
 from clarep.data import UnreadableImage, decode_image, square_resize, to_rgb
-from clarep.data.decode import require_one_size, upright_size
+from clarep.data.decode_image import require_one_size, upright_size
 from clarep.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)

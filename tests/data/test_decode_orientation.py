@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from clarep.data import decode_image
-from clarep.data.decode import upright_size
+from clarep.data.decode_image import upright_size
 
 # Four flat quarters: they survive lossy formats, and tell all eight orientations apart.
 STORED = np.zeros((32, 48, 3), np.uint8)

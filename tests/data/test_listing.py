@@ -16,11 +16,11 @@ from clarep.data import (
     readable_indices,
 )
 from clarep.data.npy_files import read_npy
+from clarep.data.sets.natural import read_real
 from clarep.engine.tensors import read_tensors
 from clarep.errors import UserError
-from clarep.robustness.labels import read_real
 from clarep.teachers.checkpoint_files import read_weights
-from clarep.teachers.edm_convert import read_pickle
+from clarep.teachers.families.edm_convert import read_pickle
 from clarep.teachers.options import read_class_names
 
 

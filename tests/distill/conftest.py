@@ -11,7 +11,7 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.identify import identify
 from clarep.data.load import DataConfig, load_data
-from clarep.distill.train_config import DistillConfig
+from clarep.distill.distill_config import DistillConfig
 from clarep.teachers import UNet, UNetConfig, load_teacher, save_unet
 
 QUICK = DistillConfig(epochs=2, batch_size=32, canonical_batch_size=8, learning_rate=0.05, cutout=3)

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from clarep.distill.canonical_batches import CanonicalImages
+from clarep.distill.distill_config import RivalsConfig
 from clarep.distill.losses import (
     class_alignment,
     clustering,
@@ -21,12 +22,11 @@ from clarep.distill.losses import (
 )
 from clarep.distill.methods import METHODS, Batch, Ingredients
 from clarep.distill.methods.base import ramp
-from clarep.distill.student import StudentInfo
-from clarep.distill.students import build_student
-from clarep.distill.train import StudentRun
-from clarep.distill.train_config import RivalsConfig
+from clarep.distill.student_run import StudentRun
 from clarep.distill.train_data import TrainImages
 from clarep.errors import UserError
+from clarep.students.student import StudentInfo
+from clarep.students.student_files import build_student
 
 SETS = {
     "reconstruction": ("none", 1.0),

@@ -6,7 +6,7 @@ import sys
 
 _MAKE = """
 from clarep.distill.run_parts import make_accelerator
-from clarep.distill.train_config import DistillConfig
+from clarep.distill.distill_config import DistillConfig
 from clarep.errors import UserError
 try:
     make_accelerator(DistillConfig())

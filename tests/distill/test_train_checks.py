@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from clarep.distill.distill_config import DistillConfig, RivalsConfig, check_distill
 from clarep.distill.run_checks import check_canonical
-from clarep.distill.student import StudentInfo
-from clarep.distill.students import build_student
-from clarep.distill.train import StudentRun
-from clarep.distill.train_config import DistillConfig, RivalsConfig, check_distill
+from clarep.distill.student_run import StudentRun
 from clarep.errors import UserError
+from clarep.students.student import StudentInfo
+from clarep.students.student_files import build_student
 
 NAN, INF = float("nan"), float("inf")
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from clarep.distill.distill_config import DistillConfig
 from clarep.distill.run_files import Curves
-from clarep.distill.students import load_student
-from clarep.distill.train import STUDENT_FILE, StudentRun
-from clarep.distill.train_config import DistillConfig
+from clarep.distill.student_run import STUDENT_FILE, StudentRun
 from clarep.distill.train_state import learning_rate
 from clarep.distill.train_student import cadistill, train_student
 from clarep.engine.artefacts import sha256_file, unseal
 from clarep.errors import UserError
+from clarep.students.student_files import load_student
 
 NAN, INF = float("nan"), float("inf")
 
@@ -303,8 +303,8 @@ from dataclasses import replace
 from pathlib import Path
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.load import DataConfig, load_data
-from clarep.distill.train import StudentRun
-from clarep.distill.train_config import DistillConfig
+from clarep.distill.student_run import StudentRun
+from clarep.distill.distill_config import DistillConfig
 import torch
 data = load_data(DataConfig(data=sys.argv[1]))
 config = DistillConfig(epochs=int(sys.argv[4]), batch_size=32, canonical_batch_size=8,

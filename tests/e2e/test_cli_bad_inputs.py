@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from clarep.cli.main import main
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.load import DataConfig
-from clarep.distill.student import StudentInfo
-from clarep.distill.students import build_student, save_student
+from clarep.students.student import StudentInfo
+from clarep.students.student_files import build_student, save_student
 
 FEW = "--images 10 --attack-images 4 --check-images 0"
 

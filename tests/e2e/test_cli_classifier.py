@@ -12,9 +12,9 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.cli.main import main
 from clarep.data.garments import CLASS_NAMES
-from clarep.distill.student import StudentInfo
-from clarep.distill.students import build_student, load_student, save_student, student_path
 from clarep.engine.artefacts import sha256_file
+from clarep.students.student import StudentInfo
+from clarep.students.student_files import build_student, load_student, save_student, student_path
 from clarep.teachers import UNet, UNetConfig, save_unet
 
 NAMES = ("red", "green", "blue", "unused")

@@ -10,7 +10,7 @@ import torch
 
 from clarep.cli.main import main
 from clarep.teachers import load_teacher
-from clarep.teachers.edm_net import DhariwalShape, DhariwalUNet
+from clarep.teachers.families.edm_net import DhariwalShape, DhariwalUNet
 
 KWARGS = dict(
     img_resolution=8,

@@ -11,9 +11,9 @@ from clarep.cli.bench_distill import BenchDistill
 from clarep.cli.distill import Distill
 from clarep.cli.main import main
 from clarep.data.load import DataConfig, load_data
-from clarep.distill.students import load_student
-from clarep.distill.train_config import DistillConfig
+from clarep.distill.distill_config import DistillConfig
 from clarep.errors import UserError
+from clarep.students.student_files import load_student
 from clarep.teachers import UNet, UNetConfig, save_unet
 
 QUICK = "--train.epochs 2 --train.batch-size 32 --train.learning-rate 0.05"

@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from clarep.clarid.clarid import Clarid
-from clarep.clarid.trial import example_image
 from clarep.cli.main import main
 from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import to_unit_range
 from clarep.errors import UserError
 from clarep.sampling import psnr
+from clarep.select.teacher_check import example_image
 from clarep.teachers import UNet, UNetConfig, UNetTeacher, load_teacher, save_unet
 
 

@@ -19,9 +19,9 @@ import torch
 from clarep.cli.main import main
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.load import DataConfig
-from clarep.distill.student import StudentInfo
-from clarep.distill.students import build_student, load_student, save_student
 from clarep.robustness.evaluation import Evaluation
+from clarep.students.student import StudentInfo
+from clarep.students.student_files import build_student, load_student, save_student
 
 FEW = "--images 20 --corruption-images 10 --focus-images 10 --attack-images 10 --flip-backdrops 2"
 QUICK = f"{FEW} --groups clean calibration backgrounds corruptions --corruptions brightness fog"

@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from clarep.cli.main import main
-from clarep.distill.student import StudentInfo
-from clarep.distill.students import build_student, load_student, save_student
 from clarep.robustness.evaluation import Evaluation
+from clarep.students.student import StudentInfo
+from clarep.students.student_files import build_student, load_student, save_student
 
 transformers = pytest.importorskip("transformers")
 timm = pytest.importorskip("timm")

@@ -12,9 +12,9 @@ from PIL import Image
 
 from clarep.cli.main import main
 from clarep.data.cifar import CLASS_NAMES
-from clarep.distill.student import StudentInfo
-from clarep.distill.students import build_student, load_student, save_student
 from clarep.robustness.evaluation import Evaluation
+from clarep.students.student import StudentInfo
+from clarep.students.student_files import build_student, load_student, save_student
 
 FEW = "--images 40 --corruption-images 10 --groups clean"
 CORRUPTED = "--groups clean corruptions --corruptions fog --severities 1 5"

@@ -13,8 +13,8 @@ from PIL import Image, ImageOps
 from clarep.cli.main import main
 from clarep.data import DataConfig, load_data
 from clarep.data.held_out import load_held_out
-from clarep.distill.students import load_student
 from clarep.robustness.evaluation import Evaluation
+from clarep.students.student_files import load_student
 
 CLASSES, EACH = 3, 12
 STUDENT = "--train.epochs 2 --train.batch-size 16 --train.learning-rate 0.05"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clarep.cli.main import main
-from clarep.distill.train import STUDENT_FILE
+from clarep.distill.student_run import STUDENT_FILE
 
 
 @pytest.fixture(autouse=True)

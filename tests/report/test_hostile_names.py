@@ -15,7 +15,7 @@ from clarep.cli.main import main
 from clarep.engine import progress as progress_module
 from clarep.engine.printable import one_line, printable
 from clarep.engine.progress import announce, progress
-from clarep.report.canonical import COLUMNS, canonical_picture, save_figure
+from clarep.report.canonical_figure import COLUMNS, canonical_picture, save_figure
 from clarep.report.html import build_report
 from clarep.report.tables import csv_text, plain_table, write_csv
 

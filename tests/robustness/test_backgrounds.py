@@ -8,7 +8,6 @@ import torch
 
 from clarep.data.backdrops import SCENES, VARIANTS, load_backdrops
 from clarep.data.labelled import LabelledImages
-from clarep.distill.student import Student, StudentInfo
 from clarep.robustness.backgrounds import (
     Separated,
     adversarial_choice,
@@ -20,7 +19,8 @@ from clarep.robustness.backgrounds import (
     paste,
     separate,
 )
-from clarep.robustness.subject import Subject, choose_images, under_test
+from clarep.robustness.tested_student import Subject, choose_images, under_test
+from clarep.students.student import Student, StudentInfo
 
 LEVELS = (40, 120, 200)  # grey of a class: of its background, and of its object
 SIDE = 8

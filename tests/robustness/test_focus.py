@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from clarep.data.labelled import LabelledImages
-from clarep.distill.student import Student, StudentInfo
 from clarep.robustness.backgrounds import Separated
 from clarep.robustness.focus import (
     energy_share,
@@ -15,7 +14,8 @@ from clarep.robustness.focus import (
     integrated_gradients,
     saliency_maps,
 )
-from clarep.robustness.subject import under_test
+from clarep.robustness.tested_student import under_test
+from clarep.students.student import Student, StudentInfo
 
 SIDE = 6
 

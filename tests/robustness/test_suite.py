@@ -11,17 +11,17 @@ import torch
 from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES, load_garments
 from clarep.data.labelled import LabelledImages
-from clarep.distill.student import StudentInfo
-from clarep.distill.students import build_student
+from clarep.data.sets.backgrounds_challenge import CHALLENGE_VARIANTS
+from clarep.data.sets.boxes import BoxedImages
 from clarep.errors import UserError
-from clarep.robustness.attacks.config import AttackConfig
-from clarep.robustness.boxes import BoxedImages
-from clarep.robustness.challenge import CHALLENGE_VARIANTS
+from clarep.robustness.attacks.attack_config import AttackConfig
 from clarep.robustness.corruptions import corrupt
 from clarep.robustness.evaluation import Evaluation
-from clarep.robustness.suite import PARTS_NAME, SuiteRun, robustness_suite
-from clarep.robustness.suite_beyond import BEYOND
-from clarep.robustness.suite_config import GROUPS, QUICK_ATTACKS, SuiteConfig, check_suite
+from clarep.robustness.suite.natural_sets import BEYOND
+from clarep.robustness.suite.suite import PARTS_NAME, SuiteRun, robustness_suite
+from clarep.robustness.suite.suite_config import GROUPS, QUICK_ATTACKS, SuiteConfig, check_suite
+from clarep.students.student import StudentInfo
+from clarep.students.student_files import build_student
 from clarep.study.comparison import MORE_IS_BETTER
 
 CONFIG = SuiteConfig(

@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from clarep.data.labelled import LabelledImages
-from clarep.distill.student import Student, StudentInfo
-from clarep.robustness.attack_parts import CHECK, _median, key_of
-from clarep.robustness.attacks.config import AttackConfig
+from clarep.robustness.attacks.attack_config import AttackConfig
 from clarep.robustness.attacks.threat import Threat
 from clarep.robustness.evaluation import Evaluation, Measurement, mean_of
-from clarep.robustness.suite import SuiteRun, robustness_suite
-from clarep.robustness.suite_bench import BACKWARD
-from clarep.robustness.suite_config import SuiteConfig
-from clarep.robustness.suite_joint import doubted, worst_cases
+from clarep.robustness.suite.attack_parts import CHECK, _median, key_of
+from clarep.robustness.suite.context import BACKWARD
+from clarep.robustness.suite.joint import doubted, worst_cases
+from clarep.robustness.suite.suite import SuiteRun, robustness_suite
+from clarep.robustness.suite.suite_config import SuiteConfig
+from clarep.students.student import Student, StudentInfo
 from clarep.study.comparison import DEFAULT_MEASURES
 
 SIDE = 4

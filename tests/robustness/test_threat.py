@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from clarep.errors import UserError
-from clarep.robustness.attacks.config import AttackConfig, check_attacks
+from clarep.robustness.attacks.attack_config import AttackConfig, check_attacks
 from clarep.robustness.attacks.threat import Threat, l2_unit_note, steepest, unit_note
 
 SHAPE = (3, 32, 32)

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from clarep.errors import UserError
-from clarep.report.comparison import (
+from clarep.report.comparison_table import (
     comparison_markdown,
     comparison_table,
     heading,

@@ -10,7 +10,7 @@ import torch
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.main import main
 from clarep.data.held_out import load_held_out
-from clarep.distill.train import STUDENT_FILE
+from clarep.distill.student_run import STUDENT_FILE
 from clarep.errors import UserError
 from clarep.study.comparison import compare
 from clarep.study.plan import Study
@@ -78,8 +78,8 @@ def test_a_study_from_nothing(out, write_recipe, _built):
 
 
 def test_nothing_is_built_twice(out, write_recipe, monkeypatch):
-    monkeypatch.setattr("clarep.study.sets.identify", lambda *_, **__: pytest.fail("a set"))
-    monkeypatch.setattr("clarep.study.students.StudentRun", lambda *_, **__: pytest.fail("a run"))
+    for name in ("canonical_jobs.identify", "student_jobs.StudentRun"):
+        monkeypatch.setattr(f"clarep.study.{name}", lambda *_, **__: pytest.fail("built again"))
     assert build(Study(load_recipe(write_recipe()), out)) == []
 
 

@@ -16,14 +16,14 @@ from triton.runtime.errors import OutOfResources
 
 from clarep.geometry.jacobian import Jacobian, differentiable, probe_engine
 from clarep.teachers import flash
-from clarep.teachers.diffusers_unet import DiffusersUNetTeacher
-from clarep.teachers.dit import DiTTeacher
+from clarep.teachers.families.diffusers_unet import DiffusersUNetTeacher
+from clarep.teachers.families.dit import DiTTeacher
+from clarep.teachers.families.sit_net import SiT, SiTShape
+from clarep.teachers.families.stable_diffusion import StableDiffusionTeacher
+from clarep.teachers.families.vit_parts import Attention
+from clarep.teachers.families.vit_teacher import Classes, PatchTeacher
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.parametrisation import DDPM, Flow
-from clarep.teachers.sit_net import SiT, SiTShape
-from clarep.teachers.stable_diffusion import StableDiffusionTeacher
-from clarep.teachers.vit_parts import Attention
-from clarep.teachers.vit_teacher import Classes, PatchTeacher
 
 FLASH = TeacherOptions(attention="flash")
 NAMES = ("cat", "dog")

@@ -4,8 +4,8 @@ import shutil
 import pytest
 
 from clarep.cli.main import main
-from clarep.distill.student import StudentInfo
-from clarep.distill.students import build_student, save_student
+from clarep.students.student import StudentInfo
+from clarep.students.student_files import build_student, save_student
 from clarep.teachers import load_teacher
 
 TINY = ["--train.steps", "3", "--train.batch-size", "4"]

@@ -13,7 +13,7 @@ from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.sampling import ddim_sigmas, integrate
 from clarep.teachers import load_teacher
-from clarep.teachers.dit import DiTTeacher
+from clarep.teachers.families.dit import DiTTeacher
 from clarep.teachers.options import TeacherOptions
 
 TAPS = ["pos_embed", "transformer_blocks.0", "transformer_blocks.1", "transformer_blocks.2"]

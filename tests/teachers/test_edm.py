@@ -15,8 +15,8 @@ from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.sampling import decode, integrate, karras_sigmas
 from clarep.teachers import load_teacher
-from clarep.teachers.edm_keys import build_network, metadata_of, read_spec
-from clarep.teachers.edm_net import DhariwalUNet, SongShape, SongUNet
+from clarep.teachers.families.edm_keys import build_network, metadata_of, read_spec
+from clarep.teachers.families.edm_net import DhariwalUNet, SongShape, SongUNet
 from clarep.teachers.options import TeacherOptions
 
 TINY = dict(img_resolution=8, img_channels=3, label_dim=3, channel_mult=[1, 2], num_blocks=1)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clarep.teachers.edm_layers import (
+from clarep.teachers.families.edm_layers import (
     Block,
     BlockKind,
     ConvDown,
@@ -16,7 +16,7 @@ from clarep.teachers.edm_layers import (
     resample,
     separable_filter,
 )
-from clarep.teachers.edm_net import DhariwalShape, DhariwalUNet, SongShape, SongUNet
+from clarep.teachers.families.edm_net import DhariwalShape, DhariwalUNet, SongShape, SongUNet
 
 TINY = dict(img_resolution=8, img_channels=3, label_dim=3, channel_mult=(1, 2), num_blocks=1)
 SHAPES = {

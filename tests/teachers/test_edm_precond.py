@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from clarep.teachers.edm_precond import EDM
+from clarep.teachers.families.edm_precond import EDM
 
 SIGMAS = torch.logspace(-2.5, 1.8, 30, dtype=torch.float64)
 

@@ -6,10 +6,8 @@ from torch import Tensor
 
 from clarep.data import load_backdrops, to_unit_range
 from clarep.data.garments import CLASS_NAMES
-from clarep.distill.student import StudentInfo
-from clarep.distill.students import build_student
 from clarep.errors import UserError
-from clarep.report.card import garment_quality, student_quality
+from clarep.report.model_card import garment_quality, student_quality
 from clarep.report.quality import (
     SampleSettings,
     check_classifier,
@@ -19,6 +17,8 @@ from clarep.report.quality import (
     student_judge,
     teacher_quality,
 )
+from clarep.students.student import StudentInfo
+from clarep.students.student_files import build_student
 from clarep.teachers import Teacher, UNet, UNetConfig, UNetTeacher, load_judge
 
 

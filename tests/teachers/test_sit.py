@@ -19,11 +19,11 @@ from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.sampling import decode, invert
 from clarep.teachers.checkpoint_files import Checkpoint
+from clarep.teachers.families.sit import load_sit
+from clarep.teachers.families.sit_net import SiT, SiTShape, sit_shape
+from clarep.teachers.families.vit_teacher import Classes, PatchTeacher
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.parametrisation import Flow
-from clarep.teachers.sit import load_sit
-from clarep.teachers.sit_net import SiT, SiTShape, sit_shape
-from clarep.teachers.vit_teacher import Classes, PatchTeacher
 from clarep.teachers.zoo import load_teacher
 
 diffusers = pytest.importorskip("diffusers")

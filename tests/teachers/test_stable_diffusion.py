@@ -19,9 +19,9 @@ from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.sampling import ddim_sigmas, integrate
 from clarep.teachers import load_teacher, stable_diffusion
+from clarep.teachers.families.stable_diffusion import StableDiffusionTeacher
 from clarep.teachers.hub import checkpoint_folder
 from clarep.teachers.options import TeacherOptions
-from clarep.teachers.stable_diffusion import StableDiffusionTeacher
 
 NAMES = ("cat", "coffee", "owl")
 PROMPTS = ["a photo of a cat", "a photo of a coffee", "a photo of a owl"]

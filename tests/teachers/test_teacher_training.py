@@ -18,7 +18,7 @@ from clarep.data.load import DataConfig, load_data
 from clarep.engine.artefacts import unseal
 from clarep.errors import UserError
 from clarep.teachers import TeacherRun, TrainConfig, UNetShape, held_out_losses, load_teacher
-from clarep.teachers.train import is_due
+from clarep.teachers.teacher_run import is_due
 
 STEPS = 150
 NO_PROCESS = 2**22  # beyond every process id

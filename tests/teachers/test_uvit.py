@@ -17,11 +17,11 @@ from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.sampling import decode
 from clarep.teachers.checkpoint_files import Checkpoint
+from clarep.teachers.families.uvit import UViTTeacher, _schedule, load_uvit, parametrisation
+from clarep.teachers.families.uvit_net import UViT, UViTShape, uvit_shape
+from clarep.teachers.families.vit_teacher import Classes
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.parametrisation import VP
-from clarep.teachers.uvit import UViTTeacher, _schedule, load_uvit, parametrisation
-from clarep.teachers.uvit_net import UViT, UViTShape, uvit_shape
-from clarep.teachers.vit_teacher import Classes
 from clarep.teachers.zoo import load_teacher
 
 diffusers = pytest.importorskip("diffusers")

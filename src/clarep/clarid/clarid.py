@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from clarep.clarid.config import ClaridConfig, check_config, resolve_sigma, resolve_tap
+from clarep.clarid.clarid_config import ClaridConfig, check_config, resolve_sigma, resolve_tap
 from clarep.clarid.directions import (
     energy_share,
     find_directions,
@@ -26,8 +26,8 @@ from clarep.engine.cost import Ledger
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Engine, Jacobian, probe_engine
 from clarep.geometry.subspace import Subspace
-from clarep.sampling.decode import decode, invert, psnr
 from clarep.sampling.ode import Denoiser
+from clarep.sampling.walks import decode, invert, psnr
 from clarep.teachers.teacher import Teacher
 
 __all__ = ["CLARep", "Clarid", "ClaridConfig"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from clarep.clarid.canonical_set import CanonicalSetWriter
 from clarep.clarid.canonical_shards import find_manifest
 from clarep.clarid.clarid import CLARep, Clarid
-from clarep.clarid.config import AT_ONCE
+from clarep.clarid.clarid_config import AT_ONCE
 from clarep.clarid.diffusion_classifier import recognise
 from clarep.clarid.round_trip import autoencoder_psnr
 from clarep.data.labelled import LabelledImages, to_unit_range

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clarep.clarid.canonical_set import CanonicalSet
-from clarep.sampling.decode import psnr
+from clarep.sampling.walks import psnr
 from clarep.teachers.teacher import Teacher
 
 POOR_PSNR = 20.0

@@ -17,7 +17,7 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.shared import describe
 from clarep.data.load import DataConfig, load_data
 from clarep.distill.benchmark import METHODS_TIMED, summarise, synthetic_set, time_epochs
-from clarep.distill.train_config import DistillConfig, check_distill
+from clarep.distill.distill_config import DistillConfig, check_distill
 from clarep.engine.artefacts import versions, write_json
 from clarep.engine.lock import hold
 from clarep.engine.progress import progress

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from clarep.clarid.config import check_guidance
+from clarep.clarid.clarid_config import check_guidance
 from clarep.cli.shared import warn
 from clarep.cli.tested import test_options, trained_on
 from clarep.data.files import NoSplitError
@@ -17,12 +17,12 @@ from clarep.data.held_out import SHARE, load_held_out, marks_of_trained, seen_be
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import load_data, load_test
 from clarep.distill.run_checks import check_teacher
-from clarep.distill.students import load_student, student_path
 from clarep.engine.artefacts import write_json
 from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
-from clarep.report.card import garment_quality, round_trip, student_quality, training_card
+from clarep.report.model_card import garment_quality, round_trip, student_quality, training_card
 from clarep.report.quality import SampleSettings
+from clarep.students.student_files import load_student, student_path
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet_teacher import CARD_NAME, WEIGHTS_NAME, load_unet
 

@@ -9,7 +9,7 @@ import tyro
 
 from clarep.cli.shared import note, warn
 from clarep.errors import UserError
-from clarep.teachers.edm_convert import convert
+from clarep.teachers.families.edm_convert import convert
 
 
 @dataclass(frozen=True)

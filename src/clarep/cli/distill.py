@@ -11,12 +11,12 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.shared import describe, note, told
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data
+from clarep.distill.distill_config import STUDENT_DATA, DistillConfig, check_distill
 from clarep.distill.run_checks import method_named
-from clarep.distill.students import load_student
-from clarep.distill.train import STUDENT_FILE, StudentRun
-from clarep.distill.train_config import STUDENT_DATA, DistillConfig, check_distill
+from clarep.distill.student_run import STUDENT_FILE, StudentRun
 from clarep.distill.train_student import walk
 from clarep.errors import UserError
+from clarep.students.student_files import load_student
 from clarep.teachers.classes_by_name import of_classes
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.teacher import Teacher

@@ -15,16 +15,6 @@ from torch import Tensor
 
 from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.diffusion_classifier import evenly, recognise
-from clarep.clarid.trial import (
-    attention_calls,
-    example_data,
-    example_image,
-    extrapolate,
-    noisy_latent,
-    try_basis,
-    try_engines,
-    try_round_trip,
-)
 from clarep.cli.doctor_page import (
     Found,
     attention_lines,
@@ -41,6 +31,16 @@ from clarep.cli.shared import flags, of_the_datas_classes
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.data.load import DataConfig, DataOptions, load_data
 from clarep.errors import UserError
+from clarep.select.teacher_check import (
+    attention_calls,
+    example_data,
+    example_image,
+    extrapolate,
+    noisy_latent,
+    try_basis,
+    try_engines,
+    try_round_trip,
+)
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher

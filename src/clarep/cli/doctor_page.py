@@ -7,8 +7,8 @@ from typing import Any
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.diffusion_classifier import Recognition
 from clarep.clarid.round_trip import POOR_PSNR, RoundTrip
-from clarep.clarid.trial import parameter_counts
 from clarep.engine.progress import duration
+from clarep.select.teacher_check import parameter_counts
 from clarep.teachers.teacher import Teacher
 
 Found = tuple[str, dict[str, Any], list[tuple[str, str]]]

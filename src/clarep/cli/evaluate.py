@@ -12,17 +12,17 @@ import tyro
 from clarep.cli.shared import note, warn
 from clarep.cli.tested import Tested, foreign_student, load_any_split, own_student
 from clarep.data.labelled import LabelledImages
-from clarep.distill.foreign_students import is_foreign
-from clarep.distill.student import Outputs, Student
-from clarep.distill.students import load_student
 from clarep.engine.progress import progress
 from clarep.errors import UserError, unknown_name
 from clarep.report.tables import plain_table
 from clarep.robustness.attacks.threat import l2_unit_note, unit_note
 from clarep.robustness.evaluation import Evaluation
-from clarep.robustness.suite import SuiteRun
-from clarep.robustness.suite_beyond import BEYOND
-from clarep.robustness.suite_config import SuiteConfig, check_suite
+from clarep.robustness.suite.natural_sets import BEYOND
+from clarep.robustness.suite.suite import SuiteRun
+from clarep.robustness.suite.suite_config import SuiteConfig, check_suite
+from clarep.students.foreign_students import is_foreign
+from clarep.students.student import Outputs, Student
+from clarep.students.student_files import load_student
 
 _SHOWN = (
     (r"clean/accuracy", "clean accuracy"),

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from clarep.errors import UserError
-from clarep.teachers.export import export_diffusers
+from clarep.teachers.export_unet import export_diffusers
 from clarep.teachers.unet_teacher import card_of, load_unet
 from clarep.teachers.zoo import BUNDLED, FAMILIES, teacher_path
 

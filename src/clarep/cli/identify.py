@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 
 from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
 from clarep.clarid.clarid import Clarid, ClaridConfig
-from clarep.clarid.controls import CONTROLS, measure_set
 from clarep.clarid.identify import SHARD_SIZE, identify
-from clarep.clarid.measures import Measures, judge_knows, judged
 from clarep.clarid.round_trip import POOR_PSNR, RoundTrip, median_round_trip
 from clarep.cli.mistakes import did_you_mean
 from clarep.cli.shared import (
@@ -35,15 +33,12 @@ from clarep.data.labelled import (
     to_unit_range,
 )
 from clarep.data.load import DataConfig, load_data
-from clarep.distill.student import Student
-from clarep.distill.students import weights_hash
 from clarep.engine.artefacts import read_json
 from clarep.engine.lock import hold
 from clarep.engine.progress import announce, progress
 from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
-from clarep.report.identified import draw_identified
-from clarep.report.measures import (
+from clarep.report.measures_table import (
     CLASSIFIER_NAME,
     measures_table,
     read_measures,
@@ -51,6 +46,11 @@ from clarep.report.measures import (
     write_measures,
 )
 from clarep.report.quality import student_judge
+from clarep.report.set_figures import draw_identified
+from clarep.select.clarep_measures import Measures, judge_knows, judged
+from clarep.select.controls import CONTROLS, measure_set
+from clarep.students.student import Student
+from clarep.students.student_files import weights_hash
 from clarep.teachers.judge import judge_card, load_judge
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.zoo import load_teacher

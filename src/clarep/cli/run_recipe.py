@@ -11,7 +11,7 @@ from clarep.cli.shared import note, told, warn
 from clarep.engine.lock import hold
 from clarep.engine.progress import duration, progress
 from clarep.errors import UserError
-from clarep.report.comparison import comparison_table, write_comparison
+from clarep.report.comparison_table import comparison_table, write_comparison
 from clarep.report.html import build_report
 from clarep.study.comparison import Comparison, compare
 from clarep.study.plan import Study

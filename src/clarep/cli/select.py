@@ -8,10 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from clarep.clarid.cells import load_cells, walk_grid
 from clarep.clarid.diffusion_classifier import recognise
-from clarep.clarid.grid import Grid, GridConfig, plan_grid
-from clarep.clarid.selection import RULE, Recommendation, Setting, aggregate, recommend
 from clarep.cli.shared import (
     describe,
     flags,
@@ -22,14 +19,17 @@ from clarep.cli.shared import (
     warn_of_other_classes,
 )
 from clarep.data.load import DataConfig, load_data
-from clarep.distill.students import weights_hash
 from clarep.engine.artefacts import versions, write_json
 from clarep.engine.cost import sum_costs
 from clarep.engine.lock import hold
 from clarep.engine.progress import progress
-from clarep.report.canonical import save_figure
+from clarep.report.canonical_figure import save_figure
+from clarep.report.choice_table import selection_heatmap, selection_table, write_selection
 from clarep.report.quality import student_judge
-from clarep.report.selection import selection_heatmap, selection_table, write_selection
+from clarep.select.choice import RULE, Recommendation, Setting, aggregate, recommend
+from clarep.select.grid import Grid, GridConfig, plan_grid
+from clarep.select.grid_results import load_cells, walk_grid
+from clarep.students.student_files import weights_hash
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.zoo import load_teacher
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from clarep.clarid.measures import judge_knows
 from clarep.cli.terminal import say
 from clarep.data.backdrops import Backdrops
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, stored_options
-from clarep.distill.student import Student
-from clarep.distill.students import load_student
 from clarep.errors import UserError
 from clarep.report.quality import check_classifier
+from clarep.select.clarep_measures import judge_knows
+from clarep.students.student import Student
+from clarep.students.student_files import load_student
 from clarep.teachers.classes_by_name import of_classes
 from clarep.teachers.options import TeacherOptions, recorded
 from clarep.teachers.teacher import Teacher
@@ -178,7 +178,7 @@ def _are_matched(ours: tuple[str, ...], theirs: tuple[str, ...]) -> bool:
 
 
 def _are_imagenets(names: tuple[str, ...]) -> bool:
-    from clarep.robustness.labels import imagenet_columns  # with all corruptions: slow
+    from clarep.data.sets.natural import imagenet_columns  # with all corruptions: slow
 
     try:
         return bool((imagenet_columns(names) == torch.arange(_IMAGENET)).all())

@@ -10,18 +10,18 @@ from clarep.data.files import NoSplitError
 from clarep.data.held_out import HELD_OUT, marks_of_trained, seen_before
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data, load_test
-from clarep.distill.class_columns import student_of
-from clarep.distill.foreign_students import load_foreign
+from clarep.data.sets.backgrounds_challenge import is_challenge, load_challenge
+from clarep.data.sets.boxes import has_boxes, load_boxed
 from clarep.distill.run_files import held_out_of
-from clarep.distill.student import Outputs, Student
-from clarep.distill.students import load_student, student_path
 from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
-from clarep.robustness.boxes import has_boxes, load_boxed
-from clarep.robustness.challenge import is_challenge, load_challenge
 from clarep.robustness.images_read import widest
-from clarep.robustness.suite_checks import check_fit
-from clarep.robustness.suite_config import SuiteConfig
+from clarep.robustness.suite.ingredients import check_fit
+from clarep.robustness.suite.suite_config import SuiteConfig
+from clarep.students.class_columns import student_of
+from clarep.students.foreign_students import load_foreign
+from clarep.students.student import Outputs, Student
+from clarep.students.student_files import load_student, student_path
 
 
 @dataclass(frozen=True)

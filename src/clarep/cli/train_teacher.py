@@ -27,11 +27,11 @@ from clarep.data.load import DataConfig, load_data, load_test
 from clarep.engine.artefacts import atomic_path, sha256_file, write_json
 from clarep.engine.progress import announce, progress
 from clarep.errors import UserError
-from clarep.report.card import training_card
+from clarep.report.model_card import training_card
 from clarep.report.quality import sample_classes
 from clarep.teachers.options import check_device
-from clarep.teachers.train import TeacherRun, is_due
-from clarep.teachers.train_config import TrainConfig, check_train
+from clarep.teachers.teacher_config import TrainConfig, check_train
+from clarep.teachers.teacher_run import TeacherRun, is_due
 from clarep.teachers.unet_teacher import CARD_NAME, WEIGHTS_NAME, UNetTeacher, save_unet
 
 _COMPOSED = ("garments", "backdrops", "noise-backdrops")

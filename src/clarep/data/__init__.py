@@ -2,7 +2,7 @@
 
 from clarep.data.backdrops import SCENES, VARIANTS, Backdrops, Composition, load_backdrops
 from clarep.data.cifar import load_cifar10
-from clarep.data.decode import decode_image, square_resize, to_rgb
+from clarep.data.decode_image import decode_image, square_resize, to_rgb
 from clarep.data.files import load_class_folders, read_classes_file
 from clarep.data.garments import garment_arrays, garment_mask, load_garments
 from clarep.data.labelled import (

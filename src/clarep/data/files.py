@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from clarep.data.decode import colour, decode_image, require_one_size
+from clarep.data.decode_image import colour, decode_image, require_one_size
 from clarep.data.labelled import LabelledImages
 from clarep.data.listing import Listing, subfolders
 from clarep.engine.regular_file import open_regular

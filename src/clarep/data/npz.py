@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clarep.data.decode import decode_image, require_one_size, square_resize
+from clarep.data.decode_image import decode_image, require_one_size, square_resize
 from clarep.data.files import SPLIT_FOLDERS, NoSplitError, require_undivided
 from clarep.data.labelled import LabelledImages
 from clarep.data.npy_files import open_archive

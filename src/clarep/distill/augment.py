@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from clarep.distill.train_config import DistillConfig
+from clarep.distill.distill_config import DistillConfig
 from clarep.errors import UserError
 
 _GREY = 128

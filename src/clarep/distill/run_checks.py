@@ -7,9 +7,9 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.labelled import LabelledImages
 from clarep.distill.methods import METHODS, MethodSpec
 from clarep.distill.run_parts import Sources
-from clarep.distill.student import Student
 from clarep.engine.artefacts import as_read, differences
 from clarep.errors import UserError, unknown_name
+from clarep.students.student import Student
 from clarep.teachers.teacher import Teacher
 
 

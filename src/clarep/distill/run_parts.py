@@ -12,13 +12,13 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.held_out import Indices
 from clarep.distill.augment import to_student_range
 from clarep.distill.canonical_batches import CanonicalImages
+from clarep.distill.distill_config import DistillConfig
 from clarep.distill.methods import MethodSpec
-from clarep.distill.student import Student
-from clarep.distill.students import weights_hash
-from clarep.distill.train_config import DistillConfig
 from clarep.distill.train_data import TrainImages
 from clarep.engine.extras import require_extra
 from clarep.errors import UserError
+from clarep.students.student import Student
+from clarep.students.student_files import weights_hash
 from clarep.teachers.teacher import Teacher
 
 _EVALUATION_BATCH = 500

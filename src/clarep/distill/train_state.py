@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clarep.distill.distill_config import DistillConfig
 from clarep.distill.methods.base import Method
-from clarep.distill.student import Student
-from clarep.distill.train_config import DistillConfig
 from clarep.engine.checkpoint import save_checkpoint
+from clarep.students.student import Student
 
 
 def learning_rate(config: DistillConfig, epoch: float) -> float:

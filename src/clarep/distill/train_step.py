@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from clarep.data.held_out import Indices
 from clarep.distill.augment import draw_views, to_student_range
 from clarep.distill.canonical_batches import CanonicalImages
+from clarep.distill.distill_config import DistillConfig
 from clarep.distill.methods import Batch
-from clarep.distill.train_config import DistillConfig
 from clarep.distill.train_data import TrainImages, seed_of
 from clarep.distill.train_state import TrainState, learning_rate
 from clarep.errors import UserError

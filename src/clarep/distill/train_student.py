@@ -5,11 +5,11 @@ from typing import Any
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.labelled import LabelledImages
-from clarep.distill.student import Student
-from clarep.distill.students import load_student
-from clarep.distill.train import STUDENT_FILE, StudentRun
-from clarep.distill.train_config import DistillConfig
+from clarep.distill.distill_config import DistillConfig
+from clarep.distill.student_run import STUDENT_FILE, StudentRun
 from clarep.engine.progress import progress
+from clarep.students.student import Student
+from clarep.students.student_files import load_student
 
 
 def train_student(

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from clarep.clarid.measures import Scorer
-from clarep.distill.student import Student
 from clarep.engine.arrays import check_finite
 from clarep.errors import UserError
-from clarep.sampling.decode import decode
+from clarep.sampling.walks import decode
+from clarep.select.clarep_measures import Scorer
+from clarep.students.student import Student
 from clarep.teachers.judge import Judge
 from clarep.teachers.teacher import Teacher
 

@@ -15,7 +15,7 @@ from clarep.data.backdrops import VARIANTS, Backdrops
 from clarep.data.labelled import LabelledImages
 from clarep.engine.intervals import RESAMPLES
 from clarep.robustness.evaluation import Measured, Measurement, mean_of
-from clarep.robustness.subject import Subject, choose_images, named, right_at
+from clarep.robustness.tested_student import Subject, choose_images, named, right_at
 
 
 @dataclass(frozen=True)

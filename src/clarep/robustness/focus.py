@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from clarep.robustness.backgrounds import Separated
 from clarep.robustness.evaluation import Measured, mean_of
-from clarep.robustness.subject import Subject, as_float, batches, named
+from clarep.robustness.tested_student import Subject, as_float, batches, named
 
 IG_STEPS = 32
 _BATCH = 50  # images whose gradients are taken at once

@@ -13,8 +13,8 @@ from clarep.robustness.backgrounds import (
     chosen_of,
     first_of_each_class,
 )
-from clarep.robustness.subject import choose_images
-from clarep.robustness.suite_config import SuiteConfig
+from clarep.robustness.suite.suite_config import SuiteConfig
+from clarep.robustness.tested_student import choose_images
 
 
 def widest(data: LabelledImages, config: SuiteConfig) -> NDArray[np.int64]:

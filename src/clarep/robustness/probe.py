@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clarep.data.labelled import LabelledImages
-from clarep.distill.foreign_model import FAULTS, logits_of, said_by
-from clarep.distill.student import Student
 from clarep.errors import UserError
 from clarep.robustness.attacks.passes import Gradient, gradient_at
-from clarep.robustness.subject import Subject, as_float, named
+from clarep.robustness.tested_student import Subject, as_float, named
+from clarep.students.foreign_model import FAULTS, logits_of, said_by
+from clarep.students.student import Student
 
 _PROBED = 8  # images
 _ROUNDING = 1e-6  # of probabilities, outside [0, 1]

@@ -1,8 +1,8 @@
 """Lists of noise levels, and the sampling ODE walked down (decode) and up (invert)."""
 
-from clarep.sampling.decode import decode, invert, psnr
 from clarep.sampling.ode import Denoiser, Solver, integrate, trajectory
 from clarep.sampling.sigmas import ddim_sigmas, karras_sigmas
+from clarep.sampling.walks import decode, invert, psnr
 
 __all__ = [
     "Denoiser",

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from clarep.errors import UserError, unknown_name
-from clarep.robustness.suite_config import GROUPS
+from clarep.robustness.suite.suite_config import GROUPS
 from clarep.study.runs import StudiedRun, caveats, group_of, group_runs, groups_of
 from clarep.study.statistics import RESAMPLES, holm, paired_bootstrap, t_interval
 

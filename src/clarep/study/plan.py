@@ -14,17 +14,17 @@ from clarep.data.labelled import LabelledImages, subset
 from clarep.data.load import DataConfig, load_data, load_test
 from clarep.distill.methods import METHODS
 from clarep.distill.run_files import PICKED_ON_THESE
-from clarep.distill.student import StudentInfo
-from clarep.distill.students import build_student
 from clarep.engine.artefacts import Progressed
 from clarep.errors import UserError
 from clarep.robustness.backgrounds import separate
 from clarep.robustness.images_read import sha256_read, widest
-from clarep.robustness.suite import SuiteRun
+from clarep.robustness.suite.suite import SuiteRun
+from clarep.students.student import StudentInfo
+from clarep.students.student_files import build_student
+from clarep.study.canonical_jobs import SetSettings, new_set, settings_of
 from clarep.study.comparison import REFERENCE
 from clarep.study.recipe import Recipe, Variant
-from clarep.study.sets import SetSettings, new_set, settings_of
-from clarep.study.students import EvaluationSettings, StudentSettings
+from clarep.study.student_jobs import EvaluationSettings, StudentSettings
 from clarep.teachers.classes_by_name import of_classes
 from clarep.teachers.options import recorded
 from clarep.teachers.teacher import Teacher

@@ -7,14 +7,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
-from clarep.clarid.config import ClaridConfig, check_config
+from clarep.clarid.clarid_config import ClaridConfig, check_config
 from clarep.data.labelled import check_fraction
 from clarep.data.load import DataConfig
+from clarep.distill.distill_config import DistillConfig, check_distill
 from clarep.distill.methods import METHODS
-from clarep.distill.train_config import DistillConfig, check_distill
 from clarep.engine.seeds import check_seed
 from clarep.errors import UserError, unknown_name
-from clarep.robustness.suite_config import SuiteConfig, check_suite
+from clarep.robustness.suite.suite_config import SuiteConfig, check_suite
 from clarep.study.schema import build, read_toml
 from clarep.teachers.options import TeacherOptions
 

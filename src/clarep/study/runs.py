@@ -10,7 +10,7 @@ import torch
 from clarep.engine.artefacts import differences, read_json
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
-from clarep.robustness.suite_config import GROUPS
+from clarep.robustness.suite.suite_config import GROUPS
 
 STUDENT = "student"
 ROBUSTNESS = "robustness"

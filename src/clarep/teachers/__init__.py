@@ -3,8 +3,8 @@
 from clarep.teachers.denoising import held_out_losses
 from clarep.teachers.judge import Judge, load_judge
 from clarep.teachers.teacher import Teacher
-from clarep.teachers.train import TeacherRun
-from clarep.teachers.train_config import TrainConfig
+from clarep.teachers.teacher_config import TrainConfig
+from clarep.teachers.teacher_run import TeacherRun
 from clarep.teachers.unet import UNet, UNetConfig, UNetShape
 from clarep.teachers.unet_teacher import UNetTeacher, load_unet, save_unet
 from clarep.teachers.zoo import BUNDLED, load_teacher

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from clarep.data.labelled import LabelledImages, to_unit_range
-from clarep.teachers.train_config import TrainConfig
+from clarep.teachers.teacher_config import TrainConfig
 from clarep.teachers.unet import sigma_from_t
 
 _AHEAD = 8  # batches that threads draw while a GPU, which is quicker, works on one

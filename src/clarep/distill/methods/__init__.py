@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field, replace
 
 from clarep.clarid.directions import Kind
+from clarep.distill.distill_config import DistillConfig
 from clarep.distill.methods.adv import Adv
-from clarep.distill.methods.augment import Augment
+from clarep.distill.methods.augmix import Augment
 from clarep.distill.methods.base import Batch, Ingredients, Method
 from clarep.distill.methods.cadistill import CaDistill
 from clarep.distill.methods.class_mean import ClassMean
@@ -14,7 +15,6 @@ from clarep.distill.methods.kd import Kd
 from clarep.distill.methods.rkd import Rkd
 from clarep.distill.methods.supcon import SupCon
 from clarep.distill.methods.vanilla import Vanilla
-from clarep.distill.train_config import DistillConfig
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clarep.distill.canonical_batches import CanonicalBatch, CanonicalImages
-from clarep.distill.student import Student
-from clarep.distill.train_config import DistillConfig
+from clarep.distill.distill_config import DistillConfig
 from clarep.distill.train_data import TrainImages
+from clarep.students.student import Student
 from clarep.teachers.teacher import Teacher
 
 _HALF = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

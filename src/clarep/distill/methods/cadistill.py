@@ -13,7 +13,7 @@ from clarep.distill.losses.alignment import class_alignment, instance_alignment
 from clarep.distill.losses.cka import FeatureQueue, linear_cka
 from clarep.distill.losses.clustering import clustering
 from clarep.distill.methods.base import Batch, Ingredients, Method, ramp
-from clarep.distill.student import Student
+from clarep.students.student import Student
 
 
 class CaDistill(Method):

@@ -17,10 +17,10 @@ from clarep.distill.losses.alignment import instance_alignment
 from clarep.distill.losses.cka import linear_cka
 from clarep.distill.methods.base import Batch, Ingredients, Method
 from clarep.distill.methods.cached import computed_once
-from clarep.distill.student import Student
 from clarep.distill.train_data import seed_of
 from clarep.engine.progress import progress
 from clarep.errors import UserError
+from clarep.students.student import Student
 from clarep.teachers.teacher import Teacher
 
 CACHE_NAME = "teacher_features.safetensors"

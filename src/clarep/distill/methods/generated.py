@@ -15,7 +15,7 @@ from clarep.distill.methods.cached import computed_once
 from clarep.distill.methods.vanilla import Vanilla
 from clarep.distill.train_data import seed_of
 from clarep.engine.progress import progress
-from clarep.sampling.decode import decode
+from clarep.sampling.walks import decode
 from clarep.teachers.teacher import Teacher
 
 CACHE_NAME = "generated.safetensors"

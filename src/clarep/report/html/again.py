@@ -6,9 +6,9 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from clarep.distill.train_config import STUDENT_DATA, DistillConfig
-from clarep.report.html.runs import ReportRun
-from clarep.robustness.suite_config import SuiteConfig
+from clarep.distill.distill_config import STUDENT_DATA, DistillConfig
+from clarep.report.html.run_folders import ReportRun
+from clarep.robustness.suite.suite_config import SuiteConfig
 
 _STUDENT = "resnet8"  # what clarep distill trains unless told otherwise
 

@@ -10,18 +10,18 @@ from clarep.engine.lock import hold
 from clarep.errors import UserError
 from clarep.report.html.markup import escape, figure, html_notes, link, paragraph, table
 from clarep.report.html.material import Material, Section
-from clarep.report.html.runs import group_runs, read_runs
-from clarep.report.html.sections.attacks import attacks_section
-from clarep.report.html.sections.backgrounds import backgrounds_section
-from clarep.report.html.sections.beyond import beyond_section
-from clarep.report.html.sections.calibration import calibration_section
-from clarep.report.html.sections.canonical import canonical_section
-from clarep.report.html.sections.corruptions import corruptions_section
-from clarep.report.html.sections.cost import cost_section
-from clarep.report.html.sections.features import features_section
-from clarep.report.html.sections.focus import focus_section
-from clarep.report.html.sections.results import results_section
-from clarep.report.html.sections.setup import setup_section
+from clarep.report.html.run_folders import group_runs, read_runs
+from clarep.report.html.sections.attacks_section import attacks_section
+from clarep.report.html.sections.backgrounds_section import backgrounds_section
+from clarep.report.html.sections.beyond_section import beyond_section
+from clarep.report.html.sections.calibration_section import calibration_section
+from clarep.report.html.sections.canonical_section import canonical_section
+from clarep.report.html.sections.corruptions_section import corruptions_section
+from clarep.report.html.sections.cost_section import cost_section
+from clarep.report.html.sections.features_section import features_section
+from clarep.report.html.sections.focus_section import focus_section
+from clarep.report.html.sections.results_section import results_section
+from clarep.report.html.sections.setup_section import setup_section
 from clarep.report.html.teacher import teacher_of
 
 PAGE_NAME = "index.html"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from clarep.report.html.runs import Group
+from clarep.report.html.run_folders import Group
 from clarep.robustness.evaluation import Measurement
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clarep.report.html.markup import DASH, Cell
-from clarep.report.html.runs import Group
+from clarep.report.html.run_folders import Group
 from clarep.robustness.evaluation import Measurement
 
 _DAGGER = "† "

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.report.html.charts import Series, legend
 from clarep.report.html.markup import Downloads
-from clarep.report.html.runs import Group, ReportRun
+from clarep.report.html.run_folders import Group, ReportRun
 from clarep.study.runs import group_of, groups_of
 
 NO_OBJECTS = (

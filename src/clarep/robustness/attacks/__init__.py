@@ -1,7 +1,7 @@
 """Attacks of our own, AutoAttack, curves over their strength, and checks that they were strong."""
 
 from clarep.robustness.attacks.apgd import apgd
-from clarep.robustness.attacks.config import AttackConfig, check_attacks
+from clarep.robustness.attacks.attack_config import AttackConfig, check_attacks
 from clarep.robustness.attacks.curves import robust_accuracy, robust_curve, threats
 from clarep.robustness.attacks.cw import Nearest, cw_l2
 from clarep.robustness.attacks.masking import masking_reasons, stronger_attack

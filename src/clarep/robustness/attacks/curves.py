@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clarep.engine.arrays import Images, Labels
 from clarep.robustness.attacks.apgd import apgd
-from clarep.robustness.attacks.config import AttackConfig
+from clarep.robustness.attacks.attack_config import AttackConfig
 from clarep.robustness.attacks.passes import Model, accepted, check_marks, still_right
 from clarep.robustness.attacks.pgd import pgd
 from clarep.robustness.attacks.threat import Norm, Threat

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clarep.engine.arrays import Images, Labels
-from clarep.robustness.attacks.config import AttackConfig
+from clarep.robustness.attacks.attack_config import AttackConfig
 from clarep.robustness.attacks.curves import WORST, generator_of, robust_accuracy
 from clarep.robustness.attacks.passes import (
     Model,

@@ -1,5 +1,6 @@
 """The common corruptions of Hendrycks & Dietterich, their official files, and mCE."""
 
+from clarep.data.sets.official_corruptions import load_official, official_names
 from clarep.robustness.corruptions.by_name import COMMON, CORRUPTIONS, EXTRA, SEVERITIES, corrupt
 from clarep.robustness.corruptions.constants import CONSTANTS
 from clarep.robustness.corruptions.mce import (
@@ -10,7 +11,6 @@ from clarep.robustness.corruptions.mce import (
     mean_corruption_error,
     relative_mean_corruption_error,
 )
-from clarep.robustness.corruptions.official import load_official, official_names
 
 __all__ = [
     "ALEXNET",

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from clarep.distill.students import student_path
 from clarep.engine.artefacts import parse_json
 from clarep.engine.tensors import read_tensors
 from clarep.errors import UserError
 from clarep.report.html.material import Material
+from clarep.students.student_files import student_path
 
 
 def names_of(material: Material, count: int) -> list[str]:

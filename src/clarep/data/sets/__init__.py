@@ -1,0 +1,1 @@
+"""Test sets in the layouts in which their authors publish them."""

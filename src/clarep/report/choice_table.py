@@ -1,0 +1,122 @@
+"""The table and the heat map of `clarep select`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from clarep.engine.artefacts import write_json
+from clarep.report.tables import plain_table, write_csv
+from clarep.select.choice import MEASURES, Estimate, Setting
+
+_HEADINGS = {
+    "judge_accuracy": "judge accuracy",
+    "nmi_null": "NMI no class",
+    "nmi_conditional": "NMI given class",
+    "background_r2": "background R2",
+    "background_colour": "background colour",
+    "background_spread": "background spread",
+    "removed_on_background": "removed off object",
+    "sample_within": "within/total samples",
+    "feature_within": "within/total features",
+}
+_PANELS = ("nmi_null", "nmi_conditional", "judge_accuracy", "background_r2")
+
+
+def selection_table(settings: Sequence[Setting]) -> str:
+    """Return the table as plain text: mean over seeds and half the 95 % interval.
+
+    Measures that are not known for these data have no column.
+    """
+    shown = [name for name in _HEADINGS if any(s.measures[name] for s in settings)]
+    headings = ("t", "tap", "k", *(_HEADINGS[name] for name in shown))
+    rows = []
+    for setting in settings:
+        k = str(setting.k) if setting.k else "0 (guidance alone)"
+        cells = [_cell(setting.measures[name]) for name in shown]
+        rows.append([f"{setting.t:g}", setting.tap, k, *cells])
+    seeds = settings[0].seeds
+    intervals = f"± half the 95 % interval, Student's t over {seeds} seeds"
+    return plain_table(
+        headings, rows, "(one seed: no intervals)" if seeds == 1 else f"({intervals})"
+    )
+
+
+def write_selection(settings: Sequence[Setting], folder: Path) -> dict[str, Path]:
+    """Write table.csv and table.json into `folder`; return name -> path."""
+    paths = {"table": folder / "table.csv", "table as JSON": folder / "table.json"}
+    write_json(paths["table as JSON"], [asdict(setting) for setting in settings])
+    write_csv([_flat(setting) for setting in settings], paths["table"])
+    return paths
+
+
+def selection_heatmap(settings: Sequence[Setting], chosen: Setting | None) -> Figure:
+    """Draw a row of panels for each tap: mean measures over t (down) and k (across).
+
+    k = 0 is guidance alone. The chosen setting is framed. Measures that are not known for these
+    data have no panel.
+    """
+    names = [name for name in _PANELS if any(s.measures[name] for s in settings)]
+    taps = list(dict.fromkeys(setting.tap for setting in settings))
+    rows, columns = (len({getattr(s, axis) for s in settings}) for axis in ("t", "k"))
+    size = ((0.62 * columns + 1.5) * len(names), (0.42 * rows + 1.3) * len(taps))
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(taps), len(names), squeeze=False)
+    for tap, axes in zip(taps, grid, strict=True):
+        here = [setting for setting in settings if setting.tap == tap]
+        for name, axis in zip(names, axes, strict=True):
+            _panel(axis, here, name, chosen)
+            axis.set_title(f"{_HEADINGS[name]}, {tap}", fontsize=9, parse_math=False)
+    return figure
+
+
+def _panel(axis: Axes, settings: Sequence[Setting], name: str, chosen: Setting | None) -> None:
+    ts = sorted({setting.t for setting in settings})
+    ks = sorted({setting.k for setting in settings})
+    values = np.full((len(ts), len(ks)), np.nan)
+    for setting in settings:
+        known = setting.measures[name]
+        if known is not None:
+            values[ts.index(setting.t), ks.index(setting.k)] = known.mean
+    low, high = np.nanmin(values), np.nanmax(values)
+    axis.imshow(values, cmap="viridis", aspect="auto", vmin=low, vmax=high)
+    for (row, column), value in np.ndenumerate(values):
+        dark = value < (low + high) / 2
+        colour = "white" if dark else "black"
+        axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+    if chosen in settings and chosen is not None:
+        column, row = ks.index(chosen.k), ts.index(chosen.t)
+        axis.add_patch(_frame(column, row))
+    axis.set_xticks(range(len(ks)), [str(k) for k in ks], fontsize=8)
+    axis.set_yticks(range(len(ts)), [f"{t:g}" for t in ts], fontsize=8)
+    axis.set_xlabel("k (0: guidance alone)", fontsize=8)
+    axis.set_ylabel("t", fontsize=8)
+
+
+def _frame(column: int, row: int) -> Any:
+    from matplotlib.patches import Rectangle
+
+    corner = (column - 0.48, row - 0.48)
+    return Rectangle(corner, 0.96, 0.96, fill=False, edgecolor="tab:red", linewidth=2)
+
+
+def _cell(known: Estimate | None) -> str:
+    if known is None:
+        return "-"
+    half = "" if known.high is None else f" ±{known.high - known.mean:.2f}"
+    return f"{known.mean:.2f}{half}"
+
+
+def _flat(setting: Setting) -> dict[str, Any]:
+    """Return a row of the CSV: NAME, NAME_low and NAME_high of every measure."""
+    row: dict[str, Any] = setting.where() | {"share": setting.share, "seeds": setting.seeds}
+    for name in MEASURES:
+        known = setting.measures[name]
+        row[name] = None if known is None else known.mean
+        row[f"{name}_low"] = None if known is None else known.low
+        row[f"{name}_high"] = None if known is None else known.high
+    return row

@@ -1,0 +1,98 @@
+"""Whether the students know how sure they can be."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clarep.report.html.charts import reliability_chart
+from clarep.report.html.counts import counted, per_row
+from clarep.report.html.figures import doubts, figure_cell, rows_of
+from clarep.report.html.markup import Cell, charts, figure, notes, table
+from clarep.report.html.material import Material, Section
+from clarep.report.html.run_folders import Group
+from clarep.robustness.calibration import BINS, reliability_bins
+
+_NAMES = {
+    "calibration/ece": "ECE",
+    "calibration/adaptive_ece": "adaptive ECE",
+    "calibration/brier": "Brier score",
+    "calibration/nll": "NLL, nats",
+}
+
+
+def calibration_section(material: Material) -> Section:
+    """Draw a reliability diagram a method, and tabulate calibration and OOD detection."""
+    missing = material.lacking("calibration/", "Calibration")
+    drawn: list[str] = []
+    points: list[dict[str, Any]] = []
+    for group in material.measured:
+        probabilities, labels = _of(group)
+        if len(labels) == 0:
+            missing += (
+                f"{group.label}'s probabilities were not stored: "
+                f"`clarep evaluate {group.runs[0].folder}` stores them",
+            )
+            continue
+        bins = reliability(probabilities, labels)
+        name = f"reliability-{len(drawn)}"
+        title = f"n = {len(labels):,}, {group.label}"
+        drawn.append(reliability_chart(name, title, bins, group.css, group.slot))
+        points += [
+            {"method": group.label, "confidence": c, "accuracy": a, "share": s} for c, a, s in bins
+        ]
+    content = ""
+    if drawn:
+        links = material.downloads.add("reliability", points)
+        content += figure(
+            charts(drawn, _grid(len(drawn))),
+            f"Reliability on the n clean test images of all seeds together, {BINS} bins of equal "
+            "width. "
+            "Above the diagonal: less sure than right; below: too sure. A marker's area is the "
+            "bin's share of images.",
+            links,
+        )
+    keys = [*material.keys("calibration/"), *material.keys("ood/")]
+    if keys:
+        headings = ["measure", *(group.label for group in material.measured)]
+        counts = per_row(material.measured, keys)
+        rows = [
+            [
+                Cell(_name(key), below=counts[key]),
+                *(figure_cell(group.get(key)) for group in material.measured),
+            ]
+            for key in keys
+        ]
+        links = material.downloads.add("calibration", rows_of(material.measured, keys))
+        caption = "With 95 % intervals; less is better, except for AUROC."
+        caption += counted(material.measured, keys)
+        content += figure(table("Calibration by methods", headings, rows), caption, links)
+        content += notes(doubts(material.measured, keys))
+    return Section("calibration", "Calibration", notes(missing) + content, missing)
+
+
+def _grid(panels: int) -> str:
+    """Return the class name of a grid that few or no holes are left in."""
+    return "panels by3" if panels % 3 == 0 or panels == 5 else "panels"
+
+
+def _name(key: str) -> str:
+    if key.startswith("ood/"):
+        return f"AUROC against {key.split('/')[1]}"
+    return _NAMES.get(key, key.split("/", 1)[1])
+
+
+def _of(group: Group) -> tuple[Tensor, Tensor]:
+    """Return probabilities (N, K) and labels (N,) of all seeds one after another."""
+    arrays = [e.arrays for e in group.evaluations if {"probabilities", "label"} <= set(e.arrays)]
+    if not arrays:
+        return torch.zeros(0, 0), torch.zeros(0)
+    return torch.cat([a["probabilities"] for a in arrays]), torch.cat([a["label"] for a in arrays])
+
+
+def reliability(probabilities: Tensor, labels: Tensor) -> list[tuple[float, float, float]]:
+    """Return (mean confidence, accuracy, share of images) of each of ECE's bins with images."""
+    bins = reliability_bins(probabilities, labels)
+    shares = bins.count / len(labels)
+    of_bin = zip(bins.confidence.tolist(), bins.accuracy.tolist(), shares.tolist(), strict=True)
+    return [found for found in of_bin if found[2]]

@@ -1,0 +1,130 @@
+"""The measures as a table: on a terminal, as CSV, as JSON."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clarep.engine.artefacts import as_read, read_json, versions, write_json
+from clarep.report.tables import plain_table, write_csv
+from clarep.select.clarep_measures import Measures
+
+_HEADINGS = {
+    "kind": "directions",
+    "images": "images",
+    "removed_on_background": "removed off garment",
+    "background_colour": "background colour",
+    "background_spread": "its spread",
+    "background_r2": "its R2",
+    "judge_accuracy": "judge accuracy",
+    "judge_confidence": "confidence",
+    "sample_within": "within/total samples",
+    "feature_within": "features",
+    "nmi_conditional": "NMI given class",
+    "nmi_null": "no class",
+}
+
+_LEGEND = {
+    "removed_on_background": "removed off garment: share of the removed energy that lies on the "
+    "backdrop",
+    "background_colour": "background colour: the samples' distance from grey there, its spread "
+    "between images, and its R2, how well a probe reads the backdrop's colour from the features",
+    "judge_accuracy": "judge: an independent classifier",
+    "sample_within": "within/total: variance inside the classes",
+    "nmi_conditional": "NMI: k-means clusters of the features against the classes",
+}
+CLASSIFIER_NAME = "classifier.json"
+MEASURES_NAME = "measures.json"
+
+
+def measures_table(rows: Sequence[Measures], classifier: Mapping[str, Any] | None = None) -> str:
+    """Return the table as plain text, one row a kind; 95 % intervals over images in brackets.
+
+    What no row knows has no column and no word in the legend. classifier: as `write_classifier`.
+    """
+    shown = [name for name in _HEADINGS if any(getattr(row, name) is not None for row in rows)]
+    legend = {name: text for name, text in _LEGEND.items() if name in shown}
+    if classifier is not None:
+        legend["judge_accuracy"] = _classifier_legend(classifier)
+    area = rows[0].background_area
+    off_garment = "" if area is None else f"pixels off the garment: {area:.2f}; "
+    note = (
+        f"({off_garment}95 % intervals over images)\n"
+        f"{'; '.join(legend.values())}. More in docs/method.md#measures"
+    )
+    cells = [[_cell(row, name) for name in shown] for row in rows]
+    return plain_table([_HEADINGS[name] for name in shown], cells, note)
+
+
+def write_measures(rows: Sequence[Measures], folder: Path, config: dict[str, Any]) -> None:
+    """Write measures.json and measures.csv into `folder`.
+
+    In the CSV an interval is two columns: `judge_interval` is `judge_low` and `judge_high`.
+
+    config: all that the rows follow from, as JSON values; `read_measures` asks for the same.
+    """
+    values = [row.as_dict() for row in rows]
+    stored = {"config": config, "versions": versions(), "rows": values}
+    write_json(folder / MEASURES_NAME, stored, sealed=True)
+    write_csv([_flat(row) for row in values], folder / "measures.csv")
+
+
+def read_measures(folder: Path, config: dict[str, Any]) -> dict[str, Measures]:
+    """Return kind -> row of what `write_measures` wrote into `folder` under the same config.
+
+    Empty if there is nothing, or something of another config or clarep: it is measured anew.
+    """
+    try:
+        stored = read_json(folder / MEASURES_NAME)
+        if stored["config"] != as_read(config) or stored["versions"] != versions():
+            return {}
+        return {row["kind"]: Measures.from_dict(row) for row in stored["rows"]}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+
+
+def write_classifier(classifier: Mapping[str, Any] | None, folder: Path) -> None:
+    """Write classifier.json into `folder`, or remove what an earlier run left of it.
+
+    classifier: what judged instead of the bundled judge, as JSON values: student, sha256 and, of
+        the `originals` of the samples, images, judge_accuracy, judge_interval, judge_confidence.
+    """
+    if classifier is not None:
+        write_json(folder / CLASSIFIER_NAME, classifier)
+    else:  # it would be taken for what judged these rows
+        (folder / CLASSIFIER_NAME).unlink(missing_ok=True)
+
+
+def _classifier_legend(classifier: Mapping[str, Any]) -> str:
+    originals = classifier["originals"]
+    low, high = originals["judge_interval"]
+    return (
+        f"judge: the given classifier, {classifier['student']}, which may have seen the original "
+        f"images and is right on {originals['judge_accuracy']:.2f} [{low:.2f}, {high:.2f}] of them"
+    )
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if name.endswith("_interval"):
+            low, high = (None, None) if value is None else value
+            stem = name.removesuffix("_interval")
+            flat |= {f"{stem}_low": low, f"{stem}_high": high}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _cell(row: Measures, field: str) -> str:
+    value = getattr(row, field)
+    if value is None:
+        return "-"
+    if not isinstance(value, float):
+        return str(value)
+    interval = {
+        "removed_on_background": row.removed_interval,
+        "background_colour": row.background_interval,
+        "judge_accuracy": row.judge_interval,
+    }.get(field)
+    bracket = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
+    return f"{value:.2f}{bracket}"

@@ -1,0 +1,202 @@
+"""The model card of a teacher: how it was trained, how good it is, in JSON.
+
+Layout: name, weights, images, recipe, training, held_out_loss, quality, versions. A bundled
+teacher NAME has its card in NAME.json and its whole log in NAME_history.jsonl.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clarep.clarid.clarid import Clarid
+from clarep.data.backdrops import load_backdrops
+from clarep.data.garments import CLASS_NAMES
+from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.engine.artefacts import read_json, sha256_file, versions
+from clarep.engine.history import HISTORY_NAME, read_records
+from clarep.errors import UserError
+from clarep.report.quality import (
+    Classifier,
+    SampleSettings,
+    check_classifier,
+    classify_all,
+    frechet_distance,
+    judge_classifier,
+    student_classifier,
+    teacher_quality,
+)
+from clarep.students.student import Student
+from clarep.students.student_files import weights_hash
+from clarep.teachers.judge import judge_card, load_judge
+from clarep.teachers.teacher import Teacher
+from clarep.teachers.unet_teacher import WEIGHTS_NAME, load_unet
+
+_CURVE_POINTS = 20
+
+
+def training_card(folder: Path) -> dict[str, Any]:
+    """Return the card of a finished run, quality not yet measured.
+
+    Raises UserError if the folder lacks the run's config, log or weights.
+    """
+    try:
+        recipe = read_json(folder / "config.json")
+        steps, batch_size = (int(recipe["train"][name]) for name in ("steps", "batch_size"))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"{folder} holds no finished training run ({error}): give the folder that "
+            "clarep train-teacher wrote"
+        ) from error
+    history = read_records(folder, "step")
+    if not history or history[-1]["step"] != steps or "held_out" not in history[-1]:
+        raise UserError(
+            f"{folder} holds no {HISTORY_NAME} of all {steps} steps: run clarep train-teacher "
+            "again, which writes it anew from its checkpoint, or give the folder that it wrote"
+        )
+    teacher = load_unet(folder / WEIGHTS_NAME)
+    return {
+        "name": folder.name,
+        "what": "class-conditional U-Net with EDM preconditioning",
+        "weights": {
+            "sha256": sha256_file(folder / WEIGHTS_NAME),
+            "bytes": (folder / WEIGHTS_NAME).stat().st_size,
+            "parameters": sum(p.numel() for p in teacher.net.parameters()),
+            "stored_as": "fp16, moving average",
+        },
+        "images": {"shape": list(teacher.image_shape), "class_names": list(teacher.class_names)},
+        "sigma_range": [teacher.sigma_min, teacher.sigma_max],
+        "recipe": recipe,
+        "training": _summary(history, batch_size),
+        "held_out_loss": history[-1]["held_out"],
+        "quality": None,
+        "versions": versions(),
+    }
+
+
+def _summary(history: list[dict[str, Any]], batch_size: int) -> dict[str, Any]:
+    steps = [record["step"] for record in history]
+    images = np.diff([0, *steps]) * batch_size
+    seconds = float(sum(images / np.array([record["images_per_s"] for record in history])))
+    stride = max(1, -(-len(history) // _CURVE_POINTS))
+    return {
+        "steps": steps[-1],
+        "images": steps[-1] * batch_size,
+        "seconds": round(seconds, 3),
+        "images_per_s": round(steps[-1] * batch_size / seconds, 1),
+        "loss_curve": {str(r["step"]): r["loss"] for r in history[stride - 1 :: stride]},
+        "held_out_curve": {str(r["step"]): r["held_out"] for r in history if "held_out" in r},
+    }
+
+
+def garment_quality(
+    teacher: Teacher,
+    settings: SampleSettings,
+) -> dict[str, Any]:
+    """Measure a teacher of backdrops by the bundled judge; see `sample_quality`.
+
+    Raises UserError if the teacher's classes or image size are not the judge's, or if there
+    are not as many test images (1,000).
+    """
+    if teacher.class_names != CLASS_NAMES or teacher.image_shape != (3, 32, 32):
+        raise UserError(
+            f"the bundled judge knows 32x32 garments only, and the teacher draws "
+            f"{teacher.image_shape[1]}x{teacher.image_shape[2]} images of "
+            f"{len(teacher.class_names)} other classes: give `classifier=RUN`, "
+            "a student that clarep distill trained on its data"
+        )
+    return {
+        "judge": {key: judge_card()[key] for key in ("sha256", "test_accuracy")},
+        **sample_quality(
+            teacher,
+            judge_classifier(load_judge()),
+            (load_backdrops("train"), load_backdrops("test")),
+            settings,
+        ),
+    }
+
+
+def student_quality(
+    teacher: Teacher,
+    student: Student,
+    data: tuple[LabelledImages, LabelledImages],
+    settings: SampleSettings,
+) -> dict[str, Any]:
+    """Measure a teacher by a student trained on real images; see `sample_quality`.
+
+    Raises UserError if the student's classes or image shape are not the teacher's.
+    """
+    check_classifier(student, teacher)
+    classifier = student_classifier(student)
+    _, test = data
+    with torch.no_grad():
+        _, logits = classify_all(classifier, to_unit_range(test.images(np.arange(len(test)))))
+    right = logits.argmax(dim=1) == torch.from_numpy(test.labels)
+    return {
+        "classifier": {
+            "student": student.info.name,
+            **weights_hash(student),
+            "test_accuracy": round(float(right.float().mean()), 4),
+        },
+        **sample_quality(teacher, classifier, data, settings),
+    }
+
+
+def sample_quality(
+    teacher: Teacher,
+    classifier: Classifier,
+    data: tuple[LabelledImages, LabelledImages],
+    settings: SampleSettings,
+) -> dict[str, Any]:
+    """Measure class-conditional samples beside the training and test images of `data`.
+
+    Three sets of as many images, classes * images_per_class: test images, which are the
+    reference; samples, as many of every class; training images. The Fréchet distance is measured
+    from samples to test images, at each guidance, and from training to test images, all in the
+    classifier's features. The latter is the floor: no sampler can be asked for less.
+
+    Raises UserError if there are not as many test or training images.
+    """
+    count = teacher.num_classes * settings.images_per_class
+    # Test images first: they are the fewer, and what is said of too few names them.
+    test, train = (_real_images(some, count, settings.seed) for some in reversed(data))
+    with torch.no_grad():
+        of_train, of_test = (classify_all(classifier, some)[0] for some in (train, test))
+    return {
+        "reference": f"{count:,} test images",
+        "frechet_distance_of_train_images": round(frechet_distance(of_train, of_test), 4),
+        "sampler": {"solver": "heun", "steps": settings.steps, "seed": settings.seed},
+        "images_per_class": settings.images_per_class,
+        "samples": teacher_quality(teacher, classifier, test, settings),
+    }
+
+
+def round_trip(teacher: Teacher, data: LabelledImages, count: int = 100) -> dict[str, Any]:
+    """Invert and decode the first images of `data` with `clarep identify`'s own defaults.
+
+    Returns median and least PSNR in dB, number of images and the noise level.
+    """
+    clarid = Clarid(teacher, kind="none")
+    chosen = np.arange(min(count, len(data)))
+    labels = torch.from_numpy(data.labels[chosen])
+    _, quality = clarid.invert(to_unit_range(data.images(chosen)), labels)
+    return {
+        "psnr_median": round(float(torch.quantile(quality, 0.5)), 2),
+        "psnr_least": round(float(quality.min()), 2),
+        "images": len(chosen),
+        "sigma": clarid.sigma_te,
+        "steps": clarid.config.steps,
+        "solver": clarid.config.solver,
+    }
+
+
+def _real_images(data: LabelledImages, count: int, seed: int) -> torch.Tensor:
+    """Return `count` images of `data` chosen at random, in [-1, 1]."""
+    if not 1 <= count <= len(data):
+        raise UserError(
+            f"{count} images cannot be drawn from the {len(data)} of {data.name}: "
+            f"give between 1 and {len(data) // len(data.class_names)} images per class"
+        )
+    chosen = np.random.default_rng(seed).permutation(len(data))[:count]
+    return to_unit_range(data.images(chosen))

@@ -1,0 +1,1 @@
+"""The robustness suite: what is measured on one student, stored part by part, gone on with."""

@@ -1,0 +1,228 @@
+"""What is checked before the suite measures anything: that its ingredients fit each other."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clarep.data.labelled import LabelledImages
+from clarep.data.sets.official_corruptions import OfficialSets, load_official_sets
+from clarep.engine.artefacts import differences
+from clarep.errors import UserError
+from clarep.robustness.corruptions import Baseline, baseline_of, mean_corruption_error
+from clarep.robustness.evaluation import Evaluation
+from clarep.robustness.probe import Answers
+from clarep.robustness.suite.suite_config import GROUPS, SuiteConfig
+from clarep.robustness.tested_student import choose_images
+from clarep.students.student import Student
+from clarep.students.student_files import check_classes
+
+_OBJECT = "masks or boxes that tell the object from its background"
+_NEEDS = {
+    "backgrounds": _OBJECT,
+    "focus": _OBJECT,
+    "attacks": "a radius (`eps_255=2`, say) or `cw`",
+    "ood": "images of none of the classes (`ood`)",
+}
+"""What a group cannot be measured without; the others apply to all images."""
+
+
+def check_fit(student: Student, data: LabelledImages) -> None:
+    """Raise UserError unless the student's classes, two or more, and image shape are the data's."""
+    if not isinstance(student, Student):
+        raise UserError(
+            f"{type(student).__name__} is no Student: subclass clarep's Student around it, which "
+            "gives features and logits of images in [0, 1] (docs/students.md)"
+        )
+    if len(data.class_names) < 2:
+        raise UserError(
+            f"{data.name} holds one class, '{data.class_names[0]}', and every answer would be "
+            "right: give data of two classes or more"
+        )
+    check_classes(student, data.class_names)
+    height, width, channels = data.read(0).shape
+    given, wanted = (channels, height, width), student.info.image_shape
+    if given != wanted:
+        raise UserError(
+            f"the student takes images of {wanted[2]}x{wanted[1]} with {wanted[0]} channels and "
+            f"{data.name} holds {width}x{height} with {channels}: give `image_size={wanted[1]}`, "
+            "or the data that it was trained on"
+        )
+
+
+def check_reference(reference: Student, data: LabelledImages) -> None:
+    """Raise UserError unless the student of the transfer check is one of the same data."""
+    info, (height, width, channels) = reference.info, data.read(0).shape
+    if tuple(info.class_names) != tuple(data.class_names):
+        ours, theirs = _few(data.class_names), _few(info.class_names)
+        raise UserError(
+            f"the reference tells apart {theirs}, and {data.name} holds {ours}: "
+            "give `reference` a student of the same classes, or leave it out"
+        )
+    if info.image_shape != (channels, height, width):
+        wanted = info.image_shape
+        raise UserError(
+            f"the reference takes images of {wanted[2]}x{wanted[1]} with {wanted[0]} channels and "
+            f"{data.name} holds {width}x{height} with {channels}: "
+            "give `reference` a student of the same size, or leave it out"
+        )
+
+
+def _few(names: Iterable[str]) -> str:
+    listed = list(names)
+    return f"{len(listed)} classes ({', '.join(listed[:3])}{' ...' if len(listed) > 3 else ''})"
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError now for a folder that could not be written in after all is measured."""
+    for place in (folder, *folder.parents):
+        if place.is_dir():
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise UserError(
+                    f"nothing can be written in {place} (no permission): give another `out`"
+                )
+            return
+        if place.exists() or place.is_symlink():
+            raise UserError(f"{place} is no folder: give `out` a folder, or remove that file")
+
+
+def lacking_of(grouped: Mapping[str, Sequence[object]], answers: Answers | None) -> dict[str, str]:
+    """Return which groups cannot be measured, and what they need.
+
+    grouped: the parts of each group that was asked for; none where the data have nothing for it.
+    answers: what is known of the student's; None for nothing.
+    """
+    found = {} if answers is None else answers.lacking
+    return {
+        name: found.get(name) or _NEEDS[name]
+        for name, parts in grouped.items()
+        if not parts or name in found
+    }
+
+
+def check_groups(config: SuiteConfig, lacking: Mapping[str, str], data: LabelledImages) -> str:
+    """Return why groups are left out, in words; empty if none is.
+
+    lacking: groups that were asked for and cannot be measured -> what they need.
+
+    Raises UserError where they were named: only those of the default list are left out.
+    """
+    if not lacking:
+        return ""
+    reasons = []
+    for need in dict.fromkeys(lacking.values()):
+        names = [name for name in lacking if lacking[name] == need]
+        reasons.append(f"{' and '.join(names)} {'needs' if len(names) == 1 else 'need'} {need}")
+    why = f"cannot be measured on {data.name} ({'; '.join(reasons)})"
+    if config.groups == GROUPS:
+        return f"{', '.join(lacking)} {why} and {'is' if len(lacking) == 1 else 'are'} left out"
+    raise UserError(
+        f"`groups={' '.join(lacking)}` {why}: give what is needed, or name other groups"
+    )
+
+
+def official_sets(folder: Path, config: SuiteConfig, data: LabelledImages) -> OfficialSets:
+    """Read the official corrupted images that are asked for; raises UserError."""
+    return load_official_sets(folder, config.corruptions, config.severities, data)
+
+
+def found_official(
+    folder: Path | None, sets: OfficialSets | None, config: SuiteConfig, data: LabelledImages
+) -> dict[str, Any] | None:
+    """Return where official corrupted images were found, and the content of each corruption."""
+    if sets is None:
+        return None
+    indices = choose_images(data.labels, config.corruption_images, config.seed)
+    read = {
+        name: [images.sha256(indices) for images in of_severity.values()]
+        for name, of_severity in sets.items()
+    }
+    return {"place": str(folder), "sha256": read}
+
+
+def scale_of(
+    evaluation: Evaluation, config: SuiteConfig, read: str, official: dict[str, Any] | None
+) -> Baseline:
+    """Return what corruption errors are divided by.
+
+    Args:
+        evaluation: of the baseline.
+        config: of the student that is to be measured.
+        read: SHA-256 of the images that are to be corrupted.
+        official: from `found_official`.
+
+    Raises UserError for a baseline that was not measured on the very same images: its errors
+    would be those of another task.
+    """
+    there = evaluation.config.get("suite", {}).get("severities")
+    if there != list(config.severities):
+        raise UserError(
+            f"the baseline was measured at the severities {there} and this student would be at "
+            f"{list(config.severities)}: give both the same `severities`"
+        )
+    theirs = evaluation.config.get("official_corruptions")
+    if (theirs is None) != (official is None):
+        ways = ("generated corruptions", "official files")
+        raise UserError(
+            f"the baseline was measured on {ways[theirs is not None]} and this student would be on "
+            f"{ways[theirs is None]}: give both the same `official_corruptions`, or neither"
+        )
+    _check_same_images(evaluation, config, read)
+    if official is not None and theirs is not None:
+        for name, content in official["sha256"].items():
+            if theirs["sha256"].get(name, content) != content:
+                raise UserError(
+                    f"the baseline was measured on other official files of {name} than these in "
+                    f"{official['place']}: give both the same `official_corruptions`"
+                )
+    doubts = {one.untrustworthy for one in evaluation.measurements if "corruption/" in one.key}
+    if reasons := "; ".join(sorted(filter(None, doubts))):
+        raise UserError(
+            f"the baseline's own figures under corruptions are not trustworthy ({reasons}): give "
+            "another `baseline`"
+        )
+    baseline = baseline_of(evaluation, str(evaluation.config.get("run", "the baseline")))
+    one_right = torch.ones(1, 1, dtype=torch.bool)
+    mean_corruption_error({name: one_right for name in config.corruptions}, baseline)
+    return baseline
+
+
+def _check_same_images(evaluation: Evaluation, config: SuiteConfig, read: str) -> None:
+    there = evaluation.config.get("data_sha256", {}).get("corruptions")
+    if there == read:
+        return
+    if there is None:
+        raise UserError(
+            "the baseline's evaluation does not say which images it corrupted, or it corrupted "
+            "none: evaluate it again, with corruptions among its `groups`"
+        )
+    suite = evaluation.config.get("suite", {})
+    theirs = {"corruption_images": suite.get("corruption_images"), "data_sha256": there}
+    ours = {"corruption_images": config.corruption_images, "data_sha256": read}
+    theirs["seed"], ours["seed"] = evaluation.config.get("seed"), config.seed
+    raise UserError(
+        f"the baseline was measured on other images ({differences(theirs, ours)}), so that its "
+        "errors are no measure of these: give both the same test data, `corruption_images` and "
+        "`seed`"
+    )
+
+
+def told_apart(stored: dict[str, Any], now: dict[str, Any]) -> str:
+    """Name in what the configurations of two evaluations differ; empty if they do not.
+
+    Which images were read follows from the suite's options too, and counts where these agree.
+    """
+    read, ours = stored.get("data_sha256", {}), now["data_sha256"]
+    groups = [group for group in ours if group in read]
+    alike = stored.get("suite") == now["suite"] or all(read[g] == ours[g] for g in groups)
+    configs = []
+    for config, known in ((stored, read), (now, ours)):
+        # Keys that another version did not write are no settings, nor are names of run and data.
+        kept = {key: config[key] for key in now if key in stored and key not in ("run", "data")}
+        if kept.get("student_sha256"):
+            kept.pop("student_fingerprint", None)  # it says the same
+        content = {"data_sha256": {group: known[group] for group in groups}} if alike else {}
+        configs.append({key: kept[key] for key in kept if key != "data_sha256"} | content)
+    return differences(configs[0], configs[1])

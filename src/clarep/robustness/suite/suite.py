@@ -1,0 +1,299 @@
+"""The robustness suite: every part measured on one student, stored as it comes, gone on with."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from clarep.data.labelled import LabelledImages
+from clarep.engine.artefacts import Progressed, as_read, differences, versions
+from clarep.engine.cost import peak_memory_mb
+from clarep.engine.lock import hold
+from clarep.errors import UserError
+from clarep.robustness.evaluation import Evaluation
+from clarep.robustness.images_read import sha256_read
+from clarep.robustness.suite.attack_parts import CLEAN_PART
+from clarep.robustness.suite.context import BACKWARD, PARTS_NAME, Bench, Part
+from clarep.robustness.suite.ingredients import (
+    check_fit,
+    check_folder,
+    check_groups,
+    check_reference,
+    found_official,
+    lacking_of,
+    official_sets,
+    scale_of,
+    told_apart,
+)
+from clarep.robustness.suite.joint import joined
+from clarep.robustness.suite.natural_sets import load_beyond
+from clarep.robustness.suite.parts import beyond_parts, parts_of_groups, sets_of
+from clarep.robustness.suite.suite_config import SuiteConfig, check_suite
+from clarep.robustness.tested_student import NotFinite, fingerprint, under_test
+from clarep.students.student import Student
+from clarep.students.student_files import weights_hash
+
+
+class SuiteRun:
+    """An evaluation in a folder; made anew, it goes on where the killed one stopped.
+
+    Every part (an attack's threat, a corruption, the backgrounds ...) is stored in
+    `folder`/parts when it is done: a kill loses the one that was being measured. A part of
+    another student, other data or other settings is measured again.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        data: LabelledImages,
+        config: SuiteConfig | None = None,
+        *,
+        folder: Path | None = None,
+        described: dict[str, Any] | None = None,
+        reference: Student | None = None,
+        baseline: Evaluation | None = None,
+        ood: Mapping[str, LabelledImages] | None = None,
+        official_corruptions: Path | None = None,
+        beyond: Mapping[str, Path] | None = None,
+        untrained: bool = False,
+    ) -> None:
+        """Take what is measured, and ask the student about a few of the images.
+
+        Args:
+            student: is put in evaluation mode while it is measured.
+            data: the test set; foregrounds are known of `Backdrops`, boxed images and the
+                Backgrounds Challenge.
+            config: what is measured; None takes the defaults.
+            folder: where the parts and the evaluation are stored; None stores nothing.
+            described: what the caller knows of student and data; it enters the evaluation's
+                configuration. JSON values.
+            reference: another student, for the transfer check of the attacks.
+            baseline: evaluation of the student that corruption errors are divided by (mCE).
+            ood: name -> images of no class of the student's.
+            official_corruptions: folder in CIFAR-10-C's layout that the corrupted images are
+                read from; None makes them.
+            beyond: name of BEYOND -> where that natural test set lies.
+            untrained: the student stands for one that will be trained: its answers say nothing.
+
+        Raises:
+            UserError: for what `probe` refuses, if the student or the reference does not fit the
+                data or a set beyond them, for a setting out of range, for groups that were named
+                and cannot be measured, for a folder that cannot be written in or that another
+                process writes in, and for what the sets' readers refuse.
+        """
+        self.config = SuiteConfig() if config is None else config
+        check_suite(self.config)
+        if folder is not None:
+            check_folder(folder)
+        check_fit(student, data)
+        if reference is not None:
+            check_reference(reference, data)
+        self.student, self.folder, self.described = student, folder, described or {}
+        known_by = fingerprint(student)
+        official = official_corruptions if "corruptions" in self.config.groups else None
+        files = None if official is None else official_sets(official, self.config, data)
+        self._sets: dict[str, Any] = {
+            "student_sha256": weights_hash(student).get("sha256"),
+            "data": {"name": data.name, "images": len(data)},
+            "official_corruptions": found_official(official, files, self.config, data),
+        }
+        scale = None
+        if baseline is not None and "corruptions" in self.config.groups:
+            read = sha256_read(data, None, self.config, "corruptions")
+            scale = scale_of(baseline, self.config, read, self._sets["official_corruptions"])
+        self._bench = Bench(
+            data,
+            self.config,
+            reference=reference,
+            baseline=scale,
+            ood=dict(ood or {}),
+            official=files,
+            beyond=load_beyond(beyond or {}, student, data),
+            fingerprint=known_by,
+            folder=folder,
+        )
+        self._common = {
+            "student_fingerprint": known_by,
+            "seed": self.config.seed,
+            "clarep": versions()["clarep"],
+        }
+        if not untrained:
+            self._bench.ask(student)
+        grouped = parts_of_groups(self._bench)
+        lacking = lacking_of(grouped, self._bench.answers)
+        self.left_out = check_groups(self.config, lacking, data)
+        """Which groups of the default list cannot be measured, and why; or empty."""
+        self.warnings = [] if self._bench.answers is None else self._bench.answers.warnings
+        """Why figures cannot be trusted."""
+        self.notes = [*self._bench.data_notes, *student.notes, *filter(None, [self.left_out])]
+        """What is otherwise than one may expect."""
+        self.parts = [part for n, parts in grouped.items() if n not in lacking for part in parts]
+        self.parts += beyond_parts(self._bench)
+        self._measured: dict[str, Evaluation] = {}
+        self._lock = None if folder is None else hold(folder)
+
+    def steps(self) -> Iterator[Progressed]:
+        """Measure what is not stored yet, yielding at the start and after each part.
+
+        The unit is about one forward pass of one image. `total` is what would be taken if the
+        images that are right as they are withstood all attacks; what a broken one spares the
+        parts after it counts as skipped. To know which are right, that part comes first of all.
+        """
+        if self.folder is not None:
+            self._measured = {
+                part.name: found for part in self.parts if (found := self._stored(part)) is not None
+            }
+        for found in self._measured.values():
+            self._bench.arrays |= found.arrays
+        with under_test(self.student) as subject:
+            self._bench.subject = subject
+            for part in self.parts:
+                if part.name == CLEAN_PART and part.name not in self._measured:
+                    self._measure(part)
+            total, left = sum(part.expected() for part in self.parts), self._passes_left()
+            yield Progressed(total - left, 0, total)
+            for part in self.parts:
+                if part.name not in self._measured:
+                    before, worked = left, self._measure(part)
+                    left = self._passes_left()
+                    new = before - left
+                    yield Progressed(total - left, new, total, skipped=new - worked)
+
+    def _passes_left(self) -> int:
+        """Return what the parts that are not measured will take, with what is known by now."""
+        return sum(part.expected() for part in self.parts if part.name not in self._measured)
+
+    def _part_folder(self, part: Part) -> Path:
+        assert self.folder is not None
+        return self.folder / PARTS_NAME / part.name
+
+    def _config_of(self, part: Part) -> dict[str, Any]:
+        read = {"data_sha256": self._bench.sha256_read(part.name.split("/")[0])}
+        config: dict[str, Any] = as_read(self._common | read | {"part": part.name} | part.settings)
+        return config
+
+    def _stored(self, part: Part) -> Evaluation | None:
+        """Return the part if it is whole and of this configuration."""
+        try:
+            found = Evaluation.load(self._part_folder(part))
+        except UserError:
+            return None
+        kept = {key: value for key, value in found.config.items() if key != "cost"}
+        return found if not differences(kept, self._config_of(part)) else None
+
+    def _measure(self, part: Part) -> int:
+        """Measure and store a part; return the passes that it took, in the unit of `steps`."""
+        subject, expected = self._bench.subject, part.expected()
+        passes, started = subject.passes, time.perf_counter()
+        try:
+            measurements, arrays = part.measure()
+        except NotFinite as error:
+            raise self._bench.unmeasured(part.name, error) from error
+        forward = subject.passes - passes
+        cost = {
+            "seconds": round(time.perf_counter() - started, 3),
+            "forward_passes": forward,
+            "peak_memory_mb": peak_memory_mb(),
+        }
+        found = Evaluation(self._config_of(part) | {"cost": cost}, measurements, arrays)
+        if self.folder is not None:
+            found.save(self._part_folder(part))
+        self._measured[part.name] = found
+        self._bench.arrays |= arrays
+        # An attack may have broken images half-way; nearly all of its passes go back, too.
+        return expected if part.outlook is None else min(expected, BACKWARD * forward)
+
+    def replaced(self) -> str:
+        """Name the settings in which a finished evaluation in the folder differs, or its images.
+
+        As `differences` words it; empty if there is none, or none differs.
+        """
+        if self.folder is None:
+            return ""
+        try:
+            stored = Evaluation.load(self.folder).config
+        except UserError:
+            return ""
+        return told_apart(stored, self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        """Return what the evaluation's figures follow from, as JSON values."""
+        groups = dict.fromkeys(part.name.split("/")[0] for part in self.parts)
+        read = {"data_sha256": {group: self._bench.sha256_read(group) for group in groups}}
+        suite = sets_of(self.parts) | {"suite": asdict(self.config)}
+        return as_read(self.described | self._sets | suite | self._common | read)
+
+    def evaluation(self) -> Evaluation:
+        """Return the evaluation of all parts, measuring what is missing, and store it."""
+        for _ in self.steps():
+            pass
+        found = [self._measured[part.name] for part in self.parts]
+        measured = {one.key: one for part in found for one in part.measurements}
+        measurements, arrays = joined(
+            self._bench,
+            list(measured.values()),  # an attack's may have been measured anew
+            {name: values for one in found for name, values in one.arrays.items()},
+        )
+        costs = {part.name: self._measured[part.name].config["cost"] for part in self.parts}
+        answers = self._bench.answers
+        found_out = {
+            "answers": None if answers is None else asdict(answers),
+            "classes": list(self.student.info.class_names),
+            "said": self.warnings + self.notes,
+            "versions": versions(),
+            "cost": _summed(self.parts, costs),
+        }
+        evaluation = Evaluation(self._settings() | found_out, measurements, arrays)
+        if self.folder is not None:
+            evaluation.save(self.folder)
+        return evaluation
+
+
+def robustness_suite(
+    student: Student,
+    data: LabelledImages,
+    config: SuiteConfig | None = None,
+    *,
+    folder: Path | None = None,
+    described: dict[str, Any] | None = None,
+    reference: Student | None = None,
+    baseline: Evaluation | None = None,
+    ood: Mapping[str, LabelledImages] | None = None,
+    official_corruptions: Path | None = None,
+    beyond: Mapping[str, Path] | None = None,
+    report: Callable[[Progressed], None] | None = None,
+) -> Evaluation:
+    """Measure a student's robustness; killed, the same call goes on where it stopped.
+
+    `report` is told how far it is, at the start and after each part. The other arguments and
+    what is raised are those of `SuiteRun`, whose `steps` is the iterator of the same.
+    """
+    run = SuiteRun(
+        student,
+        data,
+        config,
+        folder=folder,
+        described=described,
+        reference=reference,
+        baseline=baseline,
+        ood=ood,
+        official_corruptions=official_corruptions,
+        beyond=beyond,
+    )
+    for step in run.steps():
+        if report is not None:
+            report(step)
+    return run.evaluation()
+
+
+def _summed(parts: Sequence[Part], costs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Add up the costs of the parts of each group."""
+    seconds: dict[str, float] = {}
+    passes: dict[str, int] = {}
+    for part in parts:
+        group, cost = part.name.split("/")[0], costs[part.name]
+        seconds[group] = round(seconds.get(group, 0.0) + cost["seconds"], 3)
+        passes[group] = passes.get(group, 0) + cost["forward_passes"]
+    peak = max(cost["peak_memory_mb"] for cost in costs.values())
+    return {"seconds": seconds, "forward_passes": passes, "peak_memory_mb": peak}

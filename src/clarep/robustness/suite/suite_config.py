@@ -1,0 +1,78 @@
+"""What the robustness suite measures: its options and their checks."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from clarep.engine.extras import require_extra
+from clarep.engine.seeds import check_seed
+from clarep.errors import UserError, unknown_name
+from clarep.robustness.attacks.attack_config import AttackConfig, check_attacks
+from clarep.robustness.corruptions import COMMON, CORRUPTIONS, SEVERITIES
+
+GROUPS = ("clean", "calibration", "backgrounds", "focus", "attacks", "corruptions", "ood")
+_COUNTS = ("images", "attack_images", "corruption_images", "focus_images", "flip_backdrops")
+
+
+QUICK_ATTACKS = AttackConfig(
+    eps_255=(0.25, 0.5, 1.0, 2.0, 4.0),
+    eps_l2=(0.1, 0.25, 0.5),
+    attacks=("pgd", "apgd-ce"),
+    cw=False,  # its steps would take longer than all else together
+)
+"""What is attacked with unless asked otherwise: a minute for a small student on two cores."""
+
+
+@dataclass(frozen=True)
+class SuiteConfig:
+    """What is measured, and on how many images. Images are chosen evenly from the classes."""
+
+    groups: tuple[str, ...] = GROUPS
+    """Which of clean, calibration, backgrounds, focus, attacks, corruptions, ood."""
+    images: int = 1_000
+    """Images of the clean, calibration, background and ood figures."""
+    attack_images: int = 500
+    """Images that are attacked."""
+    corruption_images: int = 200
+    """Images that are corrupted."""
+    focus_images: int = 200
+    """Images whose saliency is taken."""
+    corruptions: tuple[str, ...] = COMMON
+    """Which corruptions; the mean and mCE are over these."""
+    severities: tuple[int, ...] = (1, 3, 5)
+    """Severities of the corruptions, 1 to 5; the mean is over these."""
+    flip_backdrops: int = 20
+    """Adversarial backgrounds that each foreground is pasted on."""
+    attack: Annotated[AttackConfig, tyro.conf.arg(name="")] = QUICK_ATTACKS
+    """The attacks."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random: the attacks' starts, the images, corruptions, backgrounds."""
+        return self.attack.seed
+
+
+def check_suite(config: SuiteConfig) -> None:
+    """Raise UserError for a setting that is out of range, or whose extra is not installed."""
+    check_seed(config.seed)
+    for kind, given, valid in (
+        ("group", config.groups, GROUPS),
+        ("corruption", config.corruptions, CORRUPTIONS),
+        ("severity", config.severities, SEVERITIES),
+    ):
+        if not given:
+            raise UserError(f"no {kind} is given: name some of {', '.join(map(str, valid))}")
+        for name in given:
+            if name not in valid:
+                raise unknown_name(kind, str(name), map(str, valid))
+        if len(set(given)) < len(given):
+            listed = " ".join(map(str, given))
+            raise UserError(f"a {kind} is given twice in {listed}: name each once")
+    for option in _COUNTS:
+        value = getattr(config, option)
+        if value < 1:
+            raise UserError(f"`{option}={value}` is below 1: give 100, say")
+    check_attacks(config.attack)
+    if "attacks" in config.groups and any(config.attack.autoattack_eps_255):
+        require_extra("pyautoattack", "attacks")  # now: AutoAttack comes after all other attacks

@@ -1,0 +1,1 @@
+"""Choosing CLARID's setting: a grid, measures of class and background, controls, a choice."""

@@ -1,0 +1,77 @@
+"""CLARID beside its controls, on the same inverted latents.
+
+The sceptic's questions: are these directions special (random, bottom, middle), and is it not
+just stronger guidance (none), or the decoder alone (reconstruction: no projection, no guidance)?
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clarep.clarid.canonical_set import CanonicalSet
+from clarep.clarid.clarid import Clarid
+from clarep.clarid.directions import project_out
+from clarep.data.labelled import LabelledImages
+from clarep.select.clarep_measures import Measures, Scene, Scorer, measure, scene_of
+
+CONTROLS = ("none", "reconstruction", "random", "bottom", "middle")
+
+
+def measure_set(
+    clarid: Clarid,
+    judge: Scorer,
+    data: LabelledImages,
+    canonical: CanonicalSet,
+    control: str | None = None,
+    *,
+    seed: int = 0,
+) -> Measures:
+    """Return the measures of a stored set, or of a control on its images and inverted latents.
+
+    Args:
+        clarid: the setting that made the set. Where its k is a share of energy that is not settled
+            yet, the first row that needs it settles it for all.
+        judge: of the teacher's classes.
+        data: the set's images; only of `Backdrops` is anything said of the background.
+        canonical: the stored set.
+        control: of CONTROLS; it differs from the set in the one thing that its name says.
+        seed: of random directions and of k-means.
+    """
+    chosen, x_te = canonical.tensors["index"].numpy(), canonical.tensors["x_te"]
+    scene, kind = scene_of(data, chosen), control or clarid.config.kind
+    latents, samples = canonical.tensors["latent"], canonical.tensors["sample"]
+    if control is not None:
+        if clarid.num_dirs is None and control not in ("none", "reconstruction"):
+            # As the set was made or, of a set without directions, now: once for all rows.
+            clarid.num_dirs = canonical.manifest["config"]["num_dirs"] or None
+            clarid.resolve_k(x_te, scene.labels)
+        clarid = control_of(clarid, control)
+        latents, samples = decode_control(clarid, x_te, scene, chosen, seed)
+    return measure(
+        clarid, judge, scene, x_te, latents=latents, samples=samples, kind=kind, seed=seed
+    )
+
+
+def control_of(clarid: Clarid, kind: str) -> Clarid:
+    """Return the setting of a control: same teacher, k and all, another kind of directions."""
+    if kind == "reconstruction":
+        control = Clarid(clarid.teacher, clarid.config, kind="none", guidance=1.0)
+    else:
+        control = Clarid(clarid.teacher, clarid.config, kind=kind)
+    control.num_dirs = clarid.num_dirs
+    control.engine = clarid.engine  # no kind or guidance changes the Jacobian
+    return control
+
+
+def decode_control(
+    clarid: Clarid, x_te: Tensor, scene: Scene, chosen: NDArray[np.int64], seed: int
+) -> tuple[Tensor, Tensor]:
+    """Return latents and samples (N, C, H, W) of inverted latents under clarid's setting."""
+    latents, samples = [], []
+    for part in torch.arange(len(x_te)).split(clarid.config.batch_size):
+        x, labels = x_te[part], scene.labels[part]
+        subspace = clarid.directions(x, labels, seed + int(chosen[part[0]]))
+        latents.append(x if subspace is None else project_out(x, subspace.V))
+        samples.append(clarid.sample(latents[-1], labels))
+    return torch.cat(latents), torch.cat(samples)

@@ -1,0 +1,197 @@
+"""The cells of `clarep select`'s grid: one for each seed, t and tap, all k read from it.
+
+A finished cell is one JSON file, written whole. A run that was killed goes on with the cells
+that are missing, and because each cell's randomness comes from its seed alone, the same command
+gives the same numbers.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clarep.clarid.clarid import Clarid
+from clarep.clarid.clarid_config import AT_ONCE
+from clarep.clarid.directions import project_out
+from clarep.data.labelled import to_unit_range
+from clarep.engine.artefacts import (
+    Progressed,
+    differences,
+    read_json,
+    versions,
+    write_json,
+)
+from clarep.engine.lock import hold
+from clarep.errors import UserError
+from clarep.select.clarep_measures import Scene, Scorer, judge_knows, measure, scene_of
+from clarep.select.grid import Cell, Grid
+from clarep.teachers.judge import judge_card, load_judge
+
+CELLS = "cells"
+
+
+def walk_grid(
+    grid: Grid, described: dict[str, Any], folder: Path, judge: Scorer | None = None
+) -> Iterator[Progressed]:
+    """Compute every cell that `folder` lacks, yielding at the start and after each.
+
+    Args:
+        grid: from `plan_grid`.
+        described: what the caller knows of teacher and data; it enters every cell's
+            configuration. A folder may hold cells of other seeds, ts and taps, so that a grid
+            can be extended, and of other batch sizes, but nothing else may differ: the content
+            of a cell's own images and labels tells whether the data are the same.
+        folder: its subfolder cells/ holds the files.
+        judge: asked instead of the bundled one, which knows garments on backdrops alone;
+            `described` must tell it from others.
+
+    Raises:
+        UserError: if the folder holds cells of another configuration, or a damaged one, or if
+            another process writes there.
+    """
+    bundled = judge is None and judge_knows(grid.teacher, grid.data)
+    config = _shared_config(grid, described, bundled)
+    _lock = hold(folder)
+    ours = {cell.name: grid.chosen[cell.seed].tolist() for cell in grid.cells}
+    for path in sorted((folder / CELLS).glob("*.json")):
+        stored = _read_cell(path)
+        images = ours.get(path.name, stored["images"])
+        inside = all(0 <= i < len(grid.data) for i in images)
+        content = {"data_sha256": grid.data.sha256(images) if inside else None}
+        _check_same(path, stored["config"], config | content)
+    missing = [cell for cell in grid.cells if not (folder / CELLS / cell.name).exists()]
+    done = len(grid.cells) - len(missing)
+    yield Progressed(done, 0, len(grid.cells))
+    if bundled and missing:
+        judge = load_judge()
+    for cell in missing:
+        content = {"data_sha256": grid.data.sha256(grid.chosen[cell.seed])}
+        stored = {"config": config | content, "versions": versions()}
+        stored |= compute_cell(grid, cell, judge)
+        write_json(folder / CELLS / cell.name, stored, sealed=True)
+        done += 1
+        yield Progressed(done, 1, len(grid.cells))
+
+
+def load_cells(grid: Grid, folder: Path) -> list[dict[str, Any]]:
+    """Return the stored cells of a grid that was walked to its end, in the grid's order."""
+    return [_read_cell(folder / CELLS / cell.name) for cell in grid.cells]
+
+
+def compute_cell(grid: Grid, cell: Cell, judge: Scorer | None) -> dict[str, Any]:
+    """Measure one cell: a row for guidance alone (k = 0), and one for each k.
+
+    judge: of the teacher's classes; None where there is none.
+
+    Returns JSON values: the cell, its images, `rows` and the cost.
+    """
+    clarid, chosen = grid.clarid(cell), grid.chosen[cell.seed]
+    images = to_unit_range(grid.data.images(chosen))
+    scene, ks = scene_of(grid.data, chosen), (0, *grid.counts)
+    parts = [
+        _latents(clarid, images[part], scene.labels[part], ks, cell.seed + int(chosen[part[0]]))
+        for part in torch.arange(len(images)).split(clarid.config.batch_size)
+    ]
+    latents_of = [torch.cat(same) for same in zip(*(found for found, _ in parts), strict=True)]
+    quality = torch.cat([psnr for _, psnr in parts])
+    rows = []
+    for k, latents in zip(ks, latents_of, strict=True):
+        values = _measured(
+            clarid,
+            judge,
+            scene,
+            x_te=latents_of[0],
+            latents=latents,
+            kind="top" if k else "none",
+            seed=cell.seed,
+        )
+        rows.append({"k": k, "share": k / grid.teacher.latent_dim} | values)
+    clarid.ledger.images += len(images)
+    return {
+        "cell": asdict(cell) | {"sigma": clarid.sigma_te},
+        "images": chosen.tolist(),
+        "round_trip_psnr_median": float(quality.quantile(0.5)),
+        "rows": rows,
+        "cost": clarid.ledger.as_dict() | {"batch_size": clarid.config.batch_size},
+    }
+
+
+def _latents(
+    clarid: Clarid, images: Tensor, labels: Tensor, ks: tuple[int, ...], seed: int
+) -> tuple[list[Tensor], Tensor]:
+    """Return the latents (B, C, H, W) of each k, from one subspace, and the round trips' PSNR.
+
+    The first k columns of the largest subspace are the subspace of k: they are ordered.
+    """
+    x_te, quality = clarid.invert(images, labels)
+    subspace = clarid.directions(x_te, labels, seed)
+    assert subspace is not None  # kind is top
+    return [project_out(x_te, subspace.V[:, :, :k]) if k else x_te for k in ks], quality
+
+
+def _measured(
+    clarid: Clarid,
+    judge: Scorer | None,
+    scene: Scene,
+    *,
+    x_te: Tensor,
+    latents: Tensor,
+    kind: str,
+    seed: int,
+) -> dict[str, Any]:
+    """Decode the latents, and return all fields of `Measures`."""
+    size = clarid.config.batch_size
+    batches = zip(latents.split(size), scene.labels.split(size), strict=True)
+    samples = torch.cat([clarid.sample(x, given) for x, given in batches])
+    return measure(
+        clarid, judge, scene, x_te, latents=latents, samples=samples, kind=kind, seed=seed
+    ).as_dict()
+
+
+def _shared_config(grid: Grid, described: dict[str, Any], bundled_judge: bool) -> dict[str, Any]:
+    """Return all but seed, t, tap and images that a cell's numbers depend on, as JSON values."""
+    clarid = asdict(grid.clarid(grid.cells[0]).config)
+    of_cells = ("t", "tap", "k", *AT_ONCE)
+    config = described | {
+        "teacher_sha256": grid.teacher.fingerprint,
+        "ks": grid.counts,
+        "images": grid.config.images,
+        "clarid": {name: clarid[name] for name in clarid if name not in of_cells},
+    }
+    if bundled_judge:
+        config |= {"judge_sha256": judge_card()["sha256"]}
+    if grid.skipped:
+        config |= {"skipped": grid.skipped}
+    plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
+    return plain
+
+
+def _read_cell(path: Path) -> dict[str, Any]:
+    try:
+        cell = read_json(path)
+        if not {"config", "cell", "images", "rows", "cost"} <= set(cell):
+            raise ValueError("it is no cell")
+        at = Cell(*(cell["cell"][name] for name in ("seed", "t", "tap")))
+        if at.name != path.name:
+            raise ValueError(f"it is that of {at}")
+        if not all(type(i) is int for i in cell["images"]):
+            raise ValueError("its images are no indices")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"cell {path} cannot be read ({error}): delete it and run the same clarep select "
+            "again, which computes only what is missing"
+        ) from error
+    return cell
+
+
+def _check_same(path: Path, stored: dict[str, Any], given: dict[str, Any]) -> None:
+    difference = differences(stored, given)
+    if difference:
+        raise UserError(
+            f"{path.parent.parent} holds cells of another configuration ({difference}): "
+            "give another `out`, or the options it was started with"
+        )

@@ -1,0 +1,1 @@
+"""Classifiers: our own, those of other libraries, and any torch module."""

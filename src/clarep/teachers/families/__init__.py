@@ -1,0 +1,1 @@
+"""Teachers of other libraries, one file a family."""

@@ -1,0 +1,263 @@
+"""From NVlabs' pickle of an EDM network to safetensors, without running what the pickle holds.
+
+NVlabs' pickles carry the source of their classes and run it when they are opened. Here nothing
+of it runs: a name that the pickle asks for is looked up in a fixed table, whose entries only
+record what they are given, and any other name ends the reading. `convert` does even that in a
+process of its own, cut off from the network as far as the system allows (docs/teachers/edm.md).
+"""
+
+import io
+import json
+import os
+import pickle
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clarep.engine.regular_file import open_regular
+from clarep.engine.tensors import save_tensors
+from clarep.errors import UserError
+from clarep.teachers.families.edm_keys import build_network, metadata_of, read_spec
+
+# Isolated, Python looks neither where --user installs nor in PYTHONPATH: ours is told to it.
+_LIBRARIES = [str(Path(__file__).parents[2]), str(Path(torch.__file__).parents[1])]
+_PROGRAM = (
+    f"import sys; sys.path += {_LIBRARIES!r}; "
+    "from clarep.teachers.families.edm_convert import main; sys.exit(main())"
+)
+_IMPORT_ERRORS = ("ModuleNotFoundError", "ImportError")
+_FORMATS = {"f8": "d", "f4": "f", "i8": "q", "i4": "i"}
+_KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH")
+_OFFLINE = (["unshare", "--net"], ["unshare", "--map-root-user", "--net"])
+
+
+class _RefusedError(pickle.UnpicklingError):
+    """The pickle asks for a name that is not in the table."""
+
+
+class _Persistent:
+    """What `torch_utils.persistence` would rebuild by running the pickle's own source."""
+
+    def __init__(self, meta: dict[str, Any]) -> None:
+        self.class_name, self.state = str(meta["class_name"]), dict(meta["state"])
+
+
+class _Container:
+    """A plain `torch.nn.ModuleDict`."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.state = dict(state)
+
+
+class _Storage:
+    """A storage, still as the bytes that torch.save made of it."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def load(self) -> tuple[torch.UntypedStorage, torch.dtype]:
+        """Read it by torch's own restricted unpickler."""
+        loaded = torch.load(io.BytesIO(self.data), map_location="cpu", weights_only=True)
+        return loaded._untyped_storage, loaded.dtype
+
+
+class _Tensor:
+    """A tensor: a storage and what part of it."""
+
+    def __init__(self, storage: _Storage, offset: int, size: Any, stride: Any, *_: Any) -> None:
+        self.storage, self.offset = storage, offset
+        self.size, self.stride = tuple(size), tuple(stride)
+
+    def load(self) -> Tensor:
+        storage, dtype = self.storage.load()
+        whole = torch.empty(0, dtype=dtype)
+        whole.set_(storage)
+        # as_strided refuses what lies outside the storage
+        return whole.as_strided(self.size, self.stride, self.offset)
+
+
+class _Dtype:
+    """A numpy dtype of numbers."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        self.code, self.order = code, "<"
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1]
+
+
+def _parameter(data: _Tensor, *_: Any) -> _Tensor:
+    return data
+
+
+def _scalar(dtype: _Dtype, data: bytes) -> float:
+    """Return a numpy scalar as a Python number: NVlabs' arguments hold some np.sqrt."""
+    order = ">" if dtype.order == ">" else "<"
+    value: float = struct.unpack(f"{order}{_FORMATS[dtype.code]}", data)[0]
+    return value
+
+
+_TABLE: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("dnnlib.util", "EasyDict"): dict,
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): _Persistent,
+    ("torch.nn.modules.container", "ModuleDict"): _Container,
+    ("torch._utils", "_rebuild_tensor_v2"): _Tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch.storage", "_load_from_bytes"): _Storage,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+}
+"""All that a pickle can call: nothing of it runs code, opens files or imports modules."""
+
+
+class _Reader(pickle.Unpickler):
+    def find_class(self, module: str, name: str, /) -> Any:
+        if (module, name) not in _TABLE:
+            raise _RefusedError(f"{module}.{name}")
+        return _TABLE[module, name]
+
+
+def read_pickle(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+    """Return class name, arguments and weights of the network in NVlabs' pickle.
+
+    Raises:
+        UserError: if the file is missing or no pickle, asks for a name outside the table, or
+            holds no network where NVlabs' code puts it (`ema`).
+    """
+    try:
+        with open_regular(path) as stream:
+            content = _Reader(stream).load()
+        network = content["ema"]
+        arguments = _plain(network.state["_init_kwargs"])
+        weights: dict[str, Tensor] = {}
+        _collect(network, "", weights)
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}): give a readable file") from error
+    except _RefusedError as refused:
+        raise UserError(
+            f"{path} asks for {refused}, which no network of NVlabs' edm needs: it was refused "
+            "and did not run; do not trust this file"
+        ) from refused
+    except Exception as error:  # a damaged pickle may raise anything
+        raise UserError(
+            f"{path} is no whole pickle of an EDM network ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:120]}): give one that NVlabs' edm repository wrote"
+        ) from error
+    return network.class_name, arguments, weights
+
+
+def _collect(module: Any, prefix: str, weights: dict[str, Tensor]) -> None:
+    """Put the module's parameters and buffers into `weights`, by their names in a state dict."""
+    for group in ("_parameters", "_buffers"):
+        for name, tensor in module.state[group].items():
+            if tensor is not None:
+                weights[f"{prefix}{name}"] = tensor.load()
+    for name, child in module.state["_modules"].items():
+        if child is not None:
+            _collect(child, f"{prefix}{name}.", weights)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON holds it. Raises TypeError for anything else."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"an argument is {type(value).__name__}")
+
+
+def convert_here(source: Path, target: Path) -> int:
+    """Convert in this process; return the number of weights. Raises UserError as `read_pickle`.
+
+    Written only if the weights fit the network that the pickle describes.
+    """
+    class_name, arguments, weights = read_pickle(source)
+    build_network(read_spec(class_name, arguments, source), weights, source)
+    save_tensors(target, weights, metadata_of(class_name, arguments))
+    return len(weights)
+
+
+def convert(source: Path, target: Path) -> dict[str, Any]:
+    """Convert in a process of its own, without network.
+
+    Returns what it did: `weights`, their number, and `offline`, whether the system cut the
+    process off; where it does not allow that, Python's sockets alone are closed there.
+
+    Raises:
+        UserError: what the process refused, or that it died.
+    """
+    cut_off, places = _offline_prefix(), (source.resolve(), target.resolve())
+    environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    done = subprocess.run(
+        [*cut_off, sys.executable, "-I", "-c", _PROGRAM, *map(str, places)],
+        env=environment | {"CUDA_VISIBLE_DEVICES": ""},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        if last.startswith(_IMPORT_ERRORS):
+            raise UserError(
+                f"the process that was to read {source} cannot import what it needs "
+                f"({last[:200]}): install clarep and torch with all that they need in one place, "
+                "a virtual environment, say"
+            ) from None
+        raise UserError(
+            f"the process that read {source} ended with {done.returncode} ({last[:200]}): nothing "
+            "was written; give a whole file, or free some memory"
+        ) from None
+    if "refused" in answer:
+        raise UserError(answer["refused"])
+    return answer | {"offline": bool(cut_off)}
+
+
+def _offline_prefix() -> list[str]:
+    """Return the command that starts a process without network, or nothing if none is allowed."""
+    if shutil.which("unshare") is None:
+        return []
+    for prefix in _OFFLINE:
+        tried = subprocess.run([*prefix, "true"], capture_output=True, check=False)
+        if tried.returncode == 0:
+            return prefix
+    return []
+
+
+class _ClosedSocket(socket.socket):
+    """Stands in for `socket.socket` where no network is wanted."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise OSError("no network while a pickle is read")
+
+
+def main() -> int:
+    """Convert as the process that `convert` starts; print a JSON object, return the exit code."""
+    socket.socket = _ClosedSocket  # type: ignore[misc]
+    source, target = (Path(argument) for argument in sys.argv[1:])
+    try:
+        answer: dict[str, Any] = {"weights": convert_here(source, target)}
+    except UserError as mistake:
+        answer = {"refused": str(mistake)}
+    except OSError as error:
+        answer = {
+            "refused": f"cannot write {target} ({error.strerror}): give another `out`, or free "
+            "some space"
+        }
+    print(json.dumps(answer))
+    return 2 if "refused" in answer else 0

@@ -1,0 +1,144 @@
+"""Boxed images: fills by hand, variants pixel by pixel, bad archives, and tiny9 if it is there."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clarep.data.backdrops import VARIANTS
+from clarep.data.sets.boxes import BoxedImages, box_mask, fill_box, has_boxes, load_boxed
+from clarep.errors import UserError
+from clarep.robustness.backgrounds import separate
+
+TINY9 = Path(__file__).parents[3] / "shared/data/tiny9_jpegbytes_val.npz"
+BOXES = [[2, 1, 4, 3], [0, 0, 7, 7], [3, 3, 6, 6], [1, 0, 7, 7], [0, 2, 5, 4], [2, 2, 3, 3]]
+
+
+@pytest.fixture
+def archive(tmp_path: Path):
+    def build(**changes) -> Path:
+        pixels = np.random.default_rng(0).integers(256, size=(6, 8, 8, 3)).astype(np.uint8)
+        arrays = {"x": pixels, "y": np.array([0, 0, 0, 1, 1, 1]), "box": np.array(BOXES)}
+        path = tmp_path / "boxed.npz"
+        np.savez(path, **(arrays | changes))
+        return path
+
+    return build
+
+
+@pytest.fixture
+def boxed(archive) -> BoxedImages:
+    return load_boxed(archive())
+
+
+def test_a_box_is_filled_from_the_largest_strip_beside_it() -> None:
+    image = np.arange(5 * 6 * 3, dtype=np.uint8).reshape(5, 6, 3)
+    filled = fill_box(image, np.array([1, 1, 4, 2]))  # below it lie two rows: the largest strip
+    below = image[3:]
+    for row in range(5):
+        for column in range(6):
+            inside = 1 <= row <= 2 and 1 <= column <= 4
+            expected = below[row - 1, column - 1] if inside else image[row, column]
+            assert (filled[row, column] == expected).all()
+
+
+def test_a_strip_that_is_smaller_than_its_box_is_repeated() -> None:
+    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    filled = fill_box(image, np.array([0, 0, 4, 3]))  # all but the last column
+    assert (filled == image[:, 5:6]).all()
+
+
+def test_a_box_that_is_the_whole_image_turns_black() -> None:
+    assert not fill_box(np.full((4, 4, 3), 9, np.uint8), np.array([0, 0, 3, 3])).any()
+
+
+def test_the_last_pixel_is_inside() -> None:
+    mask = box_mask((4, 5, 3), np.array([1, 2, 3, 2]))
+    assert [tuple(place) for place in np.argwhere(mask)] == [(2, 1), (2, 2), (2, 3)]
+
+
+def test_variants_pixel_by_pixel(boxed: BoxedImages) -> None:
+    parts = separate(boxed)
+    assert list(parts.variants) == list(VARIANTS)
+    for i in map(int, parts.usable):
+        image, mask = boxed.read(i), boxed.mask(i)
+        only_fg = parts.variants["only_fg"].read(i)
+        assert (only_fg[mask] == image[mask]).all()
+        assert not only_fg[~mask].any()
+        no_fg = parts.variants["no_fg"].read(i)
+        assert not no_fg[mask].any()
+        assert (no_fg[~mask] == image[~mask]).all()
+        assert (parts.variants["only_bg"].read(i)[~mask] == image[~mask]).all()
+        for name, wanted in {"mixed_same": [0, 1], "mixed_next": [1, 0]}.items():
+            mixed = parts.variants[name].read(i)
+            assert (mixed[mask] == image[mask]).all()
+            label = wanted[boxed.labels[i]]
+            donors = [j for j in map(int, parts.usable) if boxed.labels[j] == label and j != i]
+            assert any((mixed[~mask] == boxed.backdrop(j)[~mask]).all() for j in donors)
+            assert (mixed == parts.variants[name].read(i)).all()
+
+
+def test_large_boxes_are_not_used(boxed: BoxedImages) -> None:
+    assert boxed.usable().tolist() == [0, 2, 3, 4, 5]
+
+
+def test_a_class_of_one_usable_image_has_no_other_background(archive) -> None:
+    box = [*BOXES[:3], [0, 0, 7, 7], [0, 0, 7, 7], BOXES[5]]
+    data = load_boxed(archive(box=np.array(box)))
+    with pytest.raises(UserError, match="one usable image of class '1'"):
+        data.variant("mixed_same").read(5)
+
+
+@pytest.mark.parametrize(
+    ("box", "words"),
+    [
+        (np.zeros((5, 4), int), "give whole numbers \\(6, 4\\)"),
+        (np.zeros((6, 4)), "float64"),
+        (np.full((6, 4), 8), "lies outside its image: give .* of 8x8"),
+        (np.full((6, 4), -1), "lies outside its image: give .* of 8x8"),
+        (
+            [*BOXES[:4], [4, 4, 2, 3], BOXES[5]],
+            r"\[4, 4, 2, 3\] of image 4 .* ends before it starts",
+        ),
+        ([*BOXES[:5], [4, 4, 6, 2]], r"\[4, 4, 6, 2\] of image 5 .* x, y, width, height"),
+    ],
+)
+def test_boxes_that_do_not_fit_are_refused(archive, box, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        load_boxed(archive(box=np.array(box)))
+
+
+def test_boxes_come_from_the_file_of_their_split(archive, tmp_path: Path) -> None:
+    train = archive().rename(tmp_path / "b_train.npz")
+    turned = np.array(BOXES)[:, [1, 0, 3, 2]]
+    test = archive(box=turned).rename(tmp_path / "b_test.npz")
+    for path in (train, test):
+        assert (load_boxed(path, "train").boxes == BOXES).all()
+        assert (load_boxed(path, "test").boxes == turned).all()
+    pixels, labels = np.zeros((6, 8, 8, 3), np.uint8), np.zeros(6, int)
+    np.savez(test, x=pixels, y=labels)
+    with pytest.raises(UserError, match=r"b_test\.npz has no 'box'"):
+        load_boxed(train, "test")
+    both = {"x_train": pixels, "y_train": labels, "x_test": pixels, "y_test": labels}
+    np.savez(tmp_path / "divided.npz", **both, box=np.array(BOXES))
+    with pytest.raises(UserError, match="does not tell of which split"):
+        load_boxed(tmp_path / "divided.npz", "test")
+
+
+def test_an_archive_says_whether_it_has_boxes(archive, tmp_path: Path) -> None:
+    assert has_boxes(archive())
+    np.savez(tmp_path / "plain.npz", x=np.zeros((1, 2, 2, 3), np.uint8), y=np.zeros(1, int))
+    assert not has_boxes(tmp_path / "plain.npz")
+    assert not has_boxes(tmp_path)
+
+
+@pytest.mark.skipif(not TINY9.exists(), reason="shared/data/tiny9_jpegbytes_val.npz is absent")
+def test_tiny9_comes_apart() -> None:
+    data = load_boxed(TINY9, "val")
+    parts = separate(data)
+    assert len(data.class_names) == 9
+    assert 0.7 * len(data) < len(parts.usable) < len(data)
+    i = int(parts.usable[10])
+    mixed, mask = parts.variants["mixed_rand"].read(i), data.mask(i)
+    assert (mixed[mask] == data.read(i)[mask]).all()
+    assert (mixed[~mask] != data.read(i)[~mask]).any()

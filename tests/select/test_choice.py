@@ -1,0 +1,383 @@
+"""The rule on tables made by hand, intervals against scipy, and the cells of a real grid."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import t as student
+
+from clarep.clarid.clarid import Clarid
+from clarep.data.garments import load_garments
+from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.data.load import DataConfig, load_data
+from clarep.engine.artefacts import read_json
+from clarep.errors import UserError
+from clarep.report.choice_table import selection_heatmap, selection_table, write_selection
+from clarep.select import grid_results as cells_module
+from clarep.select.choice import MEASURES, Estimate, Setting, aggregate, estimate, recommend
+from clarep.select.grid import Grid, GridConfig, draw_images, plan_grid
+from clarep.select.grid_results import load_cells, walk_grid
+from clarep.teachers import load_unet
+from clarep.teachers.judge import judge_card
+
+SMALL = GridConfig(ts=(0.6, 0.85), ks=(4, 8), seeds=(0, 1), images=20, steps=2)
+
+
+def setting(k, nmi, judge=0.9, *, t=0.8, error=None, conditional=None) -> Setting:
+    means = {"nmi_null": nmi, "nmi_conditional": nmi if conditional is None else conditional}
+    known = {name: Estimate(mean, error, None, None) for name, mean in means.items()}
+    known["judge_accuracy"] = None if judge is None else Estimate(judge, error, None, None)
+    measures = dict.fromkeys(MEASURES) | known
+    return Setting(t, 3.0, "mid", k, k / 3072, 3, measures)
+
+
+def test_the_highest_nmi_of_the_null_branch_wins():
+    table = [setting(0, 0.5), setting(10, 0.6, conditional=0.9), setting(20, 0.7)]
+    found = recommend(table)
+    assert found.chosen is found.best is table[2]
+    assert found.runner_up is table[1]
+    assert "0.700" in found.reason
+    assert "guidance alone there reaches 0.500" in found.reason
+    assert recommend(table, "nmi_conditional").chosen is table[1]
+
+
+def test_it_says_so_where_guidance_alone_is_as_good():
+    reason = recommend([setting(0, 0.7), setting(10, 0.7)]).reason
+    assert "the projection gains nothing" in reason
+
+
+def test_what_loses_the_object_is_not_eligible():
+    table = [setting(0, 0.5, 0.9), setting(10, 0.6, 0.9), setting(20, 0.9, 0.87)]
+    found = recommend(table)
+    assert found.chosen is table[1]
+    assert found.runner_up is None
+    assert "1 of 2 settings" in found.reason
+
+
+def test_exactly_two_hundredths_less_is_eligible():
+    # In floating point 0.9 - 0.88 exceeds 0.02.
+    table = [setting(0, 0.5, 0.9), setting(10, 0.6, 0.88)]
+    assert recommend(table).chosen is table[1]
+
+
+def test_eligibility_compares_with_guidance_alone_at_the_same_t():
+    table = [
+        setting(0, 0.5, 0.95, t=0.6),
+        setting(10, 0.9, 0.8, t=0.6),
+        setting(0, 0.5, 0.8, t=0.9),
+        setting(10, 0.6, 0.8, t=0.9),
+    ]
+    assert recommend(table).chosen is table[3]
+
+
+def test_ties_within_one_standard_error_go_to_the_smallest_k():
+    table = [
+        setting(0, 0.9, error=0.01),
+        setting(10, 0.66, error=0.5),  # its own error does not count, the best's does
+        setting(20, 0.71, error=0.01),
+        setting(20, 0.72, error=0.01, t=0.9),
+        setting(40, 0.73, error=0.04),
+        setting(0, 0.1, t=0.9),
+    ]
+    found = recommend(table)
+    assert found.best is table[4]
+    assert found.chosen is table[3]  # k = 20, the better of two
+    assert found.runner_up is table[4]
+    assert "smallest k within one standard error (0.040)" in found.reason
+
+
+def test_of_one_seed_only_equals_tie():
+    table = [setting(0, 0.5), setting(10, 0.7), setting(20, 0.7), setting(30, 0.6999)]
+    assert recommend(table).chosen is table[1]
+    assert "one seed" in recommend(table).reason
+
+
+def test_without_a_judge_all_are_eligible():
+    table = [setting(0, 0.5, None), setting(10, 0.6, None), setting(20, 0.7, None)]
+    found = recommend(table)
+    assert found.chosen is table[2]
+    assert "no judge" in found.reason
+
+
+def test_nothing_eligible_recommends_nothing():
+    found = recommend([setting(0, 0.5, 0.9), setting(10, 0.6, 0.5), setting(20, 0.7, 0.4)])
+    assert found.chosen is None
+    assert found.runner_up is None
+    assert "all 2 settings lose" in found.reason
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_intervals_are_students(count):
+    values = np.random.default_rng(count).normal(size=count).tolist()
+    ours = estimate(values)
+    error = np.std(values, ddof=1) / np.sqrt(count)
+    low, high = student.interval(0.95, count - 1, loc=np.mean(values), scale=error)
+    assert (ours.mean, ours.standard_error) == pytest.approx((np.mean(values), error))
+    assert (ours.low, ours.high) == pytest.approx((low, high))
+
+
+def test_one_seed_has_no_interval():
+    assert estimate([0.4]) == Estimate(0.4, None, None, None)
+
+
+def test_aggregate_groups_by_t_tap_and_k():
+    def cell(seed, t, values):
+        measured = [
+            {"k": k, "share": k / 100} | dict.fromkeys(MEASURES) | {"nmi_null": value}
+            for k, value in values.items()
+        ]
+        return {"cell": {"seed": seed, "t": t, "tap": "mid", "sigma": 10 * t}, "rows": measured}
+
+    found = aggregate([cell(0, 0.5, {0: 0.1, 5: 0.2}), cell(1, 0.5, {0: 0.3, 5: 0.6})])
+    assert [(row.t, row.sigma, row.k, row.share, row.seeds) for row in found] == [
+        (0.5, 5.0, 0, 0.0, 2),
+        (0.5, 5.0, 5, 0.05, 2),
+    ]
+    assert [row.measures["nmi_null"].mean for row in found] == pytest.approx([0.2, 0.4])
+    assert found[0].measures["judge_accuracy"] is None
+
+
+@pytest.mark.parametrize("count", [20, 25, 50])
+def test_images_are_drawn_evenly_and_by_seed(count):
+    data = load_garments("train")
+    drawn = draw_images(data, count, 0)
+    assert np.bincount(data.labels[drawn]).tolist() == [count // 10] * 10
+    assert np.array_equal(drawn, draw_images(data, count, 0))
+    assert not np.array_equal(drawn, draw_images(data, count, 1))
+
+
+def few(members: list[int]) -> LabelledImages:
+    labels = np.repeat(np.arange(len(members)), members)
+    names = tuple("abc")[: len(members)]
+    return LabelledImages("few", labels, names, [""] * len(labels), lambda i: np.zeros(0, np.uint8))
+
+
+def test_too_few_images():
+    with pytest.raises(UserError, match="give `images` at least 6"):
+        draw_images(few([9, 9, 9]), 5, 0)
+    with pytest.raises(UserError, match=r"class 'b' has 3 images.*give `images` at most 9"):
+        draw_images(few([9, 3, 9]), 15, 0)
+
+
+def test_only_readable_images_are_drawn():
+    data = few([9, 4, 9])
+    readable = np.delete(np.arange(22), [0, 10, 20])
+    drawn = draw_images(data, 9, 0, readable)
+    assert np.bincount(data.labels[drawn]).tolist() == [3, 3, 3]
+    assert set(drawn) <= set(readable)
+    assert 9 in drawn  # class b has only these three
+    with pytest.raises(UserError, match="class 'b' has 3 images"):
+        draw_images(data, 12, 0, readable)
+    assert np.array_equal(draw_images(data, 9, 0, np.arange(22)), draw_images(data, 9, 0))
+
+
+def test_smaller_ks_are_nested_in_the_largest(tiny_teacher_path: Path):
+    clarid = Clarid(load_unet(tiny_teacher_path), t=0.85, k=24, steps=2)
+    data = load_data(DataConfig())
+    labels = torch.from_numpy(data.labels[:1])
+    x_te, _ = clarid.invert(to_unit_range(data.images([0])), labels)
+    found = clarid.directions(x_te, labels)
+    assert bool((found.singular_values.diff(dim=1) <= 0).all())
+    dense = clarid.jacobian(x_te, labels).dense()[0].double()
+    exact = torch.linalg.eigvalsh(dense @ dense.mT).flip(0)
+    for k in (1, 6, 12, 24):
+        captured = (dense @ found.V[0, :, :k].double()).square().sum()
+        assert 0.98 < float(captured / exact[:k].sum()) < 1 + 1e-5
+
+
+@pytest.fixture(scope="module")
+def grid(tiny_teacher_path: Path) -> Grid:
+    return plan_grid(load_unet(tiny_teacher_path), load_data(DataConfig()), SMALL)
+
+
+@pytest.fixture(scope="module")
+def walked(grid: Grid, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("walked")
+    steps = [(step.done, step.new, step.total) for step in walk_grid(grid, {"name": "x"}, folder)]
+    assert steps == [(done, min(done, 1), 4) for done in range(5)]
+    return folder
+
+
+def without_clock(path: Path) -> dict:
+    cell = read_json(path)
+    del cell["cost"]["seconds"], cell["cost"]["peak_memory_mb"]
+    return cell
+
+
+def test_a_cell_holds_all_measures_for_every_k(grid: Grid, walked: Path):
+    stored = load_cells(grid, walked)
+    assert [cell["cell"]["seed"] for cell in stored] == [0, 0, 1, 1]
+    assert stored[0]["images"] == stored[1]["images"] != stored[2]["images"]
+    for cell in stored:
+        assert [row["k"] for row in cell["rows"]] == [0, 4, 8]
+        assert [row["kind"] for row in cell["rows"]] == ["none", "top", "top"]
+        assert cell["rows"][0]["removed_on_background"] is None
+        assert all(row[name] is not None for row in cell["rows"][1:] for name in MEASURES)
+    assert {"config", "versions", "cost"} <= set(stored[0])
+    config = stored[0]["config"]  # so that other defaults, or another judge, are never mixed in
+    assert config["judge_sha256"] == judge_card()["sha256"]
+    assert (config["clarid"]["solver"], config["clarid"]["tolerance"]) == ("heun", 0.01)
+
+
+def test_a_missing_cell_alone_is_computed_again(
+    grid: Grid, walked: Path, monkeypatch: pytest.MonkeyPatch
+):
+    gone = walked / "cells" / grid.cells[2].name
+    before = {path: without_clock(path) for path in (walked / "cells").iterdir()}
+    times = {path: path.stat().st_mtime_ns for path in before if path != gone}
+    gone.unlink()
+    (walked / "cells" / f".{gone.name}.{2**40}.tmp").write_text("half a ce")
+    calls = []
+    compute = cells_module.compute_cell
+    monkeypatch.setattr(cells_module, "compute_cell", lambda *a: calls.append(a[1]) or compute(*a))
+    assert [step.done for step in walk_grid(grid, {"name": "x"}, walked)] == [3, 4]
+    assert calls == [grid.cells[2]]
+    assert {path: without_clock(path) for path in (walked / "cells").iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_a_finished_grid_computes_nothing(grid: Grid, walked: Path):
+    assert [step.done for step in walk_grid(grid, {"name": "x"}, walked)] == [4]
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"guidance": 2.0}, "guidance: 3.0 there, 2.0 now"),
+        ({"ks": (4, 9)}, "ks: [4, 8] there, [4, 9] now"),
+        ({"images": 30}, "images: 20 there, 30 now"),
+    ],
+)
+def test_another_configuration_is_refused(grid: Grid, walked: Path, changed, named):
+    other = plan_grid(grid.teacher, grid.data, GridConfig(**(vars(SMALL) | changed)))
+    with pytest.raises(UserError) as mistake:
+        next(walk_grid(other, {"name": "x"}, walked))
+    assert named in str(mistake.value)
+    assert str(walked) in str(mistake.value)
+
+
+def test_other_seeds_and_ts_extend_a_folder(grid: Grid, walked: Path):
+    config = GridConfig(**(vars(SMALL) | {"seeds": (1, 2), "ts": (0.85, 0.7)}))
+    other = plan_grid(grid.teacher, grid.data, config)
+    start = next(walk_grid(other, {"name": "x"}, walked))
+    assert (start.done, start.total) == (1, 4)
+
+
+def test_a_damaged_cell_is_named(grid: Grid, walked: Path, tmp_path: Path):
+    (tmp_path / "cells").mkdir()
+    whole = (walked / "cells" / grid.cells[0].name).read_text()
+    (tmp_path / "cells" / grid.cells[0].name).write_text(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="delete it"):
+        next(walk_grid(grid, {"name": "x"}, tmp_path))
+
+
+def test_a_copy_of_another_cell_is_none(grid: Grid, walked: Path, tmp_path: Path):
+    (tmp_path / "cells").mkdir()
+    whole = (walked / "cells" / grid.cells[0].name).read_bytes()
+    (tmp_path / "cells" / grid.cells[1].name).write_bytes(whole)
+    with pytest.raises(UserError, match="delete it"):
+        next(walk_grid(grid, {"name": "x"}, tmp_path))
+
+
+def test_data_without_masks_have_the_measures_that_labels_suffice_for(
+    tiny_teacher_path: Path, tmp_path: Path
+):
+    config = GridConfig(ts=(0.6,), ks=(4,), seeds=(0,), images=20, steps=2)
+    grid = plan_grid(load_unet(tiny_teacher_path), load_data(DataConfig(data="garments")), config)
+    list(walk_grid(grid, {}, tmp_path))
+    settings = aggregate(load_cells(grid, tmp_path))
+    known = {"nmi_null", "nmi_conditional", "sample_within", "feature_within"}
+    for row in settings:
+        assert {name for name in MEASURES if row.measures[name] is not None} == known
+    assert recommend(settings).chosen is settings[1]
+    assert "judge" not in selection_table(settings)
+    assert len(selection_heatmap(settings, settings[1]).axes) == 2
+
+
+def darkness(images: torch.Tensor) -> torch.Tensor:
+    """Logits of ten classes by the mean of an image: something that depends on every pixel."""
+    centres = torch.linspace(-0.5, 0.5, 10, dtype=images.dtype)
+    return -(images.mean(dim=(1, 2, 3))[:, None] - centres).abs()
+
+
+def test_a_given_judge_is_asked_by_a_loop(
+    tiny_teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its accuracies are those of samples decoded one by one, of data of which no mask is known."""
+    config = GridConfig(ts=(0.6,), ks=(4,), seeds=(0,), images=20, steps=2)
+    data = load_data(DataConfig(data="garments"))
+    grid = plan_grid(load_unet(tiny_teacher_path), data, config)
+    monkeypatch.setattr(cells_module, "load_judge", lambda: pytest.fail("it asked the other"))
+    list(walk_grid(grid, {}, tmp_path, darkness))
+    (cell,) = load_cells(grid, tmp_path)
+    clarid, chosen = grid.clarid(grid.cells[0]), grid.chosen[0]
+    right = 0
+    for i in chosen:
+        label = torch.from_numpy(data.labels[[i]])
+        x_te, _ = clarid.invert(to_unit_range(data.images([int(i)])), label)
+        sample = clarid.sample(x_te, label).clamp(-1, 1)
+        right += int(darkness(sample).argmax()) == int(label)
+    alone, projected = cell["rows"]
+    assert 0 < right < 20
+    assert alone["judge_accuracy"] == pytest.approx(right / 20)
+    assert alone["judge_confidence"] != projected["judge_confidence"]
+    assert alone["background_colour"] is projected["background_colour"] is None
+    text = selection_table(aggregate([cell]))
+    assert "judge accuracy" in text and "background" not in text
+
+
+def test_a_given_judge_takes_the_bundled_ones_place(grid: Grid, walked: Path, tmp_path: Path):
+    """Where that one knows the classes: what the judge does not say stays as it is."""
+    config = GridConfig(**(vars(SMALL) | {"ts": (0.6,), "seeds": (0,)}))
+    one = plan_grid(grid.teacher, grid.data, config)
+    list(walk_grid(one, {}, tmp_path, darkness))
+    (cell,), bundled = load_cells(one, tmp_path), load_cells(grid, walked)[0]
+    for row, its in zip(cell["rows"], bundled["rows"], strict=True):
+        other = {name for name in row if row[name] != its[name]}
+        assert "judge_confidence" in other
+        assert other <= {"judge_accuracy", "judge_interval", "judge_confidence"}
+
+
+@pytest.mark.parametrize("before", [{}, {"classifier_sha256": "ab"}])
+def test_cells_of_another_classifier_are_not_mixed(grid: Grid, walked: Path, before, tmp_path):
+    (tmp_path / "cells").mkdir()
+    cell = read_json(walked / "cells" / grid.cells[0].name)
+    cell["config"] |= before
+    (tmp_path / "cells" / grid.cells[0].name).write_text(json.dumps(cell))
+    assert next(walk_grid(grid, {"name": "x"} | before, tmp_path)).done == 1
+    for other in ({}, {"classifier_sha256": "cd"}):
+        if other != before:
+            with pytest.raises(UserError, match="classifier_sha256"):
+                next(walk_grid(grid, {"name": "x"} | other, tmp_path))
+
+
+def test_a_teacher_of_other_classes_is_not_judged(
+    tiny_teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    teacher = load_unet(tiny_teacher_path)
+    teacher.class_names = tuple("abcdefghij")
+    config = GridConfig(ts=(0.6,), ks=(4,), seeds=(0,), images=20, steps=2)
+    grid = plan_grid(teacher, load_data(DataConfig()), config)
+    monkeypatch.setattr(cells_module, "load_judge", lambda: pytest.fail("it asked the judge"))
+    list(walk_grid(grid, {}, tmp_path))
+    for row in aggregate(load_cells(grid, tmp_path)):
+        assert row.measures["judge_accuracy"] is None
+        assert row.measures["nmi_null"] is not None
+
+
+def test_table_and_heat_map(grid: Grid, walked: Path, tmp_path: Path):
+    settings = aggregate(load_cells(grid, walked))
+    text = selection_table(settings)
+    assert "0 (guidance alone)" in text
+    assert "Student's t over 2 seeds" in text
+    assert max(map(len, text.splitlines())) <= 200
+    write_selection(settings, tmp_path)
+    rows = (tmp_path / "table.csv").read_text().splitlines()
+    assert rows[0].startswith("t,tap,k,sigma,share,seeds,judge_accuracy,judge_accuracy_low")
+    assert len(rows) == 1 + 6
+    assert len(json.loads((tmp_path / "table.json").read_text())) == 6
+    figure = selection_heatmap(settings, recommend(settings).chosen)
+    assert len(figure.axes) == 4
+    assert all(len(axis.texts) == 6 for axis in figure.axes)
