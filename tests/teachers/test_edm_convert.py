@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from clarep.errors import UserError
-from clarep.teachers import edm_convert, load_teacher
+from clarep.teachers.families import edm_convert, load_teacher
 from clarep.teachers.families.edm_convert import convert, convert_here, read_pickle
 from clarep.teachers.families.edm_keys import build_network, read_spec
 from clarep.teachers.families.edm_net import SongShape, SongUNet

@@ -146,7 +146,7 @@ def test_samples_depend_on_the_seed_and_not_on_chunks():
 
 
 def test_equal_numbers_of_images_are_compared(monkeypatch):
-    from clarep.report import card
+    from clarep.report import model_card as card
 
     seen = []
 

@@ -98,7 +98,7 @@ def load_teacher(spec: str | Path, options: TeacherOptions | None = None) -> Tea
             raise UserError(f"teacher {spec} names no place: give {spec}PATH, a file or folder")
         module, name = FAMILIES[family].split(".")
         load: Callable[[str, TeacherOptions], Teacher] = getattr(
-            import_module(f"clarep.teachers.{module}"), name
+            import_module(f"clarep.teachers.families.{module}"), name
         )
         return load(place, options)
     check_options(options, "", ("device",))
