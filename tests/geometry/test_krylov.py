@@ -24,29 +24,29 @@ def grown(steps, rank=M, dtype=torch.float64):
 @pytest.mark.parametrize("steps", [1, 2, 5, 9])
 def test_bases_and_the_small_matrix(steps):
     jacobian, krylov = grown(steps)
-    assert krylov.right.shape == (2, N, WIDTH * steps)
-    assert krylov.left.shape == (2, M, WIDTH * (steps + 1))
-    for basis in (krylov.right, krylov.left):
+    assert krylov.Q.shape == (2, N, WIDTH * steps)
+    assert krylov.P.shape == (2, M, WIDTH * (steps + 1))
+    for basis in (krylov.Q, krylov.P):
         assert (basis.mT @ basis - torch.eye(basis.shape[2])).abs().max() < 1e-12
-    assert torch.allclose(jacobian @ krylov.right, krylov.left @ krylov.small, atol=1e-10)
-    assert torch.allclose(krylov.backs, jacobian.mT @ krylov.left, atol=1e-10)
+    assert torch.allclose(jacobian @ krylov.Q, krylov.P @ krylov.T, atol=1e-10)
+    assert torch.allclose(krylov.JtP, jacobian.mT @ krylov.P, atol=1e-10)
     assert krylov.products == WIDTH * 2 * (steps + 1)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 5, 9])
 def test_what_lies_ahead_is_the_energy_of_left(steps):
     jacobian, krylov = grown(steps)
-    want = torch.linalg.svdvals(jacobian.mT @ krylov.left)
-    assert krylov.ahead.shape == (2, WIDTH * (steps + 1), WIDTH * (steps + 1))
-    assert torch.allclose(torch.linalg.svdvals(krylov.ahead), want, atol=1e-10)
+    want = torch.linalg.svdvals(jacobian.mT @ krylov.P)
+    assert krylov.T_ahead.shape == (2, WIDTH * (steps + 1), WIDTH * (steps + 1))
+    assert torch.allclose(torch.linalg.svdvals(krylov.T_ahead), want, atol=1e-10)
 
 
 def test_a_closed_space_has_nothing_ahead():
     jacobian, krylov = grown(4, rank=6)
     assert krylov.exact.all()
     want = torch.linalg.svdvals(jacobian)[:, :6]
-    assert torch.allclose(torch.linalg.svdvals(krylov.ahead)[:, :6], want, atol=1e-10)
-    assert torch.linalg.svdvals(krylov.ahead)[:, 6:].max() < 1e-10
+    assert torch.allclose(torch.linalg.svdvals(krylov.T_ahead)[:, :6], want, atol=1e-10)
+    assert torch.linalg.svdvals(krylov.T_ahead)[:, 6:].max() < 1e-10
 
 
 def test_blocks_that_are_nearly_dependent_are_orthonormal_all_the_same():
@@ -59,5 +59,5 @@ def test_blocks_that_are_nearly_dependent_are_orthonormal_all_the_same():
     krylov = Krylov(lambda V: jacobian @ V, lambda U: jacobian.mT @ U, first, WIDTH, generator)
     for _ in range(6):
         krylov.expand()
-        for basis in (krylov.right, krylov.left):
+        for basis in (krylov.Q, krylov.P):
             assert (basis.mT @ basis - torch.eye(basis.shape[2])).abs().max() < 1e-5

@@ -1,7 +1,17 @@
-"""A block Krylov space of a batch of operators, kept orthonormal and grown block by block.
+"""A block Krylov space of a batch of operators J: Golub-Kahan by blocks, kept orthonormal.
 
-Golub-Kahan in blocks with full reorthogonalisation. What is asked of it is read off in
-`clarep.geometry.subspace`.
+Golub & Kahan 1965, by blocks as Golub, Luk & Overton 1981. From a block G (n, r),
+
+    P_0 R_0   = J G
+    Q_1 S_1   = J^T P_0
+    J Q_j     = P A_j + P_j R_j            P = [P_0 ... P_(j-1)],  A_j = P^T J Q_j          (1)
+    J^T P_j   = Q C_j + Q_(j+1) S_(j+1)    Q = [Q_1 ... Q_j],      C_j = Q^T J^T P_j        (2)
+
+with orthonormal blocks P_j and Q_j. So J Q = P T, where T = P^T J Q gains the column [A_j; R_j]
+a step. By (2) the next column is known before J is applied: P^T J Q_(j+1) = [0; S_(j+1)^T]; T
+with it is `T_ahead`, and J^T P = [Q, Q_(j+1)] T_ahead^T. In exact arithmetic nearly all of A_j and
+C_j is 0. They are found in full (full reorthogonalisation), so that T is exact whatever rounding
+does. What is asked of the space is read off in `clarep.geometry.subspace`.
 """
 
 import math
@@ -48,24 +58,24 @@ class _Columns:
 
 
 class Krylov:
-    """Orthonormal `right` and `left` with J right = left small, for each image of a batch.
+    """Orthonormal Q and P with J Q = P T, for each image of a batch.
 
     Args:
         matmat, rmatmat: the products J V and J^T U.
-        first: the block that it grows from, (B, n, r).
-        width: directions that each further block adds to `right`.
+        first: G, the block that it grows from, (B, n, r).
+        width: directions that each further block adds to Q.
         generator: of the random directions that stand in for what is numerically zero.
 
     Attributes:
-        right: (B, n, d), empty before the first `expand`.
-        left: (B, m, a).
-        small: J in these bases, (B, a, d), float64.
-        ahead: `small` with the columns of the block that will be appended next, as far as J^T
-            left tells them: (B, a, d + r), float64. Its singular values are those of J^T left.
-        backs: J^T left, (B, n, a).
+        Q: (B, n, d), empty before the first `expand`.
+        P: (B, m, a).
+        T: P^T J Q, (B, a, d), float64.
+        T_ahead: T and the column of the block that will be appended next, (B, a, d + r),
+            float64. Its singular values are those of J^T P.
+        JtP: J^T P, (B, n, a).
         products: directions that each image was multiplied with.
-        exact: (B,), whether `right` holds J's top directions but for rounding, if it holds
-            as many as are asked for.
+        exact: (B,), whether Q holds J's top directions but for rounding, if it holds as many
+            as are asked for.
         closes_early: whether an image's space closes, or nearly, before it is complete. It then
             holds only some of the directions that share a singular value, if those are more
             than a block.
@@ -85,68 +95,70 @@ class Krylov:
         self._matmat, self._rmatmat = matmat, rmatmat
         self._width, self._generator = width, generator
         batch, n, _ = first.shape
-        image = check_finite(matmat(first))  # (B, m, r)
+        JG = check_finite(matmat(first))  # (B, m, r)
         # About the root mean square singular value.
-        self._scale = image.norm(dim=1).amax(dim=1) / math.sqrt(n)
+        self._scale = JG.norm(dim=1).amax(dim=1) / math.sqrt(n)
         check_not_zero(self._scale)
         # Below it a direction is rounding, which every reorthogonalisation of rests amplifies.
         self._floor = torch.finfo(first.dtype).eps ** (2 / 3) * self._scale
-        left, _, _ = self._extend(image.new_zeros(batch, image.shape[1], 0), image)
-        back = check_finite(rmatmat(left))
-        self.products = image.shape[2] + left.shape[2]
-        self.small = image.new_zeros(batch, left.shape[2], 0, dtype=torch.float64)
-        self._right, self._left = _Columns(image.new_zeros(batch, n, 0)), _Columns(left)
-        self._backs = [back]
-        self._next, into, self._kept = self._extend(self.right, back)
-        self.ahead = into.mT.double()
-        self._narrowed = False  # right lacks a part of backs, so that nothing tells a closed space
+        P_0, _, _ = self._extend(JG.new_zeros(batch, JG.shape[1], 0), JG)
+        JtP_0 = check_finite(rmatmat(P_0))
+        self.products = JG.shape[2] + P_0.shape[2]
+        self.T = JG.new_zeros(batch, P_0.shape[2], 0, dtype=torch.float64)
+        self._Q, self._P = _Columns(JG.new_zeros(batch, n, 0)), _Columns(P_0)
+        self._JtP = [JtP_0]
+        self._Q_next, S, self._new_in_Q = self._extend(self.Q, JtP_0)
+        self.T_ahead = S.mT.double()
+        self._narrowed = False  # Q lacks a part of JtP, so that nothing tells a closed space
         self.exact = torch.zeros_like(self._scale, dtype=torch.bool)
         self.closes_early = False
 
     @property
-    def right(self) -> Tensor:
+    def Q(self) -> Tensor:
         """See the class."""
-        return self._right.all
+        return self._Q.all
 
     @property
-    def left(self) -> Tensor:
+    def P(self) -> Tensor:
         """See the class."""
-        return self._left.all
+        return self._P.all
 
     @property
-    def backs(self) -> Tensor:
+    def JtP(self) -> Tensor:
         """See the class."""
-        return torch.cat(self._backs, dim=2)
+        return torch.cat(self._JtP, dim=2)
 
     def expand(self) -> None:
-        """Append the block that was found last to `right`, and find the one after it."""
-        newest, nothing_new = self._next, _closed(self._kept)
-        self._right.append(newest)
-        image = check_finite(self._matmat(newest))
-        complete = nothing_new & self._vanishes(image)
-        left_new, onto, kept_left = self._extend(self.left, image)
-        grown = torch.cat([self.small, _zero_rows(self.small, left_new.shape[2])], dim=1)
-        self.small = torch.cat([grown, onto.double()], dim=2)
-        self._left.append(left_new)
+        """Append Q_j, which the step before left, and P_j to the space, and find Q_(j+1)."""
+        Q_j, Q_was_closed = self._Q_next, _closed(self._new_in_Q)
 
-        back = newest.new_zeros(*newest.shape[:2], 0)
-        if left_new.shape[2]:
-            back = check_finite(self._rmatmat(left_new))
-        self._backs.append(back)
-        self.products += image.shape[2] + left_new.shape[2]
-        complete |= _closed(kept_left) & self._vanishes(back)
-        self._next, into, self._kept = self._extend(self.right, back, self._width)
-        coupling = into[:, self.right.shape[2] :].mT.double()  # (B, new in left, r)
-        above = self.left.shape[2] - coupling.shape[1]
-        coupling = torch.cat([_zero_rows(coupling, above), coupling], dim=1)
-        self.ahead = torch.cat([self.small, coupling], dim=2)
-        self._narrowed = self._narrowed or back.shape[2] > self._next.shape[2]
+        # (1) J Q_j = [P, P_j] [A_j; R_j], the new column of T
+        self._Q.append(Q_j)
+        JQ_j = check_finite(self._matmat(Q_j))
+        P_j, AR, new_in_P = self._extend(self.P, JQ_j)
+        grown = torch.cat([self.T, _zero_rows(self.T, P_j.shape[2])], dim=1)
+        self.T = torch.cat([grown, AR.double()], dim=2)
+        self._P.append(P_j)
 
-        self.exact = complete | _closed(kept_left) | _closed(self._kept)
+        # (2) J^T P_j = [Q, Q_(j+1)] [C_j; S_(j+1)], the column ahead
+        JtP_j = Q_j.new_zeros(*Q_j.shape[:2], 0)
+        if P_j.shape[2]:
+            JtP_j = check_finite(self._rmatmat(P_j))
+        self._JtP.append(JtP_j)
+        self._Q_next, CS, self._new_in_Q = self._extend(self.Q, JtP_j, self._width)
+        S = CS[:, self.Q.shape[2] :]  # (B, r, new in P)
+        known = torch.cat([_zero_rows(S.mT, self.P.shape[2] - S.shape[2]), S.mT], dim=1)
+        self.T_ahead = torch.cat([self.T, known.double()], dim=2)
+
+        self.products += JQ_j.shape[2] + P_j.shape[2]
+        R = AR[:, AR.shape[1] - P_j.shape[2] :]
+        complete = Q_was_closed & self._vanishes(JQ_j) | _closed(new_in_P) & self._vanishes(JtP_j)
+        self._narrowed |= JtP_j.shape[2] > self._Q_next.shape[2]
+        self.exact = complete | _closed(new_in_P) | _closed(self._new_in_Q)
         if self._narrowed:
-            self.exact = torch.full_like(self.exact, self._next.shape[2] == 0)
-        closing = ~kept_left.all(dim=1) | ~self._kept.all(dim=1)
-        for rest in (onto[:, -left_new.shape[2] :], into[:, self.right.shape[2] :]):
+            self.exact = torch.full_like(self.exact, self._Q_next.shape[2] == 0)
+        closing = ~new_in_P.all(dim=1) | ~self._new_in_Q.all(dim=1)
+        for rest in (R, S):
             closing |= rest.flatten(1).norm(dim=1) <= _NEARLY_CLOSED * self._scale
         self.closes_early = bool((closing & ~complete).any())
 

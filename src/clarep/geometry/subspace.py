@@ -144,10 +144,10 @@ def _climb(
         krylov.expand()
         if krylov.closes_early and not may_close:
             return None
-        if krylov.right.shape[2] < k:
+        if krylov.Q.shape[2] < k:
             progress.grow(krylov)
             continue
-        values, vectors = _ritz(krylov.small, k)
+        values, vectors = _ritz(krylov.T, k)
         error = torch.where(krylov.exact, 0, progress.update(krylov, values, vectors))
         spent = max_products is not None and krylov.products >= max_products
         if spent or bool((error <= tolerance).all()):
@@ -155,9 +155,9 @@ def _climb(
 
 
 def _read_off(krylov: Krylov, values: Tensor, vectors: Tensor, error: Tensor) -> Subspace:
-    """Lift Ritz vectors (B, d, k) of the small matrix to directions of the latent."""
-    V = krylov.right @ vectors.to(krylov.right.dtype)
-    beyond = krylov.backs @ (krylov.small @ vectors).to(V.dtype) - V * values[:, None].to(V) ** 2
+    """Lift Ritz vectors (B, d, k) of T to directions of the latent."""
+    V = krylov.Q @ vectors.to(krylov.Q.dtype)
+    beyond = krylov.JtP @ (krylov.T @ vectors).to(V.dtype) - V * values[:, None].to(V) ** 2
     return Subspace(
         V=V,
         singular_values=values.to(V.dtype),
@@ -167,12 +167,12 @@ def _read_off(krylov: Krylov, values: Tensor, vectors: Tensor, error: Tensor) ->
     )
 
 
-def _ritz(small: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _ritz(T: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Top k singular values (B, k) and right singular vectors (B, d, k) of the projected J."""
-    _, vectors = torch.linalg.eigh(small.mT @ small)
+    _, vectors = torch.linalg.eigh(T.mT @ T)
     vectors = vectors[:, :, vectors.shape[2] - k :]
     # From the vectors, as the eigenvalues' roots lose half the digits; hence sorted here.
-    values, order = (small @ vectors).norm(dim=1).sort(dim=1, descending=True)
+    values, order = (T @ vectors).norm(dim=1).sort(dim=1, descending=True)
     return values, vectors.take_along_dim(order[:, None], dim=2)
 
 
@@ -183,14 +183,14 @@ def _progress(measure: Measure, k: int, *, guessed: bool) -> "_EnergyProgress | 
 class _EnergyProgress:
     """Estimate how much of the optimal energy is missing, from how the energy has grown.
 
-    The space on J's left is half a step ahead: its energy, known without a product, is one that
+    The space P on J's left is half a step ahead: its energy, known without a product, is one that
     the next step will reach at least. What lies beyond it is to come: from step to step its gains
     shrink about geometrically, so that is the last gain times ratio / (1 - ratio).
 
     On a flat spectrum the missing energy falls as the inverse square of the products, and the
     formula gives 2/3 of it, by a ratio that is noisy. There new directions bring much and a power
-    step nothing: `beyond`, by which the larger `left` exceeds `right`, over `within`, by which
-    `right` exceeds what `left` had at the same size, tells it. The estimate is raised by that, up
+    step nothing: `beyond`, by which the larger P exceeds Q, over `within`, by which Q
+    exceeds what P had at the same size, tells it. The estimate is raised by that, up
     to _FLAT; where the spectrum falls it stays as it is.
     """
 
@@ -200,8 +200,8 @@ class _EnergyProgress:
         self._gain: Tensor | None = None
 
     def grow(self, krylov: Krylov) -> Tensor | None:
-        """Take note of the space; return the energy of `left` before, if it held k directions."""
-        before, ahead = self._ahead, krylov.ahead
+        """Take note of the space; return the energy of P before, if it held k directions."""
+        before, ahead = self._ahead, krylov.T_ahead
         if ahead.shape[1] >= self._k:
             squares = torch.linalg.eigvalsh(ahead @ ahead.mT)  # (B, a), ascending
             self._ahead = squares[:, -self._k :].clamp_min(0).sum(1)
@@ -227,7 +227,7 @@ class _EnergyProgress:
 class _Progress:
     """Estimate how far the Ritz subspace is from the optimum, from how it has moved alone.
 
-    For the angle, and for the energy of a space that started from a guess, whose `left` says
+    For the angle, and for the energy of a space that started from a guess, whose P says
     little. Between expansions the missing energy (or the angle) shrinks about geometrically, so
     what is still to come is the last change times ratio / (1 - ratio). The larger of the last two
     ratios is taken, as one alone is noisy, and _SAFETY for flat spectra.
