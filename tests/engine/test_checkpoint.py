@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from clarep.engine.checkpoint import load_checkpoint, save_checkpoint
+from clarep.engine.training_folder import load_checkpoint, save_checkpoint
 from clarep.errors import UserError
 
 CONFIG = {"seed": 0, "train": {"steps": 3}}

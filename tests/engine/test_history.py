@@ -2,15 +2,21 @@ import os
 
 import pytest
 
-from clarep.engine.history import HISTORY_NAME, append_record, read_records, write_records
+from clarep.engine.training_folder import HISTORY_NAME, TrainingFolder, read_records
 from clarep.errors import UserError
+
+
+def begun(path, records):
+    folder = TrainingFolder(path, {})
+    folder.start({}, records)
+    return folder
 
 
 def test_records_come_back_in_order_and_a_cut_line_is_none(tmp_path):
     assert read_records(tmp_path, "epoch") == []
-    write_records(tmp_path, [{"epoch": 1}])
+    folder = begun(tmp_path, [{"epoch": 1}])
     for epoch in (2, 3):
-        append_record(tmp_path, {"epoch": epoch})
+        folder.append({"epoch": epoch})
     with open(tmp_path / HISTORY_NAME, "a") as stream:
         stream.write('{"epoch": 4, "lo')  # killed while it wrote
     assert read_records(tmp_path, "epoch") == [{"epoch": 1}, {"epoch": 2}, {"epoch": 3}]
@@ -22,7 +28,7 @@ _MORE = (b'{"step": 50}', b"[" * 100_000, b'{"step": ' + b"9" * 5_000 + b"}")
 
 @pytest.mark.parametrize("line", [*_LINES, *_MORE])
 def test_a_damaged_line_is_told_by_its_number(tmp_path, line):
-    write_records(tmp_path, [{"step": 50}])
+    begun(tmp_path, [{"step": 50}])
     with open(tmp_path / HISTORY_NAME, "ab") as stream:
         stream.write(line + b"\n")
     with pytest.raises(UserError, match=r"line 2 of .*run the command that trained it again"):
@@ -30,8 +36,8 @@ def test_a_damaged_line_is_told_by_its_number(tmp_path, line):
 
 
 def test_a_changed_digit_is_told(tmp_path):
-    write_records(tmp_path, [{"step": 50, "held_out": {"0.1-0.5": 0.94976}}])
-    append_record(tmp_path, {"step": 100, "held_out": {"0.1-0.5": 0.64918}})
+    folder = begun(tmp_path, [{"step": 50, "held_out": {"0.1-0.5": 0.94976}}])
+    folder.append({"step": 100, "held_out": {"0.1-0.5": 0.64918}})
     whole = (tmp_path / HISTORY_NAME).read_text()
     for number, digits in enumerate(("0.94976", "0.64918"), start=1):
         (tmp_path / HISTORY_NAME).write_text(whole.replace(digits, "0.14976"))

@@ -33,8 +33,8 @@ from clarep.clarid.clarid import CLARep
 from clarep.engine.artefacts import (
     as_read,
     atomic_path,
-    differences,
     read_json,
+    refuse_other,
     versions,
     write_json,
 )
@@ -115,12 +115,7 @@ class CanonicalSetWriter:
         self._write_manifest()
 
     def _resume(self, stored: dict[str, Any]) -> None:
-        difference = differences(stored["config"], self._manifest["config"])
-        if difference:
-            raise UserError(
-                f"{self.folder} holds a canonical set of another configuration ({difference}): "
-                "give another `out`, or the options it was started with"
-            )
+        refuse_other(self.folder, "a canonical set", stored["config"], self._manifest["config"])
         present = [s for s in stored["shards"] if (self.folder / s["file"]).exists()]
         for shard in present:
             verified(self.folder, shard, stored["config"])

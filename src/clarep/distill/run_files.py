@@ -1,51 +1,22 @@
-"""What a training run keeps in its folder: configuration, history, curves."""
+"""What a student's run keeps beside its training: the images held out, curves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from clarep.data.held_out import load_held_out
 from clarep.data.labelled import LabelledImages
-from clarep.engine.artefacts import differences, read_json, versions, write_json
+from clarep.engine.artefacts import read_json
 from clarep.engine.extras import require_extra
-from clarep.engine.history import HISTORY_NAME, write_records
+from clarep.engine.training_folder import CONFIG_NAME
 from clarep.errors import UserError
 
-CONFIG_NAME = "config.json"
 TENSORBOARD_NAME = "tensorboard"
 PICKED_ON_THESE = (
     "the epoch was picked on these very images (`pick=best`), so that figures on them are a "
     "little too good"
 )
 """What speaks against figures on held-out images."""
-
-
-def refuse_foreign(out: Path, described: dict[str, Any]) -> None:
-    """Raise UserError if a folder without a checkpoint holds files that this run did not write.
-
-    A run that was killed before its first checkpoint leaves its own configuration: it goes on.
-    """
-    taken = [name for name in (CONFIG_NAME, HISTORY_NAME) if (out / name).exists()]
-    if not taken:
-        return
-    try:
-        found = read_json(out / CONFIG_NAME)
-        difference = differences({key: found[key] for key in described}, described)
-    except (FileNotFoundError, ValueError, LookupError, TypeError):
-        difference = f"{taken[0]} of something else"
-    if difference:
-        raise UserError(
-            f"{out} holds a run of another configuration ({difference}): "
-            "give another `out`, or the options it was started with"
-        )
-
-
-def start_folder(out: Path, described: dict[str, Any], history: Sequence[dict[str, Any]]) -> None:
-    """Write the configuration, and of what was logged that alone which the checkpoint knows."""
-    write_json(
-        out / CONFIG_NAME, described | {"versions": versions(), "seconds": None}, sealed=True
-    )
-    write_records(out, history)
 
 
 def held_out_of(folder: Path, data: LabelledImages) -> tuple[LabelledImages, str]:

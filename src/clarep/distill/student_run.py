@@ -16,7 +16,7 @@ from clarep.distill.augment import check_views
 from clarep.distill.distill_config import DistillConfig, check_distill
 from clarep.distill.methods import Ingredients
 from clarep.distill.run_checks import check_sources, method_named
-from clarep.distill.run_files import CONFIG_NAME, Curves, refuse_foreign, start_folder
+from clarep.distill.run_files import Curves
 from clarep.distill.run_parts import (
     Sources,
     accuracy,
@@ -25,10 +25,8 @@ from clarep.distill.run_parts import (
 from clarep.distill.train_data import TrainImages, epoch_batches
 from clarep.distill.train_state import TrainState, learning_rate
 from clarep.distill.train_step import BatchDrawer, take_step
-from clarep.engine.artefacts import sha256_file, versions, write_json
-from clarep.engine.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from clarep.engine.history import append_record
-from clarep.engine.lock import hold
+from clarep.engine.artefacts import sha256_file, versions
+from clarep.engine.training_folder import TrainingFolder
 from clarep.students.student import Student, StudentInfo
 from clarep.students.student_files import build_student, save_student
 from clarep.teachers.teacher import Teacher
@@ -103,13 +101,8 @@ class StudentRun:
             "skipped": self.skipped,
             "train": asdict(config),
         } | sources.described(spec)
-        if not self._checkpoint.exists():
-            refuse_foreign(out, self.described)
         self._accelerator = make_accelerator(config)
-        self._lock = hold(out) if self.is_main else None
-        saved = None
-        if self._checkpoint.exists():
-            saved = load_checkpoint(self._checkpoint, self.described)
+        self._folder = TrainingFolder(out, self.described, writes=self.is_main)
         device = self._accelerator.device
         images = TrainImages.of(data, kept, config.memory_mb, config.workers)
         given = Ingredients(config, images, out, device, **sources.on(device, apart, config))
@@ -119,16 +112,12 @@ class StudentRun:
         self._validation = TrainImages.of(data, apart, config.memory_mb, config.workers)
         built.to(memory_format=torch.channels_last)
         self._state = TrainState(spec.build(built, ingredients).to(device), config)
-        if saved is not None:
-            self._state.load(saved)
+        if self._folder.saved is not None:
+            self._state.load(self._folder.saved)
         self._wrapped = self._accelerator.prepare_model(self._state.method)
         if self.is_main:
-            start_folder(out, self.described, self._state.history)
+            self._folder.start({"versions": versions(), "seconds": None}, self._state.history)
             save_held_out(out, data, kept, apart)
-
-    @property
-    def _checkpoint(self) -> Path:
-        return self.out / CHECKPOINT_NAME
 
     @property
     def epoch(self) -> int:
@@ -161,9 +150,9 @@ class StudentRun:
                 record = self._epoch(report)
                 self._state.history.append(record)
                 if curves is not None:
-                    append_record(self.out, record)
+                    self._folder.append(record)
                     curves.add(record)
-                    self._state.save(self._checkpoint, self.described)
+                    self._folder.save(self._state.as_dict())
                 self._accelerator.wait_for_everyone()
                 yield record
         finally:
@@ -191,8 +180,7 @@ class StudentRun:
             student.load_state_dict(self._state.best if best else self.student.state_dict())
             path = self.out / STUDENT_FILE
             save_student(student, path, {"method": str(self.described["method"])})
-            recorded = done | {"student_sha256": sha256_file(path)}
-            write_json(self.out / CONFIG_NAME, recorded, sealed=True)
+            self._folder.write_config(done | {"student_sha256": sha256_file(path)})
         self._accelerator.wait_for_everyone()
         return done
 

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 
 from clarep.distill.distill_config import DistillConfig
 from clarep.distill.methods.base import Method
-from clarep.engine.checkpoint import save_checkpoint
 from clarep.students.student import Student
 
 
@@ -84,9 +82,9 @@ class TrainState:
             self.best_epoch, self.best_accuracy = self.epoch, accuracy
             self.best = {k: v.detach().cpu().clone() for k, v in self.student.state_dict().items()}
 
-    def save(self, path: Path, described: dict[str, Any]) -> None:
-        """Write all of it, atomically."""
-        state = {
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it: tensors and plain values."""
+        return {
             "epoch": self.epoch,
             "method": self.method.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -97,10 +95,9 @@ class TrainState:
             "best": self.best,
             "history": self.history,
         }
-        save_checkpoint(path, state, described)
 
     def load(self, saved: dict[str, Any]) -> None:
-        """Go on from what `save` wrote."""
+        """Go on from what `as_dict` gave."""
         self.method.load_state_dict(saved["method"])
         self.optimiser.load_state_dict(saved["optimiser"])
         if self.average is not None:

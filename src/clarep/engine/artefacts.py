@@ -173,6 +173,18 @@ def differences(
     return "; ".join(dict.fromkeys(_differing(stored, given, places)))
 
 
+def refuse_other(folder: Path, what: str, stored: dict[str, Any], given: dict[str, Any]) -> None:
+    """Raise UserError if a folder's content is of another configuration than the one given.
+
+    what: it holds, such as "a run"; given: JSON values, or what becomes such.
+    """
+    if difference := differences(stored, as_read(given)):
+        raise UserError(
+            f"{folder} holds {what} of another configuration ({difference}): "
+            "give another `out`, or the options it was started with"
+        )
+
+
 def _differing(
     stored: dict[str, Any], given: dict[str, Any], places: tuple[str, str]
 ) -> Iterator[str]:

@@ -15,7 +15,7 @@ from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.engine.artefacts import read_json, sha256_file, versions
-from clarep.engine.history import HISTORY_NAME, read_records
+from clarep.engine.training_folder import HISTORY_NAME, read_records
 from clarep.errors import UserError
 from clarep.report.quality import (
     Classifier,

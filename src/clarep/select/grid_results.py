@@ -20,8 +20,8 @@ from clarep.clarid.directions import project_out
 from clarep.data.labelled import to_unit_range
 from clarep.engine.artefacts import (
     Progressed,
-    differences,
     read_json,
+    refuse_other,
     versions,
     write_json,
 )
@@ -62,7 +62,7 @@ def walk_grid(
         images = ours.get(path.name, stored["images"])
         inside = all(0 <= i < len(grid.data) for i in images)
         content = {"data_sha256": grid.data.sha256(images) if inside else None}
-        _check_same(path, stored["config"], config | content)
+        refuse_other(folder, "cells", stored["config"], config | content)
     missing = [cell for cell in grid.cells if not (folder / CELLS / cell.name).exists()]
     done = len(grid.cells) - len(missing)
     yield Progressed(done, 0, len(grid.cells))
@@ -186,12 +186,3 @@ def _read_cell(path: Path) -> dict[str, Any]:
             "again, which computes only what is missing"
         ) from error
     return cell
-
-
-def _check_same(path: Path, stored: dict[str, Any], given: dict[str, Any]) -> None:
-    difference = differences(stored, given)
-    if difference:
-        raise UserError(
-            f"{path.parent.parent} holds cells of another configuration ({difference}): "
-            "give another `out`, or the options it was started with"
-        )

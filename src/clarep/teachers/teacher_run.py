@@ -11,10 +11,7 @@ import numpy as np
 import torch
 
 from clarep.data.labelled import LabelledImages
-from clarep.engine.artefacts import as_read, differences, read_json, write_json
-from clarep.engine.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
-from clarep.engine.history import HISTORY_NAME, append_record, write_records
-from clarep.engine.lock import hold
+from clarep.engine.training_folder import TrainingFolder
 from clarep.errors import UserError
 from clarep.teachers.batches import NoisyBatch, batches
 from clarep.teachers.denoising import denoising_loss, held_out_losses
@@ -23,7 +20,6 @@ from clarep.teachers.teacher_config import TrainConfig, check_held_out, check_tr
 from clarep.teachers.unet import UNet
 
 RECORD_EVERY = 50
-_CONFIG_NAME = "config.json"
 
 
 @dataclass
@@ -37,8 +33,8 @@ class _State:
     losses: list[float] = field(default_factory=list)  # of the steps since the last record
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    def save(self, path: Path, config: dict[str, Any]) -> None:
-        state = {
+    def as_dict(self) -> dict[str, Any]:
+        return {
             "step": self.step,
             "net": self.net.state_dict(),
             "ema": self.ema.state_dict(),
@@ -46,10 +42,8 @@ class _State:
             "losses": self.losses,
             "history": self.history,
         }
-        save_checkpoint(path, state, config)
 
-    def load(self, path: Path, config: dict[str, Any]) -> None:
-        saved = load_checkpoint(path, config)
+    def load(self, saved: dict[str, Any]) -> None:
         self.net.load_state_dict(saved["net"])
         self.ema.load_state_dict(saved["ema"])
         self.optimizer.load_state_dict(saved["optimizer"])
@@ -128,10 +122,10 @@ class TeacherRun:
         self._device = check_device(device)
         unet = unet_for(data, config.unet)
         check_held_out(data, held_out)
-        self.data, self.held_out, self.out = data, held_out, out
+        self.data, self.held_out = data, held_out
         self.config = replace(config, unet=unet)
         options = {} if data_options is None else {"data_options": dict(data_options)}
-        self._described = {
+        described = {
             "data": data.name,
             **options,
             "data_sha256": data.sha256(),
@@ -145,17 +139,10 @@ class TeacherRun:
         net = net.to(memory_format=torch.channels_last)  # a sixth more images a second on a CPU
         adam = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99), fused=True)
         self._state = _State(net, ema, adam)
-        if not self._checkpoint.exists():
-            _refuse_foreign(out, self._described)
-        self._lock = hold(out)
-        if self._checkpoint.exists():
-            self._state.load(self._checkpoint, self._described)
-        write_json(out / _CONFIG_NAME, self._described | data.noted(), sealed=True)
-        write_records(out, self._state.history)
-
-    @property
-    def _checkpoint(self) -> Path:
-        return self.out / CHECKPOINT_NAME
+        self._folder = TrainingFolder(out, described)
+        if self._folder.saved is not None:
+            self._state.load(self._folder.saved)
+        self._folder.start(data.noted(), self._state.history)
 
     @property
     def step(self) -> int:
@@ -184,7 +171,7 @@ class TeacherRun:
                 yield record
                 started, before = time.perf_counter(), step
             if step % config.checkpoint_every == 0 or last:
-                state.save(self._checkpoint, self._described)
+                self._folder.save(state.as_dict())
 
     def _record(self, steps_per_s: float) -> dict[str, Any]:
         config, step = self.config, self.step
@@ -198,25 +185,5 @@ class TeacherRun:
                 self.ema, self.held_out, config.sigma_min, config.sigma_max
             )
         self._state.history.append(record)
-        append_record(self.out, record)
+        self._folder.append(record)
         return record
-
-
-def _refuse_foreign(out: Path, config: dict[str, Any]) -> None:
-    """Raise UserError if a folder without a checkpoint holds files that this run did not write.
-
-    A run that was killed before its first checkpoint leaves its own configuration: it goes on.
-    """
-    taken = [name for name in (_CONFIG_NAME, HISTORY_NAME) if (out / name).exists()]
-    if not taken:
-        return
-    try:
-        found: dict[str, Any] | None = read_json(out / _CONFIG_NAME)
-    except (FileNotFoundError, ValueError):
-        found = None
-    ours = as_read(config)
-    if found is None or differences({key: found.get(key) for key in ours}, ours):
-        raise UserError(
-            f"{out} holds a {taken[0]} of something else and no {CHECKPOINT_NAME}: "
-            "give another `out`, or the options that run was started with"
-        )
