@@ -205,7 +205,7 @@ def test_other_images_under_the_same_names_are_refused(whole, canonical_of, conf
 
 def test_a_folder_of_something_else(data, quick, tmp_path):
     (tmp_path / "config.json").write_text('{"data": "mine"}')
-    with pytest.raises(UserError, match="holds a config.json of something else"):
+    with pytest.raises(UserError, match=r"holds a config\.json of something else"):
         StudentRun(data, tmp_path, config=quick)
     assert (tmp_path / "config.json").read_text() == '{"data": "mine"}'
 
