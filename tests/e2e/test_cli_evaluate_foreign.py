@@ -180,7 +180,7 @@ def test_report_and_baseline_read_it_and_compare_refuses(hf: str, own: str, caps
     assert "corruption/mce" in Evaluation.load(Path("x/robustness"))
     assert main(["report", "runs/m", "--out", "page"]) == 0
     page = Path("page/index.html").read_text()
-    assert "33.3" in page  # its accuracy, in %
+    assert "0.333" in page  # its accuracy
     assert "how it was trained is not known" in page
     capsys.readouterr()
     assert main(["compare", "runs/m", own]) == 2

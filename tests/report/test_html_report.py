@@ -101,7 +101,7 @@ def test_the_main_table_is_the_mean_over_seeds_with_its_interval(runs, report):
     assert float(row["value"]) == pytest.approx(sum(values) / 2)
     assert (float(row["low"]), float(row["high"])) == pytest.approx((low, high))
     assert row["seeds"] == "2"
-    shown = f"{100 * sum(values) / 2:.1f}"
+    shown = f"{sum(values) / 2:.3f}"
     assert shown in Tree(report.read_text()).sections["results"]
 
 
@@ -140,7 +140,7 @@ def test_a_figure_that_is_not_trustworthy_is_marked_and_explained(report, tree):
 
 
 def test_differences_from_vanilla_are_marked(tree, runs, tmp_path):
-    assert "▲ better" in tree.sections["results"].split("Accuracies in %")[0]
+    assert "▲ better" in tree.sections["results"].split("Shares as fractions")[0]
     without = build(runs[2:], tmp_path)
     assert "no evaluated run of method vanilla" in without.sections["results"]
 
@@ -315,7 +315,7 @@ def test_images_behind_the_figures_are_said(fabricated, tmp_path):
     path.write_text(json.dumps(stored))
     page = build([run], tmp_path)
     assert "n = 120" in page.sections["results"]
-    table, caption = page.sections["backgrounds"].split("Accuracies in %")
+    table, caption = page.sections["backgrounds"].split("Accuracies with")
     assert table.count("n = 42") == 1
     assert "n = 120 images, unless a row says otherwise" in caption
     assert "An interval of no width means that all n images agreed" in caption
@@ -336,8 +336,8 @@ def test_curves_begin_with_the_attacked_images_where_these_were_measured(fabrica
     path.write_text(json.dumps(stored))
     said = build([run], tmp_path).sections["attacks"]
     assert "ε = 0 is the accuracy of the same images" in said
-    assert "vanilla: 91.5 % [90.0, 93.0] at ε, in 1/255 0" in said
-    assert "no attack, the same images" in said
+    assert "vanilla: 0.915 [0.900, 0.930] at ε, in 1/255 0" in said
+    assert "clean, attacked" in said
 
 
 def test_one_strength_and_one_severity_make_no_chart(fabricated, tmp_path):

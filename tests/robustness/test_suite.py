@@ -1,7 +1,6 @@
 """The suite on a small untrained student: parts that survive, settings that count, bad settings."""
 
 import dataclasses
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +13,15 @@ from clarep.data.labelled import LabelledImages
 from clarep.data.sets.backgrounds_challenge import CHALLENGE_VARIANTS
 from clarep.data.sets.boxes import BoxedImages
 from clarep.errors import UserError
-from clarep.robustness.attacks.attack_config import AttackConfig
+from clarep.robustness.attacks.attack_config import ATTACK_NAMES, AttackConfig
 from clarep.robustness.corruptions import corrupt
 from clarep.robustness.evaluation import Evaluation
+from clarep.robustness.measures import MEASURE_GROUPS, MEASURES, heading_of, measure_of
 from clarep.robustness.suite.natural_sets import BEYOND
 from clarep.robustness.suite.suite import PARTS_NAME, SuiteRun, robustness_suite
 from clarep.robustness.suite.suite_config import GROUPS, QUICK_ATTACKS, SuiteConfig, check_suite
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student
-from clarep.study.comparison import MORE_IS_BETTER
 
 CONFIG = SuiteConfig(
     groups=("clean", "calibration", "backgrounds", "focus", "corruptions", "ood"),
@@ -87,8 +86,10 @@ def test_every_group_gives_its_keys(whole: Path) -> None:
     assert arrays["examples/saliency"].shape == arrays["examples/mask"].shape == (10, 32, 32)
 
 
-def test_compare_knows_of_every_measure_whether_more_is_better(whole, student, data) -> None:
-    """Every key that an evaluation with everything on can hold matches one entry, no more."""
+def test_every_measure_is_in_the_catalogue_and_every_entry_is_measured(
+    whole, student, data
+) -> None:
+    """Every key that an evaluation with everything on can hold is of one entry, none idle."""
     attack = dataclasses.replace(
         QUICK_ATTACKS, eps_255=(1.0,), eps_l2=(0.1,), cw=True, pgd_steps=1, apgd_steps=1,
         cw_steps=1, cw_searches=1, check_images=0,
@@ -99,12 +100,21 @@ def test_compare_knows_of_every_measure_whether_more_is_better(whole, student, d
     assert {"attacks", *CONFIG.groups} == set(GROUPS)
     measured = (*Evaluation.load(whole).measurements, *attacked.measurements)
     keys = {one.key for one in measured} | {"attack/autoattack-linf/eps_255=1"}
+    radii = {"linf": "eps_255=2", "l2": "eps_l2=0.5"}
+    keys |= {f"attack/{name}-{n}/{eps}" for name in ATTACK_NAMES for n, eps in radii.items()}
     keys |= {f"background/{name}" for name in CHALLENGE_VARIANTS}
     keys |= {f"beyond/{name}/accuracy" for name in BEYOND}
     assert {"corruption/mce", "attack/cw-l2/median_l2", "background/flipped"} <= keys
     assert "in the mean" in attacked["corruption/mce"].note  # it is relative to a baseline
     for key in keys:
-        assert sum(fnmatchcase(key, name) for name in MORE_IS_BETTER) == 1, key
+        assert sum(entry.settings(key) is not None for entry in MEASURES) == 1, key
+        assert "{" not in heading_of(key)
+    assert {measure_of(key) for key in keys} == set(MEASURES)
+    assert {measure_of(key).group for key in keys} == {*GROUPS, "beyond"} == set(MEASURE_GROUPS)
+    settings = [name for group in MEASURE_GROUPS.values() for name in group.settings]
+    assert {*settings, "groups", "images"} == {one.name for one in dataclasses.fields(SuiteConfig)}
+    with pytest.raises(UserError, match="new/figure"):
+        measure_of("new/figure")
 
 
 def test_figures_against_loops(whole: Path, student, data) -> None:

@@ -13,10 +13,10 @@ from clarep.errors import UserError
 from clarep.report.comparison_table import (
     comparison_markdown,
     comparison_table,
-    heading,
     write_comparison,
 )
 from clarep.robustness.evaluation import Evaluation, Measurement, mean_of
+from clarep.robustness.measures import heading_of
 from clarep.study.comparison import Cell, Difference, compare
 from clarep.study.runs import read_run
 
@@ -310,18 +310,19 @@ def test_other_seeds_and_no_reference_are_said(make_run):
         ("attack/apgd-ce-linf/eps_255=1", "APGD-CE 1/255"),
         ("attack/pgd-l2/eps_l2=0.5", "PGD L2 0.5"),
         ("attack/worst-linf/eps_255=2", "worst 2/255"),
-        ("attack/cw-l2/median_l2", "attack/cw-l2/median_l2"),
+        ("attack/cw-l2/median_l2", "CW L2, median"),
         ("background/gap", "BG-gap"),
-        ("ood/garments/auroc", "ood/garments/auroc"),
+        ("ood/garments/auroc", "AUROC against garments"),
+        ("corruption/fog/severity=3", "fog, severity 3"),
     ],
 )
 def test_headings(key, expected):
-    assert heading(key) == expected
+    assert heading_of(key) == expected
 
 
 def test_a_table_of_many_measures_stays_legible(make_run):
     extra = [Measurement(f"ood/set{i}/auroc", 0.5, (0.4, 0.6), 400) for i in range(12)]
     text = comparison_table(compare(load([make_run("vanilla", more=extra)]), ["*"]))
-    assert all(f"ood/set{i}/auroc" in text for i in range(12))
+    assert all(f"AUROC against set{i}" in text for i in range(12))
     assert "0.500 [0.40, 0.60]" in text
     assert max(map(len, text.splitlines())) <= 200

@@ -8,7 +8,8 @@ from typing import Annotated
 import tyro
 
 from clarep.report.comparison_table import comparison_json, comparison_table, write_comparison
-from clarep.study.comparison import DEFAULT_MEASURES, compare
+from clarep.robustness.measures import DEFAULT_MEASURES
+from clarep.study.comparison import compare
 from clarep.study.runs import read_run
 
 

@@ -17,31 +17,13 @@ from clarep.errors import UserError, unknown_name
 from clarep.report.tables import plain_table
 from clarep.robustness.attacks.threat import l2_unit_note, unit_note
 from clarep.robustness.evaluation import Evaluation
+from clarep.robustness.measures import MEASURES, heading_of, measure_of
 from clarep.robustness.suite.natural_sets import BEYOND
 from clarep.robustness.suite.suite import SuiteRun
 from clarep.robustness.suite.suite_config import SuiteConfig, check_suite
 from clarep.students.foreign_students import is_foreign
 from clarep.students.student import Outputs, Student
 from clarep.students.student_files import load_student
-
-_SHOWN = (
-    (r"clean/accuracy", "clean accuracy"),
-    (r"attack/clean", "clean, attacked images"),
-    (r"attack/pgd-(.*)", "PGD {}"),
-    (r"attack/autoattack-(.*)", "AutoAttack {}"),
-    (r"attack/worst-(.*)", "worst attack {}"),
-    (r"attack/(cw-l2/median_l2)", "{}"),
-    (r"corruption/mean", "corruptions, mean"),
-    (r"corruption/mce", "corruptions, mCE"),
-    (r"beyond/(.*)/accuracy", "{}"),
-    (r"background/mixed_rand", "other backgrounds (mixed_rand)"),
-    (r"background/gap", "BG-gap"),
-    (r"background/flipped", "flipped by some background"),
-    (r"calibration/ece", "ECE"),
-    (r"ood/(.*)/auroc", "AUROC against {}"),
-    (r"focus/input_gradient", "gradient energy on the object"),
-    (r"focus/area", "area of the object"),
-)
 
 
 @dataclass(frozen=True)
@@ -209,17 +191,16 @@ def evaluation_table(evaluation: Evaluation) -> str:
     """Return the figures that tell most, as plain text; what qualifies them stands below, once."""
     rows = []
     remarks: dict[str, int] = {}
-    for pattern, words in _SHOWN:
-        for one in evaluation.measurements:
-            if found := re.fullmatch(pattern, one.key):
-                low, high = one.interval
-                interval = f"{low:.3f} to {high:.3f}"
-                marks = [f"({remarks.setdefault(text, len(remarks) + 1)})" for text in one.remarks]
-                doubt = "not trustworthy " if one.untrustworthy else ""
-                figure = [f"{one.value:.3f}", interval, str(one.images), doubt + " ".join(marks)]
-                rows.append([words.format(*found.groups()), *figure])
+    of_key = {one.key: measure_of(one.key) for one in evaluation.measurements}
+    listed = [one for one in evaluation.measurements if of_key[one.key].shown != "report"]
+    for one in sorted(listed, key=lambda one: MEASURES.index(of_key[one.key])):
+        low, high = one.interval
+        marks = [f"({remarks.setdefault(text, len(remarks) + 1)})" for text in one.remarks]
+        doubt = "not trustworthy " if one.untrustworthy else ""
+        figure = [f"{one.value:.3f}", f"{low:.3f} to {high:.3f}", of_key[one.key].unit]
+        rows.append([heading_of(one.key), *figure, str(one.images), doubt + " ".join(marks)])
     below = "\n".join(f"({number}) {text}" for text, number in remarks.items())
-    return plain_table(("", "value", "95 %", "images", ""), rows, below)
+    return plain_table(("", "value", "95 %", "unit", "images", ""), rows, below)
 
 
 def _named_paths(given: Sequence[str]) -> dict[str, Path]:

@@ -10,19 +10,11 @@ from clarep.engine.lock import hold
 from clarep.engine.printable import one_line
 from clarep.report.tables import plain_table, write_csv
 from clarep.robustness.evaluation import remarks_of
+from clarep.robustness.measures import heading_of
 from clarep.study.comparison import Cell, Comparison, Row
 
 _NONE = "\N{EN DASH}"
 _MARKS = {"better": " ▲", "worse": " ▼", "neither": "", "untested": f" {_NONE}"}
-_NAMES = {
-    "clean/accuracy": "clean",
-    "attack/clean": "clean, attacked",
-    "corruption/mean": "corruptions",
-    "corruption/mce": "mCE",
-    "background/mixed_rand": "mixed_rand",
-    "background/gap": "BG-gap",
-    "calibration/ece": "ECE",
-}
 _COLUMNS = 8  # that fit beside each other on a terminal of 200 characters
 
 
@@ -35,7 +27,7 @@ def comparison_table(comparison: Comparison) -> str:
     ]
     tables = [
         plain_table(
-            ["method", *(heading(comparison.measures[i]) for i in columns)],
+            ["method", *(heading_of(comparison.measures[i]) for i in columns)],
             [[row.name, *(_text(comparison, row, i) for i in columns)] for row in comparison.rows],
             notes if columns is parts[-1] else "",
         )
@@ -46,7 +38,7 @@ def comparison_table(comparison: Comparison) -> str:
 
 def comparison_markdown(comparison: Comparison) -> str:
     """Return the table in Markdown, notes below it."""
-    headings = ["method", *(heading(key) for key in comparison.measures)]
+    headings = ["method", *(heading_of(key) for key in comparison.measures)]
     rows = [
         [row.name, *(_text(comparison, row, i) for i in range(len(comparison.measures)))]
         for row in comparison.rows
@@ -87,17 +79,6 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
             if row.name != comparison.reference
         }
     }
-
-
-def heading(key: str) -> str:
-    """Return a measurement's short name for a column."""
-    if key.startswith("attack/") and "=" in key:
-        _, attack, setting = key.split("/", maxsplit=2)
-        unit, eps = setting.split("=")
-        attack = attack.removesuffix("-linf").removesuffix("-l2")
-        attack = attack.upper() if attack in ("pgd", "apgd-ce", "apgd-dlr") else attack
-        return f"{attack} {eps}/255" if unit == "eps_255" else f"{attack} L2 {eps}"
-    return _NAMES.get(key, key)
 
 
 def _text(comparison: Comparison, row: Row, i: int) -> str:
@@ -155,7 +136,7 @@ def _remarks(rows: Sequence[Row]) -> list[str]:
             for remark in remarks_of(cell.untrustworthy, cell.note):
                 measures.setdefault((row.name, remark), []).append(cell.measure)
     return [
-        f"{name}, {', '.join(map(heading, keys))}: {remark}"
+        f"{name}, {', '.join(map(heading_of, keys))}: {remark}"
         for (name, remark), keys in measures.items()
     ]
 

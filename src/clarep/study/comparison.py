@@ -9,53 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from clarep.errors import UserError, unknown_name
+from clarep.robustness.measures import DEFAULT_MEASURES, measure_of
 from clarep.robustness.suite.suite_config import GROUPS
-from clarep.study.runs import StudiedRun, caveats, group_of, group_runs, groups_of
+from clarep.study.runs import StudiedRun, caveats, group_runs, groups_of
 from clarep.study.statistics import RESAMPLES, holm, paired_bootstrap, t_interval
 
-DEFAULT_MEASURES = (
-    "clean/accuracy",
-    "attack/pgd-linf/*",
-    "corruption/mean",
-    "background/mixed_rand",
-    "background/gap",
-    "calibration/ece",
-)
 REFERENCE = "vanilla"
 _LEVEL = 0.05
 _MCE = "corruption/mce"
-MORE_IS_BETTER: dict[str, bool | None] = {
-    "clean/accuracy": True,
-    "calibration/ece": False,
-    "calibration/adaptive_ece": False,
-    "calibration/brier": False,
-    "calibration/nll": False,
-    "background/original": True,
-    "background/only_fg": True,
-    "background/mixed_same": True,
-    "background/mixed_rand": True,
-    "background/mixed_next": True,
-    "background/only_bg": False,
-    "background/only_bg_b": False,
-    "background/only_bg_t": False,
-    "background/no_fg": None,  # the object's outline is there still: it may be read, or its place
-    "background/gap": False,
-    "background/flipped": False,
-    "focus/input_gradient": True,
-    "focus/integrated_gradients": True,
-    "focus/area": None,  # of the images alone
-    "attack/clean": True,
-    "attack/*/eps_255=*": True,
-    "attack/*/eps_l2=*": True,
-    "attack/cw-l2/median_l2": True,
-    _MCE: False,
-    "corruption/mean": True,
-    "corruption/*/mean": True,
-    "corruption/*/severity=*": True,
-    "ood/*/auroc": True,
-    "beyond/*/accuracy": True,
-}
-"""Pattern of measures' keys -> whether more is better; None where neither is."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +58,10 @@ class Cell:
         """
         if self.difference is None:
             return "untested"
-        matching = (
-            more for name, more in MORE_IS_BETTER.items() if fnmatchcase(self.measure, name)
-        )
-        more_is_better = next(matching, None)
-        if self.difference.p_holm >= _LEVEL or more_is_better is None:
+        wanted = measure_of(self.measure).better
+        if self.difference.p_holm >= _LEVEL or wanted == "neither":
             return "neither"
-        return "better" if (self.difference.value > 0) == more_is_better else "worse"
+        return "better" if (self.difference.value > 0) == (wanted == "more") else "worse"
 
 
 @dataclass(frozen=True)
@@ -180,7 +138,8 @@ def unshared_groups(runs: Sequence[StudiedRun]) -> dict[str, str]:
     The reason is the same of all groups that lack on the same runs.
     """
     asked = {str(run.folder): groups_of(run.evaluation) for run in runs}
-    found = dict.fromkeys(group_of(m.key) for run in runs for m in run.evaluation.measurements)
+    keys = dict.fromkeys(m.key for run in runs for m in run.evaluation.measurements)
+    found = dict.fromkeys(measure_of(key).group for key in keys)
     measured = [group for group in found if group in GROUPS]
     apart: dict[tuple[str, ...], list[str]] = {}
     for group in measured:
@@ -200,7 +159,8 @@ def _choose(
 ) -> tuple[str, ...]:
     """Return the keys that patterns name, by pattern, each once; none of a group in `unshared`."""
     measured = dict.fromkeys(m.key for run in runs for m in run.evaluation.measurements)
-    left = {key: unshared[group] for key in measured if (group := group_of(key)) in unshared}
+    groups = {key: measure_of(key).group for key in measured}
+    left = {key: unshared[group] for key, group in groups.items() if group in unshared}
     known = [key for key in measured if key not in left]
     chosen: list[str] = []
     for pattern in DEFAULT_MEASURES if patterns is None else patterns:

@@ -10,6 +10,7 @@ import torch
 from clarep.engine.artefacts import differences, read_json
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
+from clarep.robustness.measures import MEASURE_GROUPS
 from clarep.robustness.suite.suite_config import GROUPS
 
 STUDENT = "student"
@@ -25,17 +26,6 @@ _SETTINGS = ("method", "student", "layer", *_DATA, "train", "canon", "teacher_sh
 _TEST = ("seed", "suite", "data")
 """Of an evaluation's configuration: what runs that are compared have in common, beside the images
 of each group."""
-
-_GROUP_OF = {
-    "attack": "attacks",
-    "attack_images": "attacks",
-    "corruptions": "corruptions",
-    "corruption_images": "corruptions",
-    "severities": "corruptions",
-    "focus_images": "focus",
-    "flip_backdrops": "backgrounds",
-}
-"""Setting of a suite -> the one group whose figures follow from it."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +48,6 @@ def groups_of(evaluation: Evaluation) -> tuple[str, ...] | None:
     """Return the groups of measures that were asked for; None if the evaluation does not say."""
     suite = evaluation.config.get("suite")
     return tuple(suite["groups"]) if isinstance(suite, dict) and "groups" in suite else None
-
-
-def group_of(key: str) -> str:
-    """Return the group of measures that a key is of."""
-    kind = key.split("/", maxsplit=1)[0]
-    return kind if kind in GROUPS else f"{kind}s"
 
 
 def read_run(folder: Path) -> StudiedRun:
@@ -156,12 +140,13 @@ def _check_comparable(first: StudiedRun, run: StudiedRun) -> None:
     groups = [groups_of(r.evaluation) for r in (first, run)]
     said = None not in groups
     shared = set(groups[0] or ()) & set(groups[1] or ()) if said else set(GROUPS)
+    apart = {s for name, g in MEASURE_GROUPS.items() if name not in shared for s in g.settings}
     for test, config in zip(tests, configs, strict=True):
         if said:
             test["suite"] = {
                 key: value
                 for key, value in config["suite"].items()
-                if key != "groups" and _GROUP_OF.get(key) in (None, *shared)
+                if key != "groups" and key not in apart
             }
         if "corruptions" in shared:
             official = config.get("official_corruptions") is not None

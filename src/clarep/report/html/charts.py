@@ -71,14 +71,14 @@ def class_css(label: int) -> str:
 
 
 def line_chart(name: str, title: str, x_label: str, series: Sequence[Series]) -> str:
-    """Draw shares of 1 in percent over x, each series with its intervals and a label at its end."""
+    """Draw shares of 1 over x, each series with its intervals and a label at its end."""
     drawn = [one for one in series if one.points]
     xs = [point.x for one in drawn for point in one.points]
     named = len(drawn) <= _MOST_END_LABELS and all(
         len(one.label) <= _LONGEST_END_LABEL for one in drawn
     )
     top = max(point.high for one in drawn for point in one.points)
-    y = linear_axis("accuracy, %", 0.0, 1.0 if top > 0.5 else max(top * 1.1, 0.05), unit=100)
+    y = linear_axis("accuracy", 0.0, 1.0 if top > 0.5 else max(top * 1.1, 0.05))
     plot = Plot(
         name,
         title,
@@ -94,7 +94,7 @@ def line_chart(name: str, title: str, x_label: str, series: Sequence[Series]) ->
         for point in points:
             plot.whisker(point.x, point.low, point.high, one.css, aside)
             doubt = " hollow" if point.untrustworthy else ""
-            tip = f"{one.label}, {x_label} {point.x:g}: {_percent(point)}"
+            tip = f"{one.label}, {x_label} {point.x:g}: {_figure(point)}"
             if point.untrustworthy:
                 tip += f"; not trustworthy: {point.untrustworthy}"
             plot.marker(point.x, point.value, one.slot, one.css + doubt, tip, aside=aside)
@@ -116,9 +116,8 @@ def _marks_at(label: str, xs: Sequence[Number]) -> Axis:
     return axis
 
 
-def _percent(point: Point) -> str:
-    interval = f"[{100 * point.low:.1f}, {100 * point.high:.1f}]"
-    return f"{100 * point.value:.1f} % {interval}"
+def _figure(point: Point) -> str:
+    return f"{point.value:.3f} [{point.low:.3f}, {point.high:.3f}]"
 
 
 def _in_words(series: Sequence[Series], x_label: str) -> str:
@@ -127,8 +126,8 @@ def _in_words(series: Sequence[Series], x_label: str) -> str:
     for one in series:
         first, last = min(one.points, key=lambda p: p.x), max(one.points, key=lambda p: p.x)
         sentences.append(
-            f"{one.label}: {_percent(first)} at {x_label} {first.x:g}, "
-            f"{_percent(last)} at {last.x:g}."
+            f"{one.label}: {_figure(first)} at {x_label} {first.x:g}, "
+            f"{_figure(last)} at {last.x:g}."
         )
     return " ".join(sentences)
 
@@ -136,7 +135,7 @@ def _in_words(series: Sequence[Series], x_label: str) -> str:
 def bar_chart(
     name: str, title: str, x_label: str, rows: Sequence[tuple[str, Sequence[tuple[Series, Point]]]]
 ) -> str:
-    """Draw a group of lying bars for each row, one a series, with intervals, in percent."""
+    """Draw a group of lying bars for each row, one a series, with intervals."""
     axis = _share_axis(x_label, [point for _, bars in rows for _, point in bars])
     most = max(len(bars) for _, bars in rows)
     thickness = 14.0 if most == 1 else 8.0 if most <= 3 else 6.0
@@ -146,7 +145,7 @@ def bar_chart(
         name,
         title,
         " ".join(
-            f"{label}: " + ", ".join(f"{s.label} {_percent(p)}" for s, p in bars) + "."
+            f"{label}: " + ", ".join(f"{s.label} {_figure(p)}" for s, p in bars) + "."
             for label, bars in rows
         ),
         axis,
@@ -161,7 +160,7 @@ def bar_chart(
         plot.text(left - 7, middle + 30, label, "tick", "end")
         for j, (one, point) in enumerate(bars):
             y = top + j * thickness
-            tip = f"{label}, {one.label}: {_percent(point)}"
+            tip = f"{label}, {one.label}: {_figure(point)}"
             plot.bar(y, thickness - 1, point.value, one.css, tip)
             plot.bar_whisker(y + (thickness - 1) / 2, point.low, point.high)
     return plot.svg()
@@ -173,10 +172,10 @@ def _share_axis(label: str, points: Sequence[Point]) -> Axis:
     What an interval over few seeds says beyond 0 and 1 is cut off.
     """
     high = min(max(0.05, *(point.high for point in points)), 1.0)
-    ticks = linear_axis(label, 0.0, high, unit=100).ticks
+    ticks = linear_axis(label, 0.0, high).ticks
     step = ticks[1][0] - ticks[0][0]
     end = math.ceil(high / step - 1e-9) * step
-    return replace(linear_axis(label, 0.0, end, unit=100), high=end * 1.02)
+    return replace(linear_axis(label, 0.0, end), high=end * 1.02)
 
 
 def scatter(

@@ -11,23 +11,15 @@ from clarep.robustness.evaluation import Measurement
 _DAGGER = "† "
 
 
-def share_cell(measured: Measurement | None, below: str = "") -> Cell:
-    """Return a share of 1 in percent with its interval; an en dash if it was not measured."""
-    return figure_cell(measured, scale=100.0, digits=1, below=below)
-
-
-def figure_cell(
-    measured: Measurement | None, *, scale: float = 1.0, digits: int = 3, below: str = ""
-) -> Cell:
+def figure_cell(measured: Measurement | None) -> Cell:
     """Return a figure with its interval below it; an en dash if it was not measured."""
     if measured is None or not math.isfinite(measured.value):
         return Cell(DASH, number=True, css="none")
-    low, high = (scale * bound for bound in measured.interval)
-    interval = f"[{low:.{digits}f}, {high:.{digits}f}]"
+    low, high = measured.interval
     return Cell(
-        minus(f"{scale * measured.value:.{digits}f}"),
+        minus(f"{measured.value:.3f}"),
         number=True,
-        below=minus(" ".join(filter(None, (interval, below)))),
+        below=minus(f"[{low:.3f}, {high:.3f}]"),
         mark=measured.untrustworthy,
     )
 

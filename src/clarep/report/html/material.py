@@ -7,7 +7,8 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.report.html.charts import Series, legend
 from clarep.report.html.markup import Downloads
 from clarep.report.html.run_folders import Group, ReportRun
-from clarep.study.runs import group_of, groups_of
+from clarep.robustness.measures import MEASURE_GROUPS, MEASURES, measure_of
+from clarep.study.runs import groups_of
 
 NO_OBJECTS = (
     "Nothing is measured here: it needs masks or boxes that tell objects from their background."
@@ -47,24 +48,25 @@ class Material:
         """The groups of which at least one run was evaluated."""
         return [group for group in self.groups if group.evaluations]
 
-    def keys(self, prefix: str) -> list[str]:
-        """Return all measured keys of that start, each once, in the order of measuring."""
+    def keys(self, *groups: str) -> list[str]:
+        """Return all measured keys of these groups, each once, in the catalogue's order."""
         found = (m.key for g in self.groups for e in g.evaluations for m in e.measurements)
-        return list(dict.fromkeys(key for key in found if key.startswith(prefix)))
+        keys = [key for key in dict.fromkeys(found) if measure_of(key).group in groups]
+        return sorted(keys, key=lambda key: MEASURES.index(measure_of(key)))
 
-    def lacking(self, prefix: str, what: str) -> tuple[str, ...]:
-        """Say which evaluated runs have no figure of that start, though one could be measured.
+    def lacking(self, group: str) -> tuple[str, ...]:
+        """Say which evaluated runs have no figure of a group, though one could be measured.
 
         What was asked for and is not there cannot be measured on their data.
         """
         found = [(run, run.evaluation) for run in self.runs if run.evaluation is not None]
-        unasked = [pair for pair in found if group_of(prefix) not in (groups_of(pair[1]) or ())]
-        if len(unasked) < len(found) and not self.keys(prefix):
+        unasked = [pair for pair in found if group not in (groups_of(pair[1]) or ())]
+        if len(unasked) < len(found) and not self.keys(group):
             return ()
         poor = [
             run
             for run, evaluation in unasked
-            if not any(m.key.startswith(prefix) for m in evaluation.measurements)
+            if all(measure_of(m.key).group != group for m in evaluation.measurements)
         ]
         if not poor or not self.measured:
             return ()
@@ -72,7 +74,8 @@ class Material:
         # a folder without a student's settings is of a model that only its user can name
         command = f"`clarep evaluate {poor[0].folder}`"
         again = command if poor[0].config else "the command that measured the rest, for all groups,"
-        return (f"{what} not measured on {names}: {again} measures it",)
+        title = MEASURE_GROUPS[group].title
+        return (f"{title} not measured on {names}: {again} measures it",)
 
     def legend(self) -> str:
         """Return the evaluated methods with their colours and markers."""

@@ -39,19 +39,16 @@ class Axis:
         return min(max(value, self.low), self.high)
 
 
-def linear_axis(label: str, low: Number, high: Number, *, unit: Number = 1, count: int = 5) -> Axis:
-    """Return an axis with about `count` ticks at round numbers.
-
-    unit: tick labels are the value times this, such as 100 for percent.
-    """
+def linear_axis(label: str, low: Number, high: Number, count: int = 5) -> Axis:
+    """Return an axis with about `count` ticks at round numbers."""
     if not high > low:
         high = low + 1
-    rough = (high - low) / count * unit
+    rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(s * power for s in (1, 2, 2.5, 5, 10) if s * power >= rough * (1 - 1e-9))
-    first = math.ceil(low * unit / step - 1e-9)
-    last = math.floor(high * unit / step + 1e-9)
-    ticks = tuple((i * step / unit, f"{i * step:g}") for i in range(first, last + 1))
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    ticks = tuple((i * step, f"{i * step:g}") for i in range(first, last + 1))
     return Axis(label, low, high, ticks)
 
 

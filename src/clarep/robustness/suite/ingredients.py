@@ -13,20 +13,12 @@ from clarep.engine.artefacts import differences
 from clarep.errors import UserError
 from clarep.robustness.corruptions import Baseline, baseline_of, mean_corruption_error
 from clarep.robustness.evaluation import Evaluation
+from clarep.robustness.measures import MEASURE_GROUPS
 from clarep.robustness.probe import Answers
 from clarep.robustness.suite.suite_config import GROUPS, SuiteConfig
 from clarep.robustness.tested_student import choose_images
 from clarep.students.student import Student
 from clarep.students.student_files import check_classes
-
-_OBJECT = "masks or boxes that tell the object from its background"
-_NEEDS = {
-    "backgrounds": _OBJECT,
-    "focus": _OBJECT,
-    "attacks": "a radius (`eps_255=2`, say) or `cw`",
-    "ood": "images of none of the classes (`ood`)",
-}
-"""What a group cannot be measured without; the others apply to all images."""
 
 
 def check_fit(student: Student, data: LabelledImages) -> None:
@@ -96,7 +88,7 @@ def lacking_of(grouped: Mapping[str, Sequence[object]], answers: Answers | None)
     """
     found = {} if answers is None else answers.lacking
     return {
-        name: found.get(name) or _NEEDS[name]
+        name: found.get(name) or MEASURE_GROUPS[name].needs
         for name, parts in grouped.items()
         if not parts or name in found
     }

@@ -13,6 +13,7 @@ from clarep.engine.lock import hold
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.images_read import sha256_read
+from clarep.robustness.measures import measure_of
 from clarep.robustness.suite.attack_parts import CLEAN_PART
 from clarep.robustness.suite.context import BACKWARD, PARTS_NAME, Bench, Part
 from clarep.robustness.suite.ingredients import (
@@ -235,6 +236,8 @@ class SuiteRun:
             list(measured.values()),  # an attack's may have been measured anew
             {name: values for one in found for name, values in one.arrays.items()},
         )
+        for one in measurements:
+            measure_of(one.key)  # raises where the catalogue lacks it
         costs = {part.name: self._measured[part.name].config["cost"] for part in self.parts}
         answers = self._bench.answers
         found_out = {

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 from clarep.report.html.charts import Point, Series, line_chart
 from clarep.report.html.counts import counted, images_of, per_row
-from clarep.report.html.figures import doubts, figure_cell, rows_of, share_cell
+from clarep.report.html.figures import doubts, figure_cell, rows_of
 from clarep.report.html.markup import DASH, Cell, charts, figure, notes, paragraph, table
 from clarep.report.html.material import Material, Section, series_of
 from clarep.report.html.run_folders import Group
 from clarep.report.html.sections.results_section import eps_of
+from clarep.robustness.measures import heading_of, measure_of
 
 _CLEAN = "clean/accuracy"
 _ATTACKED_CLEAN = "attack/clean"  # of the attacked images alone, before the attack
@@ -18,20 +19,12 @@ _NORMS = {
     "eps_255": ("L∞", "ε, in 1/255"),
     "eps_l2": ("L2", "ε, in units of [0, 1] pixels"),
 }
-_NAMES = {
-    "pgd": "PGD", "apgd-ce": "APGD-CE", "apgd-dlr": "APGD-DLR", "worst": "Worst of all attacks",
-    "autoattack": "AutoAttack",
-}  # fmt: skip
-_OTHERS = {
-    _ATTACKED_CLEAN: "no attack, the same images",
-    "attack/cw-l2/median_l2": "CW L2, median distance",
-}
 
 
 def attacks_section(material: Material) -> Section:
     """Draw a curve a method for every attack of several strengths, and tabulate all figures."""
-    missing = material.lacking("attack/", "Attacks")
-    keys = material.keys("attack/")
+    missing = material.lacking("attacks")
+    keys = material.keys("attacks")
     if not [key for key in keys if key != _ATTACKED_CLEAN]:
         return Section("attacks", "Attacks", notes(missing), missing)
     families: dict[tuple[str, str], list[str]] = {}
@@ -43,7 +36,7 @@ def attacks_section(material: Material) -> Section:
     drawn = [
         line_chart(
             f"attack-{attack}",
-            f"{attack_name(attack)}, {_NORMS[unit][0]}",
+            attack_name(families[attack, unit][0]),
             _NORMS[unit][1],
             [_series(group, families[attack, unit]) for group in material.measured],
         )
@@ -98,10 +91,10 @@ def _has_attacks(group: Group, keys: Sequence[str]) -> bool:
     return any(group.get(key) for key in _attacked(keys))
 
 
-def attack_name(attack: str) -> str:
-    """Return the attack's name without its norm, as it is written in papers."""
-    short = attack.removesuffix("-linf").removesuffix("-l2")
-    return _NAMES.get(short, short)
+def attack_name(key: str) -> str:
+    """Return the attack's name with its norm, as it is written in papers."""
+    short = measure_of(key).heading.split(" {}")[0].removesuffix(" L2")
+    return f"{short} {_NORMS[_parts(key)[1]][0]}"
 
 
 def _series(group: Group, keys: Sequence[str]) -> Series:
@@ -122,12 +115,10 @@ def _table(material: Material, keys: Sequence[str], links: str) -> str:
     counts = per_row(material.measured, keys)
     rows = []
     for key in keys:
-        attack, unit = _parts(key)
-        share = unit in _NORMS or key == _ATTACKED_CLEAN
-        norm = _NORMS[unit][0] if unit in _NORMS else ""
-        eps = f"{eps_of(key):g}" + ("/255" if unit == "eps_255" else "") if norm else DASH
-        what = f"{attack_name(attack)} {norm}" if norm else _OTHERS.get(key, key)
-        figures = [(share_cell if share else figure_cell)(g.get(key)) for g in material.measured]
-        rows.append([Cell(what.strip(), below=counts[key]), Cell(eps, number=True), *figures])
-    caption = "Accuracies in % with 95 % intervals." + counted(material.measured, keys)
+        unit = _parts(key)[1]
+        eps = f"{eps_of(key):g}" + ("/255" if unit == "eps_255" else "") if unit in _NORMS else DASH
+        what = attack_name(key) if unit in _NORMS else heading_of(key)
+        figures = [figure_cell(g.get(key)) for g in material.measured]
+        rows.append([Cell(what, below=counts[key]), Cell(eps, number=True), *figures])
+    caption = "Accuracies with 95 % intervals." + counted(material.measured, keys)
     return figure(table("Attacks by methods", headings, rows), caption, links)

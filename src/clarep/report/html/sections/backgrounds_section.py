@@ -3,32 +3,21 @@
 import torch
 
 from clarep.report.html.counts import counted, per_row
-from clarep.report.html.figures import doubts, rows_of, share_cell
+from clarep.report.html.figures import doubts, figure_cell, rows_of
 from clarep.report.html.markup import DASH, Cell, escape, figure, notes, paragraph, picture, table
 from clarep.report.html.material import NO_OBJECTS, Material, Section
 from clarep.report.html.run_folders import Group
 from clarep.report.html.sections.canonical_section import as_rgb
 from clarep.report.html.sections.names import names_of
+from clarep.robustness.measures import MEASURES, heading_of, measure_of
 
 _MOST_EXAMPLES = 6
-_MEANINGS = {
-    "original": "object and its own background",
-    "only_fg": "object on black",
-    "only_bg": "background alone",
-    "no_fg": "background with the object cut out",
-    "mixed_same": "object on a background of its own class",
-    "mixed_rand": "object on a background of a random class",
-    "mixed_next": "object on a background of the next class",
-    "gap": "mixed_same minus mixed_rand, in points: less is better",
-    "flipped": "share of images seen rightly whose prediction some background flips: less is "
-    "better",
-}
 
 
 def backgrounds_section(material: Material) -> Section:
     """Tabulate the variants, and show examples with what each method saw in them."""
-    missing = material.lacking("background/", "Backgrounds")
-    keys = material.keys("background/")
+    missing = material.lacking("backgrounds")
+    keys = material.keys("backgrounds")
     if not keys:
         content = notes(missing) if missing else paragraph(NO_OBJECTS)
         return Section("backgrounds", "Backgrounds", content, missing)
@@ -36,15 +25,15 @@ def backgrounds_section(material: Material) -> Section:
     counts = per_row(material.measured, keys)
     rows = [
         [
-            Cell(_variant(key), below=f"{_MEANINGS.get(_variant(key), '')}\n{counts[key]}".strip()),
-            *(share_cell(group.get(key)) for group in material.measured),
+            Cell(heading_of(key), below=f"{measure_of(key).meaning}\n{counts[key]}".strip()),
+            *(figure_cell(group.get(key)) for group in material.measured),
         ]
         for key in keys
     ]
     headings = ["images", *(group.label for group in material.measured)]
     content = figure(
         table("Backgrounds by methods", headings, rows),
-        "Accuracies in % with 95 % intervals; gap in points, flipped in % of images."
+        "Accuracies with 95 % intervals; of BG-gap and flipped less is better."
         + counted(material.measured, keys),
         links,
     )
@@ -52,10 +41,6 @@ def backgrounds_section(material: Material) -> Section:
     swaps, lacking = _swaps(material)
     missing = (*missing, *lacking)
     return Section("backgrounds", "Backgrounds", notes(missing) + content + swaps, missing)
-
-
-def _variant(key: str) -> str:
-    return key.split("/", 1)[1]
 
 
 def _swaps(material: Material) -> tuple[str, tuple[str, ...]]:
@@ -105,9 +90,9 @@ def _swaps(material: Material) -> tuple[str, tuple[str, ...]]:
 
 def _place(name: str) -> int:
     """Return where a variant stands in the order of the table."""
-    names = list(_MEANINGS)
+    variants = [one.heading for one in MEASURES if one.group == "backgrounds"]
     variant = name.split("/")[1] if "/" in name else name
-    return names.index(variant) if variant in names else len(names)
+    return variants.index(variant) if variant in variants else len(variants)
 
 
 def _example(i: int, label: int, variants: list[str], groups: list[Group], names: list[str]) -> str:

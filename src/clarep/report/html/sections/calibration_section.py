@@ -12,18 +12,12 @@ from clarep.report.html.markup import Cell, charts, figure, notes, table
 from clarep.report.html.material import Material, Section
 from clarep.report.html.run_folders import Group
 from clarep.robustness.calibration import BINS, reliability_bins
-
-_NAMES = {
-    "calibration/ece": "ECE",
-    "calibration/adaptive_ece": "adaptive ECE",
-    "calibration/brier": "Brier score",
-    "calibration/nll": "NLL, nats",
-}
+from clarep.robustness.measures import heading_of, measure_of
 
 
 def calibration_section(material: Material) -> Section:
     """Draw a reliability diagram a method, and tabulate calibration and OOD detection."""
-    missing = material.lacking("calibration/", "Calibration")
+    missing = material.lacking("calibration")
     drawn: list[str] = []
     points: list[dict[str, Any]] = []
     for group in material.measured:
@@ -52,20 +46,19 @@ def calibration_section(material: Material) -> Section:
             "bin's share of images.",
             links,
         )
-    keys = [*material.keys("calibration/"), *material.keys("ood/")]
+    keys = material.keys("calibration", "ood")
     if keys:
         headings = ["measure", *(group.label for group in material.measured)]
         counts = per_row(material.measured, keys)
         rows = [
             [
-                Cell(_name(key), below=counts[key]),
+                Cell(heading_of(key), below=_below(key, counts[key])),
                 *(figure_cell(group.get(key)) for group in material.measured),
             ]
             for key in keys
         ]
         links = material.downloads.add("calibration", rows_of(material.measured, keys))
-        caption = "With 95 % intervals; less is better, except for AUROC."
-        caption += counted(material.measured, keys)
+        caption = "With 95 % intervals." + counted(material.measured, keys)
         content += figure(table("Calibration by methods", headings, rows), caption, links)
         content += notes(doubts(material.measured, keys))
     return Section("calibration", "Calibration", notes(missing) + content, missing)
@@ -76,10 +69,8 @@ def _grid(panels: int) -> str:
     return "panels by3" if panels % 3 == 0 or panels == 5 else "panels"
 
 
-def _name(key: str) -> str:
-    if key.startswith("ood/"):
-        return f"AUROC against {key.split('/')[1]}"
-    return _NAMES.get(key, key.split("/", 1)[1])
+def _below(key: str, images: str) -> str:
+    return f"{measure_of(key).unit_and_better}\n{images}".strip()
 
 
 def _of(group: Group) -> tuple[Tensor, Tensor]:

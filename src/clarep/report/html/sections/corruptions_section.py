@@ -5,18 +5,19 @@ from dataclasses import replace
 
 from clarep.report.html.charts import Point, Series, bar_chart, line_chart
 from clarep.report.html.counts import counted, per_row
-from clarep.report.html.figures import doubts, figure_cell, rows_of, share_cell
+from clarep.report.html.figures import doubts, figure_cell, rows_of
 from clarep.report.html.markup import Cell, charts, figure, notes, table
 from clarep.report.html.material import Material, Section, series_of
 from clarep.report.html.run_folders import Group
+from clarep.robustness.measures import heading_of
 
 _OVERALL = ("corruption/mean", "corruption/mce")
 
 
 def corruptions_section(material: Material) -> Section:
     """Draw bars for each corruption and the mean over corruptions at each severity."""
-    missing = material.lacking("corruption/", "Corruptions")
-    keys = material.keys("corruption/")
+    missing = material.lacking("corruptions")
+    keys = material.keys("corruptions")
     if not keys:
         return Section("corruptions", "Corruptions", notes(missing), missing)
     links = material.downloads.add("corruptions", rows_of(material.measured, keys))
@@ -24,11 +25,14 @@ def corruptions_section(material: Material) -> Section:
     drawn = []
     if means:
         rows = [
-            (_name(key), [(series_of(g), _point(g, key)) for g in material.measured if g.get(key)])
+            (
+                heading_of(key),
+                [(series_of(g), _point(g, key)) for g in material.measured if g.get(key)],
+            )
             for key in means
         ]
         title = "Accuracy by corruption"
-        drawn.append(bar_chart("corruption-bars", title, "accuracy, %", rows))
+        drawn.append(bar_chart("corruption-bars", title, "accuracy", rows))
     by_severity = [_over_severity(group, keys) for group in material.measured]
     severities = sorted({point.x for one in by_severity for point in one.points})
     caption = "By corruption: mean over the severities that were measured, with its 95 % interval."
@@ -47,11 +51,6 @@ def corruptions_section(material: Material) -> Section:
     content += _table(material, [*means, *overall], "" if drawn else links)
     content += notes(doubts(material.measured, keys))
     return Section("corruptions", "Corruptions", notes(missing) + content, missing)
-
-
-def _name(key: str) -> str:
-    name = key.split("/")[1].replace("_", " ")
-    return {"mean": "mean of all", "mce": "mCE"}.get(name, name)
 
 
 def _point(group: Group, key: str) -> Point:
@@ -83,15 +82,12 @@ def _table(material: Material, keys: list[str], links: str) -> str:
     counts = per_row(material.measured, keys)
     rows = [
         [
-            Cell(_name(key), below=counts[key]),
-            *(
-                (figure_cell if key == "corruption/mce" else share_cell)(group.get(key))
-                for group in material.measured
-            ),
+            Cell(heading_of(key), below=counts[key]),
+            *(figure_cell(group.get(key)) for group in material.measured),
         ]
         for key in keys
     ]
-    caption = "Accuracies in %, mean over severities, with 95 % intervals."
+    caption = "Accuracies, mean over severities, with 95 % intervals."
     if "corruption/mce" in keys:
         caption += " mCE: mean error relative to the baseline's, less is better."
     caption += counted(material.measured, keys)

@@ -5,38 +5,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clarep.report.html.counts import counted, per_row
-from clarep.report.html.figures import doubts, rows_of, share_cell
+from clarep.report.html.figures import doubts, figure_cell, rows_of
 from clarep.report.html.markup import DASH, Cell, figure, notes, paragraph, picture, table
 from clarep.report.html.material import NO_OBJECTS, Material, Section
 from clarep.report.html.sections.canonical_section import as_rgb
 from clarep.report.html.sections.names import names_of
+from clarep.robustness.measures import heading_of
 
 _MOST_EXAMPLES = 6
-_NAMES = {
-    "focus/input_gradient": "input gradient",
-    "focus/integrated_gradients": "integrated gradients",
-    "focus/area": "mask's share of pixels, for comparison",
-}
 
 
 def focus_section(material: Material) -> Section:
     """Tabulate the share of saliency on the object, and show saliency beside the image."""
-    missing = material.lacking("focus/", "Focus")
-    keys = material.keys("focus/")
+    missing = material.lacking("focus")
+    keys = material.keys("focus")
     content = ""
     if keys:
         headings = ["energy inside the mask", *(group.label for group in material.measured)]
         counts = per_row(material.measured, keys)
         rows = [
             [
-                Cell(_NAMES.get(key, key), below=counts[key]),
-                *(share_cell(group.get(key)) for group in material.measured),
+                Cell(heading_of(key), below=counts[key]),
+                *(figure_cell(group.get(key)) for group in material.measured),
             ]
             for key in keys
         ]
         links = material.downloads.add("focus", rows_of(material.measured, keys))
         caption = (
-            "Share of the saliency's energy on the object, in %, with 95 % intervals. A student "
+            "Share of the saliency's energy on the object, with 95 % intervals. A student "
             "that does not care where the object is reaches the mask's share of pixels."
         ) + counted(material.measured, keys)
         content += figure(table("Focus by methods", headings, rows), caption, links)

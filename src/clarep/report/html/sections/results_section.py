@@ -1,44 +1,30 @@
 """The main table: methods by measures, with intervals and differences from vanilla."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from clarep.errors import UserError
 from clarep.report.html.counts import images_of, no_width
-from clarep.report.html.figures import doubts, figure_cell, rows_of, share_cell
+from clarep.report.html.figures import doubts, figure_cell, rows_of
 from clarep.report.html.markup import Cell, fact_list, figure, link, notes, paragraph, table
 from clarep.report.html.material import Material, Section
 from clarep.report.html.run_folders import Group
+from clarep.robustness.measures import MEASURE_GROUPS, MEASURES, heading_of, measure_of
 from clarep.study.comparison import REFERENCE, compare, unshared_groups
-from clarep.study.runs import caveats, group_of
+from clarep.study.runs import caveats
 
 _MOST_EPS = 3
 _MARKS = {"better": "▲ better", "worse": "▼ worse", "neither": "", "untested": ""}
 
 
-@dataclass(frozen=True)
-class _Column:
-    key: str
-    heading: Cell
-    anchor: str
-    """The section that shows more of it."""
-    meaning: str
-    """What its heading means, for who sees it for the first time."""
-    percent: bool = True
-
-
 def results_section(material: Material) -> Section:
     """Show one row a method, one column a measure."""
-    columns = _columns(material)
-    keys = [column.key for column in columns]
+    keys = _columns(material)
     verdicts, why_not = _verdicts(material, keys)
     rows = [
         [
             Cell(group.label, below=_seeds(group)),
-            *(
-                _cell(group, column, verdicts.get((group.label, column.key), ""))
-                for column in columns
-            ),
+            *(_cell(group, key, verdicts.get((group.label, key), "")) for key in keys),
         ]
         for group in material.measured
     ]
@@ -46,8 +32,8 @@ def results_section(material: Material) -> Section:
         return _nothing(material)
     links = material.downloads.add("main_table", rows_of(material.measured, keys))
     caption = (
-        "Accuracies in %, the gap in points, each with its 95 % interval: over images for one "
-        "seed (bootstrap), over seeds for several (Student's t)."
+        "Shares as fractions of 1, each with its 95 % interval: over images for one seed "
+        "(bootstrap), over seeds for several (Student's t)."
     )
     if not why_not:
         caption += (
@@ -55,10 +41,10 @@ def results_section(material: Material) -> Section:
             "Holm-corrected over the table; it cannot see what another seed would change."
         )
     caption += " n: images of each seed." + no_width(material.measured, keys)
-    headings: list[str | Cell] = ["method", *(_heading(material, column) for column in columns)]
+    headings: list[str | Cell] = ["method", *(_heading(material, key) for key in keys)]
     body = figure(table("Methods by measures", headings, rows), caption, links)
-    body += fact_list({column.heading.text: column.meaning for column in columns})
-    missing = _lacking(material, keys)
+    body += fact_list({heading_of(key): measure_of(key).meaning for key in keys})
+    missing = _lacking(material)
     remarks = (
         *_said(material.measured),
         *caveats((run.name, run.evaluation) for run in material.runs if run.evaluation),
@@ -69,37 +55,21 @@ def results_section(material: Material) -> Section:
     return Section("results", "Results", body + notes(remarks), missing)
 
 
-def _columns(material: Material) -> list[_Column]:
-    """Choose the columns: every figure that was measured on any run, in a fixed order."""
-    backgrounds = "backgrounds"
-    chosen = [
-        _Column("clean/accuracy", Cell("clean", below="%"), "results",
-                "test images as they are"),
-        _Column("background/mixed_rand", Cell("mixed_rand", below="%"), backgrounds,
-                "the same objects on a background of a random class, which no longer helps"),
-        _Column("background/gap", Cell("BG-gap", below="points,\nless is better"), backgrounds,
-                "what is lost where the background is of a random instead of the object's class "
-                "(mixed_same minus mixed_rand): how much the student leans on backgrounds"),
-        *(
-            _Column(key, Cell("PGD L∞", below=f"%, ε = {eps_of(key):g}/255"), "attacks",
-                    "images changed on purpose by projected gradient descent, each pixel value by "
-                    "ε at most, so that the student errs")
-            for key in middle_eps(material.keys("attack/pgd-linf/"))
-        ),
-        _Column("corruption/mean", Cell("corruptions", below="%, mean"), "corruptions",
-                "images with noise, blur, weather or compression, mean over all kinds"),
-        _Column("calibration/ece", Cell("ECE", below="less is better"), "calibration",
-                "expected calibration error: how far confidence and accuracy lie apart, 0 to 1",
-                percent=False),
-    ]  # fmt: skip
-    return [column for column in chosen if material.keys(column.key)]
+def _columns(material: Material) -> list[str]:
+    """Choose the columns: every figure that is compared by default and was measured on any run."""
+    measured = material.keys(*MEASURE_GROUPS)
+    of_entry = [[key for key in measured if measure_of(key) == one] for one in MEASURES
+                if one.shown == "compared"]  # fmt: skip
+    return [key for keys in of_entry for key in (middle_eps(keys) if len(keys) > 1 else keys)]
 
 
-def _heading(material: Material, column: _Column) -> Cell:
+def _heading(material: Material, key: str) -> Cell:
     """Return the heading as a link to its section, with the number of images."""
-    heading, images = column.heading, images_of(material.measured, [column.key])
-    linked = "" if column.anchor == "results" else link(column.anchor, heading.text)
-    return replace(heading, html=linked, below=f"{heading.below}\n{images}".strip())
+    measure, heading = measure_of(key), heading_of(key)
+    section = MEASURE_GROUPS[measure.group].section
+    linked = "" if section == "results" else link(section, heading)
+    below = f"{measure.unit_and_better}\n{images_of(material.measured, [key])}"
+    return Cell(heading, html=linked, below=below.strip())
 
 
 def middle_eps(keys: Sequence[str]) -> list[str]:
@@ -119,9 +89,8 @@ def eps_of(key: str) -> float:
         return float("nan")
 
 
-def _cell(group: Group, column: _Column, verdict: str) -> Cell:
-    measured = group.get(column.key)
-    made = share_cell(measured) if column.percent else figure_cell(measured)
+def _cell(group: Group, key: str, verdict: str) -> Cell:
+    made = figure_cell(group.get(key))
     return replace(made, below=f"{made.below}\n{_MARKS.get(verdict, '')}".strip())
 
 
@@ -144,7 +113,7 @@ def _verdicts(material: Material, keys: Sequence[str]) -> tuple[dict[tuple[str, 
         return {}, "No differences are marked: there is one method only"
     apart = unshared_groups(runs)
     try:
-        compared = compare(runs, [key for key in keys if group_of(key) not in apart])
+        compared = compare(runs, [key for key in keys if measure_of(key).group not in apart])
     except UserError as error:
         return {}, f"No differences are marked: {error}"
     return {
@@ -166,17 +135,9 @@ def _said(groups: Sequence[Group]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _lacking(material: Material, keys: Sequence[str]) -> tuple[str, ...]:
-    parts = {
-        "clean/": "Clean accuracy",
-        "attack/": "Attacks",
-        "corruption/": "Corruptions",
-        "background/": "Backgrounds",
-        "calibration/": "Calibration",
-    }
-    return tuple(
-        reason for prefix, what in parts.items() for reason in material.lacking(prefix, what)
-    )
+def _lacking(material: Material) -> tuple[str, ...]:
+    groups = dict.fromkeys(one.group for one in MEASURES if one.shown == "compared")
+    return tuple(reason for group in groups for reason in material.lacking(group))
 
 
 def _nothing(material: Material) -> Section:
