@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from clarep.clarid.diffusion_classifier import Recognition, denoising_errors, recognise
 from clarep.data.backdrops import load_backdrops
 from clarep.data.labelled import LabelledImages
-from clarep.engine.intervals import binomial_interval
+from clarep.engine.statistics import binomial_interval
 from clarep.errors import UserError
 from clarep.teachers import load_teacher
 from clarep.teachers.teacher import Teacher

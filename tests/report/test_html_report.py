@@ -15,10 +15,10 @@ import pytest
 from clarep.clarid.canonical_set import CanonicalSet, CanonicalSetWriter
 from clarep.cli.main import _parse
 from clarep.engine.artefacts import read_json
+from clarep.engine.statistics import t_interval
 from clarep.errors import UserError
 from clarep.report.html import build_report
 from clarep.robustness.evaluation import Evaluation
-from clarep.study.statistics import t_interval
 
 SECTIONS = (
     "results", "setup", "cost", "canonical", "features", "attacks", "corruptions", "backgrounds",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clarep.data.labelled import LabelledImages, to_unit_range
-from clarep.engine.intervals import binomial_interval, bootstrap_interval
+from clarep.engine.statistics import binomial_interval, bootstrap_interval
 from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clarep.data.backdrops import VARIANTS, Backdrops
 from clarep.data.labelled import LabelledImages
-from clarep.engine.intervals import RESAMPLES
+from clarep.engine.statistics import bootstrap_means, percentile_interval
 from clarep.robustness.evaluation import Measured, Measurement, mean_of
 from clarep.robustness.tested_student import Subject, choose_images, named, right_at
 
@@ -121,13 +121,9 @@ def gap(same: Float[Tensor, " batch"], rand: Float[Tensor, " other"], paired: bo
         return mean_of("background/gap", same - rand)
     value = float(same.double().mean() - rand.double().mean())
     rng = np.random.default_rng(0)
-    means = []
-    for values in (same.double().numpy(), rand.double().numpy()):
-        picks = rng.integers(len(values), size=(RESAMPLES, len(values)))
-        means.append(values[picks].mean(axis=1))
-    low, high = np.quantile(means[0] - means[1], [0.025, 0.975])
-    images = min(len(same), len(rand))
-    return Measurement("background/gap", value, (float(low), float(high)), images)
+    first, second = (bootstrap_means(some.double().numpy(), rng) for some in (same, rand))
+    interval = percentile_interval(first - second)
+    return Measurement("background/gap", value, interval, min(len(same), len(rand)))
 
 
 def adversarial_choice(parts: Separated, count: int, seed: int) -> NDArray[np.int64]:

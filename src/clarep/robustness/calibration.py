@@ -20,17 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clarep.engine.arrays import Labels, as_labels
-from clarep.engine.intervals import RESAMPLES
+from clarep.engine.statistics import Floats, Picks, bootstrap, percentile_interval
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Measurement, mean_of
 
 BINS = 15
-_AT_ONCE = 2**22  # resampled values in memory
 _SUM_TOLERANCE = 1e-3
 
 Probabilities = Float[Tensor, "images classes"]
-_Statistic = Callable[[NDArray[np.int64]], NDArray[np.float64]]
-"""From picked images (R, N) to the figure of each of R resamples."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def ece(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> Measu
     bin_of = _equal_width_bins(confidence, bins)
     gap = correct - confidence
 
-    def of_resamples(picks: NDArray[np.int64]) -> NDArray[np.float64]:
+    def of_resamples(picks: Picks) -> Floats:
         return _mean_gap(bin_of[picks], gap[picks], bins, len(gap))
 
     value = float(of_resamples(np.arange(len(gap))[None])[0])
@@ -93,7 +90,7 @@ def adaptive_ece(probabilities: Probabilities, labels: Labels, bins: int = BINS)
     parts = np.array_split(np.arange(len(gap)), bins)
     bin_of_place = np.repeat(np.arange(bins), [len(part) for part in parts])
 
-    def of_resamples(picks: NDArray[np.int64]) -> NDArray[np.float64]:
+    def of_resamples(picks: Picks) -> Floats:
         shape = len(picks), len(distinct)
         at = np.arange(len(picks))[:, None] * len(distinct) + value_of[picks]
         count = np.bincount(at.ravel(), minlength=math.prod(shape)).reshape(shape)
@@ -146,20 +143,18 @@ def reliability_bins(
     )
 
 
-def _interval(value: float, images: int, of_resamples: _Statistic) -> tuple[float, float]:
+def _interval(
+    value: float, images: int, of_resamples: Callable[[Picks], Floats]
+) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of a calibration error, over images.
 
     Resampling makes bins noisier, so it raises the error; that shift, mean of the resamples
     minus value, is taken off the percentiles, lest they lie above the value.
     """
-    rng = np.random.default_rng(0)
-    at_once = max(1, _AT_ONCE // images)
-    sizes = [min(at_once, RESAMPLES - done) for done in range(0, RESAMPLES, at_once)]
-    found = np.concatenate(
-        [of_resamples(rng.integers(images, size=(size, images))) for size in sizes]
-    )
-    low, high = np.quantile(found, [0.025, 0.975]) - (found.mean() - value)
-    return max(float(low), 0.0), min(float(high), 1.0)
+    found = bootstrap(images, of_resamples)
+    low, high = percentile_interval(found)
+    shift = float(found.mean()) - value
+    return max(low - shift, 0.0), min(high - shift, 1.0)
 
 
 def _top(

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clarep.engine.artefacts import read_json, sha256_file, write_json
-from clarep.engine.intervals import binomial_interval, bootstrap_interval
+from clarep.engine.statistics import binomial_interval, bootstrap_interval
 from clarep.engine.tensors import save_tensors
 from clarep.errors import UserError
 

@@ -11,8 +11,8 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clarep.engine.intervals import RESAMPLES
 from clarep.engine.seeds import check_seed
+from clarep.engine.statistics import RESAMPLES, percentile_interval
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Measurement
 
@@ -56,8 +56,7 @@ def auroc(
         _area(rng.choice(own, len(own)), rng.choice(others, len(others)), levels)
         for _ in range(RESAMPLES)
     ]
-    low, high = np.quantile(found, [0.025, 0.975])
-    interval = (float(low), float(high))
+    interval = percentile_interval(np.array(found))
     return Measurement(f"ood/{name}/auroc", _area(own, others, levels), interval, len(both))
 
 

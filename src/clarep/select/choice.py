@@ -13,10 +13,12 @@ The paper's rule is unknown. Ours, in this order:
    one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, Literal
+
+from clarep.engine.statistics import standard_error, t_interval
 
 RULE = (
     "Eligible are settings whose judge accuracy, mean over seeds, is at most 0.02 below that of "
@@ -60,16 +62,10 @@ class Estimate:
 
 def estimate(values: Sequence[float]) -> Estimate:
     """Return mean, standard error and 95 % interval of one value a seed."""
-    from scipy.stats import t as student
-
-    count = len(values)
-    mean = math.fsum(values) / count
-    if count == 1:
+    mean = fmean(values)
+    if len(values) == 1:
         return Estimate(mean, None, None, None)
-    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
-    error = math.sqrt(variance / count)
-    half = float(student.ppf(0.975, count - 1)) * error
-    return Estimate(mean, error, mean - half, mean + half)
+    return Estimate(mean, standard_error(values), *t_interval(values))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from clarep.data.backdrops import Backdrops
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.engine.arrays import check_finite
-from clarep.engine.intervals import binomial_interval, bootstrap_interval
+from clarep.engine.statistics import binomial_interval, bootstrap_interval
 from clarep.teachers.teacher import Teacher
 
 Scorer = Callable[[Tensor], Tensor]

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from clarep.engine.statistics import TEST_RESAMPLES, holm, paired_bootstrap, t_interval
 from clarep.errors import UserError, unknown_name
 from clarep.robustness.measures import DEFAULT_MEASURES, measure_of
 from clarep.robustness.suite.suite_config import GROUPS
 from clarep.study.runs import StudiedRun, caveats, group_runs, groups_of
-from clarep.study.statistics import RESAMPLES, holm, paired_bootstrap, t_interval
 
 REFERENCE = "vanilla"
 _LEVEL = 0.05
@@ -96,7 +96,7 @@ def compare(
     runs: Sequence[StudiedRun],
     measures: Sequence[str] | None = None,
     reference: str | None = None,
-    resamples: int = RESAMPLES,
+    resamples: int = TEST_RESAMPLES,
 ) -> Comparison:
     """Compare runs with each other.
 

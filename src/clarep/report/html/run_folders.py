@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clarep.engine.artefacts import read_json
+from clarep.engine.statistics import t_interval
 from clarep.errors import UserError
 from clarep.robustness.evaluation import EVALUATION_NAME, Evaluation, Measurement
 from clarep.students.student_files import STUDENT_NAME
@@ -18,7 +19,6 @@ from clarep.study.runs import (
     StudiedRun,
     evaluation_of,
 )
-from clarep.study.statistics import t_interval
 
 _PALETTE = 8  # method colours of style.css, --s0 to --s7
 _SHOWN_OF_HASH = 8

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clarep.engine.intervals import RESAMPLES
+from clarep.engine.statistics import bootstrap
 from clarep.robustness.attacks.attack_config import AttackConfig
 from clarep.robustness.attacks.curves import (
     WORST,
@@ -283,8 +283,8 @@ def _median(key: str, values: Float[Tensor, " batch"]) -> Measurement:
     """
     ranked = np.sort(values.double().numpy())
     middle = (len(ranked) - 1) // 2
-    picks = np.random.default_rng(0).integers(len(ranked), size=(RESAMPLES, len(ranked)))
-    places = np.sort(picks, axis=1)[:, middle]  # of each resample's median: no sums of infinities
+    # The places of the resamples' medians, for a sum of infinities is no number.
+    places = bootstrap(len(ranked), lambda picks: np.sort(picks, axis=1)[:, middle])
     low, high = np.quantile(places, [0.025, 0.975], method="nearest")
     interval = (float(ranked[low]), float(ranked[high]))
     return Measurement(key, float(ranked[middle]), interval, len(ranked))

@@ -1,10 +1,20 @@
 """The bootstrap, Holm and t against naive loops, scipy, and simulations of what they promise."""
 
+import math
+
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
-from clarep.study.statistics import bootstrap_means, holm, paired_bootstrap, t_interval
+from clarep.engine import statistics
+from clarep.engine.statistics import (
+    bootstrap,
+    bootstrap_interval,
+    holm,
+    paired_bootstrap,
+    t_interval,
+)
 
 
 def naive_holm(p_values):
@@ -40,11 +50,9 @@ def test_holm_holds_the_family_wise_rate():
 
 
 def test_resampled_means_are_the_naive_loop(monkeypatch):
-    from clarep.study import statistics
-
     monkeypatch.setattr(statistics, "_PICKS_AT_ONCE", 70)  # ten resamples at once, then the rest
     values = np.random.default_rng(1).normal(size=(7, 3))
-    means = bootstrap_means(values, resamples=25, seed=5)
+    means = bootstrap(7, lambda picks: values[picks].mean(axis=1), resamples=25, seed=5)
     rng = np.random.default_rng(5)
     expected = []
     for count in (10, 10, 5):
@@ -102,10 +110,9 @@ def test_the_smallest_p_value_says_how_many_resamples_there_were():
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not():
-    values = np.random.default_rng(6).normal(size=(40, 2))
-    first, again, other = (bootstrap_means(values, 50, seed) for seed in (0, 0, 1))
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)
+    values = torch.from_numpy(np.random.default_rng(6).normal(size=40))
+    first, again, other = (bootstrap_interval(values, seed) for seed in (0, 0, 1))
+    assert first == again != other
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
@@ -124,3 +131,13 @@ def test_no_p_value_is_below_what_so_few_differences_can_tell(count):
     assert p >= exact
     _, (alone,) = paired_bootstrap(differences[:count])
     assert alone == pytest.approx(exact)
+
+
+def test_the_bootstrap_interval_is_about_the_normal_one():
+    values = 3 + 2 * torch.randn(400, generator=torch.Generator().manual_seed(0))
+    low, high = bootstrap_interval(values)
+    half = 1.96 * float(values.std(correction=0)) / math.sqrt(400)
+    centre = float(values.mean())
+    assert low == pytest.approx(centre - half, abs=0.15 * half)
+    assert high == pytest.approx(centre + half, abs=0.15 * half)
+    assert bootstrap_interval(values) == (low, high)
