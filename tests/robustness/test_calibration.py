@@ -158,7 +158,7 @@ def test_resamples_that_do_not_fit_in_memory_at_once_give_the_same(
 ):
     probabilities, labels = drawn(60)
     whole = ece(probabilities, labels), adaptive_ece(probabilities, labels)
-    monkeypatch.setattr("clarep.robustness.calibration._AT_ONCE", 60 * 7)
+    monkeypatch.setattr("clarep.engine.statistics._PICKS_AT_ONCE", 60 * 7)
     assert (ece(probabilities, labels), adaptive_ece(probabilities, labels)) == whole
 
 
