@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clarep.data.sets.official_corruptions import load_official, official_names
 from clarep.errors import UserError
-from clarep.robustness.corruptions import load_official, official_names
 
 NAMES = ("cat", "dog", "ship")
 

@@ -14,9 +14,9 @@ from clarep.data.labelled import LabelledImages
 from clarep.data.npy_files import read_npy
 from clarep.data.npz import array_images, checked_labels
 from clarep.errors import UserError, unknown_name
-from clarep.robustness.corruptions.by_name import SEVERITIES
 
 LABELS_NAME = "labels.npy"
+SEVERITIES = (1, 2, 3, 4, 5)
 OfficialSets = Mapping[str, Mapping[int, LabelledImages]]
 """Corruption -> severity -> the corrupted test set, in the order of the clean one."""
 

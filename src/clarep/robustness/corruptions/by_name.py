@@ -14,19 +14,9 @@ from clarep.robustness.corruptions import blur, digital, noise, weather
 from clarep.robustness.corruptions.constants import Setting, setting_of
 from clarep.robustness.corruptions.filters import Images, Rngs
 
-SEVERITIES = (1, 2, 3, 4, 5)
 MIN_SIDE = 16
 _PIXELS_AT_ONCE = 2**20  # keeps the float copies of large images small
 
-COMMON = (
-    *("gaussian_noise", "shot_noise", "impulse_noise"),
-    *("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
-    *("snow", "frost", "fog", "brightness"),
-    *("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
-)
-"""The 15 that mean accuracy and mCE are made of."""
-EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
-"""The four that Hendrycks & Dietterich keep for validation."""
 _FUNCTIONS: tuple[Callable[[Images, Setting, Rngs], Images], ...] = (
     *(noise.gaussian_noise, noise.shot_noise, noise.impulse_noise),
     *(blur.defocus_blur, blur.glass_blur, blur.motion_blur, blur.zoom_blur),
@@ -34,7 +24,11 @@ _FUNCTIONS: tuple[Callable[[Images, Setting, Rngs], Images], ...] = (
     *(digital.contrast, digital.elastic_transform, digital.pixelate, digital.jpeg_compression),
     *(noise.speckle_noise, blur.gaussian_blur, weather.spatter, digital.saturate),
 )
-CORRUPTIONS = dict(zip((*COMMON, *EXTRA), _FUNCTIONS, strict=True))
+CORRUPTIONS = dict(zip((function.__name__ for function in _FUNCTIONS), _FUNCTIONS, strict=True))
+COMMON = tuple(CORRUPTIONS)[:15]
+"""The 15 that mean accuracy and mCE are made of."""
+EXTRA = tuple(CORRUPTIONS)[15:]
+"""The four that Hendrycks & Dietterich keep for validation."""
 
 
 def corrupt(
@@ -72,15 +66,12 @@ def corrupt(
         )
     if not 0 <= first_index < 2**32 - len(images):
         raise UserError(f"`first_index={first_index}` is no place in a data set: give 0 or more")
-    corrupted = torch.empty_like(images)
+    corrupted, code = torch.empty_like(images), zlib.crc32(name.encode())
     at_once = max(1, _PIXELS_AT_ONCE // (height * width))
     for first in range(0, len(images), at_once):
         part = images[first : first + at_once].permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        rngs = [_stream(seed, name, severity, first_index + first + i) for i in range(len(part))]
+        places = range(first_index + first, first_index + first + len(part))
+        rngs = [np.random.default_rng([seed, code, severity, place]) for place in places]
         result = torch.from_numpy(CORRUPTIONS[name](part, setting, rngs))
         corrupted[first : first + at_once] = result.permute(0, 3, 1, 2)
     return corrupted
-
-
-def _stream(seed: int, name: str, severity: int, index: int) -> np.random.Generator:
-    return np.random.default_rng([seed, zlib.crc32(name.encode()), severity, index])

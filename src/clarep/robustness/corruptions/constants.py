@@ -1,12 +1,9 @@
 """How severe the five severities are, for small and for large images, side by side.
 
 The figures are those of Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to
-Common Corruptions and Perturbations" (arXiv 1903.12261): `small` are CIFAR-10-C's, made for
-32 pixels, `large` are ImageNet-C's, made for 224 pixels. Lengths are in pixels, grey values
-and noise are shares of 255.
+Common Corruptions and Perturbations" (arXiv 1903.12261). Lengths are in pixels, grey values and
+noise are shares of 255.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,23 +14,8 @@ SMALL_SIDE = 64
 REFERENCE_SIDES = {"small": 32, "large": 224}
 """Sides that the two sets of figures were made for, in pixels."""
 
-Setting = tuple[float, ...]
-_Figures = tuple[tuple[int | float, ...], ...]
-
-
-@dataclass(frozen=True)
-class Severities:
-    """The settings of one corruption at severities 1 to 5."""
-
-    small: _Figures
-    """CIFAR-10-C's."""
-    large: _Figures
-    """ImageNet-C's."""
-
-
-def _each(*values: int | float) -> _Figures:
-    """Settings of one number."""
-    return tuple((value,) for value in values)
+Setting = tuple[int | float, ...]
+_Figures = tuple[int | float | Setting, ...]  # of the five severities
 
 
 def _zooms(*stops_and_steps: tuple[float, float]) -> _Figures:
@@ -41,58 +23,49 @@ def _zooms(*stops_and_steps: tuple[float, float]) -> _Figures:
     return tuple(tuple(np.arange(1, stop, step).tolist()) for stop, step in stops_and_steps)
 
 
-def _sides(side: int, *shares: tuple[int | float, ...]) -> _Figures:
+def _sides(side: int, *shares: Setting) -> _Figures:
     """Lengths in pixels that were given as shares of a side."""
     return tuple(tuple(side * share for share in setting) for setting in shares)
 
 
-CONSTANTS = {
+CONSTANTS: dict[str, tuple[_Figures, _Figures]] = {
     # standard deviation
-    "gaussian_noise": Severities(
-        small=_each(0.04, 0.06, 0.08, 0.09, 0.10),
-        large=_each(0.08, 0.12, 0.18, 0.26, 0.38),
-    ),
+    "gaussian_noise": ((0.04, 0.06, 0.08, 0.09, 0.10), (0.08, 0.12, 0.18, 0.26, 0.38)),
     # photons that white stands for
-    "shot_noise": Severities(
-        small=_each(500, 250, 100, 75, 50),
-        large=_each(60, 25, 12, 5, 3),
-    ),
+    "shot_noise": ((500, 250, 100, 75, 50), (60, 25, 12, 5, 3)),
     # share of values that turn 0 or 255
-    "impulse_noise": Severities(
-        small=_each(0.01, 0.02, 0.03, 0.05, 0.07),
-        large=_each(0.03, 0.06, 0.09, 0.17, 0.27),
-    ),
+    "impulse_noise": ((0.01, 0.02, 0.03, 0.05, 0.07), (0.03, 0.06, 0.09, 0.17, 0.27)),
     # radius of the disc, sigma of its softened rim
-    "defocus_blur": Severities(
-        small=((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
-        large=((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
+    "defocus_blur": (
+        ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
+        ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
     ),
     # sigma, farthest move of a pixel, rounds
-    "glass_blur": Severities(
-        small=((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
-        large=((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
+    "glass_blur": (
+        ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
+        ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
     ),
     # radius, sigma
-    "motion_blur": Severities(
-        small=((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
-        large=((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
+    "motion_blur": (
+        ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
+        ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
     ),
     # every zoom factor that is averaged
-    "zoom_blur": Severities(
-        small=_zooms((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01)),
-        large=_zooms((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)),
+    "zoom_blur": (
+        _zooms((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01)),
+        _zooms((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03)),
     ),
     # mean and deviation of the flakes, their zoom, threshold, radius and sigma of their fall,
     # what is left of the image
-    "snow": Severities(
-        small=(
+    "snow": (
+        (
             (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
             (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
             (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
             (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
             (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
         ),
-        large=(
+        (
             (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
             (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
             (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
@@ -101,28 +74,22 @@ CONSTANTS = {
         ),
     ),
     # weight of the image, weight of the frost
-    "frost": Severities(
-        small=((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
-        large=((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
+    "frost": (
+        ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
+        ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
     ),
     # weight of the fog, how fast its detail fades from one scale to the next
-    "fog": Severities(
-        small=((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
-        large=((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
+    "fog": (
+        ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
+        ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
     ),
     # added to the value of HSV
-    "brightness": Severities(
-        small=_each(0.05, 0.1, 0.15, 0.2, 0.3),
-        large=_each(0.1, 0.2, 0.3, 0.4, 0.5),
-    ),
+    "brightness": ((0.05, 0.1, 0.15, 0.2, 0.3), (0.1, 0.2, 0.3, 0.4, 0.5)),
     # what is left of the distance from the mean
-    "contrast": Severities(
-        small=_each(0.75, 0.5, 0.4, 0.3, 0.15),
-        large=_each(0.4, 0.3, 0.2, 0.1, 0.05),
-    ),
+    "contrast": ((0.75, 0.5, 0.4, 0.3, 0.15), (0.4, 0.3, 0.2, 0.1, 0.05)),
     # largest displacement, sigma of its smoothing, largest move of a corner
-    "elastic_transform": Severities(
-        small=_sides(
+    "elastic_transform": (
+        _sides(
             32,
             (0, 0, 0.08),
             (0.05, 0.2, 0.07),
@@ -130,8 +97,9 @@ CONSTANTS = {
             (0.1, 0.04, 0.05),
             (0.1, 0.03, 0.03),
         ),
-        large=_sides(
-            244,  # ImageNet-C's own slip for 224, kept
+        # 244 is ImageNet-C's own slip for 224, kept
+        _sides(
+            244,
             (2, 0.7, 0.1),
             (2, 0.08, 0.2),
             (0.05, 0.01, 0.02),
@@ -140,36 +108,24 @@ CONSTANTS = {
         ),
     ),
     # share of the side that is left
-    "pixelate": Severities(
-        small=_each(0.95, 0.9, 0.85, 0.75, 0.65),
-        large=_each(0.6, 0.5, 0.4, 0.3, 0.25),
-    ),
+    "pixelate": ((0.95, 0.9, 0.85, 0.75, 0.65), (0.6, 0.5, 0.4, 0.3, 0.25)),
     # quality
-    "jpeg_compression": Severities(
-        small=_each(80, 65, 58, 50, 40),
-        large=_each(25, 18, 15, 10, 7),
-    ),
+    "jpeg_compression": ((80, 65, 58, 50, 40), (25, 18, 15, 10, 7)),
     # standard deviation, relative to the value
-    "speckle_noise": Severities(
-        small=_each(0.06, 0.1, 0.12, 0.16, 0.2),
-        large=_each(0.15, 0.2, 0.35, 0.45, 0.6),
-    ),
+    "speckle_noise": ((0.06, 0.1, 0.12, 0.16, 0.2), (0.15, 0.2, 0.35, 0.45, 0.6)),
     # sigma
-    "gaussian_blur": Severities(
-        small=_each(0.4, 0.6, 0.7, 0.8, 1),
-        large=_each(1, 2, 3, 4, 6),
-    ),
+    "gaussian_blur": ((0.4, 0.6, 0.7, 0.8, 1), (1, 2, 3, 4, 6)),
     # mean and deviation of the liquid, sigma of its smoothing, threshold, strength (of water)
     # or sigma (of mud), 0 for water and 1 for mud
-    "spatter": Severities(
-        small=(
+    "spatter": (
+        (
             (0.62, 0.1, 0.7, 0.7, 0.5, 0),
             (0.65, 0.1, 0.8, 0.7, 0.5, 0),
             (0.65, 0.3, 1, 0.69, 0.5, 0),
             (0.65, 0.1, 0.7, 0.69, 0.6, 1),
             (0.65, 0.1, 0.5, 0.68, 0.6, 1),
         ),
-        large=(
+        (
             (0.65, 0.3, 4, 0.69, 0.6, 0),
             (0.65, 0.3, 3, 0.68, 0.6, 0),
             (0.65, 0.3, 2, 0.68, 0.5, 0),
@@ -178,11 +134,12 @@ CONSTANTS = {
         ),
     ),
     # factor of the saturation of HSV, what is added to it
-    "saturate": Severities(
-        small=((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
-        large=((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
+    "saturate": (
+        ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
+        ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
     ),
 }
+"""Corruption -> figures for severities 1 to 5: CIFAR-10-C's for small images, then ImageNet-C's."""
 
 
 def size_class(height: int, width: int) -> str:
@@ -199,5 +156,6 @@ def setting_of(name: str, severity: int, height: int, width: int) -> Setting:
         raise unknown_name("corruption", name, CONSTANTS)
     if not 1 <= severity <= 5:
         raise UserError(f"severity {severity} is outside 1 to 5: give one of these")
-    settings: _Figures = getattr(CONSTANTS[name], size_class(height, width))
-    return tuple(float(figure) for figure in settings[severity - 1])
+    small, large = CONSTANTS[name]
+    figures = (small if size_class(height, width) == "small" else large)[severity - 1]
+    return tuple(map(float, figures if isinstance(figures, tuple) else (figures,)))

@@ -54,16 +54,9 @@ def disc(radius: float, rim_sigma: float) -> Floats:
 
 def correlate(x: Floats, kernel: Floats) -> Floats:
     """Correlate with an odd square kernel, the border mirrored without repeating it."""
-    reach = len(kernel) // 2
-    taps = np.argwhere(kernel > _NO_WEIGHT)
-    pad = int(np.abs(taps - reach).max())
-    padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
-    height, width = x.shape[1:3]
-    out = np.zeros_like(x)
-    for row, column in taps:
-        top, left = row - reach + pad, column - reach + pad
-        out += kernel[row, column] * padded[:, top : top + height, left : left + width]
-    return out
+    taps = np.where(kernel > _NO_WEIGHT, kernel, 0)
+    found: Floats = scipy.ndimage.correlate(x, taps[None, :, :, None], mode="mirror")
+    return found
 
 
 def streak(x: Floats, radius: float, sigma: float, degrees: Floats) -> Floats:
@@ -169,11 +162,6 @@ def plasma(rngs: Rngs, height: int, width: int, decay: float) -> Floats:
         above = corners + np.roll(corners, -1, axis=1)
         cloud[:, half::step, ::step] = displaced(centres + np.roll(centres, 1, axis=2) + above)
         step, amplitude = half, amplitude / decay**2
-    return _stretched(cloud)[:, :height, :width]
-
-
-def _stretched(x: Floats) -> Floats:
-    """Bring each image (N, H, W) to the range [0, 1]."""
-    low = x.min(axis=(1, 2), keepdims=True)
-    stretched: Floats = (x - low) / (x.max(axis=(1, 2), keepdims=True) - low)
-    return stretched
+    cloud -= cloud.min(axis=(1, 2), keepdims=True)
+    cloud /= cloud.max(axis=(1, 2), keepdims=True)
+    return cloud[:, :height, :width]

@@ -78,17 +78,8 @@ def frost_texture(rngs: Rngs, height: int, width: int) -> Floats:
     out in three directions, 60 degrees apart) grow where a cloud is dense, over a film of ice
     that another cloud makes uneven, tinted blue-white.
     """
-    dense = plasma(rngs, height, width, 2.0)
-    film = plasma(rngs, height, width, 1.6)
+    dense, film = plasma(rngs, height, width, 2.0), plasma(rngs, height, width, 1.6)
     turns = np.array([rng.uniform(0, 360) for rng in rngs])
-    needles = _needles(rngs, height, width, turns)
-    ice = 0.15 + 0.7 * film * np.sqrt(dense) + 1.1 * needles * dense
-    tinted: Floats = np.clip(ice[..., None] * _BLUE_WHITE, 0, 1)
-    return tinted
-
-
-def _needles(rngs: Rngs, height: int, width: int, turns: Floats) -> Floats:
-    """Return crossing needles of ice, (N, H, W) in [0, 1], turned by `turns` degrees."""
     reach = math.ceil(max(height, width) / 8)
     pad = 2 * reach  # a needle is as long; seeds at a border would be repeated beyond it
     needles: Floats = np.zeros((len(rngs), height, width))
@@ -98,9 +89,10 @@ def _needles(rngs: Rngs, height: int, width: int, turns: Floats) -> Floats:
         grown = streak(seeds[..., None], float(reach), float(reach), turns + spoke)
         needles = np.maximum(needles, grown[:, pad : pad + height, pad : pad + width, 0])
     needles = gaussian(needles, max(height, width) / 280)
-    brightest = needles.max(axis=(1, 2), keepdims=True) + 1e-9  # without a seed, none grows
-    needles = needles / brightest
-    return needles
+    needles = needles / (needles.max(axis=(1, 2), keepdims=True) + 1e-9)  # without a seed: 0
+    ice = 0.15 + 0.7 * film * np.sqrt(dense) + 1.1 * needles * dense
+    tinted: Floats = np.clip(ice[..., None] * _BLUE_WHITE, 0, 1)
+    return tinted
 
 
 def _normal_layer(images: Images, rngs: Rngs, mean: float, deviation: float) -> Floats:
