@@ -66,7 +66,7 @@ def folder(tmp_path):
 
 
 def shard_bytes(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.safetensors"))}
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("shard-*.safetensors"))}
 
 
 def test_what_is_stored_comes_back(folder):

@@ -15,8 +15,8 @@ from clarep.cli.main import main
 from clarep.engine import progress as progress_module
 from clarep.engine.printable import one_line, printable
 from clarep.engine.progress import announce, progress
-from clarep.report.canonical_figure import COLUMNS, canonical_picture, save_figure
 from clarep.report.html import build_report
+from clarep.report.set_figures import canonical_figure, save_figure
 from clarep.report.tables import csv_text, plain_table, write_csv
 
 FORMULAS = [
@@ -148,8 +148,8 @@ def test_what_a_command_prints_is_made_harmless(capsys, monkeypatch: pytest.Monk
 
 def test_a_picture_takes_names_for_no_formula(tmp_path):
     names = ["$x_{$", "$\\frac$", "a $b$ c", *FORMULAS[:4]]
-    columns = [torch.zeros(len(names), 3, 4, 4)] * len(COLUMNS)
-    save_figure(canonical_picture(columns, names, "$x_{$"), tmp_path / "x.png")
+    columns = {"original": torch.zeros(len(names), 3, 4, 4, dtype=torch.uint8)}
+    save_figure(canonical_figure(columns, names, "$x_{$"), tmp_path / "x.png")
 
 
 class Tags(HTMLParser):

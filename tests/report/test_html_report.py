@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from clarep.clarid.canonical_set import CanonicalSet, CanonicalSetWriter
+from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.main import _parse
 from clarep.engine.artefacts import read_json
 from clarep.engine.statistics import t_interval
+from clarep.engine.tensors import read_tensors, save_tensors
 from clarep.errors import UserError
 from clarep.report.html import build_report
 from clarep.robustness.evaluation import Evaluation
@@ -160,20 +161,25 @@ def test_whether_the_teacher_knows_the_classes_is_told(tree, canon):
     assert found["said"] in section and "say nothing of the classes" in section
 
 
-def test_a_teacher_of_other_weights_and_data_that_are_gone_are_said(runs, canon, tmp_path):
-    stored = CanonicalSet.load(canon)
-    config = stored.manifest["config"] | {"teacher_sha256": "0" * 64}
-    config["data_options"] = config["data_options"] | {"data": "no/such"}
-    index = stored.tensors["index"].tolist()
-    writer = CanonicalSetWriter(tmp_path / "canon", config, index, len(index))
-    [(name, _)] = writer.missing()
-    writer.add(name, [stored[i] for i in range(len(stored))], stored.manifest["cost"])
-    page = build(runs[:1], tmp_path, tmp_path / "canon")
-    assert "its SHA-256 differs" in page.sections["canonical"]
-    assert "The originals: the data set" in page.sections["canonical"]
-    assert "features before the projection" in page.sections["features"]
-    assert "after, CLAReps" in page.sections["features"]
-    assert "before, inverted latents" not in page.sections["features"]
+def test_a_set_without_its_pictures_or_with_those_of_another_says_what_gives_them(
+    runs, canon, tmp_path
+):
+    shutil.copytree(canon, tmp_path / "canon")
+    pictures = tmp_path / "canon" / "pictures.safetensors"
+    tensors, about = read_tensors(pictures, "pictures")
+    save_tensors(pictures, tensors, about | {"canonical_sha256": "0" * 64})
+    other = build(runs[:1], tmp_path, tmp_path / "canon")
+    pictures.unlink()
+    for page, reason in (
+        (other, "is of another canonical set"),
+        (build(runs[:1], tmp_path, tmp_path / "canon"), "is missing"),
+    ):
+        for section in ("canonical", "features"):
+            assert f"{reason}: the same clarep identify command" in page.sections[section]
+        assert "canonical sample" in page.sections["canonical"]
+        assert "guidance alone" not in page.sections["canonical"]
+        assert "after, CLAReps" in page.sections["features"]
+        assert "before, inverted latents" not in page.sections["features"]
 
 
 def test_a_damaged_canonical_set_that_was_given_is_refused(runs, canon, tmp_path):

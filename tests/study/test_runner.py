@@ -135,7 +135,7 @@ def test_damage_is_mended(out, write_recipe):
     run = next(iter(study.runs))
     weights = run / "student" / STUDENT_FILE
     weights.write_bytes(weights.read_bytes()[:-1])
-    shard = next(study.jobs[0].folder.glob("*.safetensors"))
+    shard = next(study.jobs[0].folder.glob("shard-*.safetensors"))
     shard.unlink()
     assert named(missing_jobs(study)) == [("canonical set", "top"), ("student", "vanilla seed 0")]
     build(study)

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clarep.clarid.canonical_set import CanonicalSetWriter
+from clarep.clarid.canonical_set import CanonicalSet, CanonicalSetWriter
 from clarep.clarid.canonical_shards import find_manifest
 from clarep.clarid.clarid import CLARep, Clarid
 from clarep.clarid.clarid_config import AT_ONCE
 from clarep.clarid.diffusion_classifier import recognise
 from clarep.clarid.round_trip import autoencoder_psnr
+from clarep.clarid.set_pictures import store_pictures
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.engine.artefacts import Progressed, as_read, differences
 from clarep.engine.cost import Ledger
@@ -41,7 +42,8 @@ def identify(
     found. How much goes through the teacher at once (batch_size, memory_mb) may change on the way:
     each shard's entry in the manifest tells its own.
     Before the first shard, the manifest's `findings` tell whether the teacher knows the images'
-    classes (`recognition`) and what its autoencoder alone gives (`autoencoder_psnr_median`).
+    classes (`recognition`) and what its autoencoder alone gives (`autoencoder_psnr_median`). After
+    the last, what pictures of the set need is stored beside the shards (`set_pictures`).
 
     Args:
         clarid: teacher and setting.
@@ -92,6 +94,8 @@ def identify(
         clarid.ledger = Ledger()
         done += len(group)
         yield Progressed(done, len(group), len(chosen))
+    store_pictures(clarid, data, CanonicalSet.load(folder))
+    clarid.ledger = Ledger()
 
 
 def _settled_before(folder: Path, config: dict[str, Any]) -> int | None:

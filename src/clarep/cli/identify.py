@@ -46,7 +46,7 @@ from clarep.report.measures_table import (
     write_measures,
 )
 from clarep.report.quality import student_judge
-from clarep.report.set_figures import draw_identified
+from clarep.report.set_figures import draw_set
 from clarep.select.clarep_measures import Measures, judge_knows, judged
 from clarep.select.controls import CONTROLS, measure_set
 from clarep.students.student import Student
@@ -114,9 +114,7 @@ class Identify:
         canonical = CanonicalSet.load(self.out / "canon")
         self._warn_of_poor_round_trips(median_round_trip(canonical))
         measured, recorded = self._measure(clarid, data, canonical, classifier)
-        spectrum = ", and one exact spectrum if its Jacobian is small"
-        announce(f"pictures: decoding the rows{spectrum if self.clarid.kind == 'top' else ''}")
-        pictures = draw_identified(clarid, data, canonical, self.out / "report")
+        pictures = draw_set(canonical, self.out / "report")
         self._print(canonical, measured, recorded, pictures, bad)
 
     def _check(self) -> None:
@@ -178,7 +176,7 @@ class Identify:
         )
         with progress("identify", "images", start.total, start.done) as advance:
             for step in steps:
-                advance(step.new)
+                advance(step.new, "now its pictures" if step.done == step.total else "")
 
     def _measure(
         self,

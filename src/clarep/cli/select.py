@@ -23,9 +23,9 @@ from clarep.engine.artefacts import versions, write_json
 from clarep.engine.cost import sum_costs
 from clarep.engine.lock import hold
 from clarep.engine.progress import progress
-from clarep.report.canonical_figure import save_figure
 from clarep.report.choice_table import selection_heatmap, selection_table, write_selection
 from clarep.report.quality import student_judge
+from clarep.report.set_figures import save_figure
 from clarep.select.choice import RULE, Recommendation, Setting, aggregate, recommend
 from clarep.select.grid import Grid, GridConfig, plan_grid
 from clarep.select.grid_results import load_cells, walk_grid

@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
+from clarep.clarid.set_pictures import SetPictures, read_pictures
 from clarep.engine.artefacts import atomic_path
 from clarep.engine.lock import hold
 from clarep.errors import UserError
@@ -22,7 +23,6 @@ from clarep.report.html.sections.features_section import features_section
 from clarep.report.html.sections.focus_section import focus_section
 from clarep.report.html.sections.results_section import results_section
 from clarep.report.html.sections.setup_section import setup_section
-from clarep.report.html.teacher import teacher_of
 
 PAGE_NAME = "index.html"
 DATA_NAME = "data"
@@ -57,7 +57,10 @@ def build_report(
     """
     read = read_runs(runs)
     canonical, canon_missing = _read_canon(canon, runs)
-    material = Material(read, group_runs(read), canonical, canon_missing)
+    pictures, pictures_missing = _read_pictures(canonical)
+    material = Material(
+        read, group_runs(read), canonical, canon_missing, pictures, pictures_missing
+    )
     sections = _sections(material)
     _lock = hold(out)
     material.downloads.write(out / DATA_NAME)
@@ -88,8 +91,16 @@ def _read_canon(given: Path | None, runs: Sequence[Path]) -> tuple[CanonicalSet 
         return None, f"the canonical set cannot be shown: {error}"
 
 
+def _read_pictures(canon: CanonicalSet | None) -> tuple[SetPictures | None, tuple[str, ...]]:
+    if canon is None:
+        return None, ()
+    try:
+        return read_pictures(canon), ()
+    except UserError as error:
+        return None, (f"Originals, reconstructions and the features before: {error}",)
+
+
 def _sections(material: Material) -> list[Section]:
-    teacher = teacher_of(material.canon)
     measurements = [
         {
             "run": run.name,
@@ -112,8 +123,8 @@ def _sections(material: Material) -> list[Section]:
         results_section(material),
         setup_section(material),
         cost_section(material),
-        canonical_section(material, teacher),
-        features_section(material, teacher),
+        canonical_section(material),
+        features_section(material),
         attacks_section(material),
         corruptions_section(material),
         backgrounds_section(material),

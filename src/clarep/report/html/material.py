@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from clarep.clarid.canonical_set import CanonicalSet
+from clarep.clarid.set_pictures import SetPictures
 from clarep.report.html.charts import Series, legend
 from clarep.report.html.markup import Downloads
 from clarep.report.html.run_folders import Group, ReportRun
@@ -36,6 +37,9 @@ class Material:
     canon: CanonicalSet | None
     canon_missing: str
     """That there is no canonical set, why, and what gives one; empty if there is one."""
+    pictures: SetPictures | None
+    pictures_missing: tuple[str, ...]
+    """Why there are none, in a sentence, where there is a set."""
     downloads: Downloads = field(default_factory=Downloads)
 
     @property

@@ -7,8 +7,8 @@ from clarep.report.html.figures import doubts, figure_cell, rows_of
 from clarep.report.html.markup import DASH, Cell, escape, figure, notes, paragraph, picture, table
 from clarep.report.html.material import NO_OBJECTS, Material, Section
 from clarep.report.html.run_folders import Group
-from clarep.report.html.sections.canonical_section import as_rgb
 from clarep.report.html.sections.names import names_of
+from clarep.report.set_figures import as_rgb
 from clarep.robustness.measures import MEASURES, heading_of, measure_of
 
 _MOST_EXAMPLES = 6

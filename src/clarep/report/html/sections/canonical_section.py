@@ -1,48 +1,29 @@
 """Canonical samples beside their originals, and the spectrum of what was projected out."""
 
-from dataclasses import fields
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from clarep.clarid.canonical_set import CanonicalSet
-from clarep.data.labelled import LabelledImages, to_uint8
-from clarep.data.load import DataConfig, load_data
-from clarep.errors import UserError
+from clarep.clarid.set_pictures import ROWS
 from clarep.report.html.charts import spectrum_chart
 from clarep.report.html.markup import Cell, charts, figure, notes, paragraph, picture, table
 from clarep.report.html.material import Material, Section
-from clarep.report.html.teacher import TeacherOfSet
-from clarep.select.controls import control_of
-
-_ROWS = 10
+from clarep.report.set_figures import as_rgb, picture_columns
 
 
-def canonical_section(material: Material, teacher: TeacherOfSet) -> Section:
+def canonical_section(material: Material) -> Section:
     """Show the first stored image of each class: none is picked by its looks."""
     canon = material.canon
     if canon is None:
         missing: tuple[str, ...] = (material.canon_missing,)
         return Section("canonical", "Canonical samples", notes(missing), missing)
-    shown = canon.balanced(_ROWS)
-    originals, lacking = _originals(canon.manifest["config"], shown.tensors["index"].numpy())
-    columns: dict[str, Tensor] = {} if originals is None else {"original": originals}
-    if teacher.clarid is not None:
-        x_te, labels = shown.tensors["x_te"], shown.tensors["label"]
-        for name, control in (("reconstruction", "reconstruction"), ("guidance alone", "none")):
-            columns[name] = to_uint8(control_of(teacher.clarid, control).sample(x_te, labels))
-    else:
-        lacking = (*lacking, f"Reconstruction and guidance alone: {teacher.reason}")
-    columns["canonical sample"] = to_uint8(shown.tensors["sample"])
-    columns["what was removed"] = _removed(shown)
+    shown, lacking = canon.balanced(ROWS), material.pictures_missing
+    columns = picture_columns(shown, material.pictures)
     content = _recognised(canon) + notes(lacking) + _gallery(canon, shown, columns)
     spectrum, why_not = _spectrum(material, canon)
-    missing = (*lacking, *why_not)
     content += spectrum + notes(why_not)
-    return Section("canonical", "Canonical samples", content, missing)
+    return Section("canonical", "Canonical samples", content, (*lacking, *why_not))
 
 
 def _recognised(canon: CanonicalSet) -> str:
@@ -80,47 +61,10 @@ def _gallery(canon: CanonicalSet, shown: CanonicalSet, columns: dict[str, Tensor
     return aid + figure(shown_table, caption)
 
 
-def as_rgb(image: Tensor) -> "np.ndarray[Any, np.dtype[np.uint8]]":
-    """Return uint8 (C, H, W) as (H, W, 3): the first three channels, or one channel grey."""
-    channels = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
-    return channels.permute(1, 2, 0).numpy()
-
-
 def class_names(canon: CanonicalSet) -> list[str]:
     """Return the teacher's class names, or numbers where the manifest has none."""
     count = int(canon.tensors["label"].max()) + 1
     return list(canon.manifest["config"].get("class_names") or map(str, range(count)))
-
-
-def _removed(shown: CanonicalSet) -> Tensor:
-    difference = shown.tensors["x_te"] - shown.tensors["latent"]
-    largest = difference.abs().flatten(1).amax(1).clamp_min(1e-12)
-    return to_uint8(difference / largest[:, None, None, None])
-
-
-def _originals(
-    config: dict[str, Any], indices: "np.ndarray[Any, np.dtype[np.int64]]"
-) -> tuple[Tensor | None, tuple[str, ...]]:
-    """Decode the originals from the data set that the manifest names."""
-    try:
-        data = _load(config["data_options"])
-        if data.sha256(config["chosen"]) != config["data_sha256"]:
-            raise UserError("its images or labels are no longer those that the set was made of")
-        return data.images(indices), ()
-    except (UserError, KeyError, TypeError, IndexError, OSError) as error:
-        reason = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error)
-        return None, (
-            f"The originals: the data set of the canonical set cannot be shown here ({reason}); "
-            "build the report where it lies",
-        )
-
-
-def _load(options: dict[str, Any]) -> LabelledImages:
-    known = {field.name for field in fields(DataConfig)}
-    given = {key: value for key, value in options.items() if key in known}
-    if given.get("classes_file"):
-        given["classes_file"] = Path(given["classes_file"])
-    return load_data(DataConfig(**given))
 
 
 def _spectrum(material: Material, canon: CanonicalSet) -> tuple[str, tuple[str, ...]]:

@@ -9,16 +9,14 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
+from clarep.clarid.set_pictures import POINTS
 from clarep.report.html.charts import class_legend, scatter
 from clarep.report.html.markup import charts, figure, notes
 from clarep.report.html.material import Material, Section
 from clarep.report.html.sections.canonical_section import class_names
 from clarep.report.html.sections.names import names_of
-from clarep.report.html.teacher import TeacherOfSet
 
-_MOST_POINTS = 300
 _MOST_METHODS = 6
-_BATCH = 25
 _PCA_FIRST = 50  # components that t-SNE is given
 _FEWEST = 5  # images that can be laid out in two dimensions
 
@@ -28,32 +26,27 @@ _CAPTION = (
 )
 
 
-def features_section(material: Material, teacher: TeacherOfSet) -> Section:
+def features_section(material: Material) -> Section:
     """Show the teacher's features of latents and CLAReps, and each method's of test images."""
-    teacher_part, teacher_missing = _of_teacher(material, teacher)
+    teacher_part, teacher_missing = _of_teacher(material)
     student_part, student_missing = _of_students(material)
     missing = (*teacher_missing, *student_missing)
     content = notes(missing) + teacher_part + student_part
     return Section("features", "Features before and after", content, missing)
 
 
-def _of_teacher(material: Material, teacher: TeacherOfSet) -> tuple[str, tuple[str, ...]]:
+def _of_teacher(material: Material) -> tuple[str, tuple[str, ...]]:
     canon = material.canon
     if canon is None:
         return "", (material.canon_missing,)
-    shown = canon.balanced(_MOST_POINTS)
+    shown = canon.balanced(POINTS)
     if len(shown) < _FEWEST:
         return "", (f"The teacher's features: {len(shown)} images are too few to lay out",)
     labels = shown.tensors["label"]
     names = class_names(canon)
     sets: dict[str, Tensor] = {}
-    missing: tuple[str, ...] = ()
-    if teacher.clarid is None:
-        missing = (f"The teacher's features before the projection: {teacher.reason}",)
-    else:
-        parts = zip(shown.tensors["x_te"].split(_BATCH), labels.split(_BATCH), strict=True)
-        before = [teacher.clarid.features(x_te, classes) for x_te, classes in parts]
-        sets["before, inverted latents"] = torch.cat(before)
+    if material.pictures is not None:
+        sets["before, inverted latents"] = material.pictures.features_before
     sets["after, CLAReps"] = shown.tensors["features"]
     drawn = [
         svg
@@ -64,7 +57,7 @@ def _of_teacher(material: Material, teacher: TeacherOfSet) -> tuple[str, tuple[s
     tap = canon.manifest["config"].get("tap")
     caption = f"The teacher's activations at {tap} of {len(shown)} images. {_CAPTION}"
     content = "<h3>The teacher's</h3>" + class_legend(names)
-    return content + figure(charts(drawn, "maps"), caption, links), missing
+    return content + figure(charts(drawn, "maps"), caption, links), material.pictures_missing
 
 
 def _of_students(material: Material) -> tuple[str, tuple[str, ...]]:
@@ -96,14 +89,14 @@ def _of_students(material: Material) -> tuple[str, tuple[str, ...]]:
     if not drawn:
         return "", tuple(missing)
     content = "<h3>The students', of clean test images</h3>" + class_legend(names)
-    caption = f"The first seed of each method, at most {_MOST_POINTS} images. {_CAPTION}"
+    caption = f"The first seed of each method, at most {POINTS} images. {_CAPTION}"
     links = material.downloads.links("student_features")
     return content + figure(charts(drawn, "maps"), caption, links), tuple(missing)
 
 
 def _evenly(count: int) -> Tensor:
-    """Return at most _MOST_POINTS indices, spread over all."""
-    return torch.linspace(0, count - 1, min(count, _MOST_POINTS), dtype=torch.float64).long()
+    """Return at most POINTS indices, spread over all."""
+    return torch.linspace(0, count - 1, min(count, POINTS), dtype=torch.float64).long()
 
 
 def _both_maps(

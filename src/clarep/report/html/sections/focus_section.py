@@ -8,8 +8,8 @@ from clarep.report.html.counts import counted, per_row
 from clarep.report.html.figures import doubts, figure_cell, rows_of
 from clarep.report.html.markup import DASH, Cell, figure, notes, paragraph, picture, table
 from clarep.report.html.material import NO_OBJECTS, Material, Section
-from clarep.report.html.sections.canonical_section import as_rgb
 from clarep.report.html.sections.names import names_of
+from clarep.report.set_figures import as_rgb
 from clarep.robustness.measures import heading_of
 
 _MOST_EXAMPLES = 6
