@@ -39,14 +39,10 @@ def test_it_writes_and_prints_what_it_measured(teacher: Path, capsys: pytest.Cap
     printed = capsys.readouterr().out
     path = teacher.parent / "bench" / "bench_subspace.json"
     assert printed.endswith(f"wrote {path}\n")
-    assert "GFLOP/s" in printed
     assert "Times our cost" in printed
-    assert "told by the exact SVD" in printed
-    assert "by itself, as the field runs it" in printed
+    assert "told by the exact SVD" in printed and "by itself" in printed
     result = json.loads(path.read_text())
-    assert {"config", "problem", "cases", "ratios", "time_shares", "machine", "versions"} <= set(
-        result
-    )
+    assert {"config", "problem", "cases", "ratios", "machine", "versions"} <= set(result)
     assert (result["problem"]["n"], result["problem"]["m"]) == (3072, 16 * 4 * 4)
     ours = [case for case in result["cases"] if case["method"] == "clarep"]
     assert {(case["k"], case["batch"], case["measure"]) for case in ours} == {
@@ -62,9 +58,6 @@ def test_it_writes_and_prints_what_it_measured(teacher: Path, capsys: pytest.Cap
     own = [ratio for ratio in result["ratios"] if ratio["reference_stop"] == "own"]
     assert not any(ratio["at_least"] for ratio in own)  # giving up is what the field does
     assert all(case["iterations"] for case in result["cases"] if case["method"] != "clarep")
-    shares = result["time_shares"]
-    total = shares["arithmetic"] + shares["factorisation"] + shares["other"]
-    assert total == pytest.approx(1)
 
 
 def test_json_goes_to_stdout_alone(teacher: Path, capsys: pytest.CaptureFixture[str]):
@@ -116,7 +109,7 @@ def test_data_that_do_not_fit(
         (["--seed", "-1"], "seed -1 is outside"),
         (["--tap", "middle"], "unknown tap 'middle': did you mean mid"),
         (["--ks", "257"], "k = 257 is outside 1 to 256"),
-        (["--ks", "0"], "k = 0 is outside"),
+        (["--ks", "0"], "--ks 0 is below 1"),
         (["--images", "0"], "--images 0 is below 1"),
         (["--batches", "0"], "--batches 0 is below 1"),
         (["--device", "cuda"], "--device cuda cannot be timed"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from clarep.cli.bench_distill import BenchDistill
+from clarep.cli.bench import BenchDistill
 from clarep.cli.distill import Distill
 from clarep.cli.main import main
 from clarep.data.load import DataConfig, load_data

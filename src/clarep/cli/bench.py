@@ -1,10 +1,9 @@
-"""`clarep bench`: measure clarep on this machine."""
+"""`clarep bench`: measure clarep on this machine, as ratios against a reference in the same run."""
 
 import json
 import os
 import platform
-import time
-from collections.abc import Iterator
+import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,27 +11,25 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import tyro
-from rich.console import Console
 from torch import Tensor
 
-from clarep.cli.bench_distill import BenchDistill
+from clarep.clarid.canonical_set import CanonicalSet
+from clarep.cli.shared import describe
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.data.load import DataConfig, load_data
+from clarep.distill.distill_config import DistillConfig, check_distill
+from clarep.distill.overhead import METHODS_TIMED, summarise, synthetic_set, time_epochs
 from clarep.engine.artefacts import versions, write_json
 from clarep.engine.lock import hold
+from clarep.engine.progress import progress
 from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
-from clarep.geometry import benchmark, profiling
-from clarep.geometry.benchmark import Case, Features, Problem
+from clarep.geometry.benchmark import Case, Features, Problem, ratios
 from clarep.geometry.jacobian import probe_engine
-from clarep.geometry.subspace import Measure
-from clarep.report.benchmark import case_line, print_subspace
+from clarep.report.tables import plain_table
 from clarep.teachers.options import TeacherOptions, recorded
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher
-
-RESULT_NAME = "bench_subspace.json"
-_MEASURES: tuple[Measure, ...] = ("energy", "angle")
 
 
 @dataclass(frozen=True)
@@ -74,130 +71,158 @@ class BenchSubspace:
 
     def run(self) -> None:
         """Measure, print, save."""
-        for name in ("ks", "batches"):
-            if not getattr(self, name):
-                raise UserError(f"--{name} is empty: give at least one number")
-        for name in ("images", "max_iterations"):
-            if getattr(self, name) < 1:
-                option = name.replace("_", "-")
-                raise UserError(f"--{option} {getattr(self, name)} is below 1: give at least 1")
-        if min(self.batches) < 1:
-            raise UserError(f"--batches {min(self.batches)} is below 1: give at least 1")
+        for name in ("ks", "batches", "images", "max_iterations"):
+            given = getattr(self, name)
+            least = min(given, default=0) if isinstance(given, tuple) else given
+            if least < 1:
+                raise UserError(f"`{name}={least}` is below 1, or none was given: give at least 1")
         check_seed(self.seed)
         if self.teacher_options.device != "cpu":
             raise UserError(
-                f"--device {self.teacher_options.device} cannot be timed, as seconds are taken on "
+                f"`device={self.teacher_options.device}` cannot be timed, as seconds are taken on "
                 "the CPU alone: leave it out; clarep doctor times a basis on a GPU"
             )
         _lock = hold(self.out)
         result = self._measure()
-        path = self.out / RESULT_NAME
-        write_json(path, result)
-        if self.json:
-            print(json.dumps(result, indent=2))
-            return
-        print_subspace(result)
-        print(f"wrote {path}")
+        _write(self.out / "bench_subspace.json", result, _subspace_text(result), self.json)
 
     def _measure(self) -> dict[str, Any]:
-        started = time.perf_counter()
-        note = Console(stderr=True, highlight=False).print
-        problem, sigma = self._problem(note)
-        one = slice(0, 1)
-        flops = profiling.forward_flops(problem.features(one), problem.x[one])
-        cases = []
-        for case in self._cases(problem):
-            note(f"{time.perf_counter() - started:5.0f} s  {case_line(case)}", soft_wrap=True)
-            cases.append(case)
-        k, batch = max(self.ks), max(self.batches)
-        return {
-            "what": "top k right singular vectors of J, to 0.99 of the optimal energy or a worst "
-            "angle of 1e-2; costs an image, truths from the exact SVD",
-            "config": self._config() | {"sigma": sigma},
-            "problem": {
-                "n": problem.truths[0].jacobian.shape[1],
-                "m": problem.truths[0].jacobian.shape[0],
-                "engine": problem.engine,
-                "forward_mflop": flops / 1e6,
-                "singular_values": {
-                    str(k): float(problem.truths[0].values[k - 1]) for k in (1, *self.ks)
-                },
-            },
-            "cases": [asdict(case) | {"gflops": _gflops(case, flops)} for case in cases],
-            "ratios": benchmark.ratios(cases),
-            "time_shares": {"k": k, "batch": batch, **_time_shares(problem, k, batch)},
-            "machine": {
-                "platform": platform.platform(),
-                "processor": profiling.processor(),
-                "cpus": os.cpu_count(),
-                "threads": torch.get_num_threads(),
-                "matmul_gflops": profiling.matmul_gflops(),
-            },
-            "versions": versions(),
-            "seconds": time.perf_counter() - started,
-        }
-
-    def _config(self) -> dict[str, Any]:
-        given = asdict(self) | {"out": str(self.out)}
-        given["teacher_options"] = recorded(self.teacher_options) | {
-            "device": self.teacher_options.device
-        }
-        file = self.data.classes_file
-        given["data"] |= {"classes_file": None if file is None else str(file)}
-        return given
-
-    def _problem(self, note: Any) -> tuple[Problem, float]:
         teacher = load_teacher(self.teacher, self.teacher_options)
         tap = self.tap or teacher.default_tap
         teacher.check_tap(tap)
         sigma = teacher.sigma_from_t(self.t)
-        images = _first_images(load_data(self.data), max(self.images, *self.batches))
-        features, x = _noisy_features(teacher, tap, sigma, images, self.seed)
-        one = slice(0, 1)
-        with torch.no_grad():
-            m = features(one)(x[one]).numel()
-        benchmark.check_ks(self.ks, (m, x[0].numel()))
-        engine, _ = probe_engine(features(one), x[one])
-        note(f"exact SVD of {self.images} Jacobians of {m} x {x[0].numel()}")
-        truths = tuple(
-            benchmark.exact_truth(features, x, image, max(self.ks), engine)
-            for image in range(self.images)
+        labelled = _first_images(load_data(self.data), max(self.images, *self.batches))
+        features, x = _noisy_features(teacher, tap, sigma, labelled, self.seed)
+        engine, _ = probe_engine(features(slice(0, 1)), x[:1])
+        problem = Problem(
+            features,
+            x,
+            engine,
+            truths=self.images,
+            ks=self.ks,
+            seed=self.seed,
+            max_iterations=self.max_iterations,
         )
-        return Problem(features, x, engine, truths, self.seed, self.max_iterations), sigma
+        problem.clarep(min(self.ks), 1, "energy")  # so that no time holds what is loaded first
+        cases: list[Case] = []
+        with progress("bench", "k", len(self.ks), even=False) as advance:
+            for k in self.ks:
+                cases += [problem.clarep(k, b, "energy") for b in self.batches]
+                cases += [problem.clarep(k, b, "angle") for b in self.batches]
+                cases += problem.reference(k)
+                advance(1)
+        teacher_options = recorded(self.teacher_options)
+        return {
+            "what": "top k right singular vectors of J, to 0.99 of the optimal energy or a worst "
+            "angle of 1e-2; costs an image, truths from the exact SVD",
+            "config": json.loads(json.dumps(asdict(self), default=str))
+            | {"sigma": sigma, "tap": tap, "teacher_options": teacher_options},
+            "problem": {
+                "n": problem.shape[1],
+                "m": problem.shape[0],
+                "engine": engine,
+                "singular_values": {
+                    str(k): float(problem.truths[0].values[k - 1]) for k in (1, *self.ks)
+                },
+            },
+            "cases": [asdict(case) for case in cases],
+            "ratios": ratios(cases),
+        } | _machine()
 
-    def _cases(self, problem: Problem) -> Iterator[Case]:
-        # Once beforehand, so that nobody's time holds what is loaded at first use.
-        benchmark.measure_clarep(problem, min(self.ks), 1, "energy")
-        for k in self.ks:
-            for batch in self.batches:
-                for measure in _MEASURES:
-                    yield benchmark.measure_clarep(problem, k, batch, measure)
-            yield from benchmark.measure_reference(problem, k)
+
+@dataclass(frozen=True)
+class BenchDistill:
+    """Time an epoch of CaDistill beside one of plain training, in turn, of the same student."""
+
+    data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
+    """Which images."""
+    train: DistillConfig = field(default_factory=lambda: DistillConfig(epochs=3))
+    """How to train; its epochs are those timed, after one to warm up."""
+    student: str = "resnet8"
+    """Architecture: resnet8, resnet18, wrn16-2, vit-tiny, or timm:NAME."""
+    fraction: float = 0.1
+    """Share of every class that has a canonical sample."""
+    canon: Path | None = None
+    """Folder of a canonical set; without it one of noise, of the same shapes, is made."""
+    out: Path = Path("runs/bench")
+    """Folder for bench_distill.json."""
+    json: bool = False
+    """Print the result as one JSON object instead of a table."""
+
+    def run(self) -> None:
+        """Measure, print, save."""
+        check_distill(self.train)
+        _lock = hold(self.out)
+        result = self._measure()
+        _write(self.out / "bench_distill.json", result, _distill_text(result["result"]), self.json)
+
+    def _measure(self) -> dict[str, Any]:
+        data = load_data(self.data)
+        if self.canon is None:
+            canonical = synthetic_set(data, self.fraction, self.train.seed)
+        else:
+            canonical = CanonicalSet.load(self.canon)
+            kind = canonical.manifest["config"]["clarid"]["kind"]
+            if kind != "top":
+                raise UserError(f"`canon={self.canon}` is of kind {kind}: give one of kind top")
+        epochs = []
+        total = len(METHODS_TIMED) * (self.train.epochs + 1)
+        with tempfile.TemporaryDirectory() as folder, progress("bench", "epochs", total) as advance:
+            for epoch in time_epochs(data, canonical, self.student, self.train, Path(folder)):
+                epochs.append(epoch)
+                advance(1, f"{epoch['method']} {epoch['seconds']:.2f} s")
+        return {
+            "what": "seconds an epoch of cadistill over vanilla, in turn in one process, after an "
+            "epoch to warm up; the loader's share is reading, views and canonical batches",
+            "config": {
+                "data": describe("", self.data)["data_options"],
+                "train": asdict(self.train),
+                "student": self.student,
+                "images": len(data),
+                "canonical_images": len(canonical),
+                "canonical_batch": self.train.canonical_batch,
+                "canonical": "synthetic" if self.canon is None else str(self.canon),
+            },
+            "result": summarise(epochs),
+            "epochs": epochs,
+        } | _machine()
 
 
 @dataclass(frozen=True)
 class Bench:
     """Measure clarep on this machine."""
 
-    # A new benchmark is one line here. The suppressed None makes a table of one a union too.
     action: (
         Annotated[BenchSubspace, tyro.conf.subcommand("subspace")]
         | Annotated[BenchDistill, tyro.conf.subcommand("distill")]
-        | Annotated[None, tyro.conf.Suppress]
     )
 
     def run(self) -> None:
         """Do what the subcommand says."""
-        if self.action is not None:
-            self.action.run()
+        self.action.run()
+
+
+def _machine() -> dict[str, Any]:
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    return {"machine": machine, "versions": versions()}
+
+
+def _write(path: Path, result: dict[str, Any], text: str, as_json: bool) -> None:
+    write_json(path, result)
+    print(json.dumps(result, indent=2) if as_json else f"{text}\nwrote {path}")
 
 
 def _first_images(data: LabelledImages, count: int) -> tuple[Tensor, Tensor]:
     """Return the first `count` images, in [-1, 1], and their labels."""
     if count > len(data):
         raise UserError(
-            f"{data.name} holds {len(data)} images, fewer than the {count} of --images and "
-            "--batches: give smaller ones"
+            f"{data.name} holds {len(data)} images, fewer than the {count} of `images` and "
+            "`batches`: give smaller ones"
         )
     indices = np.arange(count)
     return to_unit_range(data.images(indices)), torch.from_numpy(data.labels[indices])
@@ -213,7 +238,6 @@ def _noisy_features(
     with torch.no_grad():
         x = teacher.encode(images)
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
-    x = x + sigma * noise.to(x)
 
     def features(part: slice) -> Any:
         cond = teacher.condition(labels[part])
@@ -224,13 +248,52 @@ def _noisy_features(
 
         return function
 
-    return features, x
+    return features, x + sigma * noise.to(x)
 
 
-def _time_shares(problem: Problem, k: int, batch: int) -> dict[profiling.Kind, float]:
-    jacobian = problem.jacobian(slice(0, batch))
-    return profiling.time_shares(lambda: benchmark.solve(jacobian, k, "energy", problem.seed))
+def _subspace_text(result: dict[str, Any]) -> str:
+    costs = [
+        [
+            case["method"].replace("_", " "),
+            str(case["k"]),
+            str(case["batch"]),
+            case["measure"].replace("_", " "),
+            f"{case['products']:.0f}",
+            f"{'' if case['reached'] else '>'}{case['seconds']:.3f}",
+            f"{case['captured']:.4f}",
+            f"{case['angle']:.4f}",
+        ]
+        for case in result["cases"]
+    ]
+    times = [
+        [
+            ratio["against"].replace("_", " "),
+            "told by the exact SVD" if ratio["reference_stop"] == "truth" else "by itself",
+            str(ratio["k"]),
+            str(ratio["batch"]),
+            ratio["measure"] + ("" if ratio["ours_reached"] else " (ours missed)"),
+            *(f"{'>' * ratio['at_least']}{ratio[cost]:.1f}" for cost in ("seconds", "products")),
+        ]
+        for ratio in result["ratios"]
+    ]
+    note = "Costs are an image's. Energy and angle are true ones, of the worst image. > gave up."
+    headings = ["method", "k", "batch", "to", "products", "s", "energy", "angle"]
+    table = plain_table(headings, costs, note)
+    note = "Times our cost; ours always stops by itself."
+    headings = ["reference", "stopped", "k", "batch", "ours to", "seconds", "products"]
+    return f"{table}\n\n{plain_table(headings, times, note)}"
 
 
-def _gflops(case: Case, forward_flops: int) -> float:
-    return case.products_per_image * forward_flops / case.seconds_per_image / 1e9
+def _distill_text(measured: dict[str, Any]) -> str:
+    rows = [
+        [
+            method,
+            f"{measured[method]['seconds']:.2f}",
+            f"{measured[method]['images_per_s']:.0f}",
+            f"{measured[method]['loader_share']:.1%}",
+        ]
+        for method in METHODS_TIMED
+    ]
+    overhead = "overhead {median:.2f}x ({lowest:.2f} to {highest:.2f})"
+    note = overhead.format(**measured["overhead"])
+    return plain_table(["method", "s an epoch", "images/s", "loader"], rows, note)

@@ -1,12 +1,19 @@
 """What a computation cost: counted where it happens, kept in every artefact."""
 
+import ctypes
+import gc
+import os
 import resource
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+_STATM = Path("/proc/self/statm")
 
 
 @dataclass
@@ -60,3 +67,39 @@ def peak_memory_mb() -> int:
     """Return the largest resident memory that this process has had, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // 2**20 if sys.platform == "darwin" else peak // 2**10
+
+
+@contextmanager
+def peak_memory() -> Iterator[Callable[[], float | None]]:
+    """Sample the resident memory every 5 ms, yielding a function that returns the peak in MiB.
+
+    It is the peak above what was resident before, once freed memory has gone back to the
+    system. The process's own high-water mark never falls, so it would show the largest case in
+    all later ones. None where /proc does not tell it.
+    """
+    if not _STATM.exists():
+        yield lambda: None
+        return
+    gc.collect()
+    with suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
+    before = peak = _resident_mb()
+    stop = threading.Event()
+
+    def sample() -> None:
+        nonlocal peak
+        while not stop.wait(0.005):
+            peak = max(peak, _resident_mb())
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield lambda: peak - before
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _resident_mb() -> float:
+    pages = int(_STATM.read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -18,14 +18,37 @@ from clarep.errors import UserError
 from clarep.geometry.dense import exact_right_singular_vectors
 from clarep.geometry.jacobian import Engine, Jacobian
 from clarep.geometry.krylov import Product
-from clarep.geometry.profiling import peak_memory
 from clarep.geometry.reference import field_products, subspace_iteration
-from clarep.geometry.subspace import Measure, Subspace, top_right_singular_subspace
+from clarep.geometry.subspace import Measure, top_right_singular_subspace
 
-TOLERANCE: dict[Measure, float] = {"energy": 0.01, "angle": 0.01}
+TOLERANCE = 0.01  # of the missing energy, and of the angle in radians
 Method = Literal["clarep", "reference", "reference_with_our_products"]
-Features = Callable[[slice], Callable[[Tensor], Tensor]]
 _REFERENCES: tuple[Method, ...] = ("reference", "reference_with_our_products")
+Features = Callable[[slice], Callable[[Tensor], Tensor]]
+_MEASURES: tuple[Measure, ...] = ("energy", "angle")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the benchmark: of several images, the worst quality and the mean cost."""
+
+    method: Method
+    k: int
+    batch: int
+    measure: Measure | Literal["own_stop"]
+    """What it was timed to: a true quality, or (`own_stop`) where the reference ends by itself."""
+    products: float
+    """Directions that an image was multiplied with, J and J^T counted alike."""
+    seconds: float
+    """An image; of the reference, iterations times the measured seconds of one."""
+    captured: float
+    """True share of the optimal energy, of the worst image."""
+    angle: float
+    """True worst principal angle, radians, of the worst image."""
+    reached: bool
+    """Whether the truth is within the tolerance; if not, the cost is that of giving up."""
+    iterations: float = 0.0
+    """Of the reference scheme, mean over the images; 0 for ours."""
 
 
 @dataclass(frozen=True)
@@ -36,224 +59,159 @@ class Truth:
     values: Float[Tensor, " k"]
     vectors: Float[Tensor, "n k"]
 
-    def captured(self, V: Float[Tensor, "n k"]) -> float:
-        """Return |J V|^2 over its optimum, the sum of the top k squared singular values."""
-        optimum = self.values[: V.shape[1]].square().sum()
-        return float((self.jacobian @ V.float()).double().square().sum() / optimum)
+    @classmethod
+    def of(cls, jacobian: Float[Tensor, "m n"], k: int) -> "Truth":
+        """Return the truth of a dense J."""
+        double = jacobian.double()
+        vectors = exact_right_singular_vectors(double[None], k)[0]
+        return cls(jacobian, (double @ vectors).norm(dim=0), vectors)
 
-    def angle(self, V: Float[Tensor, "n k"]) -> float:
-        """Return the worst principal angle to the true subspace, radians."""
-        own, V = self.vectors[:, : V.shape[1]], V.double()
+    def qualities(self, V: Float[Tensor, "n k"]) -> tuple[float, float]:
+        """Return |J V|^2 over its optimum, and the worst principal angle to the true subspace."""
+        k = V.shape[1]
+        energy = (self.jacobian @ V.float()).double().square().sum()
+        own, V = self.vectors[:, :k], V.double()
         beyond = V - own @ (own.mT @ V)
         sine = torch.linalg.eigvalsh(beyond.mT @ beyond)[-1].clamp(0, 1).sqrt()
-        return math.asin(float(sine))
-
-    def reached(self, V: Float[Tensor, "n k"], measure: Measure) -> bool:
-        """Tell whether V is as good as TOLERANCE asks."""
-        if measure == "energy":
-            return self.captured(V) >= 1 - TOLERANCE["energy"]
-        return self.angle(V) <= TOLERANCE["angle"]
+        return float(energy / self.values[:k].square().sum()), math.asin(float(sine))
 
 
-@dataclass(frozen=True)
-class Case:
-    """One row of the benchmark; of several images, the worst quality and the mean cost."""
-
-    method: Method
-    k: int
-    batch: int
-    measure: Measure | Literal["own_stop"]
-    """What it was timed to: a true quality, or (`own_stop`) where the reference ends by itself."""
-    products_per_image: float
-    seconds_per_image: float
-    peak_mb: float | None
-    """Resident memory above what was held before; None where /proc does not tell it."""
-    captured: float
-    """True share of the optimal energy, of the worst image."""
-    angle: float
-    """True worst principal angle, radians, of the worst image."""
-    reached: bool
-    """Whether the truth is within the tolerance; if not, the cost is that of giving up."""
-    iterations: float | None = None
-    """Of the reference scheme, mean over the images."""
-    seconds_estimated: bool = False
-    """Whether the seconds are iterations times the measured seconds of one."""
+def _reached(captured: float, angle: float, measure: str) -> bool:
+    return captured >= 1 - TOLERANCE if measure == "energy" else angle <= TOLERANCE
 
 
-@dataclass(frozen=True)
 class Problem:
-    """Noisy images of one teacher at one noise level and tap.
+    """Noisy images of one teacher at one noise level and tap, the first ones with their truth.
 
-    features(images) is x -> features of those images (a slice into x), under their labels.
+    Args:
+        features: images (a slice into x) -> (x -> features of those images, under their labels).
+        x: noisy images.
+        engine: how J V is computed.
+        truths: how many images have an exact SVD; the others only fill a batch.
+        ks: numbers of directions that will be asked for.
+        seed: of the solvers' starts.
+        max_iterations: where the reference scheme gives up; 100 is its own limit.
+
+    Raises:
+        UserError: if a k is outside 1 to the smaller side of J.
     """
 
-    features: Features
-    x: Float[Tensor, "batch c h w"]
-    engine: Engine
-    truths: tuple[Truth, ...]
-    """Of the first images of x; the others only fill a batch."""
-    seed: int = 0
-    """Of the solvers' starts."""
-    max_iterations: int = 100
-    """Where the reference scheme gives up; 100 is its own limit."""
+    def __init__(
+        self,
+        features: Features,
+        x: Float[Tensor, "batch c h w"],
+        engine: Engine,
+        *,
+        truths: int,
+        ks: tuple[int, ...],
+        seed: int = 0,
+        max_iterations: int = 100,
+    ) -> None:
+        self._features, self._x, self._engine = features, x, engine
+        self._seed, self._max_iterations = seed, max_iterations
+        first = self._jacobian(slice(0, 1))
+        self.shape = first.m, first.n
+        for k in ks:
+            if not 1 <= k <= min(self.shape):
+                raise UserError(
+                    f"k = {k} is outside 1 to {min(self.shape)}, what J at this tap has of "
+                    "singular values: choose fewer with `ks`"
+                )
+        images = [self._jacobian(slice(image, image + 1)) for image in range(truths)]
+        self.truths = [Truth.of(J.dense()[0], max(ks)) for J in images]
 
-    def jacobian(self, images: slice) -> Jacobian:
-        """Return J of some images, fresh, its products counted from 0."""
-        return Jacobian(self.features(images), self.x[images], self.engine)
+    def _jacobian(self, images: slice) -> Jacobian:
+        return Jacobian(self._features(images), self._x[images], self._engine)
 
-
-def exact_truth(features: Features, x: Tensor, image: int, k: int, engine: Engine) -> Truth:
-    """Form the dense J of one image and return its top k right singular vectors, in float64."""
-    one = slice(image, image + 1)
-    jacobian = Jacobian(features(one), x[one], engine).dense()[0]
-    double = jacobian.double()
-    vectors = exact_right_singular_vectors(double[None], k)[0]
-    return Truth(jacobian, (double @ vectors).norm(dim=0), vectors)
-
-
-def measure_clarep(problem: Problem, k: int, batch: int, measure: Measure) -> Case:
-    """Time our solver; images beyond the truths fill the batch and are not checked."""
-    count = max(1, len(problem.truths) // batch) * batch
-    parts = [slice(first, first + batch) for first in range(0, count, batch)]
-    found = []
-    with peak_memory() as peak:
-        started = time.perf_counter()
-        for part in parts:
-            found.append(solve(problem.jacobian(part), k, measure, problem.seed))
+    def clarep(self, k: int, batch: int, measure: Measure) -> Case:
+        """Time our solver; images beyond the truths fill the batch and are not checked."""
+        count = max(1, len(self.truths) // batch) * batch
+        bases, products, started = [], 0, time.perf_counter()
+        for first in range(0, count, batch):
+            jacobian = self._jacobian(slice(first, first + batch))
+            found = top_right_singular_subspace(
+                jacobian.matmat,
+                jacobian.rmatmat,
+                (jacobian.m, jacobian.n),
+                k,
+                generator=torch.Generator().manual_seed(self._seed),
+                batch=batch,
+                measure=measure,
+                tolerance=TOLERANCE,
+                dtype=jacobian.dtype,
+                device=jacobian.device,
+            )
+            bases.append(found.V)
+            products += found.products * batch
         seconds = time.perf_counter() - started
-    bases = torch.cat([part.V for part in found])
-    checked = list(zip(problem.truths, bases, strict=False))
-    return Case(
-        method="clarep",
-        k=k,
-        batch=batch,
-        measure=measure,
-        products_per_image=sum(part.products for part in found) / len(found),
-        seconds_per_image=seconds / count,
-        peak_mb=peak(),
-        captured=min(truth.captured(V) for truth, V in checked),
-        angle=max(truth.angle(V) for truth, V in checked),
-        reached=all(truth.reached(V, measure) for truth, V in checked),
-    )
+        qualities = [t.qualities(V) for t, V in zip(self.truths, torch.cat(bases), strict=False)]
+        captured, angle = min(q[0] for q in qualities), max(q[1] for q in qualities)
+        done = _reached(captured, angle, measure)
+        return Case(
+            "clarep", k, batch, measure, products / count, seconds / count, captured, angle, done
+        )
 
+    def reference(self, k: int) -> Iterator[Case]:
+        """Time the field's scheme on the images with a truth, one at a time.
 
-def solve(jacobian: Jacobian, k: int, measure: Measure, seed: int) -> Subspace:
-    """Return what our solver finds at the benchmark's tolerance, by its own stop."""
-    return top_right_singular_subspace(
-        jacobian.matmat,
-        jacobian.rmatmat,
-        (jacobian.m, jacobian.n),
-        k,
-        generator=torch.Generator().manual_seed(seed),
-        batch=jacobian.batch,
-        dtype=jacobian.dtype,
-        device=jacobian.device,
-        measure=measure,
-        tolerance=TOLERANCE[measure],
-    )
+        With the field's products and with ours, which tells the scheme's part from the products'.
+        How many iterations it takes is counted with the dense J, which yields the same subspaces,
+        as there may be a hundred; what one costs is timed on the network, to the true energy.
+        """
+        walks = [self._walk(truth, k) for truth in self.truths]
+        for method in _REFERENCES:
+            each = self._seconds_each(k, method, [walk["energy"].iterations for walk in walks])
+            for measure in (*_MEASURES, "own_stop"):
+                runs = [walk[measure] for walk in walks]
+                iterations = sum(run.iterations for run in runs) / len(runs)
+                yield replace(
+                    runs[0],
+                    method=method,
+                    products=2 * k * iterations,
+                    seconds=each * iterations,
+                    captured=min(run.captured for run in runs),
+                    angle=max(run.angle for run in runs),
+                    reached=all(run.reached for run in runs),
+                    iterations=iterations,
+                )
 
+    def _steps(self, products: tuple[Product, Product], k: int) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(self._seed)
+        limit = self._max_iterations
+        walk = subspace_iteration(
+            products, self.shape[1], k, generator=generator, max_iterations=limit
+        )
+        return (V[0] for V, _, _ in walk)
 
-def measure_reference(problem: Problem, k: int) -> list[Case]:
-    """Time the field's scheme on the images with a truth, one at a time.
+    def _walk(self, truth: Truth, k: int) -> dict[str, Case]:
+        """Return where the scheme stands when it first has each quality, and at its own end."""
+        J = truth.jacobian[None]
+        at: dict[str, Case] = {}
+        iterations = 0.0
+        for V in self._steps((lambda V: J @ V, lambda U: J.mT @ U), k):
+            iterations += 1
+            qualities = truth.qualities(V)
+            last = Case("reference", k, 1, "own_stop", 0.0, 0.0, *qualities, False, iterations)
+            for measure in _MEASURES:
+                if measure not in at and _reached(*qualities, measure):
+                    at[measure] = replace(last, measure=measure, reached=True)
+        ended = replace(last, reached=iterations < self._max_iterations)
+        return {m: replace(last, measure=m) for m in _MEASURES} | at | {"own_stop": ended}
 
-    With the field's products and with ours, which tells the scheme's part from the products'.
-
-    For the energy it runs on the network until the truth says that it is there, which it could
-    not know itself; the check is not timed. For the angle and for its own stop the iterations
-    are counted with the dense J, which yields the same subspaces, and multiplied by the
-    measured seconds of one, as there may be a hundred.
-    """
-    walks = [_count_iterations(problem, truth, k) for truth in problem.truths]
-    to_angle, to_end = ([walk[i] for walk in walks] for i in (0, 1))
-    cases = []
-    for method in _REFERENCES:
-        with peak_memory() as peak:
-            runs = [_reference_run(problem, k, method, i) for i in range(len(problem.truths))]
-        each = sum(run.seconds for run in runs) / sum(run.iterations for run in runs)
-        cases += [
-            _reference_case(method, k, "energy", runs, peak()),
-            _reference_case(method, k, "angle", to_angle, peak(), seconds_each=each),
-            _reference_case(method, k, "own_stop", to_end, peak(), seconds_each=each),
-        ]
-    return cases
-
-
-@dataclass(frozen=True)
-class _Run:
-    iterations: int
-    seconds: float
-    captured: float
-    angle: float
-    reached: bool
-
-
-def _reference_run(problem: Problem, k: int, method: Method, image: int) -> _Run:
-    one, truth = slice(image, image + 1), problem.truths[image]
-    seconds, started = 0.0, time.perf_counter()
-    if method == "reference":
-        products = field_products(problem.features(one), problem.x[one])
-    else:
-        jacobian = problem.jacobian(one)
-        products = jacobian.matmat, jacobian.rmatmat
-    steps = _steps(products, problem, k)
-    for iterations, (V, _, _) in enumerate(steps, 1):  # noqa: B007
-        seconds += time.perf_counter() - started
-        if truth.reached(V[0], "energy"):
-            break
-        started = time.perf_counter()
-    captured = truth.captured(V[0])
-    reached = captured >= 1 - TOLERANCE["energy"]
-    return _Run(iterations, seconds, captured, truth.angle(V[0]), reached)
-
-
-def _count_iterations(problem: Problem, truth: Truth, k: int) -> tuple[_Run, _Run]:
-    """Walk with the dense J to the reference's end; return the run to the angle, and all of it."""
-    J = truth.jacobian[None]
-    to_angle = None
-    steps = _steps((lambda V: J @ V, lambda U: J.mT @ U), problem, k)
-    for iterations, (V, _, _) in enumerate(steps, 1):
-        angle = truth.angle(V[0])
-        run = _Run(iterations, 0.0, truth.captured(V[0]), angle, angle <= TOLERANCE["angle"])
-        if run.reached and to_angle is None:
-            to_angle = run
-    ended = replace(run, reached=iterations < problem.max_iterations)
-    return to_angle or run, ended
-
-
-def _steps(
-    products: tuple[Product, Product], problem: Problem, k: int
-) -> Iterator[tuple[Tensor, Tensor, int]]:
-    generator = torch.Generator().manual_seed(problem.seed)
-    n = problem.x[0].numel()
-    limit = problem.max_iterations
-    return subspace_iteration(products, n, k, generator=generator, max_iterations=limit)
-
-
-def _reference_case(
-    method: Method,
-    k: int,
-    measure: Measure | Literal["own_stop"],
-    runs: list[_Run],
-    peak_mb: float | None,
-    *,
-    seconds_each: float | None = None,
-) -> Case:
-    iterations = sum(run.iterations for run in runs) / len(runs)
-    seconds = sum(run.seconds for run in runs) / len(runs)
-    return Case(
-        method=method,
-        k=k,
-        batch=1,
-        measure=measure,
-        products_per_image=2 * k * iterations,
-        seconds_per_image=seconds if seconds_each is None else seconds_each * iterations,
-        peak_mb=peak_mb,
-        captured=min(run.captured for run in runs),
-        angle=max(run.angle for run in runs),
-        reached=all(run.reached for run in runs),
-        iterations=iterations,
-        seconds_estimated=seconds_each is not None,
-    )
+    def _seconds_each(self, k: int, method: Method, iterations: list[float]) -> float:
+        seconds = 0.0
+        for image, count in enumerate(iterations):
+            one = slice(image, image + 1)
+            started = time.perf_counter()
+            if method == "reference":
+                products = field_products(self._features(one), self._x[one])
+            else:
+                jacobian = self._jacobian(one)
+                products = jacobian.matmat, jacobian.rmatmat
+            for _ in zip(range(int(count)), self._steps(products, k), strict=False):
+                pass
+            seconds += time.perf_counter() - started
+        return seconds / sum(iterations)
 
 
 def ratios(cases: list[Case]) -> list[dict[str, Any]]:
@@ -272,25 +230,13 @@ def ratios(cases: list[Case]) -> list[dict[str, Any]]:
             "batch": ours.batch,
             "measure": ours.measure,
             "reference_stop": "own" if other.measure == "own_stop" else "truth",
-            "seconds": other.seconds_per_image / ours.seconds_per_image,
-            "products": other.products_per_image / ours.products_per_image,
+            "seconds": other.seconds / ours.seconds,
+            "products": other.products / ours.products,
             "at_least": other.measure != "own_stop" and not other.reached,
             "ours_reached": ours.reached,
-            "captured": {"clarep": ours.captured, "reference": other.captured},
-            "angle": {"clarep": ours.angle, "reference": other.angle},
         }
         for ours in cases
         for other in cases
         if ours.method == "clarep" and other.method != "clarep" and ours.k == other.k
         if other.measure in ("own_stop", ours.measure)
     ]
-
-
-def check_ks(ks: tuple[int, ...], shape: tuple[int, int]) -> None:
-    """Raise UserError if a k is outside 1 to the smaller side of J (m, n)."""
-    for k in ks:
-        if not 1 <= k <= min(shape):
-            raise UserError(
-                f"k = {k} is outside 1 to {min(shape)}, what J at this tap has of singular "
-                "values: choose fewer with `ks`"
-            )

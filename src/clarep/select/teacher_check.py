@@ -18,10 +18,9 @@ from clarep.data.backdrops import load_backdrops
 from clarep.data.decode_image import decode_image
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages, UnreadableImage, to_unit_range
-from clarep.engine.cost import Ledger, peak_memory_mb
+from clarep.engine.cost import Ledger, peak_memory, peak_memory_mb
 from clarep.errors import UserError
 from clarep.geometry.jacobian import probe_engine
-from clarep.geometry.profiling import peak_memory
 from clarep.teachers.flash import AttentionCall
 from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.teacher import Teacher

@@ -1,8 +1,7 @@
 """What CaDistill costs over plain training of the same student, epoch beside epoch in one run."""
 
-import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,6 @@ from clarep.distill.student_run import StudentRun
 
 METHODS_TIMED = ("vanilla", "cadistill")
 _FEATURES = (160, 4, 4)  # of the bundled teacher at its middle
-
-
-@dataclass(frozen=True)
-class Timing:
-    """One epoch of one method."""
-
-    method: str
-    """vanilla or cadistill."""
-    epoch: int
-    """From 1; the first warms up."""
-    seconds: float
-    """Of training alone; nothing is validated."""
-    images_per_s: float
-    """Training images a second."""
-    loader_share: float
-    """Share of the seconds spent on reading, views and canonical batches."""
 
 
 def synthetic_set(data: LabelledImages, fraction: float, seed: int) -> CanonicalSet:
@@ -63,51 +46,38 @@ def time_epochs(
     student: str,
     config: DistillConfig,
     folder: Path,
-) -> Iterator[Timing]:
-    """Train by both methods in turn, an epoch each, yielding each epoch's timing.
+) -> Iterator[dict[str, Any]]:
+    """Train by both methods in turn, an epoch each, yielding method and record of each epoch.
 
     config: its epochs are those timed; one more goes before, to warm up. folder: an empty one.
     """
     config = replace(config, epochs=config.epochs + 1, validation_share=0.0, pick="last")
+    shared: dict[str, Any] = {"student": student, "config": config, "canonical": canonical}
     runs = {
-        method: StudentRun(
-            data,
-            folder / method,
-            method=method,
-            student=student,
-            config=config,
-            canonical=canonical,
-        ).records()
+        method: StudentRun(data, folder / method, method=method, **shared).records()
         for method in METHODS_TIMED
     }
     for _ in range(config.epochs):
         for method, records in runs.items():
-            record = next(records)
-            names = ("epoch", "seconds", "images_per_s", "loader_share")
-            yield Timing(method, *(record[name] for name in names))
+            yield {"method": method} | next(records)
     for records in runs.values():
         records.close()
 
 
-def summarise(timings: list[Timing]) -> dict[str, Any]:
+def summarise(epochs: list[dict[str, Any]]) -> dict[str, Any]:
     """Return medians of each method over the epochs after the first, and the overhead's range.
 
     The overhead of an epoch is cadistill's seconds over those of the vanilla epoch before it.
     """
-    timed = [timing for timing in timings if timing.epoch > 1]
     summary: dict[str, Any] = {}
     seconds = {}
     for method in METHODS_TIMED:
-        mine = [timing for timing in timed if timing.method == method]
-        seconds[method] = np.array([timing.seconds for timing in mine])
+        timed = [one for one in epochs if one["method"] == method and one["epoch"] > 1]
+        seconds[method] = np.array([one["seconds"] for one in timed])
         summary[method] = {
-            name: statistics.median(getattr(timing, name) for timing in mine)
+            name: float(np.median([one[name] for one in timed]))
             for name in ("seconds", "images_per_s", "loader_share")
         }
-    ratios = seconds["cadistill"] / seconds["vanilla"]
-    summary["overhead"] = {
-        "median": float(np.median(ratios)),
-        "lowest": float(ratios.min()),
-        "highest": float(ratios.max()),
-    }
-    return summary
+    found = seconds["cadistill"] / seconds["vanilla"]
+    whole = {"median": np.median(found), "lowest": found.min(), "highest": found.max()}
+    return summary | {"overhead": {name: float(value) for name, value in whole.items()}}
