@@ -21,7 +21,6 @@ from clarep.robustness.attacks import (
     masking_reasons,
     pgd,
     robust_accuracy,
-    robust_curve,
     threats,
 )
 from clarep.robustness.attacks.apgd import checkpoints
@@ -348,7 +347,9 @@ def test_curves_fall_and_the_worst_case_is_worst():
     config = AttackConfig(
         eps_255=(16.0, 0.0, 4.0), attacks=("pgd", "apgd-ce", "apgd-dlr"), apgd_steps=5, pgd_steps=5
     )
-    curve = dict(robust_curve(model, x, y, "linf", config))
+    curve, before = {}, None
+    for threat in threats("linf", config, SHAPE):
+        before = curve[threat] = robust_accuracy(model, x, y, threat, config, before=before)
     assert [threat.setting for threat in curve] == ["eps_255=0", "eps_255=4", "eps_255=16"]
     last = None
     for correct in curve.values():
@@ -364,15 +365,14 @@ def test_curves_fall_and_the_worst_case_is_worst():
     assert threat_to_check(curve).eps > 0
 
 
-def test_a_curve_s_single_points_can_be_measured_alone():
+def test_what_fell_before_is_not_attacked():
     model = Small()
     x = images(40)
     y = labels_of(model, x)
     config = AttackConfig(eps_l2=(0.2,), attacks_l2=("pgd",), pgd_steps=5)
     (threat,) = threats("l2", config, SHAPE)
     alone = robust_accuracy(model, x, y, threat, config)
-    ((_, walked),) = robust_curve(model, x, y, "l2", config)
-    assert torch.equal(alone["pgd"], walked["pgd"])
+    assert alone["pgd"].any()
     skipped = robust_accuracy(model, x, y, threat, config, before={"pgd": torch.zeros(40) > 0})
     assert not skipped["pgd"].any()
 
@@ -404,7 +404,6 @@ EVERY = {
     **ATTACKS,
     "cw": lambda m, x, y, t, g: cw_l2(m, x, y, steps=3, searches=2).x_adv,
     "accuracy": lambda m, x, y, t, g: robust_accuracy(m, x, y, t, BRIEF),
-    "curve": lambda m, x, y, t, g: list(robust_curve(m, x, y, "linf", BRIEF)),
     "autoattack": lambda m, x, y, t, g: auto_attack(m, x, y, t),
     "masking": lambda m, x, y, t, g: masking_reasons(
         m, x, y, t, correct=torch.ones(len(x)) > 0, config=BRIEF

@@ -2,7 +2,7 @@
 
 from clarep.robustness.attacks.apgd import apgd
 from clarep.robustness.attacks.attack_config import AttackConfig, check_attacks
-from clarep.robustness.attacks.curves import robust_accuracy, robust_curve, threats
+from clarep.robustness.attacks.curves import robust_accuracy, threats
 from clarep.robustness.attacks.cw import Nearest, cw_l2
 from clarep.robustness.attacks.masking import masking_reasons, stronger_attack
 from clarep.robustness.attacks.pgd import pgd
@@ -21,7 +21,6 @@ __all__ = [
     "masking_reasons",
     "pgd",
     "robust_accuracy",
-    "robust_curve",
     "stronger_attack",
     "threats",
 ]

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Literal
 
 import torch
@@ -10,8 +11,16 @@ from torch import Tensor
 
 from clarep.engine.arrays import Images, Labels
 from clarep.errors import unknown_name
-from clarep.robustness.attacks.passes import BATCH, Loss, Model, ascend, cross_entropy, dlr
-from clarep.robustness.attacks.restarts import check_counts, with_restarts
+from clarep.robustness.attacks.passes import (
+    BATCH,
+    Loss,
+    Model,
+    ascend,
+    check_counts,
+    cross_entropy,
+    dlr,
+)
+from clarep.robustness.attacks.pgd import with_restarts
 from clarep.robustness.attacks.threat import Threat, steepest
 
 LOSSES: dict[str, Loss] = {"ce": cross_entropy, "dlr": dlr}
@@ -37,15 +46,9 @@ def apgd(
     highest loss is returned.
 
     Args:
-        model: images in [0, 1] -> logits; a module is held in evaluation mode.
-        x: images in [0, 1].
-        y: true labels.
-        threat: how far an image may be changed.
+        model, x, y, threat, restarts, generator, batch_size: as `pgd` takes them.
         loss: ce, the cross-entropy; dlr, which needs three classes or more.
         steps: steps an image and restart; each takes one gradient.
-        restarts: random starts; each only for images that are still right.
-        generator: of the random starts.
-        batch_size: images a pass.
 
     Raises:
         UserError: for a count below 1, an unknown loss, or too few classes for dlr.
@@ -53,17 +56,9 @@ def apgd(
     if loss not in LOSSES:
         raise unknown_name("loss", loss, LOSSES)
     check_counts(steps=steps)
-    chosen = LOSSES[loss]
-
-    def walk(x: Tensor, y: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-        return _walk(model, chosen, x, y, start, threat=threat, steps=steps)
-
     return with_restarts(
-        walk,
-        model,
-        x,
-        y,
-        threat,
+        partial(_walk, model, LOSSES[loss], threat=threat, steps=steps),
+        *(model, x, y, threat),
         restarts=restarts,
         generator=generator,
         batch_size=batch_size,

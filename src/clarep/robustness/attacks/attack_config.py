@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from clarep.engine.seeds import check_seed
 from clarep.errors import UserError, unknown_name
+from clarep.robustness.attacks.passes import check_counts
 from clarep.robustness.attacks.pgd import STEP_RULES, StepRule
 from clarep.robustness.attacks.threat import check_eps_255, check_eps_l2
 
@@ -76,9 +77,7 @@ def check_attacks(config: AttackConfig, image_shape: tuple[int, ...] | None = No
         raise unknown_name("step rule", config.pgd_rule, STEP_RULES)
     counts = ("pgd_steps", "pgd_restarts", "apgd_steps", "apgd_restarts")
     for name in (*counts, "cw_steps", "cw_searches", "batch_size"):
-        value = getattr(config, name)
-        if value < 1:
-            raise UserError(f"`{name}={value}` is below 1: give a whole number from 1 up")
+        check_counts(**{name: getattr(config, name)})
     if config.check_images < 0:
         raise UserError(f"`check_images={config.check_images}` is below 0: give 100, say")
     if not 0 <= config.check_margin < 1:

@@ -1,9 +1,7 @@
 """Robust accuracy over the radius: attack by attack, and the worst case of them for each image."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Bool
@@ -21,53 +19,6 @@ WORST = "worst"
 
 Correct = dict[str, Tensor]
 """Attack, or WORST -> which images are still right (N,)."""
-
-
-@dataclass(frozen=True)
-class Strength:
-    """How an attack is run once."""
-
-    config: AttackConfig
-    generator: torch.Generator
-
-
-Attack = Callable[[Model, Tensor, Tensor, Threat, Strength], Tensor]
-
-
-def _pgd(model: Model, x: Tensor, y: Tensor, threat: Threat, strength: Strength) -> Tensor:
-    config = strength.config
-    return pgd(
-        model,
-        x,
-        y,
-        threat,
-        config.pgd_steps,
-        restarts=config.pgd_restarts,
-        rule=config.pgd_rule,
-        generator=strength.generator,
-        batch_size=config.batch_size,
-    )
-
-
-def _apgd(loss: Literal["ce", "dlr"]) -> Attack:
-    def attack(model: Model, x: Tensor, y: Tensor, threat: Threat, strength: Strength) -> Tensor:
-        config = strength.config
-        return apgd(
-            model,
-            x,
-            y,
-            threat,
-            loss,
-            steps=config.apgd_steps,
-            restarts=config.apgd_restarts,
-            generator=strength.generator,
-            batch_size=config.batch_size,
-        )
-
-    return attack
-
-
-ATTACKS: dict[str, Attack] = {"pgd": _pgd, "apgd-ce": _apgd("ce"), "apgd-dlr": _apgd("dlr")}
 
 
 def threats(norm: Norm, config: AttackConfig, image_shape: tuple[int, ...]) -> list[Threat]:
@@ -117,8 +68,7 @@ def robust_accuracy(
         right = torch.ones_like(y, dtype=torch.bool) if before is None else before[name].clone()
         at = right.nonzero().flatten()
         if len(at):
-            strength = Strength(config, generator_of(config.seed, name, threat))
-            x_adv = ATTACKS[name](model, x[at], y[at], threat, strength)
+            x_adv = _attack(name, model, x[at], y[at], threat=threat, config=config)
             right[at] = still_right(model, x_adv, y[at], config.batch_size)
         correct[name] = right
     if correct:
@@ -126,23 +76,26 @@ def robust_accuracy(
     return correct
 
 
-def robust_curve(
-    model: Model,
-    x: Images,
-    y: Labels,
-    norm: Norm,
-    config: AttackConfig,
-) -> Iterator[tuple[Threat, Correct]]:
-    """Yield every configured threat of a norm with `robust_accuracy` there, smallest first.
-
-    Fooled at a smaller radius is fooled at a larger one (see `robust_accuracy`), so every curve
-    falls, and large radii cost little.
-    """
-    x, y = accepted(model, x, y)
-    before: Correct | None = None
-    for threat in threats(norm, config, tuple(x.shape[1:])):
-        before = robust_accuracy(model, x, y, threat, config, before=before)
-        yield threat, before
+def _attack(
+    name: str, model: Model, x: Images, y: Labels, *, threat: Threat, config: AttackConfig
+) -> Tensor:
+    """Run one of the configured attacks."""
+    generator = generator_of(config.seed, name, threat)
+    if name == "pgd":
+        return pgd(
+            *(model, x, y, threat, config.pgd_steps),
+            restarts=config.pgd_restarts,
+            rule=config.pgd_rule,
+            generator=generator,
+            batch_size=config.batch_size,
+        )
+    return apgd(
+        *(model, x, y, threat, "ce" if name == "apgd-ce" else "dlr"),
+        steps=config.apgd_steps,
+        restarts=config.apgd_restarts,
+        generator=generator,
+        batch_size=config.batch_size,
+    )
 
 
 def generator_of(seed: int, name: str, threat: Threat) -> torch.Generator:

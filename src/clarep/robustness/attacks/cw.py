@@ -12,16 +12,17 @@ from clarep.robustness.attacks.passes import (
     Model,
     accepted,
     ascend,
+    check_counts,
     evaluating,
     logits_of,
     margin,
     still_right,
 )
-from clarep.robustness.attacks.restarts import check_counts
 
 _INSIDE = 0.99  # black and white are at infinite w; from nearer to them Adam needs many steps
 _FIRST_WEIGHT = 1e-1
 _GROWTH = 10.0  # of a weight with which nothing was found, while no weight has found anything
+_LEARNING_RATE = 0.05  # of Adam, in units of w
 _ADAM = (0.9, 0.999, 1e-30)  # eps: gradients with respect to w of dark pixels are tiny
 _HALVINGS = 8  # of the way back to the image
 
@@ -42,13 +43,11 @@ def cw_l2(
     *,
     steps: int = 100,
     searches: int = 6,
-    learning_rate: float = 0.05,
-    confidence: float = 0.0,
     batch_size: int = BATCH,
 ) -> Nearest:
     """Look for the nearest misclassified image in [0, 1] of each, in L2.
 
-    Minimises ||x' - x||^2 + c * max(z_y - max_{i != y} z_i + confidence, 0) over w, with
+    Minimises ||x' - x||^2 + c * max(z_y - max_{i != y} z_i, 0) over w, with
     x' = (tanh(w) + 1) / 2, by Adam; c by binary search for each image. In the end each x' is moved
     back along the line to x as far as it stays misclassified (ours). Nothing is random.
 
@@ -58,8 +57,6 @@ def cw_l2(
         y: true labels.
         steps: steps of Adam for each c.
         searches: how many c are tried.
-        learning_rate: of Adam, in units of w.
-        confidence: by how much another class shall lead.
         batch_size: images a pass.
     """
     check_counts(steps=steps, searches=searches, batch_size=batch_size)
@@ -69,9 +66,9 @@ def cw_l2(
     with evaluating(model):
         at = still_right(model, x, y, batch_size).nonzero().flatten()
         for part in at.split(batch_size):
-            search = _Search(model, x[part], y[part], confidence)
+            search = _Search(model, x[part], y[part])
             for _ in range(searches):
-                search.descend(steps, learning_rate)
+                search.descend(steps)
                 search.choose_weights()
             search.move_back()
             x_adv[part], distance[part] = search.best, search.distance
@@ -86,9 +83,8 @@ class _Search:
         model: Model,
         x: Float[Tensor, "batch c h w"],
         y: Int[Tensor, " batch"],
-        confidence: float,
     ) -> None:
-        self._model, self._x, self._y, self._confidence = model, x, y, confidence
+        self._model, self._x, self._y = model, x, y
         self.best = x.clone()
         self.distance = x.new_full((len(x),), torch.inf)
         self._weight = torch.full_like(self.distance, _FIRST_WEIGHT)
@@ -96,7 +92,7 @@ class _Search:
         self._high = torch.full_like(self.distance, torch.inf)
         self._found = torch.zeros_like(y, dtype=torch.bool)
 
-    def descend(self, steps: int, learning_rate: float) -> None:
+    def descend(self, steps: int) -> None:
         """Run Adam from the images, with the weights as they are."""
         w = torch.atanh((2 * self._x - 1) * _INSIDE)
         beta1, beta2, eps = _ADAM
@@ -107,19 +103,19 @@ class _Search:
             mean = beta1 * mean + (1 - beta1) * grad
             square = beta2 * square + (1 - beta2) * grad.square()
             scale = (square / (1 - beta2**step)).sqrt() + eps
-            w = w - learning_rate * mean / (1 - beta1**step) / scale
+            w = w - _LEARNING_RATE * mean / (1 - beta1**step) / scale
 
     def _look(self, w: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
         """Note what is fooled at w, and return the gradient of the objective there."""
         x_adv = (torch.tanh(w) + 1) / 2
 
         def hinge(logits: Tensor, y: Tensor) -> Tensor:
-            return (margin(logits, y) + self._confidence).clamp_min(0)
+            return margin(logits, y).clamp_min(0)
 
         logits, _, grad = ascend(self._model, hinge, x_adv, self._y)
         change = x_adv - self._x
         distance = change.flatten(1).norm(dim=1)
-        fooled = margin(logits, self._y) < -self._confidence
+        fooled = margin(logits, self._y) < 0
         self._found = self._found | fooled
         nearer = fooled & (distance < self.distance)
         self.best = torch.where(nearer.view(-1, 1, 1, 1), x_adv, self.best)
@@ -145,8 +141,7 @@ class _Search:
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             tried = (x + middle.view(-1, 1, 1, 1) * change).clamp(0, 1)
-            gap = margin(logits_of(self._model, tried, len(x)), y)
-            fooled = gap < -self._confidence
+            fooled = margin(logits_of(self._model, tried, len(x)), y) < 0
             nearest = torch.where(fooled.view(-1, 1, 1, 1), tried, nearest)
             low, high = torch.where(fooled, low, middle), torch.where(fooled, middle, high)
         self.best[found] = nearest

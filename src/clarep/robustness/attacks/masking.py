@@ -9,7 +9,7 @@ than `check_margin` allows by more than chance (`exceeds`).
 import math
 from dataclasses import replace
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from clarep.engine.arrays import Images, Labels
@@ -70,13 +70,8 @@ def masking_reasons(
     """
     if not config.check_images:
         return []
-    x, y = accepted(model, x, y, threat)
-    check_marks(len(x), correct=correct)
-    x, y, correct = (part[: config.check_images] for part in (x, y, correct))
-    found = [
-        zero_gradients(model, x, y, config),
-        unbounded_attack(model, x, y, threat, config),
-    ]
+    x, y, correct = _checked(model, x, y, threat, correct=correct, config=config)
+    found = [zero_gradients(model, x, y, config), unbounded_attack(model, x, y, threat, config)]
     if reference is not None:
         found.append(
             transfer_attack(model, reference, x, y, threat=threat, correct=correct, config=config)
@@ -84,9 +79,22 @@ def masking_reasons(
     return [reason for reason in found if reason]
 
 
-def zero_gradients(
-    model: Model, x: Float[Tensor, "batch c h w"], y: Int[Tensor, " batch"], config: AttackConfig
-) -> str:
+def _checked(
+    model: Model,
+    x: Images,
+    y: Labels,
+    threat: Threat,
+    *,
+    correct: Bool[Tensor, " batch"],
+    config: AttackConfig,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the first images, labels and marks, as many as are checked; raises UserError."""
+    x, y = accepted(model, x, y, threat)
+    check_marks(len(x), correct=correct)
+    return x[: config.check_images], y[: config.check_images], correct[: config.check_images]
+
+
+def zero_gradients(model: Model, x: Tensor, y: Tensor, config: AttackConfig) -> str:
     """Check that the cross-entropy of rightly classified images has a gradient.
 
     It is exactly 0 where the softmax saturates in fp32 or the input is quantised; one that is not
@@ -136,9 +144,7 @@ def stronger_attack(
     """
     if not config.check_images:
         return ""
-    x, y = accepted(model, x, y, threat)
-    check_marks(len(x), correct=correct)
-    x, y, correct = (part[: config.check_images] for part in (x, y, correct))
+    x, y, correct = _checked(model, x, y, threat, correct=correct, config=config)
     at, stronger = correct.nonzero().flatten(), strengthened(config)
     if not len(at):
         return ""
@@ -153,11 +159,7 @@ def stronger_attack(
 
 
 def unbounded_attack(
-    model: Model,
-    x: Float[Tensor, "batch c h w"],
-    y: Int[Tensor, " batch"],
-    threat: Threat,
-    config: AttackConfig,
+    model: Model, x: Tensor, y: Tensor, threat: Threat, config: AttackConfig
 ) -> str:
     """Check that every attack fools about every image where the radius is huge.
 
@@ -181,8 +183,8 @@ def unbounded_attack(
 def transfer_attack(
     model: Model,
     reference: Model,
-    x: Float[Tensor, "batch c h w"],
-    y: Int[Tensor, " batch"],
+    x: Tensor,
+    y: Tensor,
     *,
     threat: Threat,
     correct: Bool[Tensor, " batch"],
@@ -193,11 +195,7 @@ def transfer_attack(
     if not len(at):
         return ""
     x_adv = pgd(
-        reference,
-        x[at],
-        y[at],
-        threat,
-        config.pgd_steps,
+        *(reference, x[at], y[at], threat, config.pgd_steps),
         generator=generator_of(config.seed, "transfer", threat),
         drop_fooled=False,
         batch_size=config.batch_size,

@@ -101,6 +101,13 @@ def gradient_at(model: Model, x: Float[Tensor, "batch c h w"]) -> Gradient:
     return "reaches the image" if gradient.isfinite().all() else "not finite"
 
 
+def check_counts(**counts: int) -> None:
+    """Raise UserError for a count below 1."""
+    for name, value in counts.items():
+        if value < 1:
+            raise UserError(f"`{name}={value}` is below 1: give a whole number from 1 up")
+
+
 def check_marks(images: int, **marks: Tensor | None) -> None:
     """Raise UserError unless each holds a bool for each of so many images."""
     for name, given in marks.items():
@@ -163,19 +170,14 @@ def dlr(
     -(z_y - max_{i != y} z_i) / (z_(1) - z_(3)), with z_(1) >= z_(2) ... the sorted logits: shift
     and scale of the logits do not change it, so no confidence can flatten it.
     """
-    check_classes_for_dlr(logits.shape[1])
+    if logits.shape[1] < 3:
+        raise UserError(
+            "the DLR loss needs three classes or more and the model has "
+            f"{logits.shape[1]}: leave apgd-dlr out"
+        )
     ranked = logits.topk(3, dim=1).values
     spread = (ranked[:, 0] - ranked[:, 2]).clamp_min(1e-12)
     return -margin(logits, y) / spread
-
-
-def check_classes_for_dlr(classes: int) -> None:
-    """Raise UserError if there are too few classes for the DLR loss."""
-    if classes < 3:
-        raise UserError(
-            f"the DLR loss needs three classes or more and the model has {classes}: "
-            "leave apgd-dlr out"
-        )
 
 
 def margin(

@@ -1,6 +1,8 @@
 """PGD: projected gradient ascent on the cross-entropy (Madry et al. 2018, arXiv 1706.06083)."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -9,12 +11,22 @@ from torch import Tensor
 
 from clarep.engine.arrays import Images, Labels
 from clarep.errors import UserError, unknown_name
-from clarep.robustness.attacks.passes import BATCH, Model, ascend, cross_entropy, still_right
-from clarep.robustness.attacks.restarts import check_counts, with_restarts
+from clarep.robustness.attacks.passes import (
+    BATCH,
+    Model,
+    accepted,
+    ascend,
+    check_counts,
+    cross_entropy,
+    evaluating,
+    still_right,
+)
 from clarep.robustness.attacks.threat import Threat, steepest
 
 StepRule = Literal["constant", "cosine"]
 STEP_RULES: tuple[StepRule, ...] = ("constant", "cosine")
+Walk = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Images, labels, starting points -> where it ended (B, C, H, W), and whether it fools (B,)."""
 _PATH = 2.5  # radii that all steps together could walk: enough from any start to any end
 
 
@@ -55,15 +67,9 @@ def pgd(
     """
     sizes = step_sizes(threat, steps, step_size, rule)
 
-    def walk(x: Tensor, y: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-        return _walk(model, x, y, start, threat=threat, sizes=sizes, drop_fooled=drop_fooled)
-
     return with_restarts(
-        walk,
-        model,
-        x,
-        y,
-        threat,
+        partial(_walk, model, threat=threat, sizes=sizes, drop_fooled=drop_fooled),
+        *(model, x, y, threat),
         restarts=restarts,
         generator=generator,
         batch_size=batch_size,
@@ -112,3 +118,42 @@ def _walk(
         ends[left] = threat.project(ends[left] + size * steepest(grad, threat.norm), x[left])
     fooled[left] = ~still_right(model, ends[left], y[left], len(left))
     return ends, fooled
+
+
+def with_restarts(
+    walk: Walk,
+    model: Model,
+    x: Images,
+    y: Labels,
+    threat: Threat,
+    *,
+    restarts: int,
+    generator: torch.Generator,
+    batch_size: int,
+    skip_wrong: bool = True,
+) -> Float[Tensor, "batch c h w"]:
+    """Walk from random points until an image is fooled, at most `restarts` times.
+
+    Images that are wrong from the start stay as they are, if `skip_wrong`; of those never fooled,
+    the end of the last walk is returned. The noise of a restart is drawn for all images at once:
+    it depends on neither the batch size nor which of the others are still right.
+    """
+    check_counts(restarts=restarts, batch_size=batch_size)
+    x, y = accepted(model, x, y, threat)
+    x_adv = x.clone()
+    if threat.eps == 0:
+        return x_adv
+    with evaluating(model):
+        left = torch.arange(len(y), device=y.device)
+        if skip_wrong:
+            left = left[still_right(model, x, y, batch_size)]
+        for _ in range(restarts):
+            if not len(left):
+                break
+            start = threat.random_start(x, generator)
+            missed = []
+            for part in left.split(batch_size):
+                x_adv[part], fooled = walk(x[part], y[part], start[part])
+                missed.append(part[~fooled])
+            left = torch.cat(missed)
+    return x_adv

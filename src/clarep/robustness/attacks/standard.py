@@ -25,11 +25,11 @@ from clarep.robustness.attacks.passes import (
     Model,
     accepted,
     answered,
+    check_counts,
     evaluating,
     logits_of,
     still_right,
 )
-from clarep.robustness.attacks.restarts import check_counts
 from clarep.robustness.attacks.threat import Threat
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
@@ -100,7 +100,8 @@ def auto_attack(
         if part is None:
             part = _attack(library, model, x[at], y[at], threat, seed=seed + i, classes=classes)
             if path is not None:
-                _store(path, key, part)
+                tensors = {"x_adv": part.x_adv.cpu(), "correct": part.correct.cpu()}
+                save_tensors(path, tensors, {"key": key, "reasons": json.dumps(part.reasons)})
         parts.append(part)
     reasons = dict.fromkeys(reason for part in parts for reason in part.reasons)
     x_adv = torch.cat([part.x_adv.to(x) for part in parts])
@@ -122,14 +123,9 @@ def _attack(
     def answer(found: Tensor) -> Tensor:  # the library works in single precision
         return answered(model, found.to(x.dtype)).float()
 
+    norm = _NORMS[threat.norm]
     with evaluating(model), _contained(x.device) as reasons:
-        attack = library.AutoAttack(
-            answer,
-            device=x.device,
-            eps=threat.eps,
-            norm=_NORMS[threat.norm],
-            seed=seed,
-        )
+        attack = library.AutoAttack(answer, device=x.device, eps=threat.eps, norm=norm, seed=seed)
         targets = min(_TARGETS, classes - 1)
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
         found, _ = attack.run_standard_evaluation(x.float(), y, batch_size=len(x))
@@ -138,57 +134,38 @@ def _attack(
     return Standard(torch.where(correct.view(-1, 1, 1, 1), x, x_adv), correct, reasons)
 
 
-class _Collector(logging.Handler):
-    """Keeps warnings."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage().split(" See flags_doc.md")[0]
-        self.messages.append(f"AutoAttack: {' '.join(text.split())}")
-
-
 @contextmanager
 def _contained(device: torch.device) -> Iterator[list[str]]:
     """Yield the list that the library's warnings go to; undo what it does to the process.
 
     It seeds torch's own generators, sets a trace function and logs its doubts.
     """
-    logger, collector, tracer = logging.getLogger(_LOGGER), _Collector(), sys.gettrace()
-    propagate = logger.propagate
-    logger.addHandler(collector)
-    logger.propagate = False
+    logger, tracer, reasons = logging.getLogger(_LOGGER), sys.gettrace(), []
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING:
+            text = record.getMessage().split(" See flags_doc.md")[0]
+            reasons.append(f"AutoAttack: {' '.join(text.split())}")
+        return False
+
+    logger.addFilter(keep)
     devices = [device] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield collector.messages
+            yield reasons
     finally:
         sys.settrace(tracer)
-        logger.removeHandler(collector)
-        logger.propagate = propagate
+        logger.removeFilter(keep)
 
 
-def _key(
-    x: Float[Tensor, "batch c h w"],
-    y: Int[Tensor, " batch"],
-    threat: Threat,
-    seed: int,
-    fingerprint: str,
-) -> str:
+def _key(x: Tensor, y: Tensor, threat: Threat, seed: int, fingerprint: str) -> str:
     """Return what a stored batch is known by: model, images, labels, threat and seed."""
     settings = [fingerprint, threat.norm, repr(threat.eps), seed, list(x.shape)]
     digest = hashlib.sha256(json.dumps(settings).encode())
     for tensor in (x, y):
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _store(path: Path, key: str, part: Standard) -> None:
-    tensors = {"x_adv": part.x_adv.cpu(), "correct": part.correct.cpu()}
-    save_tensors(path, tensors, {"key": key, "reasons": json.dumps(part.reasons)})
 
 
 def _stored(path: Path, key: str) -> Standard | None:
