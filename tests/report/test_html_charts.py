@@ -10,10 +10,10 @@ import torch
 from clarep.report.html.charts import Point, Series, bar_chart, line_chart
 from clarep.report.html.figures import figure_cell
 from clarep.report.html.run_folders import ReportRun, group_runs
-from clarep.report.html.sections.calibration_section import reliability
 from clarep.report.html.sections.features_section import project_pca, project_tsne
 from clarep.report.html.sections.results_section import middle_eps
 from clarep.report.html.svg import WIDTH, Axis, Plot, linear_axis, log_axis
+from clarep.robustness.calibration import reliability
 from clarep.robustness.evaluation import Measurement
 
 

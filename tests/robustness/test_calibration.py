@@ -11,13 +11,11 @@ from torch import Tensor
 from clarep.errors import UserError
 from clarep.robustness.calibration import (
     adaptive_ece,
-    brier,
     brier_values,
     calibration,
     ece,
-    nll,
     nll_values,
-    reliability_bins,
+    reliability,
 )
 
 
@@ -75,8 +73,8 @@ def test_a_known_case():
 
 def test_confidence_on_an_edge_belongs_to_the_bin_below():
     probabilities = torch.tensor([[0.5, 0.5], [1.0, 0.0]], dtype=torch.float64)
-    bins = reliability_bins(probabilities, torch.tensor([0, 0]), bins=2)
-    assert bins.count.tolist() == [1, 1]
+    bins = reliability(probabilities, torch.tensor([0, 0]), bins=2)
+    assert bins == [(0.5, 1.0, 0.5), (1.0, 1.0, 0.5)]
 
 
 def test_fewer_images_than_bins_have_a_bin_each():
@@ -110,9 +108,11 @@ def test_brier_and_nll_are_scikit_learn_s():
     p, y = probabilities.double().numpy(), labels.numpy()
     p = p / p.sum(1, keepdims=True)
     classes = list(range(5))
-    assert nll(probabilities, labels).value == pytest.approx(log_loss(y, p, labels=classes), 1e-6)
+    assert float(nll_values(probabilities, labels).mean()) == pytest.approx(
+        log_loss(y, p, labels=classes), 1e-6
+    )
     expected = brier_score_loss(y, p, labels=classes, scale_by_half=False)
-    assert brier(probabilities, labels).value == pytest.approx(expected, 1e-6)
+    assert float(brier_values(probabilities, labels).mean()) == pytest.approx(expected, 1e-6)
 
 
 def test_the_four_have_their_keys_and_the_means_their_values():
@@ -175,15 +175,11 @@ def test_intervals_shrink_with_more_images_and_hold_a_gross_error():
 
 def test_reliability_bins_add_up_to_the_ece():
     probabilities, labels = drawn(120)
-    bins = reliability_bins(probabilities, labels)
-    assert bins.edges.shape == (16,)
-    assert bins.count.sum() == 120
-    used = bins.count > 0
-    assert torch.equal(bins.accuracy.isnan(), ~used)
-    gap = (bins.accuracy - bins.confidence)[used].abs() * bins.count[used]
-    assert gap.sum().item() / 120 == pytest.approx(ece(probabilities, labels).value)
-    for b in torch.where(used)[0].tolist():
-        assert bins.edges[b] < bins.confidence[b] <= bins.edges[b + 1]
+    bins = reliability(probabilities, labels)
+    assert sum(share for _, _, share in bins) == pytest.approx(1)
+    gap = sum(abs(accuracy - confidence) * share for confidence, accuracy, share in bins)
+    assert gap == pytest.approx(ece(probabilities, labels).value)
+    assert bins == sorted(bins)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +191,7 @@ def test_what_is_no_distribution_is_refused(rows: list[list[float]]):
         ece(torch.tensor(rows), torch.tensor([0]))
 
 
-@pytest.mark.parametrize("figure", [ece, adaptive_ece, brier, nll, reliability_bins])
+@pytest.mark.parametrize("figure", [ece, adaptive_ece, brier_values, nll_values, reliability])
 def test_other_counts_of_labels_are_refused(figure):
     probabilities, labels = drawn(5)
     for wrong in (labels[:1], labels[:4], labels[:, None], labels.float()):
@@ -209,6 +205,6 @@ def test_labels_outside_and_no_images_are_refused():
     with pytest.raises(UserError, match="bins 0"):
         ece(*drawn(5), bins=0)
     with pytest.raises(UserError, match=r"outside the 2 classes"):
-        brier(torch.tensor([[0.5, 0.5]]), torch.tensor([2]))
+        brier_values(torch.tensor([[0.5, 0.5]]), torch.tensor([2]))
     with pytest.raises(UserError, match=r"no images"):
-        nll(torch.zeros(0, 2), torch.zeros(0, dtype=torch.long))
+        nll_values(torch.zeros(0, 2), torch.zeros(0, dtype=torch.long))

@@ -11,18 +11,16 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int64
-from numpy.typing import NDArray
+from jaxtyping import Float
 from torch import Tensor
 
 from clarep.engine.arrays import Labels, as_labels
 from clarep.engine.statistics import Floats, Picks, bootstrap, percentile_interval
 from clarep.errors import UserError
-from clarep.robustness.evaluation import Measurement, mean_of
+from clarep.robustness.evaluation import Measured, Measurement, mean_of
 
 BINS = 15
 _SUM_TOLERANCE = 1e-3
@@ -30,51 +28,24 @@ _SUM_TOLERANCE = 1e-3
 Probabilities = Float[Tensor, "images classes"]
 
 
-@dataclass(frozen=True)
-class ReliabilityBins:
-    """What a reliability plot shows, B bins of the top probability."""
-
-    edges: Float[Tensor, " bins_and_one"]
-    """Bin b holds confidences in (edges[b], edges[b + 1]]; the first one holds 0 too."""
-    count: Int[Tensor, " bins"]
-    """Images in each bin."""
-    confidence: Float[Tensor, " bins"]
-    """Their mean confidence; NaN where there are none."""
-    accuracy: Float[Tensor, " bins"]
-    """Their accuracy; NaN where there are none."""
-
-
-def calibration(
-    probabilities: Probabilities, labels: Labels
-) -> tuple[list[Measurement], dict[str, Tensor]]:
+def calibration(probabilities: Probabilities, labels: Labels) -> Measured:
     """Return the four measurements, and the per-image values of those that are means."""
-    measurements = [
-        ece(probabilities, labels),
-        adaptive_ece(probabilities, labels),
-        brier(probabilities, labels),
-        nll(probabilities, labels),
-    ]
-    arrays = {
+    values = {
         "calibration/brier": brier_values(probabilities, labels),
         "calibration/nll": nll_values(probabilities, labels),
     }
-    return measurements, arrays
+    errors = [ece(probabilities, labels), adaptive_ece(probabilities, labels)]
+    return errors + [mean_of(key, of_images) for key, of_images in values.items()], values
 
 
 def ece(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> Measurement:
     """Return the expected calibration error, in [0, 1], bins of the same width.
 
-    Its interval: see `_interval`. Raises UserError if these are no probabilities or labels.
+    Raises UserError if these are no probabilities or labels.
     """
     confidence, correct = _top(probabilities, labels, bins)
     bin_of = _equal_width_bins(confidence, bins)
-    gap = correct - confidence
-
-    def of_resamples(picks: Picks) -> Floats:
-        return _mean_gap(bin_of[picks], gap[picks], bins, len(gap))
-
-    value = float(of_resamples(np.arange(len(gap))[None])[0])
-    return Measurement("calibration/ece", value, _interval(value, len(gap), of_resamples), len(gap))
+    return _error("calibration/ece", correct - confidence, lambda picks: bin_of[picks], bins)
 
 
 def adaptive_ece(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> Measurement:
@@ -85,36 +56,23 @@ def adaptive_ece(probabilities: Probabilities, labels: Labels, bins: int = BINS)
     probabilities or labels.
     """
     confidence, correct = _top(probabilities, labels, bins)
-    gap = correct - confidence
     distinct, value_of = np.unique(confidence, return_inverse=True)
-    parts = np.array_split(np.arange(len(gap)), bins)
+    parts = np.array_split(np.arange(len(confidence)), bins)
     bin_of_place = np.repeat(np.arange(bins), [len(part) for part in parts])
 
-    def of_resamples(picks: Picks) -> Floats:
+    def bin_of(picks: Picks) -> Picks:
         shape = len(picks), len(distinct)
         at = np.arange(len(picks))[:, None] * len(distinct) + value_of[picks]
         count = np.bincount(at.ravel(), minlength=math.prod(shape)).reshape(shape)
         first = count.cumsum(axis=1) - count  # place of the first image of each value
-        bin_of = np.take_along_axis(bin_of_place[first.clip(max=len(gap) - 1)], value_of[picks], 1)
-        return _mean_gap(bin_of, gap[picks], bins, len(gap))
+        bin_of_value = bin_of_place[first.clip(max=len(confidence) - 1)]
+        return np.take_along_axis(bin_of_value, value_of[picks], 1)
 
-    value = float(of_resamples(np.arange(len(gap))[None])[0])
-    interval = _interval(value, len(gap), of_resamples)
-    return Measurement("calibration/adaptive_ece", value, interval, len(gap))
-
-
-def brier(probabilities: Probabilities, labels: Labels) -> Measurement:
-    """Return the mean Brier score, in [0, 2], over all classes."""
-    return mean_of("calibration/brier", brier_values(probabilities, labels))
-
-
-def nll(probabilities: Probabilities, labels: Labels) -> Measurement:
-    """Return the mean negative log likelihood, in nats."""
-    return mean_of("calibration/nll", nll_values(probabilities, labels))
+    return _error("calibration/adaptive_ece", correct - confidence, bin_of, bins)
 
 
 def brier_values(probabilities: Probabilities, labels: Labels) -> Float[Tensor, " images"]:
-    """Return each image's Brier score, float64."""
+    """Return each image's Brier score over all classes, in [0, 2], float64."""
     probabilities, labels = _checked(probabilities, labels)
     truth = torch.nn.functional.one_hot(labels, probabilities.shape[1])
     return (probabilities - truth).square().sum(1)
@@ -127,39 +85,42 @@ def nll_values(probabilities: Probabilities, labels: Labels) -> Float[Tensor, " 
     return -of_label.clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
-def reliability_bins(
+def reliability(
     probabilities: Probabilities, labels: Labels, bins: int = BINS
-) -> ReliabilityBins:
-    """Return the bins of the same width that `ece` is made of."""
+) -> list[tuple[float, float, float]]:
+    """Return (mean confidence, accuracy, share of images) of each of ECE's bins with images."""
     confidence, correct = _top(probabilities, labels, bins)
     bin_of = _equal_width_bins(confidence, bins)
-    count = np.bincount(bin_of, minlength=bins)
-    some = np.where(count, count, np.nan)
-    return ReliabilityBins(
-        edges=torch.linspace(0, 1, bins + 1, dtype=torch.float64),
-        count=torch.from_numpy(count),
-        confidence=torch.from_numpy(np.bincount(bin_of, confidence, bins) / some),
-        accuracy=torch.from_numpy(np.bincount(bin_of, correct, bins) / some),
-    )
+    members = [bin_of == at for at in np.unique(bin_of)]
+    return [
+        (float(confidence[m].mean()), float(correct[m].mean()), float(m.mean())) for m in members
+    ]
 
 
-def _interval(
-    value: float, images: int, of_resamples: Callable[[Picks], Floats]
-) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of a calibration error, over images.
+def _error(key: str, gap: Floats, bin_of: Callable[[Picks], Picks], bins: int) -> Measurement:
+    """Return a calibration error, |sum of the gaps| of each bin, over all images.
 
     Resampling makes bins noisier, so it raises the error; that shift, mean of the resamples
-    minus value, is taken off the percentiles, lest they lie above the value.
+    minus value, is taken off the ends of the bootstrap interval, lest they lie above the value.
+
+    gap: of each image, whether it is right minus its confidence.
+    bin_of: from picked images (R, N) to their bins.
     """
-    found = bootstrap(images, of_resamples)
+
+    def of_resamples(picks: Picks) -> Floats:
+        at = np.arange(len(picks))[:, None] * bins + bin_of(picks)
+        totals = np.bincount(at.ravel(), gap[picks].ravel(), minlength=len(picks) * bins)
+        error: Floats = np.abs(totals.reshape(-1, bins)).sum(axis=1) / len(gap)
+        return error
+
+    value = float(of_resamples(np.arange(len(gap))[None])[0])
+    found = bootstrap(len(gap), of_resamples)
     low, high = percentile_interval(found)
     shift = float(found.mean()) - value
-    return max(low - shift, 0.0), min(high - shift, 1.0)
+    return Measurement(key, value, (max(low - shift, 0.0), min(high - shift, 1.0)), len(gap))
 
 
-def _top(
-    probabilities: Probabilities, labels: Labels, bins: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _top(probabilities: Probabilities, labels: Labels, bins: int) -> tuple[Floats, Floats]:
     """Return each image's top probability, and 1 where it is the label's, else 0."""
     if bins < 1:
         raise UserError(f"bins {bins} is below 1: give 15, say")
@@ -168,25 +129,13 @@ def _top(
     return confidence.numpy(), (predicted == labels).double().numpy()
 
 
-def _equal_width_bins(confidence: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
+def _equal_width_bins(confidence: Floats, bins: int) -> Picks:
     edges = np.linspace(0, 1, bins + 1)
     # the last bin also takes a sum of fp32 numbers that came out a little above 1
     return np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
 
 
-def _mean_gap(
-    bin_of: NDArray[np.int64], gap: NDArray[np.float64], bins: int, images: int
-) -> NDArray[np.float64]:
-    """Return the calibration error of each row: |sum of its gaps| of each bin, over all images."""
-    row = np.arange(len(gap))[:, None] * bins
-    totals = np.bincount((row + bin_of).ravel(), gap.ravel(), minlength=len(gap) * bins)
-    error: NDArray[np.float64] = np.abs(totals.reshape(-1, bins)).sum(axis=1) / images
-    return error
-
-
-def _checked(
-    probabilities: Probabilities, labels: Labels
-) -> tuple[Float[Tensor, "images classes"], Int64[Tensor, " images"]]:
+def _checked(probabilities: Probabilities, labels: Labels) -> tuple[Tensor, Tensor]:
     """Return both in double precision; raise UserError for what they cannot be."""
     images, classes = probabilities.shape
     if images == 0:

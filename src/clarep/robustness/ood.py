@@ -1,17 +1,15 @@
 """Does a student know what it does not know? AUROC between its own images and others.
 
-A score says how much an image looks like the student's own: the top probability (Hendrycks &
-Gimpel, arXiv 1610.02136) or the energy (Liu et al., arXiv 2010.03759). Any `LabelledImages`
-serve as the others; `noise_images` need no data.
+How much an image looks like the student's own is told by its top probability (Hendrycks & Gimpel,
+arXiv 1610.02136). Any `LabelledImages` serve as the others.
 """
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clarep.engine.seeds import check_seed
 from clarep.engine.statistics import RESAMPLES, percentile_interval
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Measurement
@@ -20,13 +18,6 @@ from clarep.robustness.evaluation import Measurement
 def max_softmax(logits: Float[Tensor, "images classes"]) -> Float[Tensor, " images"]:
     """Return the top probability of each image, in float64."""
     return logits.double().softmax(1).amax(1)
-
-
-def energy_score(
-    logits: Float[Tensor, "images classes"], temperature: float = 1.0
-) -> Float[Tensor, " images"]:
-    """Return T ln sum exp(logits / T), the negative energy, in float64: high is familiar."""
-    return temperature * (logits.double() / temperature).logsumexp(1)
 
 
 def auroc(
@@ -58,21 +49,6 @@ def auroc(
     ]
     interval = percentile_interval(np.array(found))
     return Measurement(f"ood/{name}/auroc", _area(own, others, levels), interval, len(both))
-
-
-def noise_images(
-    count: int, height: int, width: int, seed: int
-) -> UInt8[Tensor, "count 3 height width"]:
-    """Return images of independent normal noise, mean 0.5 and deviation 0.25 of the range.
-
-    The first n of any count are the same. Raises UserError for no images or a bad seed.
-    """
-    check_seed(seed)
-    if count < 1:
-        raise UserError(f"{count} images of noise were asked for: give at least 1")
-    rng = np.random.default_rng(seed)
-    noise = torch.from_numpy(rng.normal(0.5, 0.25, (count, 3, height, width)))
-    return (noise.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def _area(own: NDArray[np.int64], others: NDArray[np.int64], levels: int) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from clarep.data.labelled import LabelledImages, class_balanced_choice
 from clarep.errors import UserError
+from clarep.robustness.attacks.passes import evaluating
 from clarep.students.foreign_model import ForeignStudent, logits_of
 from clarep.students.student import Student
 
@@ -79,11 +80,6 @@ class Subject(nn.Module):
         found = [self.both(data.images(part), named(data, part)) for part in batches(indices)]
         return torch.cat([f for f, _ in found]), torch.cat([logits for _, logits in found])
 
-    def predict_at(self, data: LabelledImages, indices: NDArray[np.int64]) -> Int[Tensor, " batch"]:
-        """Return the predicted class of the images at `indices`, read a batch at a time."""
-        parts = [self.predict(data.images(part), named(data, part)) for part in batches(indices)]
-        return torch.cat(parts)
-
     def _batches(self, images: Tensor, sources: Sequence[str]) -> Iterator[Tensor]:
         for start in range(0, len(images), BATCH):
             self.sources = sources[start : start + BATCH]
@@ -125,8 +121,8 @@ def right_at(
     subject: Subject, data: LabelledImages, indices: NDArray[np.int64]
 ) -> Float[Tensor, " batch"]:
     """Return 1 for each image at `indices` that is classified rightly, else 0."""
-    labels = torch.from_numpy(data.labels[indices])
-    return (subject.predict_at(data, indices) == labels).float()
+    parts = [subject.predict(data.images(part), named(data, part)) for part in batches(indices)]
+    return (torch.cat(parts) == torch.from_numpy(data.labels[indices])).float()
 
 
 def choose_images(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
@@ -142,15 +138,8 @@ def under_test(student: Student) -> Iterator[Subject]:
 
     Afterwards its modes are what they were.
     """
-    modes = {module: module.training for module in student.modules()}
-    wanted = {parameter: parameter.requires_grad for parameter in student.parameters()}
-    try:
-        yield Subject(student.eval().requires_grad_(False)).eval()
-    finally:
-        for module, training in modes.items():
-            module.training = training
-        for parameter, requires_grad in wanted.items():
-            parameter.requires_grad_(requires_grad)
+    with evaluating(student):
+        yield Subject(student).eval()
 
 
 def fingerprint(student: Student) -> str:

@@ -11,7 +11,7 @@ from clarep.report.html.figures import doubts, figure_cell, rows_of
 from clarep.report.html.markup import Cell, charts, figure, notes, table
 from clarep.report.html.material import Material, Section
 from clarep.report.html.run_folders import Group
-from clarep.robustness.calibration import BINS, reliability_bins
+from clarep.robustness.calibration import BINS, reliability
 from clarep.robustness.measures import heading_of, measure_of
 
 
@@ -79,11 +79,3 @@ def _of(group: Group) -> tuple[Tensor, Tensor]:
     if not arrays:
         return torch.zeros(0, 0), torch.zeros(0)
     return torch.cat([a["probabilities"] for a in arrays]), torch.cat([a["label"] for a in arrays])
-
-
-def reliability(probabilities: Tensor, labels: Tensor) -> list[tuple[float, float, float]]:
-    """Return (mean confidence, accuracy, share of images) of each of ECE's bins with images."""
-    bins = reliability_bins(probabilities, labels)
-    shares = bins.count / len(labels)
-    of_bin = zip(bins.confidence.tolist(), bins.accuracy.tolist(), shares.tolist(), strict=True)
-    return [found for found in of_bin if found[2]]
