@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -24,7 +24,9 @@ from clarep.report.measures_table import (
     write_measures,
 )
 from clarep.report.quality import classify_all, frechet_distance
+from clarep.select.clarep_columns import COLUMNS
 from clarep.select.clarep_measures import (
+    Measures,
     Scene,
     background_colours,
     cluster_nmi,
@@ -47,6 +49,12 @@ def draw(*shape, seed=0):
 
 def masks_of(batch=3, side=5, seed=1):
     return draw(batch, side, side, seed=seed) > 0.3
+
+
+def test_every_measure_has_a_column_and_every_column_a_field():
+    known = {field.name for field in fields(Measures)}
+    of_intervals = {column.interval for column in COLUMNS.values() if column.interval}
+    assert known == {"kind", "images", "background_area", *COLUMNS, *of_intervals}
 
 
 def test_removed_on_background_by_a_loop():
@@ -376,7 +384,7 @@ def test_nothing_removed_has_no_share(measured):
     assert row.removed_on_background is None
     assert row.removed_interval is None
     assert "-" in measures_table([row, measured()]).splitlines()[1].split()
-    assert "removed off garment" not in measures_table([row])  # a column of dashes says nothing
+    assert "removed off object" not in measures_table([row])  # a column of dashes says nothing
 
 
 def test_the_table_and_its_files(measured, tmp_path):
@@ -386,7 +394,7 @@ def test_the_table_and_its_files(measured, tmp_path):
     assert [line.split()[0] for line in lines[1:3]] == ["top", "random"]
     assert "1.00 [1.00, 1.00]" in lines[1]
     assert "0.25 [" in lines[2]
-    assert "pixels off the garment: 0.50" in lines[3]
+    assert "pixels off the object: 0.50" in lines[3]
     write_measures(rows, tmp_path, {"seed": 0})
     assert list(read_measures(tmp_path, {"seed": 0}).values()) == rows
     assert read_measures(tmp_path, {"seed": 1}) == read_measures(tmp_path / "none", {}) == {}
@@ -416,7 +424,7 @@ def test_a_row_without_an_interval_has_empty_cells(measured, tmp_path):
 def test_the_table_has_a_legend(measured):
     legend = " ".join(measures_table([measured()]).splitlines()[3:])
     assert "docs/method.md#measures" in legend
-    for word in ("judge", "NMI", "within/total", "spread", "R2"):
+    for word in ("judge", "NMI", "within", "spread", "R2"):
         assert word in legend
 
 
@@ -426,7 +434,7 @@ def test_the_table_speaks_only_of_what_is_known(measured):
     for word in ("garment", "background", "backdrop", "R2"):
         assert word not in text
     headings = text.splitlines()[0]
-    for word in ("judge accuracy", "confidence", "within/total samples", "NMI given class"):
+    for word in ("judge accuracy", "confidence", "within samples", "NMI given class"):
         assert word in headings
     assert "-" not in text.splitlines()[1].split()
     assert "(95 % intervals over images)" in text

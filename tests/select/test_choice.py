@@ -16,7 +16,8 @@ from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
 from clarep.report.choice_table import selection_heatmap, selection_table, write_selection
 from clarep.select import grid_results as cells_module
-from clarep.select.choice import MEASURES, Estimate, Setting, aggregate, estimate, recommend
+from clarep.select.choice import Estimate, Setting, aggregate, estimate, recommend
+from clarep.select.clarep_columns import COLUMNS
 from clarep.select.grid import Grid, GridConfig, draw_images, plan_grid
 from clarep.select.grid_results import load_cells, walk_grid
 from clarep.teachers import load_unet
@@ -29,7 +30,7 @@ def setting(k, nmi, judge=0.9, *, t=0.8, error=None, conditional=None) -> Settin
     means = {"nmi_null": nmi, "nmi_conditional": nmi if conditional is None else conditional}
     known = {name: Estimate(mean, error, None, None) for name, mean in means.items()}
     known["judge_accuracy"] = None if judge is None else Estimate(judge, error, None, None)
-    measures = dict.fromkeys(MEASURES) | known
+    measures = dict.fromkeys(COLUMNS) | known
     return Setting(t, 3.0, "mid", k, k / 3072, 3, measures)
 
 
@@ -125,7 +126,7 @@ def test_one_seed_has_no_interval():
 def test_aggregate_groups_by_t_tap_and_k():
     def cell(seed, t, values):
         measured = [
-            {"k": k, "share": k / 100} | dict.fromkeys(MEASURES) | {"nmi_null": value}
+            {"k": k, "share": k / 100} | dict.fromkeys(COLUMNS) | {"nmi_null": value}
             for k, value in values.items()
         ]
         return {"cell": {"seed": seed, "t": t, "tap": "mid", "sigma": 10 * t}, "rows": measured}
@@ -214,7 +215,7 @@ def test_a_cell_holds_all_measures_for_every_k(grid: Grid, walked: Path):
         assert [row["k"] for row in cell["rows"]] == [0, 4, 8]
         assert [row["kind"] for row in cell["rows"]] == ["none", "top", "top"]
         assert cell["rows"][0]["removed_on_background"] is None
-        assert all(row[name] is not None for row in cell["rows"][1:] for name in MEASURES)
+        assert all(row[name] is not None for row in cell["rows"][1:] for name in COLUMNS)
     assert {"config", "versions", "cost"} <= set(stored[0])
     config = stored[0]["config"]  # so that other defaults, or another judge, are never mixed in
     assert config["judge_sha256"] == judge_card()["sha256"]
@@ -290,7 +291,7 @@ def test_data_without_masks_have_the_measures_that_labels_suffice_for(
     settings = aggregate(load_cells(grid, tmp_path))
     known = {"nmi_null", "nmi_conditional", "sample_within", "feature_within"}
     for row in settings:
-        assert {name for name in MEASURES if row.measures[name] is not None} == known
+        assert {name for name in COLUMNS if row.measures[name] is not None} == known
     assert recommend(settings).chosen is settings[1]
     assert "judge" not in selection_table(settings)
     assert len(selection_heatmap(settings, settings[1]).axes) == 2

@@ -11,19 +11,9 @@ from matplotlib.figure import Figure
 
 from clarep.engine.artefacts import write_json
 from clarep.report.tables import plain_table, write_csv
-from clarep.select.choice import MEASURES, Estimate, Setting
+from clarep.select.choice import Estimate, Setting
+from clarep.select.clarep_columns import COLUMNS
 
-_HEADINGS = {
-    "judge_accuracy": "judge accuracy",
-    "nmi_null": "NMI no class",
-    "nmi_conditional": "NMI given class",
-    "background_r2": "background R2",
-    "background_colour": "background colour",
-    "background_spread": "background spread",
-    "removed_on_background": "removed off object",
-    "sample_within": "within/total samples",
-    "feature_within": "within/total features",
-}
 _PANELS = ("nmi_null", "nmi_conditional", "judge_accuracy", "background_r2")
 
 
@@ -32,8 +22,8 @@ def selection_table(settings: Sequence[Setting]) -> str:
 
     Measures that are not known for these data have no column.
     """
-    shown = [name for name in _HEADINGS if any(s.measures[name] for s in settings)]
-    headings = ("t", "tap", "k", *(_HEADINGS[name] for name in shown))
+    shown = [name for name in COLUMNS if any(s.measures[name] for s in settings)]
+    headings = ("t", "tap", "k", *(COLUMNS[name].heading for name in shown))
     rows = []
     for setting in settings:
         k = str(setting.k) if setting.k else "0 (guidance alone)"
@@ -70,7 +60,7 @@ def selection_heatmap(settings: Sequence[Setting], chosen: Setting | None) -> Fi
         here = [setting for setting in settings if setting.tap == tap]
         for name, axis in zip(names, axes, strict=True):
             _panel(axis, here, name, chosen)
-            axis.set_title(f"{_HEADINGS[name]}, {tap}", fontsize=9, parse_math=False)
+            axis.set_title(f"{COLUMNS[name].heading}, {tap}", fontsize=9, parse_math=False)
     return figure
 
 
@@ -114,7 +104,7 @@ def _cell(known: Estimate | None) -> str:
 def _flat(setting: Setting) -> dict[str, Any]:
     """Return a row of the CSV: NAME, NAME_low and NAME_high of every measure."""
     row: dict[str, Any] = setting.where() | {"share": setting.share, "seeds": setting.seeds}
-    for name in MEASURES:
+    for name in COLUMNS:
         known = setting.measures[name]
         row[name] = None if known is None else known.mean
         row[f"{name}_low"] = None if known is None else known.low

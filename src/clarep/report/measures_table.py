@@ -6,32 +6,9 @@ from typing import Any
 
 from clarep.engine.artefacts import as_read, read_json, versions, write_json
 from clarep.report.tables import plain_table, write_csv
+from clarep.select.clarep_columns import COLUMNS
 from clarep.select.clarep_measures import Measures
 
-_HEADINGS = {
-    "kind": "directions",
-    "images": "images",
-    "removed_on_background": "removed off garment",
-    "background_colour": "background colour",
-    "background_spread": "its spread",
-    "background_r2": "its R2",
-    "judge_accuracy": "judge accuracy",
-    "judge_confidence": "confidence",
-    "sample_within": "within/total samples",
-    "feature_within": "features",
-    "nmi_conditional": "NMI given class",
-    "nmi_null": "no class",
-}
-
-_LEGEND = {
-    "removed_on_background": "removed off garment: share of the removed energy that lies on the "
-    "backdrop",
-    "background_colour": "background colour: the samples' distance from grey there, its spread "
-    "between images, and its R2, how well a probe reads the backdrop's colour from the features",
-    "judge_accuracy": "judge: an independent classifier",
-    "sample_within": "within/total: variance inside the classes",
-    "nmi_conditional": "NMI: k-means clusters of the features against the classes",
-}
 CLASSIFIER_NAME = "classifier.json"
 MEASURES_NAME = "measures.json"
 
@@ -41,18 +18,19 @@ def measures_table(rows: Sequence[Measures], classifier: Mapping[str, Any] | Non
 
     What no row knows has no column and no word in the legend. classifier: as `write_classifier`.
     """
-    shown = [name for name in _HEADINGS if any(getattr(row, name) is not None for row in rows)]
-    legend = {name: text for name, text in _LEGEND.items() if name in shown}
+    shown = [name for name in COLUMNS if any(getattr(row, name) is not None for row in rows)]
+    legend = {name: COLUMNS[name].legend for name in shown if COLUMNS[name].legend}
     if classifier is not None:
         legend["judge_accuracy"] = _classifier_legend(classifier)
     area = rows[0].background_area
-    off_garment = "" if area is None else f"pixels off the garment: {area:.2f}; "
+    off_object = "" if area is None else f"pixels off the object: {area:.2f}; "
     note = (
-        f"({off_garment}95 % intervals over images)\n"
+        f"({off_object}95 % intervals over images)\n"
         f"{'; '.join(legend.values())}. More in docs/method.md#measures"
     )
-    cells = [[_cell(row, name) for name in shown] for row in rows]
-    return plain_table([_HEADINGS[name] for name in shown], cells, note)
+    cells = [[row.kind, str(row.images), *(_cell(row, name) for name in shown)] for row in rows]
+    headings = ("directions", "images", *(COLUMNS[name].heading for name in shown))
+    return plain_table(headings, cells, note)
 
 
 def write_measures(rows: Sequence[Measures], folder: Path, config: dict[str, Any]) -> None:
@@ -116,15 +94,9 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cell(row: Measures, field: str) -> str:
-    value = getattr(row, field)
+    value, named = getattr(row, field), COLUMNS[field].interval
     if value is None:
         return "-"
-    if not isinstance(value, float):
-        return str(value)
-    interval = {
-        "removed_on_background": row.removed_interval,
-        "background_colour": row.background_interval,
-        "judge_accuracy": row.judge_interval,
-    }.get(field)
+    interval = getattr(row, named) if named else None
     bracket = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
     return f"{value:.2f}{bracket}"

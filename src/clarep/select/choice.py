@@ -19,6 +19,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from clarep.engine.statistics import standard_error, t_interval
+from clarep.select.clarep_columns import COLUMNS
 
 RULE = (
     "Eligible are settings whose judge accuracy, mean over seeds, is at most 0.02 below that of "
@@ -27,19 +28,6 @@ RULE = (
     "null class) is the best; of all within one standard "
     "error of the best, the smallest k is recommended. The rule is ours; the paper's is unknown."
 )
-MEASURES = (
-    "judge_accuracy",
-    "judge_confidence",
-    "nmi_null",
-    "nmi_conditional",
-    "background_r2",
-    "background_colour",
-    "background_spread",
-    "removed_on_background",
-    "sample_within",
-    "feature_within",
-)
-"""The fields of `Measures` that are averaged over seeds."""
 _JUDGE_LOSS = 0.02
 _ROUNDING = 1e-9  # so that an accuracy of exactly 0.02 less is eligible
 
@@ -85,7 +73,7 @@ class Setting:
     seeds: int
     """How many seeds."""
     measures: dict[str, Estimate | None]
-    """MEASURES -> estimate; None where it is not known."""
+    """One of COLUMNS -> estimate; None where it is not known."""
 
     def where(self) -> dict[str, Any]:
         """Return t, tap, k and sigma."""
@@ -112,7 +100,7 @@ def aggregate(cells: Sequence[dict[str, Any]]) -> list[Setting]:
             k=k,
             share=rows[0]["share"],
             seeds=len(rows),
-            measures={name: _known([row[name] for row in rows]) for name in MEASURES},
+            measures={name: _known([row[name] for row in rows]) for name in COLUMNS},
         )
         for (t, tap, k), rows in grouped.items()
     ]
