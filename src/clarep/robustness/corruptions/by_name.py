@@ -17,18 +17,22 @@ from clarep.robustness.corruptions.filters import Images, Rngs
 MIN_SIDE = 16
 _PIXELS_AT_ONCE = 2**20  # keeps the float copies of large images small
 
-_FUNCTIONS: tuple[Callable[[Images, Setting, Rngs], Images], ...] = (
-    *(noise.gaussian_noise, noise.shot_noise, noise.impulse_noise),
-    *(blur.defocus_blur, blur.glass_blur, blur.motion_blur, blur.zoom_blur),
-    *(weather.snow, weather.frost, weather.fog, digital.brightness),
-    *(digital.contrast, digital.elastic_transform, digital.pixelate, digital.jpeg_compression),
-    *(noise.speckle_noise, blur.gaussian_blur, weather.spatter, digital.saturate),
+COMMON = (
+    *("gaussian_noise", "shot_noise", "impulse_noise"),
+    *("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
+    *("snow", "frost", "fog", "brightness"),
+    *("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
 )
-CORRUPTIONS = dict(zip((function.__name__ for function in _FUNCTIONS), _FUNCTIONS, strict=True))
-COMMON = tuple(CORRUPTIONS)[:15]
 """The 15 that mean accuracy and mCE are made of."""
-EXTRA = tuple(CORRUPTIONS)[15:]
+EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 """The four that Hendrycks & Dietterich keep for validation."""
+_MODULES = (noise, blur, weather, digital)
+CORRUPTIONS: dict[str, Callable[[Images, Setting, Rngs], Images]] = {
+    name: getattr(module, name)
+    for name in COMMON + EXTRA
+    for module in _MODULES
+    if hasattr(module, name)
+}
 
 
 def corrupt(
