@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from clarep.distill.canonical_batches import CanonicalImages
+from clarep.distill.trainer.canonical_batches import CanonicalImages
 from clarep.distill.distill_config import RivalsConfig
 from clarep.distill.losses import (
     class_alignment,
@@ -22,8 +22,8 @@ from clarep.distill.losses import (
 )
 from clarep.distill.methods import METHODS, Batch, Ingredients
 from clarep.distill.methods.base import ramp
-from clarep.distill.student_run import StudentRun
-from clarep.distill.train_data import TrainImages
+from clarep.distill.trainer.student_run import StudentRun
+from clarep.distill.trainer.train_images import TrainImages
 from clarep.errors import UserError
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 _MAKE = """
-from clarep.distill.run_parts import make_accelerator
+from clarep.distill.trainer.processes import make_accelerator
 from clarep.distill.distill_config import DistillConfig
 from clarep.errors import UserError
 try:

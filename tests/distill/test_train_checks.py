@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from clarep.distill.distill_config import DistillConfig, RivalsConfig, check_distill
-from clarep.distill.run_checks import check_canonical
-from clarep.distill.student_run import StudentRun
+from clarep.distill.trainer.sources import check_canonical
+from clarep.distill.trainer.student_run import StudentRun
 from clarep.errors import UserError
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from clarep.distill.canonical_batches import CanonicalImages
-from clarep.distill.train_data import TrainImages, epoch_batches, seed_of
+from clarep.distill.trainer.canonical_batches import CanonicalImages
+from clarep.distill.trainer.train_images import TrainImages, epoch_batches, seed_of
 from clarep.errors import UserError
 
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from clarep.distill.distill_config import DistillConfig
-from clarep.distill.run_files import Curves
-from clarep.distill.student_run import STUDENT_FILE, StudentRun
-from clarep.distill.train_state import learning_rate
+from clarep.distill.trainer.run_folder import Curves
+from clarep.distill.trainer.student_run import STUDENT_FILE, StudentRun
+from clarep.distill.trainer.train_state import learning_rate
 from clarep.distill.train_student import cadistill, train_student
 from clarep.engine.artefacts import sha256_file, unseal
 from clarep.errors import UserError
@@ -303,7 +303,7 @@ from dataclasses import replace
 from pathlib import Path
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.load import DataConfig, load_data
-from clarep.distill.student_run import StudentRun
+from clarep.distill.trainer.student_run import StudentRun
 from clarep.distill.distill_config import DistillConfig
 import torch
 data = load_data(DataConfig(data=sys.argv[1]))

@@ -30,6 +30,7 @@ from clarep.clarid.canonical_shards import (
     verified,
 )
 from clarep.clarid.clarid import CLARep
+from clarep.clarid.clarid_config import ClaridConfig
 from clarep.engine.artefacts import (
     as_read,
     atomic_path,
@@ -38,6 +39,7 @@ from clarep.engine.artefacts import (
     versions,
     write_json,
 )
+from clarep.engine.identity import in_full
 from clarep.engine.lock import hold
 from clarep.errors import UserError
 
@@ -182,6 +184,11 @@ class CanonicalSet:
         shards = [shard["sha256"] for shard in self.manifest["shards"]]
         content = json.dumps([self.manifest["config"], shards], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """Fields of `ClaridConfig` that it was made with, those of defaults too."""
+        return in_full(ClaridConfig, self.manifest["config"]["clarid"])
 
     def balanced(self, count: int) -> "CanonicalSet":
         """Return at most `count` of the set, evenly from the classes, each class's first ones."""

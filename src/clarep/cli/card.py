@@ -16,7 +16,7 @@ from clarep.data.files import NoSplitError
 from clarep.data.held_out import SHARE, load_held_out, marks_of_trained, seen_before
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import load_data, load_test
-from clarep.distill.run_checks import check_teacher
+from clarep.distill.trainer.sources import check_fits
 from clarep.engine.artefacts import write_json
 from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
@@ -82,7 +82,7 @@ class Card:
         # Not load_teacher, to which a folder called backdrops is the bundled teacher's name.
         teacher = load_unet(self.run_folder / WEIGHTS_NAME)
         data = self._sides()
-        check_teacher(teacher, data[1])
+        check_fits("the teacher", teacher.class_names, teacher.image_shape, data[1])
         quality = self._quality(teacher, data)
         card["quality"] = quality | {"seconds": round(time.perf_counter() - started, 1)}
         card["round_trip"] = round_trip(teacher, data[1])

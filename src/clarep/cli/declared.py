@@ -37,6 +37,14 @@ class _Declarations(ModuleType):
         body = ast.parse(Path(self.__file__).read_text(encoding="utf-8")).body
         self._statements = {name: statement for statement in body for name in _binds(statement)}
 
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._statements:
+            raise AttributeError(name)
+        return self.value(name)
+
+    def __dir__(self) -> list[str]:
+        return list(self._statements)
+
     def value(self, name: str) -> Any:
         if name not in vars(self):
             self._execute(name, self._statements[name])
@@ -46,6 +54,9 @@ class _Declarations(ModuleType):
         if isinstance(statement, ast.ImportFrom) and f"{statement.module}.".startswith("clarep."):
             asked_for = next(one.name for one in statement.names if name in (one.asname, one.name))
             setattr(self, name, declared(str(statement.module), asked_for))
+            return
+        if name == "import_module":  # what it would import is declared too
+            setattr(self, name, _Declarations.of)
             return
         if isinstance(statement, ast.ClassDef):
             methods = (ast.FunctionDef, ast.AsyncFunctionDef)

@@ -12,11 +12,11 @@ from clarep.cli.shared import describe, note, told
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data
 from clarep.distill.distill_config import STUDENT_DATA, DistillConfig, check_distill
-from clarep.distill.run_checks import method_named
-from clarep.distill.student_run import STUDENT_FILE, StudentRun
+from clarep.distill.methods import method_named
 from clarep.distill.train_student import walk
+from clarep.distill.trainer.student_run import StudentRun
 from clarep.errors import UserError
-from clarep.students.student_files import load_student
+from clarep.students.student_files import STUDENT_NAME, load_student
 from clarep.teachers.classes_by_name import of_classes
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.teacher import Teacher
@@ -65,10 +65,10 @@ class Distill:
 
     def run(self) -> None:
         """Train to the end, then write the picked student."""
-        data, spec = self._data(), method_named(self.method)
-        check_distill(spec.configured(self.train))
+        data, method = self._data(), method_named(self.method)
+        check_distill(self.train)
         canonical = None
-        if self.canon is not None and spec.canonical_kind:
+        if self.canon is not None and method.canonical_kind:
             canonical = CanonicalSet.load(self.canon)
         images = load_data(data)
         run = StudentRun(
@@ -111,7 +111,7 @@ class Distill:
         return None
 
     def _print(self, done: dict[str, Any]) -> None:
-        path = self.out / "student" / STUDENT_FILE
+        path = self.out / "student" / STUDENT_NAME
         keys = ("method", "picked_epoch", "validation_accuracy", "seconds", "skipped")
         if self.json:
             print(json.dumps({key: done[key] for key in keys} | {"student": str(path)}))

@@ -12,7 +12,7 @@ from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data, load_test
 from clarep.data.sets.backgrounds_challenge import is_challenge, load_challenge
 from clarep.data.sets.boxes import has_boxes, load_boxed
-from clarep.distill.run_files import held_out_of
+from clarep.distill.trainer.run_folder import held_out_of
 from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
 from clarep.robustness.images_read import widest

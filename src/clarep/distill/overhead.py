@@ -11,7 +11,7 @@ import torch
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.labelled import LabelledImages, class_balanced_choice, to_unit_range
 from clarep.distill.distill_config import DistillConfig
-from clarep.distill.student_run import StudentRun
+from clarep.distill.trainer.student_run import StudentRun
 
 METHODS_TIMED = ("vanilla", "cadistill")
 _FEATURES = (160, 4, 4)  # of the bundled teacher at its middle

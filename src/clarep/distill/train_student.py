@@ -6,7 +6,8 @@ from typing import Any
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.labelled import LabelledImages
 from clarep.distill.distill_config import DistillConfig
-from clarep.distill.student_run import STUDENT_FILE, StudentRun
+from clarep.distill.methods import Method
+from clarep.distill.trainer.student_run import StudentRun
 from clarep.engine.progress import progress
 from clarep.students.student import Student
 from clarep.students.student_files import load_student
@@ -16,7 +17,8 @@ def train_student(
     data: LabelledImages,
     out: Path | str,
     *,
-    method: str = "vanilla",
+    method: str | type[Method] = "vanilla",
+    options: Any = None,
     config: DistillConfig | None = None,
     **parts: Any,
 ) -> Student:
@@ -25,7 +27,9 @@ def train_student(
     Args:
         data: the training images.
         out: the folder.
-        method: a name of `METHODS`.
+        method: a name of `METHODS`, or a `Method` of your own.
+        options: of the method, an instance of its `Config`; without them those in `config`, of
+            your own its defaults.
         config: how to train.
         parts: student, layer, canonical, teacher, classifier, data_options of `StudentRun`.
 
@@ -35,10 +39,10 @@ def train_student(
     Raises:
         UserError: as `StudentRun` does.
     """
-    run = StudentRun(data, Path(out), method=method, config=config, **parts)
+    run = StudentRun(data, Path(out), method=method, options=options, config=config, **parts)
     walk(run)
     run.finish()
-    return load_student(Path(out) / STUDENT_FILE)
+    return load_student(out)
 
 
 def cadistill(
@@ -74,11 +78,8 @@ def walk(run: StudentRun) -> None:
             advance(count)
 
         for record in run.records(report):
-            advance(images - reported, _note(record))
+            accuracy = record["validation_accuracy"]
+            text = f"epoch {record['epoch']}, loss {record['train']['loss']:.4f}"
+            text += "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
+            advance(images - reported, text)
             reported = 0
-
-
-def _note(record: dict[str, Any]) -> str:
-    text = f"epoch {record['epoch']}, loss {record['train']['loss']:.4f}"
-    accuracy = record["validation_accuracy"]
-    return text if accuracy is None else f"{text}, validation accuracy {accuracy:.4f}"

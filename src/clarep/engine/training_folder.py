@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ CONFIG_NAME = "config.json"
 CHECKPOINT_NAME = "checkpoint.pt"
 HISTORY_NAME = "history.jsonl"
 _DIGEST = 64  # hexadecimal digits at the checkpoint's end; torch.load passes over them
+Whole = Callable[[dict[str, Any]], dict[str, Any]]
 _MEND = "run the command that trained it again, which writes the file anew from its checkpoint"
 
 
@@ -43,6 +44,7 @@ class TrainingFolder:
     Args:
         path: the folder.
         described: what determines the training, as JSON values.
+        whole: fills in what such a configuration, of an earlier version too, leaves out.
         writes: False for the processes of a distributed run that only read.
 
     Attributes:
@@ -55,13 +57,17 @@ class TrainingFolder:
             writes there.
     """
 
-    def __init__(self, path: Path, described: dict[str, Any], *, writes: bool = True) -> None:
-        self.path, self._described = path, as_read(described)
+    def __init__(
+        self, path: Path, described: dict[str, Any], whole: Whole = dict, *, writes: bool = True
+    ) -> None:
+        self.path, self._described, self._whole = path, as_read(described), whole
         checkpoint = path / CHECKPOINT_NAME
         if not checkpoint.exists():
             self._refuse_foreign()
         self._lock = hold(path) if writes else None
-        self.saved = load_checkpoint(checkpoint, described) if checkpoint.exists() else None
+        self.saved: dict[str, Any] | None = None
+        if checkpoint.exists():
+            self.saved = load_checkpoint(checkpoint, described, whole)
 
     def _refuse_foreign(self) -> None:
         """Refuse files of others. A run killed before its first checkpoint left its own config."""
@@ -69,14 +75,15 @@ class TrainingFolder:
         if not taken:
             return
         try:
-            found = read_json(self.path / CONFIG_NAME)
-            ours = {key: found[key] for key in self._described}
-        except (FileNotFoundError, KeyError, ValueError):
+            wanted = self._whole(self._described)
+            found = self._whole(read_json(self.path / CONFIG_NAME))
+            ours = {key: found[key] for key in wanted}
+        except (FileNotFoundError, LookupError, TypeError, ValueError):
             raise UserError(
                 f"{self.path} holds a {taken[0]} of something else and no {CHECKPOINT_NAME}: "
                 "give another `out`, or the options that run was started with"
             ) from None
-        refuse_other(self.path, "a run", ours, self._described)
+        refuse_other(self.path, "a run", ours, wanted)
 
     def start(self, noted: dict[str, Any], history: Sequence[dict[str, Any]]) -> None:
         """Write the configuration, and of what was logged that alone which the checkpoint knows.
@@ -119,8 +126,10 @@ def save_checkpoint(path: Path, state: dict[str, Any], described: dict[str, Any]
         stream.write(digest.encode())
 
 
-def load_checkpoint(path: Path, described: dict[str, Any]) -> dict[str, Any]:
+def load_checkpoint(path: Path, described: dict[str, Any], whole: Whole = dict) -> dict[str, Any]:
     """Return the state that `save_checkpoint` wrote, on the CPU.
+
+    whole: as of `TrainingFolder`.
 
     Raises UserError if a byte of it has changed, it is cut short or no checkpoint of this
     version, or if it is of another configuration.
@@ -128,8 +137,8 @@ def load_checkpoint(path: Path, described: dict[str, Any]) -> dict[str, Any]:
     try:
         with open_regular(path) as stream:
             data = stream.read()
-        whole, digest = data[:-_DIGEST], data[-_DIGEST:]
-        if hashlib.sha256(whole).hexdigest().encode() != digest:
+        content, digest = data[:-_DIGEST], data[-_DIGEST:]
+        if hashlib.sha256(content).hexdigest().encode() != digest:
             raise ValueError(
                 "it is damaged, cut short, or of another version of clarep: its SHA-256 differs"
             )
@@ -138,8 +147,8 @@ def load_checkpoint(path: Path, described: dict[str, Any]) -> dict[str, Any]:
             f"cannot read the checkpoint {path} ({error}): delete it to begin anew, or give "
             "another `out`"
         ) from error
-    state: dict[str, Any] = torch.load(io.BytesIO(whole), weights_only=True, map_location="cpu")
-    refuse_other(path.parent, "a run", parse_json(state.pop("config")), described)
+    state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    refuse_other(path.parent, "a run", whole(parse_json(state.pop("config"))), whole(described))
     return state
 
 

@@ -15,8 +15,8 @@ from clarep.clarid.identify import SHARD_SIZE, identify
 from clarep.data.labelled import LabelledImages, class_balanced_choice
 from clarep.data.load import DataConfig, stored_options
 from clarep.engine.artefacts import Progressed, differences
+from clarep.engine.identity import address, in_full, plain, shortened
 from clarep.errors import UserError
-from clarep.study.store import address, plain
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import stored_spec
 
@@ -94,7 +94,8 @@ class SetSettings:
 
 def _address_of(config: dict[str, Any]) -> str:
     """Return the address of what a manifest's configuration describes."""
-    setting = {name: value for name, value in config["clarid"].items() if name not in AT_ONCE}
+    clarid = shortened(ClaridConfig, config["clarid"])
+    setting = {name: value for name, value in clarid.items() if name not in AT_ONCE}
     return address({name: config[name] for name in _CONTENT} | {"clarid": setting})
 
 
@@ -133,7 +134,7 @@ def settings_of(
     another teacher or of other images or labels than these.
     """
     stored = CanonicalSet.load(folder).manifest["config"]
-    clarid = ClaridConfig(**stored["clarid"])
+    clarid = ClaridConfig(**in_full(ClaridConfig, stored["clarid"]))
     if clarid.kind != "top":
         raise UserError(
             f"{folder} holds {clarid.kind} directions and [canonical] top takes CLARID's own: "

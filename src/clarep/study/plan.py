@@ -13,7 +13,7 @@ from clarep.data.held_out import HELD_OUT, Indices, seen_before, split_off
 from clarep.data.labelled import LabelledImages, subset
 from clarep.data.load import DataConfig, load_data, load_test
 from clarep.distill.methods import METHODS
-from clarep.distill.run_files import PICKED_ON_THESE
+from clarep.distill.trainer.run_folder import PICKED_ON_THESE
 from clarep.engine.artefacts import Progressed
 from clarep.errors import UserError
 from clarep.robustness.backgrounds import separate

@@ -8,16 +8,18 @@ from typing import Any
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, stored_options
-from clarep.distill.distill_config import DistillConfig
-from clarep.distill.student_run import STUDENT_FILE, StudentRun
+from clarep.distill.distill_config import DistillConfig, options_of
+from clarep.distill.methods import METHODS
+from clarep.distill.trainer.student_run import StudentRun
+from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.engine.artefacts import Progressed, differences, read_json, sha256_file, write_json
+from clarep.engine.identity import address, plain, recorded
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.suite.suite import SuiteRun
 from clarep.robustness.suite.suite_config import SuiteConfig
-from clarep.students.student_files import load_student
+from clarep.students.student_files import STUDENT_NAME, load_student
 from clarep.study.runs import ROBUSTNESS, STUDENT, STUDENT_CONFIG, STUDY_NAME
-from clarep.study.store import address, plain
 from clarep.teachers.teacher import Teacher
 
 
@@ -53,8 +55,11 @@ class StudentSettings:
     @property
     def address(self) -> str:
         """What stands for the student's weights: all settings but where its ingredients lie."""
-        settings = plain(replace(self, canonical=None, classifier=None, train=self.config))
-        return address({name: settings[name] for name in settings if name != "data"})
+        nowhere = replace(self, canonical=None, classifier=None)
+        settings = {name: value for name, value in plain(nowhere).items() if name != "data"}
+        settings["train"] = recorded(self.config, TrainingConfig)
+        settings["options"] = recorded(options_of(METHODS[self.method], self.train))
+        return address(settings)
 
     @property
     def config(self) -> DistillConfig:
@@ -65,7 +70,7 @@ class StudentSettings:
         """Tell whether the run's folder holds the whole student."""
         try:
             stored = read_json(run / STUDENT / STUDENT_CONFIG)
-            return bool(stored["student_sha256"] == sha256_file(run / STUDENT / STUDENT_FILE))
+            return bool(stored["student_sha256"] == sha256_file(run / STUDENT / STUDENT_NAME))
         except (OSError, ValueError, KeyError, TypeError):
             return False
 

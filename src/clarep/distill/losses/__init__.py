@@ -1,11 +1,14 @@
 """Losses: pure functions of features, labels and logits, one paper each."""
 
-from clarep.distill.losses.alignment import class_alignment, instance_alignment
 from clarep.distill.losses.cka import FeatureQueue, linear_cka
-from clarep.distill.losses.clustering import clustering
+from clarep.distill.losses.contrast import (
+    class_alignment,
+    clustering,
+    instance_alignment,
+    supcon,
+)
 from clarep.distill.losses.kd import kd
 from clarep.distill.losses.rkd import rkd_angle, rkd_distance
-from clarep.distill.losses.supcon import supcon
 
 __all__ = [
     "FeatureQueue",

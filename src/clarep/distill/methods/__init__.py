@@ -1,67 +1,27 @@
-"""Methods by name: CaDistill, its ablations and controls, and its rivals."""
+"""Methods by name: CaDistill, its ablations and controls, and its rivals.
 
-from dataclasses import dataclass, field, replace
+A rival is one file here: a `Method` with its `Config`, a frozen dataclass beside it, and
+`METHODS`, what of it has a name.
+"""
 
-from clarep.clarid.directions import Kind
-from clarep.distill.distill_config import DistillConfig
-from clarep.distill.methods.adv import Adv
-from clarep.distill.methods.augmix import Augment
+from importlib import import_module
+from pkgutil import iter_modules
+
 from clarep.distill.methods.base import Batch, Ingredients, Method
-from clarep.distill.methods.cadistill import CaDistill
-from clarep.distill.methods.class_mean import ClassMean
-from clarep.distill.methods.diffusion_features import DiffusionFeatures
-from clarep.distill.methods.generated import Generated
-from clarep.distill.methods.kd import Kd
-from clarep.distill.methods.rkd import Rkd
-from clarep.distill.methods.supcon import SupCon
-from clarep.distill.methods.vanilla import Vanilla
+from clarep.errors import unknown_name
 
-
-@dataclass(frozen=True)
-class MethodSpec:
-    """What a method is called for, needs, and changes of the configuration."""
-
-    build: type[Method]
-    """The loss."""
-    canonical_kind: Kind | None = None
-    """Kind of the canonical set that it takes; None for a method without one."""
-    canonical_guidance: float | None = None
-    """The guidance that the set must have been decoded with; None for any."""
-    stronger_guidance: bool = False
-    """The set must have been decoded with a guidance above 1."""
-    needs_teacher: bool = False
-    """It asks the diffusion model itself."""
-    needs_classifier: bool = False
-    """It asks a stronger student."""
-    settings: dict[str, float] = field(default_factory=dict)
-    """Fields of DistillConfig that it fixes."""
-
-    def configured(self, config: DistillConfig) -> DistillConfig:
-        """Return the configuration with what the method fixes."""
-        return replace(config, **self.settings)  # type: ignore[arg-type]
-
-
-METHODS: dict[str, MethodSpec] = {
-    "vanilla": MethodSpec(Vanilla),
-    "cadistill": MethodSpec(CaDistill, "top"),
-    "cadistill-no-align": MethodSpec(CaDistill, "top", settings={"lambda_align": 0.0}),
-    "cadistill-no-cano": MethodSpec(CaDistill, "top", settings={"lambda_cano": 0.0}),
-    "cadistill-no-dist": MethodSpec(CaDistill, "top", settings={"lambda_dist": 0.0}),
-    # The same losses with another set: what else than the projection could help?
-    "reconstruction": MethodSpec(CaDistill, "none", canonical_guidance=1.0),
-    "guidance-only": MethodSpec(CaDistill, "none", stronger_guidance=True),
-    "random": MethodSpec(CaDistill, "random"),
-    "bottom": MethodSpec(CaDistill, "bottom"),
-    "middle": MethodSpec(CaDistill, "middle"),
-    "class-mean": MethodSpec(ClassMean, "top"),
-    "diffusion-features": MethodSpec(DiffusionFeatures, needs_teacher=True),
-    "generated": MethodSpec(Generated, needs_teacher=True),
-    "supcon": MethodSpec(SupCon),
-    "kd": MethodSpec(Kd, needs_classifier=True),
-    "rkd": MethodSpec(Rkd, needs_classifier=True),
-    "adv": MethodSpec(Adv),
-    "augment": MethodSpec(Augment),
+_MODULES = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
+METHODS: dict[str, type[Method]] = {
+    method.name: method for module in _MODULES for method in getattr(module, "METHODS", ())
 }
 """Name -> method; `clarep distill --method NAME`."""
 
-__all__ = ["METHODS", "Batch", "Ingredients", "Method", "MethodSpec"]
+
+def method_named(name: str) -> type[Method]:
+    """Return the method of that name; raises UserError if there is none."""
+    if name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    return METHODS[name]
+
+
+__all__ = ["METHODS", "Batch", "Ingredients", "Method", "method_named"]

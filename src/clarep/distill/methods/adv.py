@@ -4,17 +4,34 @@
 1706.06083.
 """
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from clarep.distill.methods.base import Batch, Method
+from clarep.engine.bounds import Within
 
 _STEP = 2.5  # of eps, over all steps: enough to cross the ball from any start
 
 
+@dataclass(frozen=True)
+class AdvConfig:
+    """Options of adv."""
+
+    adv_eps_255: Annotated[float, Within(0, 255, "(]")] = 2.0
+    """adv: L-infinity radius of the attack trained on, in steps of 1/255."""
+    adv_steps: Annotated[int, Within(1)] = 5
+    """adv: steps of the attack; each costs one more pass forward and back."""
+
+
 class Adv(Method):
     """Cross-entropy on the images as an L-infinity attack with random start leaves them."""
+
+    name, Config = "adv", AdvConfig
+    options: AdvConfig
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         _, logits = self.both(self.attack(batch))
@@ -26,7 +43,7 @@ class Adv(Method):
         The student is asked in evaluation mode, so that its batch statistics are those of the
         images that it is trained on.
         """
-        eps, steps = self.config.rivals.adv_eps_255 / 255, self.config.rivals.adv_steps
+        eps, steps = self.options.adv_eps_255 / 255, self.options.adv_steps
         start = 2 * torch.rand(batch.images.shape, generator=batch.generator) - 1
         low, high = (batch.images - eps).clamp(min=0), (batch.images + eps).clamp(max=1)
         x = (batch.images + eps * start.to(batch.images.device)).clamp(low, high)
@@ -38,3 +55,6 @@ class Adv(Method):
             x = (x.detach() + _STEP * eps / steps * gradient.sign()).clamp(low, high)
         self.student.train()
         return x
+
+
+METHODS = (Adv,)

@@ -1,17 +1,23 @@
 """What every method is to a training run: a module that turns a batch into loss terms."""
 
+import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clarep.distill.canonical_batches import CanonicalBatch, CanonicalImages
-from clarep.distill.distill_config import DistillConfig
-from clarep.distill.train_data import TrainImages
+from clarep.clarid.directions import Kind
+from clarep.distill.trainer.canonical_batches import CanonicalBatch, CanonicalImages
+from clarep.distill.trainer.train_images import TrainImages
+from clarep.distill.trainer.training_config import TrainingConfig
+from clarep.engine.tensors import read_tensors, save_tensors
+from clarep.errors import UserError
 from clarep.students.student import Student
 from clarep.teachers.teacher import Teacher
 
@@ -22,8 +28,10 @@ _HALF = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Ingredients:
     """What a method may be made of; a method that needs what is None has been refused before."""
 
-    config: DistillConfig
+    config: TrainingConfig
     """How to train."""
+    options: Any
+    """Of the method, an instance of its `Config`."""
     images: TrainImages
     """What to train on."""
     folder: Path
@@ -36,10 +44,6 @@ class Ingredients:
     """The diffusion model."""
     classifier: Student | None = None
     """A stronger student, for distillation without a diffusion model."""
-    features: Tensor | None = None
-    """The teacher's features (M, D) of training images, where `prepare` computed them."""
-    feature_rows: Tensor | None = None
-    """Which of the training images these are, (M,)."""
 
 
 @dataclass(frozen=True)
@@ -57,30 +61,57 @@ class Batch:
     generator: torch.Generator
     """Of this step, on the CPU."""
     canonical: CanonicalBatch | None = None
-    """Canonical samples beside it; their images are views too."""
+    """Canonical samples beside it, for methods that take a set."""
     canonical_images: Float[Tensor, "m c h w"] | None = None
-    """Those views, in [0, 1]."""
+    """Views of them, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Of a method that has none."""
 
 
 class Method(nn.Module, ABC):
-    """A student and the terms of its loss. `forward` sums them up, under "loss".
+    """A student and the terms of its loss.
 
-    Parameters of a subclass are trained beside the student's and are not stored with it.
+    A method of your own is a subclass with a `name` and `terms`, and a frozen dataclass `Config`
+    if it has options; `train_student` takes it. Parameters of a subclass are trained beside the
+    student's and are not stored with it.
     """
 
+    name: ClassVar[str] = ""
+    """In METHODS, or of your own."""
+    Config: ClassVar[type[Any]] = NoOptions
+    """Its options, a frozen dataclass whose fields all have defaults."""
+    off: ClassVar[str] = ""
+    """The option that it holds at 0, whatever is given."""
+    canonical_kind: ClassVar[Kind | None] = None
+    """Kind of the canonical set that it takes; None for a method without one."""
+    canonical_guidance: ClassVar[float | None] = None
+    """The guidance that the set must have been decoded with; None for any."""
+    stronger_guidance: ClassVar[bool] = False
+    """The set must have been decoded with a guidance above 1."""
+    needs_teacher: ClassVar[bool] = False
+    """It asks the diffusion model itself."""
+    needs_classifier: ClassVar[bool] = False
+    """It asks a stronger student."""
+
     def __init__(self, student: Student, ingredients: Ingredients) -> None:
+        """Build it; one process at a time does this, the main one first.
+
+        A subclass may compute what it needs into the run's folder, and set `images` and
+        `canonical` to others than those given.
+        """
         super().__init__()
         self.student = student
-        self.config = ingredients.config
+        self.config, self.options = ingredients.config, ingredients.options
+        self.images, self.canonical = ingredients.images, ingredients.canonical
         self.ingredients = ingredients  # no module, so that a classifier in it is not trained
 
     @classmethod
-    def prepare(cls, ingredients: Ingredients) -> Ingredients:
-        """Compute, once and into the run's folder, what the method needs, and return all of it.
-
-        One process at a time does this, the main one first.
-        """
-        return ingredients
+    def variant(cls, name: str, **attributes: Any) -> "type[Method]":
+        """Return the same method under another name, with other class attributes."""
+        return type(cls.__name__, (cls,), {"__doc__": cls.__doc__, "name": name, **attributes})
 
     @abstractmethod
     def terms(self, batch: Batch) -> dict[str, Tensor]:
@@ -105,6 +136,17 @@ class Method(nn.Module, ABC):
         return F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
 
 
-def ramp(weight: float, warmup_epochs: float, epoch: float) -> float:
-    """Return a weight that rises linearly from 0 over its warm-up."""
-    return weight * min(1.0, epoch / warmup_epochs) if warmup_epochs > 0 else weight
+def computed_once(
+    path: Path, described: dict[str, Any], compute: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Return the tensors in `path` if they were made as described, else compute and keep them."""
+    wanted = json.dumps(described, sort_keys=True)
+    try:
+        tensors, metadata = read_tensors(path, "tensors")
+        if metadata.get("made") == wanted:
+            return tensors
+    except UserError:  # none yet, or one that is damaged
+        pass
+    tensors = compute()
+    save_tensors(path, tensors, {"made": wanted})
+    return tensors

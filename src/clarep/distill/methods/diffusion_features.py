@@ -5,7 +5,8 @@ In the manner of RepFusion: "Diffusion Model as Representation Learner", Yang & 
 one option for all.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -13,19 +14,35 @@ from torch import Tensor, nn
 
 from clarep.data.held_out import Indices
 from clarep.data.labelled import class_balanced_choice, to_unit_range
-from clarep.distill.losses.alignment import instance_alignment
 from clarep.distill.losses.cka import linear_cka
-from clarep.distill.methods.base import Batch, Ingredients, Method
-from clarep.distill.methods.cached import computed_once
-from clarep.distill.train_data import seed_of
+from clarep.distill.losses.contrast import instance_alignment
+from clarep.distill.methods.base import Batch, Ingredients, Method, computed_once
+from clarep.distill.trainer.train_images import seed_of
+from clarep.engine.bounds import Within
 from clarep.engine.progress import progress
 from clarep.errors import UserError
 from clarep.students.student import Student
-from clarep.teachers.teacher import Teacher
 
-CACHE_NAME = "teacher_features.safetensors"
 _CHUNK = 50
 _FEWEST = 4  # of which the unbiased CKA can be taken
+
+
+@dataclass(frozen=True)
+class DiffusionFeaturesConfig:
+    """Options of diffusion-features."""
+
+    diffusion_t: float = 0.3
+    """diffusion-features: noise level of the images whose features are matched, as a share of the
+    teacher's time axis."""
+    diffusion_form: Literal["cka", "cosine"] = "cka"
+    """diffusion-features: 1 - CKA over the batch, or cosine distance behind a linear map."""
+    diffusion_weight: Annotated[float, Within(0)] = 1.0
+    """diffusion-features: weight of the matching term."""
+    diffusion_share: Annotated[float, Within(0, 1, "(]")] = 1.0
+    """diffusion-features: share of every class whose features are computed, once, one pass of the
+    teacher up to the tap an image."""
+    diffusion_tap: str = "mid"
+    """diffusion-features: layer of the teacher; mid is the family's default."""
 
 
 class DiffusionFeatures(Method):
@@ -34,44 +51,19 @@ class DiffusionFeatures(Method):
     The teacher sees each image once, noised, without its class; what it says of it is kept.
     """
 
-    @classmethod
-    def prepare(cls, ingredients: Ingredients) -> Ingredients:
-        config, teacher = ingredients.config, ingredients.teacher
-        assert teacher is not None  # checked by the run
-        rivals = config.rivals
-        tap = teacher.default_tap if rivals.diffusion_tap == "mid" else rivals.diffusion_tap
-        described = {
-            "teacher": teacher.fingerprint,
-            "data_sha256": ingredients.images.data.sha256(ingredients.images.index),
-            "tap": tap,
-            "t": rivals.diffusion_t,
-            "share": rivals.diffusion_share,
-            "pooled": config.teacher_features,
-            "validation_share": config.validation_share,
-            "seed": config.seed,
-        }
-
-        def compute() -> dict[str, Tensor]:
-            labels = ingredients.images.labels.numpy()
-            seed = seed_of("features", config.seed)
-            rows = class_balanced_choice(labels, rivals.diffusion_share, seed % 2**32)
-            sigma = teacher.sigma_from_t(rivals.diffusion_t)
-            features = _features(ingredients, teacher, rows, tap, sigma)
-            return {"rows": torch.from_numpy(rows), "features": features}
-
-        made = computed_once(ingredients.folder / CACHE_NAME, described, compute)
-        return replace(ingredients, features=made["features"], feature_rows=made["rows"])
+    name, Config, needs_teacher = "diffusion-features", DiffusionFeaturesConfig, True
+    options: DiffusionFeaturesConfig
 
     def __init__(self, student: Student, ingredients: Ingredients) -> None:
         super().__init__(student, ingredients)
-        features, rows = ingredients.features, ingredients.feature_rows
-        assert features is not None and rows is not None  # by `prepare`
-        self._features = features.to(ingredients.device)
-        place = torch.full((len(ingredients.images),), -1)
+        made = self._made_once()
+        features, rows = made["features"], made["rows"]
+        place = torch.full((len(self.images),), -1)
         place[rows] = torch.arange(len(rows))
+        self._features = features.to(ingredients.device)
         self._place = place.to(ingredients.device)
         self.projector: nn.Linear | None = None
-        if self.config.rivals.diffusion_form == "cosine":
+        if self.options.diffusion_form == "cosine":
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(seed_of("projector", self.config.seed))
                 self.projector = nn.Linear(student.feature_dim, features.shape[1])
@@ -89,36 +81,60 @@ class DiffusionFeatures(Method):
             match = 1 - linear_cka(ours, theirs, self.config.unbiased_cka)
         return {
             "ce": self.cross_entropy(logits, batch.labels),
-            "match": self.config.rivals.diffusion_weight * match,
+            "match": self.options.diffusion_weight * match,
         }
 
+    def _made_once(self) -> dict[str, Tensor]:
+        """Return the teacher's features, and the rows of the training images that they are of."""
+        options, config, teacher = self.options, self.config, self.ingredients.teacher
+        assert teacher is not None  # checked by the run
+        tap = teacher.default_tap if options.diffusion_tap == "mid" else options.diffusion_tap
+        described = {
+            "teacher": teacher.fingerprint,
+            "data_sha256": self.images.data.sha256(self.images.index),
+            "tap": tap,
+            "t": options.diffusion_t,
+            "share": options.diffusion_share,
+            "pooled": config.teacher_features,
+            "validation_share": config.validation_share,
+            "seed": config.seed,
+        }
 
-@torch.no_grad()
-def _features(
-    ingredients: Ingredients, teacher: Teacher, rows: Indices, tap: str, sigma: float
-) -> Tensor:
-    """Return the teacher's features (N, D) of noised images, no class told."""
-    if not teacher.has_null:
-        raise UserError(
-            "diffusion-features shows the teacher images without their class, and this teacher has "
-            "no null class: give `teacher` one that has"
-        )
-    teacher.check_tap(tap)
-    teacher.check_sigma(sigma)
-    generator = torch.Generator().manual_seed(seed_of("features", ingredients.config.seed, 1))
-    parts = []
-    chunks = np.array_split(rows, -(-len(rows) // _CHUNK))
-    with progress("teacher features", "images", len(rows)) as advance:
-        for chunk in chunks:
-            images = to_unit_range(ingredients.images.images(chunk)).to(teacher.device)
-            x0 = teacher.encode(images)
-            x = x0 + sigma * torch.randn(x0.shape, generator=generator).to(x0)
-            null = torch.full((len(x),), teacher.null_label, device=teacher.device)
-            features = teacher.features(
-                x, x.new_full((len(x),), sigma), teacher.condition(null), tap
+        def compute() -> dict[str, Tensor]:
+            seed = seed_of("features", config.seed) % 2**32
+            rows = class_balanced_choice(self.images.labels.numpy(), options.diffusion_share, seed)
+            features = self._compute(rows, tap, teacher.sigma_from_t(options.diffusion_t))
+            return {"rows": torch.from_numpy(rows), "features": features}
+
+        path = self.ingredients.folder / "teacher_features.safetensors"
+        return computed_once(path, described, compute)
+
+    @torch.no_grad()
+    def _compute(self, rows: Indices, tap: str, sigma: float) -> Tensor:
+        """Return the teacher's features (N, D) of noised images, no class told."""
+        teacher = self.ingredients.teacher
+        assert teacher is not None
+        if not teacher.has_null:
+            raise UserError(
+                "diffusion-features shows the teacher images without their class, and this teacher "
+                "has no null class: give `teacher` one that has"
             )
-            if ingredients.config.teacher_features == "pooled" and features.ndim > 2:
-                features = features.flatten(2).mean(2)
-            parts.append(features.flatten(1).cpu())
-            advance(len(chunk))
-    return torch.cat(parts)
+        teacher.check_tap(tap)
+        teacher.check_sigma(sigma)
+        generator = torch.Generator().manual_seed(seed_of("features", self.config.seed, 1))
+        parts = []
+        with progress("teacher features", "images", len(rows)) as advance:
+            for chunk in np.array_split(rows, -(-len(rows) // _CHUNK)):
+                x0 = teacher.encode(to_unit_range(self.images.images(chunk)).to(teacher.device))
+                x = x0 + sigma * torch.randn(x0.shape, generator=generator).to(x0)
+                null = torch.full((len(x),), teacher.null_label, device=teacher.device)
+                sigmas = x.new_full((len(x),), sigma)
+                features = teacher.features(x, sigmas, teacher.condition(null), tap)
+                if self.config.teacher_features == "pooled" and features.ndim > 2:
+                    features = features.flatten(2).mean(2)
+                parts.append(features.flatten(1).cpu())
+                advance(len(chunk))
+        return torch.cat(parts)
+
+
+METHODS = (DiffusionFeatures,)

@@ -4,20 +4,39 @@
 student's own features, without a projection head.
 """
 
+from dataclasses import dataclass
+from typing import Annotated
+
 from torch import Tensor
 
-from clarep.distill.losses.supcon import supcon
+from clarep.distill.losses.contrast import supcon
 from clarep.distill.methods.base import Batch, Method
+from clarep.engine.bounds import Within
+
+
+@dataclass(frozen=True)
+class SupConConfig:
+    """Options of supcon."""
+
+    supcon_weight: Annotated[float, Within(0)] = 1.0
+    """supcon: weight of the contrastive term beside the classification loss."""
+    supcon_temperature: Annotated[float, Within(0, ends="(]")] = 0.1
+    """supcon: temperature of the cosine similarities."""
 
 
 class SupCon(Method):
     """CE + weight * supervised contrast of the batch's features; no canonical sample is seen."""
 
+    name, Config = "supcon", SupConConfig
+    options: SupConConfig
+
     def terms(self, batch: Batch) -> dict[str, Tensor]:
-        rivals = self.config.rivals
         features, logits = self.both(batch.images)
-        contrast = supcon(features, batch.labels, rivals.supcon_temperature)
+        contrast = supcon(features, batch.labels, self.options.supcon_temperature)
         return {
             "ce": self.cross_entropy(logits, batch.labels),
-            "supcon": rivals.supcon_weight * contrast,
+            "supcon": self.options.supcon_weight * contrast,
         }
+
+
+METHODS = (SupCon,)

@@ -1,19 +1,62 @@
-"""AugMix's views as batched tensor operations; images are float (B, C, H, W) in [0, 1].
+"""AugMix: mixtures of augmentation chains, and answers that must agree on them.
 
 "AugMix: A Simple Data Processing Method to Improve Robustness and Uncertainty", Hendrycks et al.
-2020, arXiv 1912.02781. Its operations and their ranges at severity 1 to 10; those that
-ImageNet-C holds (contrast, colour, brightness, sharpness) are left out there and here.
+2020, arXiv 1912.02781. Images are float (B, C, H, W) in [0, 1]. The operations and their ranges
+at severity 1 to 10 are the paper's; those that ImageNet-C holds (contrast, colour, brightness,
+sharpness) are left out there and here.
 """
 
 import math
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
+
+from clarep.distill.methods.base import Batch, Method
+from clarep.engine.bounds import Within
 
 _CHAINS = 3
 _DEPTH = 3
 _OPERATIONS = 9  # 4 on values, 5 on places
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Options of augment."""
+
+    augmix_severity: Annotated[float, Within(0, 10, "(]")] = 3.0
+    """augment: strength of each operation, above 0 up to 10."""
+    augmix_weight: Annotated[float, Within(0)] = 12.0
+    """augment: weight of the consistency term."""
+
+
+class Augment(Method):
+    """CE + weight * Jensen-Shannon divergence of the answers on an image and two views of it."""
+
+    name, Config = "augment", AugmentConfig
+    options: AugmentConfig
+
+    def terms(self, batch: Batch) -> dict[str, Tensor]:
+        severity, weight = self.options.augmix_severity, self.options.augmix_weight
+        views = [augmix(batch.images, severity, batch.generator) for _ in range(2)]
+        logits = self.both(torch.cat([batch.images, *views]))[1].chunk(3)
+        return {
+            "ce": self.cross_entropy(logits[0], batch.labels),
+            "consistency": weight * jensen_shannon(torch.stack(logits)),
+        }
+
+
+METHODS = (Augment,)
+
+
+def jensen_shannon(logits: Float[Tensor, "views batch classes"]) -> Float[Tensor, ""]:
+    """Return the mean KL of each view's probabilities to their average over views, in nats."""
+    log_p = F.log_softmax(logits, dim=2)
+    log_mean = log_p.logsumexp(0) - math.log(len(logits))
+    return (log_p.exp() * (log_p - log_mean)).sum(2).mean()
 
 
 def augmix(images: Tensor, severity: float, generator: torch.Generator) -> Tensor:

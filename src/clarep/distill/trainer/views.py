@@ -4,25 +4,22 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from clarep.distill.distill_config import DistillConfig
+from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.errors import UserError
 
 _GREY = 128
 
 
-def check_views(config: DistillConfig, image_shape: tuple[int, int, int]) -> None:
+def check_views(config: TrainingConfig, image_shape: tuple[int, int, int]) -> None:
     """Raise UserError if images are too small for the crop's padding or the cutout."""
     side = min(image_shape[1:])
-    if config.crop_padding >= side:
-        raise UserError(
-            f"`crop_padding={config.crop_padding}` is not below the image's side {side}: lower it"
-        )
-    if config.cutout >= side:
-        raise UserError(f"`cutout={config.cutout}` is not below the image's side {side}: lower it")
+    for name in ("crop_padding", "cutout"):
+        if (value := getattr(config, name)) >= side:
+            raise UserError(f"`{name}={value}` is not below the image's side {side}: lower it")
 
 
 def draw_views(
-    images: UInt8[Tensor, "batch c h w"], config: DistillConfig, generator: torch.Generator
+    images: UInt8[Tensor, "batch c h w"], config: TrainingConfig, generator: torch.Generator
 ) -> UInt8[Tensor, "batch c h w"]:
     """Return a random view of each image; the generator is the CPU's, wherever the images are.
 

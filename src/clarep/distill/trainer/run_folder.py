@@ -1,0 +1,91 @@
+"""What a student's run keeps beside its training: all its settings, images held out, curves."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from clarep.data.held_out import load_held_out
+from clarep.data.labelled import LabelledImages
+from clarep.distill.methods import METHODS
+from clarep.distill.trainer.training_config import TrainingConfig
+from clarep.engine.artefacts import read_json
+from clarep.engine.identity import in_full
+from clarep.engine.training_folder import CONFIG_NAME
+from clarep.errors import UserError
+
+PICKED_ON_THESE = (
+    "the epoch was picked on these very images (`pick=best`), so that figures on them are a "
+    "little too good"
+)
+"""What speaks against figures on held-out images."""
+
+
+def whole(described: Mapping[str, Any], options: type | None = None) -> dict[str, Any]:
+    """Return a run's configuration with the defaults that it leaves out: `train` and `options`.
+
+    Earlier versions wrote both in full into `train`, with the options of all other methods.
+    options: the Config of a method that is not in METHODS.
+    """
+    train, method = dict(described["train"]), METHODS.get(described["method"])
+    kind: Any = options if method is None else method.Config
+    found = described.get("options")
+    if found is None:
+        train |= train.pop("rivals", {})
+        others = {one.name for other in METHODS.values() for one in fields(other.Config)}
+        of_all = {name: train.pop(name) for name in others & set(train)}
+        found = {one.name: of_all[one.name] for one in fields(kind) if one.name in of_all}
+    return {
+        **described,
+        "train": in_full(TrainingConfig, train),
+        "options": found if kind is None else in_full(kind, found),
+    }
+
+
+def held_out_of(folder: Path, data: LabelledImages) -> tuple[LabelledImages, str]:
+    """Return the images of `data` that a student's run held out, and what speaks against figures.
+
+    folder: of the run's student. The latter is empty where nothing does. Raises UserError as
+    `load_held_out`, and for a configuration that cannot be read.
+    """
+    _, held_out = load_held_out(folder, data)
+    try:
+        picked = whole(read_json(folder / CONFIG_NAME))["train"]["pick"] == "best"
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(
+            f"cannot read {folder / CONFIG_NAME} ({error}): train that student again"
+        ) from error
+    return held_out, PICKED_ON_THESE if picked else ""
+
+
+class Curves:
+    """The history as TensorBoard scalars, where it is installed.
+
+    A resumed run's replace those after its checkpoint.
+    """
+
+    def __init__(self, out: Path, epoch: int) -> None:
+        self._writer: Any = None
+        if find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            make: Callable[..., Any] = SummaryWriter
+            self._writer = make(str(out / "tensorboard"), purge_step=epoch + 1)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Write a record's numbers; a nested record's under its name."""
+        if self._writer is None:
+            return
+        for name, value in record.items():
+            parts = value if isinstance(value, dict) else {"": value}
+            for part, number in parts.items():
+                if number is not None:
+                    tag = f"{name}/{part}" if part else name
+                    self._writer.add_scalar(tag, number, record["epoch"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,151 @@
+"""What a student may learn from beside its images, and whether it belongs to them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clarep.clarid.canonical_set import CanonicalSet
+from clarep.data.labelled import LabelledImages
+from clarep.distill.methods.base import Method
+from clarep.engine.artefacts import as_read, differences
+from clarep.errors import UserError
+from clarep.students.student import Student
+from clarep.students.student_files import weights_hash
+from clarep.teachers.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a student may learn from beside its images."""
+
+    canonical: CanonicalSet | None = None
+    """A canonical set."""
+    teacher: Teacher | None = None
+    """A diffusion model."""
+    classifier: Student | None = None
+    """A stronger student."""
+
+    def used_by(self, method: type[Method]) -> "Sources":
+        """Return those that a method looks at; a teacher beside a set is compared with it."""
+        return Sources(
+            self.canonical if method.canonical_kind else None,
+            self.teacher if method.needs_teacher or method.canonical_kind else None,
+            self.classifier if method.needs_classifier else None,
+        )
+
+    def described(self, method: type[Method]) -> dict[str, Any]:
+        """Return what a run's configuration holds of them."""
+        canonical, canon = self.canonical, dict[str, Any]()
+        if canonical is not None:
+            made_by = canonical.manifest["config"]["teacher_sha256"]
+            canon |= {"sha256": canonical.sha256, "teacher_sha256": made_by}
+            canon |= {name: canonical.setting[name] for name in ("kind", "guidance")}
+            canon |= {"images": len(canonical)}
+        asked = self.teacher if method.needs_teacher else None
+        classifier = {} if self.classifier is None else weights_hash(self.classifier)
+        return {
+            "canon": canon or None,
+            "teacher_sha256": None if asked is None else asked.fingerprint,
+            "classifier_sha256": None,
+            **{f"classifier_{name}": value for name, value in classifier.items()},
+        }
+
+    def check(
+        self,
+        method: type[Method],
+        data: LabelledImages,
+        data_options: Mapping[str, Any] | None,
+    ) -> None:
+        """Raise UserError if a method lacks what it needs, or is given what does not fit the data.
+
+        data_options: how the data were read, which is only told.
+        """
+        canonical, teacher, classifier = self.canonical, self.teacher, self.classifier
+        needs = {
+            "`canonical`": (method.canonical_kind, canonical, "a folder of clarep identify"),
+            "`teacher`": (method.needs_teacher, teacher, "a diffusion model, such as backdrops"),
+            "`classifier`": (method.needs_classifier, classifier, "a folder of clarep distill"),
+        }
+        for option, (needed, given, what) in needs.items():
+            if needed and given is None:
+                raise UserError(f"method {method.name} needs {option}: give {what}")
+        if canonical is not None:
+            check_canonical(canonical, data, data_options, teacher)
+            check_kind(method, canonical)
+        elif teacher is not None:
+            check_fits("the teacher", teacher.class_names, teacher.image_shape, data)
+        if classifier is not None:
+            known = classifier.info
+            check_fits("the classifier", known.class_names, known.image_shape, data)
+
+
+def check_kind(method: type[Method], canonical: CanonicalSet) -> None:
+    """Raise UserError if the set was not made as the method wants it."""
+    kind, guidance = canonical.setting["kind"], canonical.setting["guidance"]
+    needed = method.canonical_guidance
+    if kind != method.canonical_kind:
+        takes, found = f"kind {method.canonical_kind}", f"kind {kind}"
+    elif needed not in (None, guidance):
+        takes, found = f"guidance {needed:g}", f"guidance {guidance:g}"
+    elif method.stronger_guidance and guidance <= 1:
+        takes, found, needed = "a guidance above 1", f"guidance {guidance:g}", 3.0
+    else:
+        return
+    command = f"clarep identify --kind {method.canonical_kind}"
+    command += "" if needed is None else f" --guidance {needed:g}"
+    raise UserError(
+        f"method {method.name} takes a canonical set of {takes} and {canonical.folder} is of "
+        f"{found}: make one with `{command}` and else the options of that set"
+    )
+
+
+def check_fits(
+    what: str, class_names: Sequence[str], image_shape: Sequence[int], data: LabelledImages
+) -> None:
+    """Raise UserError unless `what` has the data's classes and takes images of their size."""
+    theirs, ours = list(class_names), list(data.class_names)
+    if theirs != ours:
+        pairs = zip(theirs, ours, strict=False)
+        first = next((f"'{a}' there, '{b}' here" for a, b in pairs if a != b), None)
+        first = first or f"{len(theirs)} there, {len(ours)} here"
+        raise UserError(
+            f"the classes of {what} are not those of {data.name} ({first}): give one of these "
+            "classes"
+        )
+    (_, *size), (_, *other) = image_shape, data.images([0]).shape[1:]
+    if size != other:
+        raise UserError(
+            f"images of {data.name} are {other[0]}x{other[1]} and those of {what} "
+            f"{size[0]}x{size[1]}: give `image_size={size[0]}`"
+        )
+
+
+def check_canonical(
+    canonical: CanonicalSet,
+    data: LabelledImages,
+    data_options: Mapping[str, Any] | None,
+    teacher: Teacher | None,
+) -> None:
+    """Raise UserError if the set was made of other data, classes or teacher than the student's.
+
+    Images and labels are told by their content; how they were read is only said.
+    """
+    config, folder = canonical.manifest["config"], canonical.folder
+    if teacher is not None and config["teacher_sha256"] != teacher.fingerprint:
+        raise UserError(
+            f"{folder} was made with another teacher than `teacher` (weights "
+            f"{config['teacher_sha256'][:12]} there, {teacher.fingerprint[:12]} given): give the "
+            "teacher that made it, or leave `teacher` out"
+        )
+    check_fits(f"{folder}", config["class_names"], canonical.tensors["sample"].shape[1:], data)
+    chosen, options = config["chosen"], config.get("data_options")
+    content = data.sha256(chosen) if max(chosen) < len(data) else None
+    there, here = dict[str, Any](), dict[str, Any]()
+    if options and data_options:
+        there, here = {"data_options": options}, {"data_options": dict(data_options)}
+    there, here = there | {"data_sha256": config["data_sha256"]}, here | {"data_sha256": content}
+    if difference := differences(there, as_read(here)):
+        raise UserError(
+            f"{folder} was made of other data than the student's ({difference}): give a set of "
+            "these data, or the data that it was made of, as they were"
+        )

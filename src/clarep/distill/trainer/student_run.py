@@ -1,0 +1,289 @@
+"""Train a student by any method: resumable, its randomness a function of seed, epoch and step."""
+
+import math
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clarep.clarid.canonical_set import CanonicalSet
+from clarep.data.held_out import Indices, held_out_record, save_held_out, split_off
+from clarep.data.labelled import LabelledImages, readable_indices
+from clarep.distill.distill_config import DistillConfig, check_distill, options_of
+from clarep.distill.methods import METHODS, Batch, Ingredients, Method, method_named
+from clarep.distill.trainer.canonical_batches import CanonicalImages
+from clarep.distill.trainer.processes import make_accelerator
+from clarep.distill.trainer.run_folder import Curves, whole
+from clarep.distill.trainer.sources import Sources
+from clarep.distill.trainer.train_images import TrainImages, epoch_batches, seed_of
+from clarep.distill.trainer.train_state import TrainState, learning_rate
+from clarep.distill.trainer.training_config import TrainingConfig
+from clarep.distill.trainer.views import check_views, draw_views, to_student_range
+from clarep.engine.artefacts import sha256_file, versions
+from clarep.engine.bounds import check_bounds
+from clarep.engine.identity import recorded
+from clarep.engine.training_folder import TrainingFolder
+from clarep.errors import UserError
+from clarep.students.student import Student, StudentInfo
+from clarep.students.student_files import STUDENT_NAME, build_student, save_student
+from clarep.teachers.teacher import Teacher
+
+_REPORT_EVERY = 10.0  # seconds between reports within an epoch
+_EVALUATION_BATCH = 500
+
+
+class StudentRun:
+    """A training run in a folder; made anew, it goes on where the killed one stopped.
+
+    Under `out` it keeps `checkpoint.pt`, `config.json`, `history.jsonl` (a record an epoch) and,
+    where TensorBoard is installed, `tensorboard/`; `finish` adds `student.safetensors`. Under
+    `accelerate launch` or torchrun every process makes the same run, and the main one writes.
+
+    Args:
+        data: the training images.
+        out: the folder.
+        method: a name of `METHODS`, or a `Method` of your own.
+        options: of the method, an instance of its `Config`; without them those in `config`, of
+            your own its defaults.
+        student: a name of `STUDENTS`, or timm:NAME.
+        layer: of the student, which meets the teacher; None is the penultimate.
+        config: how to train.
+        canonical: the canonical set, for methods that take one; others pass over it.
+        teacher: the diffusion model; where a method needs none, only checked against the set.
+        classifier: a stronger student, for kd and rkd.
+        data_options: how the data were read, as the canonical set's manifest holds it.
+        skip_bad: train without the images that cannot be read, instead of refusing them.
+
+    Raises:
+        UserError: before anything is written, for a setting that cannot be trained with, for
+            parts that do not belong together or are missing, and if `out` holds a run of another
+            configuration, a checkpoint that cannot be read, or is written in by another process.
+    """
+
+    def __init__(
+        self,
+        data: LabelledImages,
+        out: Path,
+        *,
+        method: str | type[Method] = "vanilla",
+        options: Any = None,
+        student: str = "resnet8",
+        layer: str | None = None,
+        config: DistillConfig | None = None,
+        canonical: CanonicalSet | None = None,
+        teacher: Teacher | None = None,
+        classifier: Student | None = None,
+        data_options: Mapping[str, Any] | None = None,
+        skip_bad: bool = False,
+    ) -> None:
+        self.config = config = config or DistillConfig()
+        check_distill(config)
+        kind, options = _settled(method, options, config)
+        sources = Sources(canonical, teacher, classifier).used_by(kind)
+        sources.check(kind, data, data_options)
+        channels, height, width = data.images([0]).shape[1:]
+        info = StudentInfo(student, tuple(data.class_names), (channels, height, width))
+        check_views(config, info.image_shape)
+        built = build_student(info, layer, config.seed)
+        readable, self.skipped = readable_indices(data, np.arange(len(data)), skip_bad)
+        kept, apart = split_off(data, config.validation_share, readable)
+
+        self.out, self._layer, self._noted = out, layer, data.noted()
+        self.described = {
+            "method": kind.name,
+            "seed": config.seed,
+            "student": student,
+            "layer": layer,
+            "data": data.name,
+            "data_options": None if data_options is None else dict(data_options),
+            "data_sha256": data.sha256(readable),
+            "held_out": held_out_record(data, apart),
+            "skipped": self.skipped,
+            "train": recorded(config, TrainingConfig),
+            "options": recorded(options),
+        } | sources.described(kind)
+        self._accelerator = make_accelerator(config.mixed_precision)
+        self._folder = TrainingFolder(
+            out, self.described, partial(whole, options=kind.Config), writes=self.is_main
+        )
+        device = self._accelerator.device
+        taken = None
+        if sources.canonical is not None:
+            pooled = config.teacher_features == "pooled"
+            taken = CanonicalImages.of(sources.canonical, pooled, apart).to(device)
+        strong = sources.classifier and sources.classifier.to(device).eval()
+        images = TrainImages.of(data, kept, config.memory_mb, config.workers)
+        self._validation = TrainImages.of(data, apart, config.memory_mb, config.workers)
+        with self._accelerator.main_process_first():
+            made = kind(
+                built.to(memory_format=torch.channels_last),
+                Ingredients(config, options, images, out, device, taken, sources.teacher, strong),
+            )
+        self.images, self._canonical = made.images, made.canonical
+        self._state = TrainState(made.to(device), self._accelerator)
+        if self._folder.saved is not None:
+            self._state.load(self._folder.saved)
+        self._wrapped = self._accelerator.prepare_model(self._state.method)
+        if self.is_main:
+            self._folder.start({"versions": versions(), "seconds": None}, self._state.history)
+            save_held_out(out, data, kept, apart)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs behind it."""
+        return self._state.epoch
+
+    @property
+    def student(self) -> Student:
+        """The student as trained so far; its moving average if one is kept."""
+        return self._state.student
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes."""
+        return bool(self._accelerator.is_main_process)
+
+    def records(
+        self, report: Callable[[int], None] | None = None
+    ) -> Generator[dict[str, Any], None, None]:
+        """Train to the end, yielding what is logged, a record an epoch.
+
+        report: is told how many images more were trained on, in epochs of over 10 seconds.
+        Raises UserError if the loss or its gradient is not finite; the last checkpoint is whole.
+        """
+        if self.epoch == self.config.epochs:
+            return
+        curves = Curves(self.out, self.epoch) if self.is_main else None
+        try:
+            while self.epoch < self.config.epochs:
+                record = self._epoch(report)
+                self._state.history.append(record)
+                if curves is not None:
+                    self._folder.append(record)
+                    curves.add(record)
+                    self._folder.save(self._state.as_dict())
+                self._accelerator.wait_for_everyone()
+                yield record
+        finally:
+            if curves is not None:
+                curves.close()
+
+    def finish(self) -> dict[str, Any]:
+        """Write the picked weights and the whole configuration; returns what the latter holds."""
+        state, best = self._state, self.config.pick == "best"
+        epoch = state.best_epoch if best else self.epoch
+        record = next(entry for entry in state.history if entry["epoch"] == epoch)
+        done = self.described | {
+            "picked_epoch": epoch,
+            "validation_accuracy": record["validation_accuracy"],
+            "seconds": round(sum(entry["seconds"] for entry in state.history), 2),
+            "versions": versions(),
+            **self._noted,
+        }
+        if self.is_main:
+            student = build_student(self.student.info, self._layer, self.config.seed)
+            student.load_state_dict(state.best if best else self.student.state_dict())
+            path = self.out / STUDENT_NAME
+            save_student(student, path, {"method": str(self.described["method"])})
+            self._folder.write_config(done | {"student_sha256": sha256_file(path)})
+        self._accelerator.wait_for_everyone()
+        return done
+
+    def _epoch(self, report: Callable[[int], None] | None) -> dict[str, Any]:
+        """Train one epoch and validate; the record of it."""
+        config, state = self.config, self._state
+        started = reported = time.perf_counter()
+        rank, processes = self._accelerator.process_index, self._accelerator.num_processes
+        cut = epoch_batches(len(self.images), config.batch_size, config.seed, state.epoch)
+        mine = [np.array_split(batch, processes)[rank] for batch in cut]
+        decoded = iter(self.images.batches(mine))
+        sums: dict[str, float] = {}
+        loading, unreported, device = 0.0, 0, self._accelerator.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            for step, positions in enumerate(mine):
+                before = time.perf_counter()
+                batch = self._batch(next(decoded), positions, step, len(mine))
+                loading += time.perf_counter() - before
+                for name, value in state.step(self._wrapped, batch).items():
+                    sums[name] = sums.get(name, 0.0) + value
+                unreported += len(cut[step])
+                if report is not None and time.perf_counter() - reported > _REPORT_EVERY:
+                    report(unreported)
+                    reported, unreported = time.perf_counter(), 0
+        seconds = time.perf_counter() - started
+        state.share_buffers()
+        state.epoch += 1
+        accuracy = self._accuracy() if len(self._validation) else None
+        if accuracy is not None and config.pick == "best":
+            state.note_accuracy(accuracy)
+        return {
+            "epoch": state.epoch,
+            "train": {name: round(value / len(mine), 5) for name, value in sums.items()},
+            "validation_accuracy": accuracy,
+            "learning_rate": learning_rate(config, state.epoch - 0.5 / len(mine)),
+            "images_per_s": round(len(self.images) / seconds, 1),
+            "loader_share": round(loading / seconds, 4),
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+
+    def _batch(self, images: Tensor, positions: Indices, step: int, steps: int) -> Batch:
+        """Return step `step` of `steps` of the epoch, for this process, by seed and step alone.
+
+        images, positions: uint8 (B, C, H, W), and which of the training images they are.
+        """
+        config, epoch, device = self.config, self.epoch, self._accelerator.device
+        key = (config.seed, epoch, step, self._accelerator.process_index)
+        seed = seed_of("views", *key)
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)  # what dropout inside a student draws from
+        canonical = views = None
+        if self._canonical is not None:
+            count = max(2, round(config.canonical_batch / self._accelerator.num_processes))
+            index = self.images.index[positions]
+            canonical = self._canonical.draw(index, count, seed_of("canonical", *key))
+            views = to_student_range(draw_views(canonical.images, config, generator))
+        return Batch(
+            to_student_range(draw_views(images.to(device), config, generator)),
+            self.images.labels[torch.from_numpy(positions)].to(device),
+            torch.from_numpy(positions).to(device),
+            epoch + (step + 0.5) / steps,
+            generator,
+            canonical,
+            views,
+        )
+
+    @torch.no_grad()
+    def _accuracy(self) -> float:
+        """Return the share of validation images that the student names rightly."""
+        student, images = self.student.eval(), self._validation
+        parts = np.array_split(np.arange(len(images)), math.ceil(len(images) / _EVALUATION_BATCH))
+        right = 0
+        for positions, batch in zip(parts, images.batches(parts), strict=True):
+            logits = student(to_student_range(batch.to(self._accelerator.device)))
+            labels = images.labels[torch.from_numpy(positions)]
+            right += int((logits.argmax(1).cpu() == labels).sum())
+        return right / len(images)
+
+
+def _settled(
+    method: str | type[Method], options: Any, config: DistillConfig
+) -> tuple[type[Method], Any]:
+    """Return a method and its options; raises UserError for what is neither."""
+    kind = method_named(method) if isinstance(method, str) else method
+    own = METHODS.get(kind.name) is not kind
+    if own and (not kind.name or kind.name in METHODS):
+        raise UserError(
+            f"the method's name is '{kind.name}': give its class a `name` that METHODS has not"
+        )
+    if options is None:
+        options = kind.Config() if own else options_of(kind, config)
+    if not isinstance(options, kind.Config):
+        raise UserError(f"options of method {kind.name} are of another class: give its `Config`")
+    check_bounds(options)
+    return kind, replace(options, **{kind.off: 0.0}) if kind.off else options
