@@ -105,9 +105,9 @@ def test_each_command_says_it_in_its_own_options(capsys, tmp_path, write_recipe)
     """The same mistake in the same library function: options here, keys of a recipe there."""
     out = ["--out", str(tmp_path / "out")]
     for arguments, word in (
-        (["distill", "--train.epochs", "0", *out], "--train.epochs 0 is below 1"),
+        (["distill", "--train.epochs", "0", *out], "--train.epochs 0 is outside [1"),
         (["train-teacher", "--train.steps", "0", *out], "--train.steps 0 is below 1"),
-        (["run", str(write_recipe(epochs="0")), *out], "[train] `epochs=0` is below 1"),
+        (["run", str(write_recipe(epochs="0")), *out], "[train] `epochs=0` is outside [1"),
         (["data", "show", "backdrops", "--image-size", "0"], "--image-size 0 is below 1"),
     ):
         assert main(arguments) == 2

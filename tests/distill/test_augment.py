@@ -8,10 +8,10 @@ import torch
 from PIL import Image, ImageOps
 from scipy.special import rel_entr, softmax
 
-from clarep.distill.trainer.views import check_views, cut_out, draw_views, to_student_range
 from clarep.distill.distill_config import DistillConfig
-from clarep.distill.methods import augmix_views as ops
+from clarep.distill.methods import augment as ops
 from clarep.distill.methods.augment import jensen_shannon
+from clarep.distill.trainer.views import check_views, cut_out, draw_views, to_student_range
 from clarep.errors import UserError
 
 CONFIG = DistillConfig(crop_padding=3, flip=True)

@@ -11,7 +11,7 @@ from clarep.distill import losses
 from clarep.errors import UserError
 
 
-@pytest.mark.parametrize("name", ["alignment", "cka", "clustering", "kd", "rkd", "supcon"])
+@pytest.mark.parametrize("name", ["cka", "contrast", "kd", "rkd"])
 def test_examples_run(name: str) -> None:
     failed, attempted = doctest.testmod(import_module(f"clarep.distill.losses.{name}"))
     assert attempted > 1 and failed == 0

@@ -1,15 +1,15 @@
 """Every method trains; what each of them adds is what its paper says."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from typing import Annotated
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from clarep.distill.trainer.canonical_batches import CanonicalImages
-from clarep.distill.distill_config import RivalsConfig
+from clarep.distill.distill_config import DistillConfig, RivalsConfig, settled
 from clarep.distill.losses import (
     class_alignment,
     clustering,
@@ -20,10 +20,14 @@ from clarep.distill.losses import (
     rkd_distance,
     supcon,
 )
-from clarep.distill.methods import METHODS, Batch, Ingredients
-from clarep.distill.methods.base import ramp
+from clarep.distill.methods import METHODS, Batch, Ingredients, Method
+from clarep.distill.methods.cadistill import ramp
+from clarep.distill.train_student import train_student
+from clarep.distill.trainer.canonical_batches import CanonicalImages
 from clarep.distill.trainer.student_run import StudentRun
 from clarep.distill.trainer.train_images import TrainImages
+from clarep.distill.trainer.training_config import TrainingConfig
+from clarep.engine.bounds import Within
 from clarep.errors import UserError
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student
@@ -101,11 +105,11 @@ def test_ablations_and_controls_differ_in_what_their_name_says():
     default = METHODS["cadistill"]
     for term in ("align", "cano", "dist"):
         spec = METHODS[f"cadistill-no-{term}"]
-        assert spec.build is default.build and spec.canonical_kind == "top"
-        assert spec.settings == {f"lambda_{term}": 0.0}
+        assert issubclass(spec, default) and spec.canonical_kind == "top"
+        assert spec.off == f"lambda_{term}"
     for name, (kind, guidance) in SETS.items():
         spec = METHODS[name]
-        assert spec.build is default.build and not spec.settings
+        assert issubclass(spec, default) and not spec.off
         assert spec.canonical_kind == kind
         assert spec.canonical_guidance == (1.0 if name == "reconstruction" else None)
         assert spec.stronger_guidance == (name == "guidance-only") and guidance >= 1
@@ -119,7 +123,7 @@ def ingredients(data, canonical_of, config, classifier, tmp_path):
     images = TrainImages.of(data, np.arange(120), 100.0, 0)
     canonical = CanonicalImages.of(canonical_of(), pooled=False)
     cpu = torch.device("cpu")
-    return Ingredients(config, images, tmp_path, cpu, canonical, classifier=classifier)
+    return Ingredients(config, None, images, tmp_path, cpu, canonical, classifier=classifier)
 
 
 @pytest.fixture
@@ -139,10 +143,11 @@ def batch(ingredients):
 
 def built(name, ingredients, **changes):
     """Return a method in evaluation mode, so that a pass leaves no trace, and its student."""
-    ingredients = replace(ingredients, config=replace(ingredients.config, **changes))
-    ingredients = METHODS[name].build.prepare(ingredients)
+    config = replace(ingredients.config, **changes)
+    _, options = settled(name, config)
+    ingredients = replace(ingredients, config=config, options=options)
     info = StudentInfo("resnet8", ingredients.images.data.class_names, (3, 16, 16))
-    method = METHODS[name].build(build_student(info, seed=1), ingredients).eval()
+    method = METHODS[name](build_student(info, seed=1), ingredients).eval()
     return method, method.student
 
 
@@ -157,7 +162,7 @@ def test_cadistill_is_equation_6(ingredients, batch, form):
     c = student.features(batch.canonical_images)
     canonical = batch.canonical
     # By hand: image 4 i has a sample.
-    where = {int(index): i for i, index in enumerate(ingredients.canonical.index[canonical.rows])}
+    where = {int(index): i for i, index in enumerate(canonical.index)}
     pairs = [(i, where[i]) for i in range(0, 24, 4)]
     by_class = class_alignment(f, batch.labels, c, canonical.labels, 0.2)
     by_instance = instance_alignment(f[[i for i, _ in pairs]], c[[j for _, j in pairs]])
@@ -193,10 +198,12 @@ def test_the_queue_enters_the_cka_and_the_checkpoint(ingredients, batch):
 
 def test_class_means_are_the_teacher(ingredients):
     method, _ = built("class-mean", ingredients)
-    means = method.ingredients.canonical
-    assert np.array_equal(means.index, ingredients.canonical.index)
+    means, given = method.canonical, ingredients.canonical
+    assert np.array_equal(means.index, given.index) and torch.equal(means.images, given.images)
     assert len(means.features.unique(dim=0)) == 3
-    assert torch.equal(means.images, ingredients.canonical.images)
+    for i in range(30):
+        same = given.features[given.labels == given.labels[i]].double()
+        assert torch.allclose(means.features[i].double(), same.mean(0), atol=1e-5)
 
 
 @torch.no_grad()
@@ -333,7 +340,51 @@ def test_ramp():
 def test_methods_have_a_paper_or_are_plain():
     import sys
 
-    for name, spec in METHODS.items():
-        text = (sys.modules[spec.build.__module__].__doc__ or "") + (spec.build.__doc__ or "")
+    for name, method in METHODS.items():
+        text = (sys.modules[method.__module__].__doc__ or "") + (method.__doc__ or "")
         assert name == "vanilla" or "arXiv" in text, name
-        assert json.dumps(spec.settings)
+
+
+class Mine(Method):
+    """CE + weight * |f|^2, as a user writes it."""
+
+    name = "mine"
+
+    @dataclass(frozen=True)
+    class Config:
+        weight: Annotated[float, Within(0)] = 0.5
+
+    def terms(self, batch):
+        features, logits = self.both(batch.images)
+        norm = self.options.weight * features.square().mean()
+        return {"ce": self.cross_entropy(logits, batch.labels), "norm": norm}
+
+
+def test_a_method_of_ones_own(data, config, tmp_path):
+    parts = {"method": Mine, "config": config}
+    student = train_student(data, tmp_path / "a", **parts)
+    assert student.info.class_names == data.class_names
+    stored = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert (stored["method"], stored["options"]) == ("mine", {})
+    train_student(data, tmp_path / "b", **parts, options=Mine.Config(weight=2.0))
+    stored = json.loads((tmp_path / "b" / "config.json").read_text())
+    assert stored["options"] == {"weight": 2.0}
+    with pytest.raises(UserError, match=r"another configuration \(weight: 0.5 there, 2.0 now\)"):
+        train_student(data, tmp_path / "a", **parts, options=Mine.Config(weight=2.0))
+    with pytest.raises(UserError, match="`weight=-1` is outside"):
+        train_student(data, tmp_path / "c", **parts, options=Mine.Config(weight=-1))
+    with pytest.raises(UserError, match="options of method mine are of another class"):
+        train_student(data, tmp_path / "c", **parts, options=RIVALS)
+    for name in ("", "kd"):
+        with pytest.raises(UserError, match=f"name is '{name}': give its class a `name`"):
+            train_student(data, tmp_path / "c", method=Mine.variant(name), config=config)
+    assert not (tmp_path / "c").exists()
+
+
+def test_options_of_methods_have_names_of_their_own():
+    kinds = {method.Config for method in METHODS.values()} | {TrainingConfig}
+    names = [one.name for kind in kinds for one in fields(kind)]
+    assert len(names) == len(set(names)) and {"kd_weight", "lambda_align", "epochs"} < set(names)
+    assert {one.name for one in fields(DistillConfig)} | {
+        one.name for one in fields(RivalsConfig)
+    } == {*names, "rivals"}

@@ -6,18 +6,17 @@ import sys
 
 _MAKE = """
 from clarep.distill.trainer.processes import make_accelerator
-from clarep.distill.distill_config import DistillConfig
 from clarep.errors import UserError
 try:
-    make_accelerator(DistillConfig())
+    make_accelerator("no")
 except UserError as mistake:
     print(mistake)
 """
 
 
-def said(**environment: str) -> str:
+def said(code: str = _MAKE, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", _MAKE],
+        [sys.executable, "-c", code],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment},
         capture_output=True,
         text=True,
@@ -34,3 +33,5 @@ def test_launched_processes_that_are_not_joined_are_refused():
 
 def test_one_process_needs_nothing():
     assert said() == ""
+    hidden = "import sys; sys.modules['accelerate'] = sys.modules['tensorboard'] = None\n"
+    assert said(code=hidden + _MAKE) == ""

@@ -1,6 +1,7 @@
 """What does not belong together is refused in one sentence, before anything is written."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -100,9 +101,9 @@ def test_the_sets_own_data_pass(data, canonical_of, data_options, teacher):
 def test_a_set_of_other_classes(data, out, canonical_of):
     parts = {"method": "cadistill", "canonical": canonical_of()}
     other = replace(data, class_names=("ant", *data.class_names[1:]))
-    refused(other, out, r"of other classes than .* \('.*' there, 'ant' here\)", **parts)
+    refused(other, out, r"classes of .* are not those of .* \('.*' there, 'ant' here\)", **parts)
     more = replace(data, class_names=(*data.class_names, "ant"))
-    refused(more, out, r"of other classes than .* \(3 there, 4 here\)", **parts)
+    refused(more, out, r"the classes of .* are not those of .* \(3 there, 4 here\)", **parts)
 
 
 def test_a_set_of_another_teacher(data, out, canonical_of, teacher):
@@ -126,24 +127,24 @@ def test_a_set_whose_images_are_others(data, out, canonical_of):
     other = replace(data, read=lambda i: data.read(i) ^ np.uint8(i == last))
     refused(other, out, "of other data than the student's .*images or labels themselves", **parts)
     smaller = replace(data, read=lambda i: data.read(i)[:8, :8])
-    refused(smaller, out, "are 16x16 and images of .* 8x8: give `image_size=16`", **parts)
+    refused(smaller, out, "are 8x8 and those of .* 16x16: give `image_size=16`", **parts)
 
 
 @pytest.mark.parametrize("method", ["generated", "diffusion-features"])
 def test_a_teacher_of_other_classes_or_size(data, out, teacher, method):
     other = replace(data, class_names=("a", "b", "c"))
-    refused(other, out, "the teacher's classes .* are not those", method=method, teacher=teacher)
+    refused(other, out, "the classes of the teacher are not those", method=method, teacher=teacher)
     smaller = replace(data, read=lambda i: data.read(i)[:8, :8])
-    words = "are 8x8 and the teacher takes 16x16: give `image_size=16`"
+    words = "are 8x8 and those of the teacher 16x16: give `image_size=16`"
     refused(smaller, out, words, method=method, teacher=teacher)
 
 
 def test_a_classifier_of_other_classes_or_size(data, out):
     other = build_student(StudentInfo("resnet8", ("a", "b", "c"), (3, 16, 16)))
-    words = "the classifier's classes .* are not those"
+    words = "the classes of the classifier are not those"
     refused(data, out, words, method="kd", classifier=other)
     larger = build_student(StudentInfo("resnet8", data.class_names, (3, 32, 32)))
-    words = "are 16x16 and the classifier takes 32x32: give `image_size=32`"
+    words = "are 16x16 and those of the classifier 32x32: give `image_size=32`"
     refused(data, out, words, method="kd", classifier=larger)
 
 
@@ -174,13 +175,17 @@ def test_fp16_needs_a_gpu(data, out):
     )
 
 
-@pytest.mark.parametrize("missing", ["accelerate", "tensorboard"])
-def test_a_missing_extra_is_named(data, out, monkeypatch, missing, quick):
-    import sys
-
-    monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(UserError, match=rf"{missing} is not installed: .*clarep\[train\]"):
-        list(StudentRun(data, out, config=quick).records())
+def test_one_process_on_a_cpu_needs_neither_accelerate_nor_tensorboard(
+    data, out, monkeypatch, quick
+):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    run = StudentRun(data, out, config=quick)
+    assert len(list(run.records())) == 2 and run.finish()["picked_epoch"] >= 1
+    assert not (out / "tensorboard").exists()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"accelerate is not installed: .*clarep\[train\]"):
+        StudentRun(data, out, config=quick)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """What is trained on: the share kept apart, epochs cut into batches, canonical batches."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -43,7 +41,7 @@ def test_images_in_memory_or_not_are_the_same(data):
         assert len(images) == 6 and images.labels[4:].tolist() == [2, 0]
         got = images.images(positions)
         assert torch.equal(got[[0, 2]], extra) and torch.equal(got[[1, 3]], data.images([5, 7]))
-        assert images.data_index(positions).tolist() == [-1, 5, -1, 7]
+        assert images.index[positions].tolist() == [120, 5, 121, 7]
         assert torch.equal(images.images(np.array([5])), extra[:1])
 
 
@@ -76,41 +74,33 @@ def test_a_canonical_set_in_memory(canonical_of, canonical):
 def test_pairs_come_first_and_the_rest_is_balanced(canonical):
     batch_index = np.array([3, 8, -1, 4, 5, 100])  # 8, 4 and 100 have a sample
     batch = canonical.draw(batch_index, 9, 0)
-    assert len(batch.rows) == 9 == len(batch.rows.unique())
+    rows = np.searchsorted(canonical.index, batch.index)
+    assert len(batch) == 9 == len(set(rows))
     assert set(batch.pairs.tolist()) == {1, 3, 5}
-    paired = canonical.index[batch.rows[:3].numpy()]
-    assert paired.tolist() == batch_index[batch.pairs.numpy()].tolist()
+    assert batch.index[:3].tolist() == batch_index[batch.pairs.numpy()].tolist()
     assert batch.labels.bincount().tolist() == [3, 3, 3]
-    assert torch.equal(batch.features, canonical.features[batch.rows])
-    assert torch.equal(batch.labels, canonical.labels[batch.rows])
-    assert torch.equal(batch.images, canonical.images[batch.rows])
+    assert torch.equal(batch.features, canonical.features[rows])
+    assert torch.equal(batch.labels, canonical.labels[rows])
+    assert torch.equal(batch.images, canonical.images[rows])
 
 
 def test_a_draw_follows_its_seed_and_fills_from_all(canonical):
-    rows = [canonical.draw(np.array([1]), 6, seed).rows.tolist() for seed in (0, 0, 1)]
-    assert rows[0] == rows[1] != rows[2]
-    seen = {row for seed in range(40) for row in canonical.draw(np.array([1]), 6, seed).rows}
-    assert {int(row) for row in seen} == set(range(30))
+    drawn = [canonical.draw(np.array([1]), 6, seed).index.tolist() for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    seen = {i for seed in range(40) for i in canonical.draw(np.array([1]), 6, seed).index}
+    assert seen == set(canonical.index)
 
 
 def test_more_pairs_than_asked_for_and_a_set_smaller_than_asked_for(canonical):
     batch = canonical.draw(np.arange(120), 7, 0)
-    assert len(batch.rows) == len(batch.pairs) == 7
+    assert len(batch) == len(batch.pairs) == 7
     assert max(batch.labels.bincount()) - min(batch.labels.bincount()) <= 1
-    assert len(canonical.draw(np.array([1]), 100, 0).rows) == 30
+    assert len(canonical.draw(np.array([1]), 100, 0)) == 30
 
 
-def test_images_to_validate_on_are_left_out(canonical):
-    left = canonical.without(np.array([0, 8, 9]))
+def test_images_to_validate_on_are_left_out(canonical_of, canonical):
+    left = CanonicalImages.of(canonical_of(), False, np.array([0, 8, 9]))
     assert left.index.tolist() == [i for i in range(0, 120, 4) if i not in (0, 8)]
     assert torch.equal(left.features, canonical.features[[1, *range(3, 30)]])
     with pytest.raises(UserError, match="all 30 images of the canonical set lie in the validation"):
-        canonical.without(np.arange(120))
-
-
-def test_class_means(canonical):
-    means = replace(canonical, features=canonical.features.double()).with_class_means()
-    for i in range(30):
-        same = [j for j in range(30) if canonical.labels[j] == canonical.labels[i]]
-        wanted = sum(canonical.features[j].double() for j in same) / len(same)
-        assert torch.allclose(means.features[i], wanted)
+        CanonicalImages.of(canonical_of(), False, np.arange(120))

@@ -6,20 +6,22 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 
-from clarep.distill.distill_config import DistillConfig
-from clarep.distill.trainer.run_folder import Curves
-from clarep.distill.trainer.student_run import STUDENT_FILE, StudentRun
-from clarep.distill.trainer.train_state import learning_rate
+from clarep.distill.distill_config import DistillConfig, RivalsConfig
 from clarep.distill.train_student import cadistill, train_student
+from clarep.distill.trainer import run_folder
+from clarep.distill.trainer.run_folder import Curves
+from clarep.distill.trainer.student_run import StudentRun
+from clarep.distill.trainer.train_state import learning_rate
 from clarep.engine.artefacts import sha256_file, unseal
+from clarep.engine.training_folder import save_checkpoint
 from clarep.errors import UserError
-from clarep.students.student_files import load_student
+from clarep.students.student_files import STUDENT_NAME, load_student
 
 NAN, INF = float("nan"), float("inf")
 
@@ -109,7 +111,7 @@ def test_configuration_names_the_set(whole, canonical_of):
         "guidance": 3.0,
         "images": 30,
     }
-    assert stored["student_sha256"] == sha256_file(whole[0] / STUDENT_FILE)
+    assert stored["student_sha256"] == sha256_file(whole[0] / STUDENT_NAME)
     assert set(stored) >= {"method", "seed", "student", "data", "data_options", "train", "versions"}
 
 
@@ -130,16 +132,16 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(whole, data, canonical_of, conf
     list(resumed.records())
     resumed.finish()
     assert_same_state(out, whole[0])
-    assert sha256_file(out / STUDENT_FILE) == sha256_file(whole[0] / STUDENT_FILE)
+    assert sha256_file(out / STUDENT_NAME) == sha256_file(whole[0] / STUDENT_NAME)
     assert [record["epoch"] for record in history(out)] == [1, 2, 3]
 
 
 def test_a_finished_run_has_nothing_left(whole, data, canonical_of, config):
-    before = [sha256_file(whole[0] / name) for name in ("checkpoint.pt", STUDENT_FILE)]
+    before = [sha256_file(whole[0] / name) for name in ("checkpoint.pt", STUDENT_NAME)]
     run = StudentRun(data, whole[0], method="cadistill", config=config, canonical=canonical_of())
     assert run.epoch == 3 and list(run.records()) == []
     run.finish()
-    assert [sha256_file(whole[0] / name) for name in ("checkpoint.pt", STUDENT_FILE)] == before
+    assert [sha256_file(whole[0] / name) for name in ("checkpoint.pt", STUDENT_NAME)] == before
 
 
 def test_the_average_is_what_is_stored(whole):
@@ -189,6 +191,28 @@ def test_another_configuration_is_refused(whole, canonical_of, config, change, w
     parts["config"] = replace(config, **change.get("config", {}))
     with pytest.raises(UserError, match=f"holds a run of another configuration .{words}"):
         StudentRun(data, out, **parts)
+
+
+def test_an_earlier_versions_full_configuration_is_the_same(data, quick, canonical_of, tmp_path):
+    """It held every option of every method, in `train`."""
+    parts = {"method": "cadistill", "canonical": canonical_of()}
+    config = replace(quick, lambda_dist=2.0, rivals=RivalsConfig(kd_weight=0.5))
+    run = StudentRun(data, tmp_path, config=config, **parts)
+    assert run.described["options"] == {"lambda_dist": 2.0}
+    assert "rivals" not in run.described["train"]
+    next(run.records())
+    path = tmp_path / "checkpoint.pt"
+    saved = torch.load(path, weights_only=True)
+    stored = {key: value for key, value in run.described.items() if key != "options"}
+    stored["train"] = asdict(config)
+    del saved["config"]
+    save_checkpoint(path, saved, stored)
+    other = replace(config, rivals=RivalsConfig(kd_weight=0.9))  # of another method
+    assert StudentRun(data, tmp_path, config=other, **parts).epoch == 1
+    with pytest.raises(UserError, match=r"\(lambda_dist: 2.0 there, 1.0 now\)"):
+        StudentRun(data, tmp_path, config=quick, **parts)
+    for part in ("train", "options"):
+        assert run_folder.whole(stored)[part] == run_folder.whole(run.described)[part]
 
 
 def test_other_images_under_the_same_names_are_refused(whole, canonical_of, config):
@@ -343,12 +367,12 @@ def test_killed_by_the_system_it_goes_on_to_the_same_bytes(archive, data, canoni
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
-    assert 1 <= checkpoint(out)["epoch"] < 12 and not (out / STUDENT_FILE).exists()
+    assert 1 <= checkpoint(out)["epoch"] < 12 and not (out / STUDENT_NAME).exists()
 
     config = DistillConfig(epochs=12, batch_size=32, canonical_batch_size=8, learning_rate=0.05)
     for folder in (out, other):
         cadistill(data, canonical_of(), folder, config=config)
-    assert sha256_file(out / STUDENT_FILE) == sha256_file(other / STUDENT_FILE)
+    assert sha256_file(out / STUDENT_NAME) == sha256_file(other / STUDENT_NAME)
     assert_same_state(out, other)
     assert [record["epoch"] for record in history(out)] == list(range(1, 13))
 

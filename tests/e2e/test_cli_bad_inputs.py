@@ -128,7 +128,6 @@ def test_the_radius_trained_on_too(capsys, given: str) -> None:
 @pytest.mark.parametrize(
     ("missing", "arguments"),
     [
-        ("accelerate [train]", "distill --method vanilla --data small.npz --out out"),
         ("timm [timm]", "distill --method vanilla --student timm:resnet10t --data small.npz"),
         (
             "pyautoattack [attacks]",

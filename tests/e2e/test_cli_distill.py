@@ -96,7 +96,7 @@ def test_kd_from_a_student_of_ours(command, capsys):
     assert "kd: epoch" in printed.out
     config = json.loads(Path("out/student/config.json").read_text())
     assert config["classifier_sha256"] and config["canon"] is None
-    assert config["train"]["rivals"]["kd_weight"] == 0.5
+    assert config["options"] == {"kd_weight": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_kd_from_a_student_of_ours(command, capsys):
         ("--method generated", "method generated needs --teacher"),
         ("--split test", '(split: "train" there, "test" now;'),
         ("--teacher backdrops", "was made with another teacher than --teacher"),
-        ("--train.epochs 0", "--train.epochs 0 is below 1"),
+        ("--train.epochs 0", "--train.epochs 0 is outside [1"),
         ("--student resnet9", "unknown student 'resnet9'"),
         ("--canon nowhere", "holds no canonical set"),
         ("--method kd --classifier nowhere", "nowhere"),

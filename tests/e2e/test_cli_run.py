@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from clarep.cli.main import main
-from clarep.distill.student_run import STUDENT_FILE
+from clarep.students.student_files import STUDENT_NAME
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_recipe) -> str
 
 
 def weights(out: str) -> dict[str, bytes]:
-    found = Path(out, "runs").glob(f"*/student/{STUDENT_FILE}")
+    found = Path(out, "runs").glob(f"*/student/{STUDENT_NAME}")
     return {path.parents[1].name: path.read_bytes() for path in found}
 
 

@@ -18,7 +18,6 @@ from clarep.students.student_files import (
     check_classes,
     load_student,
     save_student,
-    student_extra,
     student_path,
     weights_hash,
 )
@@ -131,7 +130,6 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
     assert loaded.info == student.info and loaded.layer == layer and not loaded.training
     assert torch.equal(loaded(x), student.eval()(x))
     assert torch.equal(loaded.features(x), student.features(x))
-    assert student_extra(path) == {"method": "vanilla"}
 
 
 def test_same_student_same_bytes(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import torch
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.main import main
 from clarep.data.held_out import load_held_out
-from clarep.distill.student_run import STUDENT_FILE
 from clarep.errors import UserError
+from clarep.students.student_files import STUDENT_NAME
 from clarep.study.comparison import compare
 from clarep.study.plan import Study
 from clarep.study.recipe import load_recipe, with_top
@@ -126,14 +126,14 @@ def test_an_interrupted_study_goes_on(tmp_path, out, write_recipe):
             pass
     assert missing_jobs(study) == []
     for run in study.runs:
-        weights = [folder / "runs" / run.name / "student" / STUDENT_FILE for folder in (other, out)]
+        weights = [folder / "runs" / run.name / "student" / STUDENT_NAME for folder in (other, out)]
         assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 def test_damage_is_mended(out, write_recipe):
     study = Study(load_recipe(write_recipe()), out)
     run = next(iter(study.runs))
-    weights = run / "student" / STUDENT_FILE
+    weights = run / "student" / STUDENT_NAME
     weights.write_bytes(weights.read_bytes()[:-1])
     shard = next(study.jobs[0].folder.glob("shard-*.safetensors"))
     shard.unlink()

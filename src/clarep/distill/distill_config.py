@@ -4,13 +4,13 @@ A method's options are read from the file of the method. Those of CaDistill stan
 training's own, those of its rivals under `rivals`.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from clarep.data.load import DataConfig
-from clarep.distill.methods.base import Method
+from clarep.distill.methods import METHODS, Method, method_named
 from clarep.distill.methods.cadistill import CaDistillConfig
 from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.engine.bounds import check_bounds
@@ -57,7 +57,25 @@ def check_distill(config: DistillConfig) -> None:
         )
 
 
-def options_of(method: type[Method], config: DistillConfig) -> Any:
-    """Return the options of a method of METHODS as the config has them."""
-    given = vars(config.rivals) | vars(config)
-    return method.Config(**{one.name: given[one.name] for one in fields(method.Config)})
+def settled(
+    method: str | type[Method], config: DistillConfig, options: Any = None
+) -> tuple[type[Method], Any]:
+    """Return a method and its options: those given, or as the config has them, or its defaults.
+
+    Raises UserError for an unknown name, a method of one's own without a name of its own, and
+    options of another method or out of bounds.
+    """
+    kind = method_named(method) if isinstance(method, str) else method
+    known = METHODS.get(kind.name)
+    if known is not kind and (known or not kind.name):
+        raise UserError(
+            f"the method's name is '{kind.name}': give its class a `name` that METHODS has not"
+        )
+    if options is None:
+        of_all = {**vars(config.rivals), **vars(config)} if known else {}
+        names = {one.name for one in fields(kind.Config)}
+        options = kind.Config(**{name: of_all[name] for name in names & set(of_all)})
+    if not isinstance(options, kind.Config):
+        raise UserError(f"options of method {kind.name} are of another class: give its `Config`")
+    check_bounds(options)
+    return kind, replace(options, **{kind.off: 0.0}) if kind.off else options

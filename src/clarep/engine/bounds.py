@@ -12,12 +12,12 @@ from clarep.errors import UserError
 class Within:
     """A range of finite numbers, of which a field `Annotated[float, Within(0, 1, "[)")]` is one."""
 
-    low: float
-    high: float = math.inf
+    low: int | float
+    high: int | float = math.inf
     ends: str = "[]"
     """In square brackets what belongs to it, in round ones what does not; infinity never does."""
 
-    def __contains__(self, value: float) -> bool:
+    def __contains__(self, value: int | float) -> bool:
         above = value >= self.low if self.ends[0] == "[" else value > self.low
         below = value <= self.high if self.ends[1] == "]" else value < self.high
         return above and below and math.isfinite(value)

@@ -150,14 +150,6 @@ def weights_hash(student: Student) -> dict[str, str]:
     return {"sha256": of_file} if state == as_read else {"state_sha256": state}
 
 
-def student_extra(path: Path | str) -> dict[str, str]:
-    """Return the `extra` that `save_student` was given; raises UserError as `load_student` does."""
-    file = student_path(path)
-    metadata, _ = _read(file)
-    extra: dict[str, str] = parse_json(metadata.get("extra", "{}"))
-    return extra
-
-
 def check_classes(student: Student, class_names: tuple[str, ...]) -> None:
     """Raise UserError unless the head's classes are `class_names`, in that order."""
     own = student.info.class_names

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from clarep.distill.trainer.run_folder import whole
 from clarep.engine.artefacts import differences, read_json
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
@@ -21,7 +22,7 @@ STUDY_NAME = "study.json"
 
 _DATA = ("data", "data_options", "data_sha256")
 """Of student/config.json: what it was trained on."""
-_SETTINGS = ("method", "student", "layer", *_DATA, "train", "canon", "teacher_sha256")
+_SETTINGS = ("method", "student", "layer", *_DATA, "train", "options", "canon", "teacher_sha256")
 """Of student/config.json: what runs that are averaged have in common, but for the seed."""
 _TEST = ("seed", "suite", "data")
 """Of an evaluation's configuration: what runs that are compared have in common, beside the images
@@ -192,7 +193,8 @@ def _settings(run: StudiedRun) -> dict[str, Any]:
     The hash of a canonical set's manifest is left out: a set that is made again has another one,
     because the manifest tells the seconds.
     """
-    settings = {key: run.config.get(key) for key in _SETTINGS}
+    config = whole(run.config)
+    settings = {key: config.get(key) for key in _SETTINGS}
     for key, without in (("train", "seed"), ("canon", "sha256")):
         value = settings[key]
         if isinstance(value, dict):

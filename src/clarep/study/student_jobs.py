@@ -8,8 +8,7 @@ from typing import Any
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, stored_options
-from clarep.distill.distill_config import DistillConfig, options_of
-from clarep.distill.methods import METHODS
+from clarep.distill.distill_config import DistillConfig, settled
 from clarep.distill.trainer.student_run import StudentRun
 from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.engine.artefacts import Progressed, differences, read_json, sha256_file, write_json
@@ -58,7 +57,7 @@ class StudentSettings:
         nowhere = replace(self, canonical=None, classifier=None)
         settings = {name: value for name, value in plain(nowhere).items() if name != "data"}
         settings["train"] = recorded(self.config, TrainingConfig)
-        settings["options"] = recorded(options_of(METHODS[self.method], self.train))
+        settings["options"] = recorded(settled(self.method, self.train)[1])
         return address(settings)
 
     @property

@@ -111,7 +111,8 @@ class Method(nn.Module, ABC):
     @classmethod
     def variant(cls, name: str, **attributes: Any) -> "type[Method]":
         """Return the same method under another name, with other class attributes."""
-        return type(cls.__name__, (cls,), {"__doc__": cls.__doc__, "name": name, **attributes})
+        named = {"name": name, "__doc__": cls.__doc__, "__module__": cls.__module__}
+        return type(cls.__name__, (cls,), named | attributes)
 
     @abstractmethod
     def terms(self, batch: Batch) -> dict[str, Tensor]:

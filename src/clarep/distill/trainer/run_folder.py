@@ -28,14 +28,17 @@ def whole(described: Mapping[str, Any], options: type | None = None) -> dict[str
     Earlier versions wrote both in full into `train`, with the options of all other methods.
     options: the Config of a method that is not in METHODS.
     """
-    train, method = dict(described["train"]), METHODS.get(described["method"])
+    if not isinstance(described.get("train"), Mapping):
+        return dict(described)
+    train, method = dict(described["train"]), METHODS.get(str(described.get("method")))
     kind: Any = options if method is None else method.Config
     found = described.get("options")
     if found is None:
         train |= train.pop("rivals", {})
         others = {one.name for other in METHODS.values() for one in fields(other.Config)}
         of_all = {name: train.pop(name) for name in others & set(train)}
-        found = {one.name: of_all[one.name] for one in fields(kind) if one.name in of_all}
+        own = {one.name for one in fields(kind)} if kind else set()
+        found = {name: value for name, value in of_all.items() if name in own}
     return {
         **described,
         "train": in_full(TrainingConfig, train),

@@ -91,11 +91,12 @@ def check_kind(method: type[Method], canonical: CanonicalSet) -> None:
         takes, found, needed = "a guidance above 1", f"guidance {guidance:g}", 3.0
     else:
         return
-    command = f"clarep identify --kind {method.canonical_kind}"
-    command += "" if needed is None else f" --guidance {needed:g}"
+    command = f"`clarep identify --kind {method.canonical_kind}`"
+    if needed is not None:
+        command = f"`clarep identify --kind {method.canonical_kind} --guidance {needed:g}`"
     raise UserError(
         f"method {method.name} takes a canonical set of {takes} and {canonical.folder} is of "
-        f"{found}: make one with `{command}` and else the options of that set"
+        f"{found}: make one with {command} and else the options of that set"
     )
 
 

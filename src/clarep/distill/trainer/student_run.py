@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from torch import Tensor
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.held_out import Indices, held_out_record, save_held_out, split_off
 from clarep.data.labelled import LabelledImages, readable_indices
-from clarep.distill.distill_config import DistillConfig, check_distill, options_of
-from clarep.distill.methods import METHODS, Batch, Ingredients, Method, method_named
+from clarep.distill.distill_config import DistillConfig, check_distill, settled
+from clarep.distill.methods import Batch, Ingredients, Method
 from clarep.distill.trainer.canonical_batches import CanonicalImages
 from clarep.distill.trainer.processes import make_accelerator
 from clarep.distill.trainer.run_folder import Curves, whole
@@ -26,10 +25,8 @@ from clarep.distill.trainer.train_state import TrainState, learning_rate
 from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.distill.trainer.views import check_views, draw_views, to_student_range
 from clarep.engine.artefacts import sha256_file, versions
-from clarep.engine.bounds import check_bounds
 from clarep.engine.identity import recorded
 from clarep.engine.training_folder import TrainingFolder
-from clarep.errors import UserError
 from clarep.students.student import Student, StudentInfo
 from clarep.students.student_files import STUDENT_NAME, build_student, save_student
 from clarep.teachers.teacher import Teacher
@@ -84,7 +81,7 @@ class StudentRun:
     ) -> None:
         self.config = config = config or DistillConfig()
         check_distill(config)
-        kind, options = _settled(method, options, config)
+        kind, options = settled(method, config, options)
         sources = Sources(canonical, teacher, classifier).used_by(kind)
         sources.check(kind, data, data_options)
         channels, height, width = data.images([0]).shape[1:]
@@ -269,21 +266,3 @@ class StudentRun:
             labels = images.labels[torch.from_numpy(positions)]
             right += int((logits.argmax(1).cpu() == labels).sum())
         return right / len(images)
-
-
-def _settled(
-    method: str | type[Method], options: Any, config: DistillConfig
-) -> tuple[type[Method], Any]:
-    """Return a method and its options; raises UserError for what is neither."""
-    kind = method_named(method) if isinstance(method, str) else method
-    own = METHODS.get(kind.name) is not kind
-    if own and (not kind.name or kind.name in METHODS):
-        raise UserError(
-            f"the method's name is '{kind.name}': give its class a `name` that METHODS has not"
-        )
-    if options is None:
-        options = kind.Config() if own else options_of(kind, config)
-    if not isinstance(options, kind.Config):
-        raise UserError(f"options of method {kind.name} are of another class: give its `Config`")
-    check_bounds(options)
-    return kind, replace(options, **{kind.off: 0.0}) if kind.off else options

@@ -37,7 +37,9 @@ def commands_of_another_seed(run: ReportRun, canon: Path | None) -> str:
     if config.get("classifier_sha256"):
         distill += ["--classifier", "CLASSIFIER"]
     distill += _options(config.get("data_options"), STUDENT_DATA)
-    distill += _options(config.get("train"), DistillConfig(), "train.")
+    train, options = (config.get(name) or {} for name in ("train", "options"))
+    rivals = {**train.get("rivals", {}), **options}
+    distill += _options({**train, **options, "rivals": rivals}, DistillConfig(), "train.")
     distill += ["--train.seed", str(seed), "--out", out]
     evaluate = ["clarep", "evaluate", out]
     if run.evaluation is not None:

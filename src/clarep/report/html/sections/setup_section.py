@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from clarep.distill.trainer.run_folder import whole
 from clarep.report.html.again import commands_of_another_seed
 from clarep.report.html.markup import (
     DASH,
@@ -76,7 +77,7 @@ def _row(run: ReportRun) -> dict[str, Any]:
         "seed": run.seed,
         "student": config.get("student", "unknown"),
         "data": data,
-        "settings": _short_settings(config.get("train") or {}),
+        "settings": _short_settings(whole(config).get("train") or {}),
         "canonical set": f"{kind}{canon.get('images', '?')} images" if canon else "none",
         "canonical sha256": canon.get("sha256"),
         "weights sha256": config.get("student_sha256") or measured.get("student_sha256"),
