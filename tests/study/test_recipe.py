@@ -91,7 +91,10 @@ WRONG = {
     "methods twice": ('methods = ["vanilla", "vanilla"]\nseeds = [0]', "methods names one twice"),
     "key": (FIRST + 'techer = "x"', "study.toml: unknown key 'techer': did you mean teacher"),
     "table": (FIRST + "[trian]\nepochs = 1", "study.toml: unknown key 'trian': did you mean train"),
-    "table as key": (FIRST + "train = 3", "study.toml: train is no table: write [train]"),
+    "table as key": (
+        FIRST + "train = 3",
+        "study.toml: train = 3 is of the wrong type: give a table",
+    ),
     "train's key": (FIRST + "[train]\nepoch = 3", "[train] unknown key 'epoch': did you mean epo"),
     "train's type": (FIRST + '[train]\nepochs = "3"', "[train] epochs = '3' is of the wrong type"),
     "train's value": (FIRST + "[train]\nepochs = 0", "study.toml: [train] "),
@@ -124,11 +127,11 @@ WRONG = {
     "variant's key": (FIRST + "[variants.vanilla]\nepochs = 3", "[variants.vanilla] unknown key"),
     "variant's train": (
         FIRST + "[variants.vanilla.train]\nepoch = 3",
-        "[variants.vanilla] train: unknown key 'epoch'",
+        "[variants.vanilla.train] unknown key 'epoch'",
     ),
     "top and fraction": (
         FIRST + '[canonical]\ntop = "x"\nfraction = 0.1',
-        "[canonical] fraction is that of the set that top names: leave it out",
+        "[canonical] fraction is that of the set",
     ),
     "top and clarid": (FIRST + '[canonical]\ntop = "x"\n[clarid]\nk = 3', "[clarid] is that of"),
     "top and variant": (

@@ -1,8 +1,7 @@
 """`Recipe`: a study as one TOML file names it; every key is checked before anything is built."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,14 +14,12 @@ from clarep.distill.methods import METHODS
 from clarep.engine.seeds import check_seed
 from clarep.errors import UserError, unknown_name
 from clarep.robustness.suite.suite_config import SuiteConfig, check_suite
-from clarep.study.schema import build, read_toml
+from clarep.study.schema import below, build, read_toml, table_of
 from clarep.teachers.options import TeacherOptions
 
-_Number = TypeVar("_Number", int, float)
-_Config = TypeVar("_Config")
-_SET_BY_RUNNER_TRAIN = ("seed",)
-_SET_BY_RUNNER_CLARID = ("kind",)
-TABLES = ("data", "test", "teacher_options", "canonical", "clarid", "train", "evaluate", "variants")
+_Value = TypeVar("_Value")
+_SET_BY_RUNNER = ("train.seed", "clarid.kind")
+_MERGED = ("data", "test", "canonical", "clarid", "train", "variants")
 
 
 @dataclass(frozen=True)
@@ -40,10 +37,8 @@ class CanonicalSettings:
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of the study's table: a method with its settings."""
+    """One row of the study's table: a method with its settings, the recipe's unless it has own."""
 
-    name: str
-    """In the table and in folder names."""
     method: str
     """One of METHODS."""
     student: str
@@ -51,68 +46,51 @@ class Variant:
     layer: str | None
     """Of the student, which meets the teacher."""
     train: DistillConfig
-    """The recipe's settings with this variant's own."""
+    """How it is trained."""
     clarid: ClaridConfig
-    """The recipe's settings with this variant's own."""
+    """How its CLAReps are found."""
     fraction: float
     """Share of every class that has a canonical sample."""
     canonical_seed: int
     """Seed of the choice of these, of the solver's start and of random directions."""
+    name: str = ""
+    """In the table and in folder names."""
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A study: data, teacher, methods and seeds, how they are trained and measured."""
 
-    name: str
-    """Of the file, without .toml."""
-    data: DataConfig
-    """What students are trained on, and canonical sets are made of."""
-    test: DataConfig
-    """What they are measured on."""
-    teacher: str
-    """A bundled teacher's name, a path, or FAMILY:PLACE."""
-    teacher_options: TeacherOptions
-    """How it is loaded and run."""
-    classifier_student: str
-    """Architecture of the classifier that kd and rkd learn from."""
-    canonical: CanonicalSettings
-    """Of which images canonical sets are made."""
-    clarid: ClaridConfig
-    """How CLAReps are found."""
-    train: DistillConfig
-    """How students are trained."""
-    evaluate: SuiteConfig
-    """What is measured on them."""
-    variants: tuple[Variant, ...]
-    """Rows of the table."""
-    seeds: tuple[int, ...]
-    """Of each variant."""
-
-
-@dataclass(frozen=True)
-class _Top:
-    """What stands in a recipe outside its tables."""
-
     methods: tuple[str, ...]
+    """Rows of the table: methods, or names that [variants.NAME] explains."""
     seeds: tuple[int, ...]
+    """Of each."""
+    name: str = ""
+    """Of the file, without .toml."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """What students are trained on, and canonical sets are made of."""
+    test: DataConfig = field(default_factory=DataConfig)
+    """What they are measured on: the test split of the same unless told otherwise."""
     teacher: str = "backdrops"
+    """A bundled teacher's name, a path, or FAMILY:PLACE."""
+    teacher_options: TeacherOptions = field(default_factory=TeacherOptions)
+    """How it is loaded and run."""
     student: str = "resnet8"
+    """Architecture."""
     layer: str | None = None
+    """Of the student, which meets the teacher."""
     classifier_student: str = "resnet18"
-
-
-@dataclass(frozen=True)
-class _VariantTable:
-    """What a table [variants.NAME] may hold."""
-
-    method: str | None = None
-    student: str | None = None
-    layer: str | None = None
-    fraction: float | None = None
-    canonical_seed: int | None = None
-    train: Mapping[str, Any] = field(default_factory=dict)
-    clarid: Mapping[str, Any] = field(default_factory=dict)
+    """Architecture of the classifier that kd and rkd learn from."""
+    canonical: CanonicalSettings = field(default_factory=CanonicalSettings)
+    """Of which images canonical sets are made."""
+    clarid: ClaridConfig = field(default_factory=ClaridConfig)
+    """How CLAReps are found."""
+    train: DistillConfig = field(default_factory=DistillConfig)
+    """How students are trained."""
+    evaluate: SuiteConfig = field(default_factory=SuiteConfig)
+    """What is measured on them."""
+    variants: tuple[Variant, ...] = ()
+    """Made of methods and the tables [variants.NAME]."""
 
 
 def bundled_recipes() -> dict[str, Path]:
@@ -137,34 +115,25 @@ def load_recipe(path: Path) -> Recipe:
 
     Raises UserError, in one sentence with file and key, for whatever is not as it must be.
     """
-    table = read_toml(path)
-    tables = {name: table.pop(name, {}) for name in TABLES}
-    for name, value in tables.items():
-        if not isinstance(value, dict):
-            raise UserError(f"{path}: {name} is no table: write [{name}] and its keys below it")
-    _check_names(table, path)
-    top = build(_Top, table, f"{path}:")
-    canonical = build(CanonicalSettings, tables["canonical"], f"{path}: [canonical]")
-    _check_seeds(top.seeds, canonical.seed, path)
-    _check_top(canonical, tables, path)
-    data = build(DataConfig, tables["data"], f"{path}: [data]")
-    test = {**tables["data"], "split": "test", **tables["test"]}
-    return Recipe(
-        name=path.stem,
-        data=data,
-        test=build(DataConfig, test, f"{path}: [test]"),
-        teacher=top.teacher,
-        teacher_options=build(
-            TeacherOptions, tables["teacher_options"], f"{path}: [teacher_options]"
-        ),
-        classifier_student=top.classifier_student,
-        canonical=canonical,
-        clarid=_clarid(tables["clarid"], f"{path}: [clarid]"),
-        train=_train(tables["train"], f"{path}: [train]"),
-        evaluate=_checked(SuiteConfig, tables["evaluate"], f"{path}: [evaluate]", check_suite),
-        variants=_variants(top, canonical, tables, path),
-        seeds=top.seeds,
-    )
+    place, table = f"{path}:", read_toml(path)
+    tables = {name: table_of(table.get(name, {}), place, name) for name in _MERGED}
+    own = table.pop("variants", {})
+    table["test"] = {**tables["data"], "split": "test", **tables["test"]}
+    recipe = build(Recipe, table, place, ("name", *_SET_BY_RUNNER))
+    if not recipe.seeds or len(set(recipe.seeds)) < len(recipe.seeds):
+        raise UserError(f"{place} seeds must name at least one, each once: give [0, 1, 2], say")
+    for seed in (*recipe.seeds, recipe.canonical.seed):
+        _check(check_seed, seed, place)
+    _check(check_config, recipe.clarid, below(place, "clarid"))
+    _check(check_distill, recipe.train, below(place, "train"))
+    _check(check_suite, recipe.evaluate, below(place, "evaluate"))
+    if recipe.canonical.top is not None:
+        given = [f"[canonical] {name}" for name in tables["canonical"] if name != "top"]
+        for name in given + ["[clarid]"] * bool(tables["clarid"]):
+            raise UserError(
+                f"{place} {name} is that of the set that [canonical] top names: leave it out"
+            )
+    return replace(recipe, name=path.stem, variants=_variants(recipe, tables, own, place))
 
 
 def with_top(recipe: Recipe, folder: Path) -> Recipe:
@@ -172,129 +141,65 @@ def with_top(recipe: Recipe, folder: Path) -> Recipe:
     return replace(recipe, canonical=CanonicalSettings(top=folder))
 
 
-def _clarid(table: Mapping[str, Any], place: str) -> ClaridConfig:
-    return _checked(ClaridConfig, table, place, check_config, _SET_BY_RUNNER_CLARID)
-
-
-def _train(table: Mapping[str, Any], place: str) -> DistillConfig:
-    return _checked(DistillConfig, table, place, check_distill, _SET_BY_RUNNER_TRAIN)
-
-
-def _checked(
-    kind: type[_Config],
-    table: Mapping[str, Any],
-    place: str,
-    check: Callable[[_Config], None],
-    without: Sequence[str] = (),
-) -> _Config:
-    """Return a table as the dataclass that it stands for, with its owner's rules kept."""
-    config = build(kind, table, place, without)
-    with _in(place):
-        check(config)
-    return config
-
-
-@contextmanager
-def _in(place: str) -> Iterator[None]:
-    """Name file and table in front of what a check raises."""
+def _check(rule: Callable[[_Value], object], value: _Value, place: str) -> None:
+    """Apply a rule of the value's owner, and name file and table in front of what it raises."""
     try:
-        yield
+        rule(value)
     except UserError as error:
         raise UserError(f"{place} {error}") from error
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Return a table with another laid over it, at every depth."""
-    merged = dict(base)
-    for key, value in own.items():
-        below = base.get(key)
-        if isinstance(below, dict) and isinstance(value, dict):
-            merged[key] = _merged(below, value)
-        else:
-            merged[key] = value
-    return merged
+    inner = {
+        key: _merged(base[key], value)
+        for key, value in own.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
+    return {**base, **own, **inner}
 
 
 def _variants(
-    top: _Top, canonical: CanonicalSettings, tables: Mapping[str, Any], path: Path
+    recipe: Recipe, tables: Mapping[str, Any], own: Mapping[str, Any], place: str
 ) -> tuple[Variant, ...]:
     """Return a variant for each name in methods, merged from the recipe and its own table."""
-    own = tables["variants"]
-    if not top.methods:
-        raise UserError(f'{path}: methods is empty: give ["vanilla", "cadistill"], say')
-    if len(set(top.methods)) < len(top.methods):
-        raise UserError(f"{path}: methods names one twice: name each once")
+    methods = recipe.methods
+    if not methods:
+        raise UserError(f'{place} methods is empty: give ["vanilla", "cadistill"], say')
+    if len(set(methods)) < len(methods):
+        raise UserError(f"{place} methods names one twice: name each once")
     for name in own:
-        if name not in top.methods:
+        if name not in methods:
             raise UserError(
-                f"{path}: [variants.{name}] is not among methods ({', '.join(top.methods)}): "
+                f"{below(place, f'variants.{name}')} is not among methods ({', '.join(methods)}): "
                 f'add "{name}" to them, or mend its name'
             )
+    general = {
+        "student": recipe.student,
+        "layer": recipe.layer,
+        "train": tables["train"],
+        "clarid": tables["clarid"],
+        "fraction": recipe.canonical.fraction,
+        "canonical_seed": recipe.canonical.seed,
+    }
     variants = []
-    for name in top.methods:
-        place = f"{path}: [variants.{name}]"
-        table = build(_VariantTable, own.get(name, {}), place)
-        method = table.method or name
-        if method not in METHODS:
-            where = f"{place} method:" if table.method else f"{path}: methods:"
-            raise UserError(f"{where} {unknown_name('method', method, [*METHODS, *own])}")
-        own_set = (table.clarid or None, table.fraction, table.canonical_seed)
-        if canonical.top and own_set != (None, None, None):
+    for name in methods:
+        here = below(place, f"variants.{name}")
+        table = table_of(own.get(name, {}), place, f"variants.{name}")
+        if table.get("method", name) not in METHODS:
+            where = f"{here} method:" if "method" in table else f"{place} methods:"
+            unknown = unknown_name("method", str(table.get("method", name)), [*METHODS, *own])
+            raise UserError(f"{where} {unknown}")
+        if recipe.canonical.top and table.keys() & {"clarid", "fraction", "canonical_seed"}:
             raise UserError(
-                f"{place} gives settings of a canonical set, and [canonical] top names one that "
+                f"{here} gives settings of a canonical set, and [canonical] top names one that "
                 "exists: leave out one of them"
             )
-        fraction = _first(table.fraction, canonical.fraction)
-        seed = _first(table.canonical_seed, canonical.seed)
-        with _in(place):
-            check_fraction(fraction)
-            check_seed(seed)
-        variants.append(
-            Variant(
-                name=name,
-                method=method,
-                student=table.student or top.student,
-                layer=table.layer or (None if table.student else top.layer),
-                train=_train(_merged(tables["train"], table.train), f"{place} train:"),
-                clarid=_clarid(_merged(tables["clarid"], table.clarid), f"{place} clarid:"),
-                fraction=fraction,
-                canonical_seed=seed,
-            )
-        )
+        usual = general | ({"layer": None} if "student" in table else {}) | {"method": name}
+        variant = build(Variant, _merged(usual, table), here, ("name", *_SET_BY_RUNNER))
+        _check(check_fraction, variant.fraction, here)
+        _check(check_seed, variant.canonical_seed, here)
+        _check(check_distill, variant.train, below(here, "train"))
+        _check(check_config, variant.clarid, below(here, "clarid"))
+        variants.append(replace(variant, name=name))
     return tuple(variants)
-
-
-def _first(own: _Number | None, general: _Number) -> _Number:
-    """Return a variant's own value, if it has one."""
-    return general if own is None else own
-
-
-def _check_names(table: Mapping[str, Any], path: Path) -> None:
-    """Raise UserError for a name that is neither a key nor a table of a recipe."""
-    known = [f.name for f in fields(_Top)]
-    for name in table:
-        if name not in known:
-            raise UserError(f"{path}: {unknown_name('key', name, [*known, *TABLES])}")
-
-
-def _check_seeds(seeds: Sequence[int], canonical: int, path: Path) -> None:
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise UserError(f"{path}: seeds must name at least one, each once: give [0, 1, 2], say")
-    for seed in (*seeds, canonical):
-        with _in(f"{path}:"):
-            check_seed(seed)
-
-
-def _check_top(canonical: CanonicalSettings, tables: Mapping[str, Any], path: Path) -> None:
-    """Raise UserError if an existing set comes with settings that it already has."""
-    if canonical.top is None:
-        return
-    for name in ("fraction", "seed"):
-        if name in tables["canonical"]:
-            raise UserError(
-                f"{path}: [canonical] {name} is that of the set that top names: leave it out"
-            )
-    if tables["clarid"]:
-        raise UserError(
-            f"{path}: [clarid] is that of the set that [canonical] top names: leave it out"
-        )

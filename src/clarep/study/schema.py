@@ -1,9 +1,9 @@
-"""TOML tables into dataclasses: every mistake names file, key, and what would be right."""
+"""TOML tables into dataclasses: every mistake names file, table, key, and what would be right."""
 
 import sys
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -23,7 +23,8 @@ _WORDS = {
     float: "a number",
     str: "a string in quotes",
     Path: "a path in quotes",
-    type(None): "nothing at all",
+    dict: "a table",
+    list: "a list in [brackets]",
 }
 
 
@@ -55,8 +56,8 @@ def build(
     Args:
         kind: the dataclass.
         table: values by field name; absent ones keep their defaults.
-        place: file and table, as errors name it, such as "x.toml: [train]".
-        without: fields that may not be given here.
+        place: file and table, as mistakes name them: "x.toml:" or "x.toml: [train]".
+        without: fields that may not be given here; `train.seed` is one of an inner table.
 
     Raises:
         UserError: for an unknown or a lacking key, or a value of a wrong type.
@@ -68,78 +69,75 @@ def build(
         if key not in known:
             raise UserError(f"{place} {unknown_name('key', key, known)}")
     for name, field in known.items():
-        if name not in table and not _has_default(field):
+        if name not in table and field.default is field.default_factory is MISSING:
             raise UserError(f"{place} lacks {name}: give it")
-    return kind(**{key: convert(value, hints[key], place, key) for key, value in table.items()})
+    built = {}
+    for key, value in table.items():
+        if is_dataclass(hints[key]):
+            inner = [name.removeprefix(f"{key}.") for name in without if name.startswith(f"{key}.")]
+            built[key] = build(hints[key], table_of(value, place, key), below(place, key), inner)
+        else:
+            built[key] = _converted(value, hints[key], place, key)
+    return kind(**built)
 
 
-def convert(value: Any, hint: Any, place: str, key: str) -> Any:
+def below(place: str, key: str) -> str:
+    """Return the place of a table in a table."""
+    return f"{place[:-1]}.{key}]" if place.endswith("]") else f"{place} [{key}]"
+
+
+def table_of(value: Any, place: str, key: str) -> dict[str, Any]:
+    """Return the value if it is a table; raises UserError."""
+    if not isinstance(value, dict):
+        raise _wrong(value, place, key, _WORDS[dict])
+    return value
+
+
+def _converted(value: Any, hint: Any, place: str, key: str) -> Any:
     """Return a TOML value as a type hint has it; raises UserError if it is none of it."""
+    is_bool = isinstance(value, bool)
     if isinstance(value, int | float) and not is_setting(value):
         raise UserError(f"{place} {key} = {value} is out of range: give a number below 2^32")
     origin, arguments = get_origin(hint), get_args(hint)
-    if is_dataclass(hint) and isinstance(hint, type):
-        return build(hint, _table(value, place, key), f"{place} {key}:")
-    if origin in (dict, Mapping):
-        return _table(value, place, key)
     if origin is Literal:
-        return _convert_literal(value, arguments, place, key)
-    if origin in (Union, types.UnionType):
-        return _convert_to_one(value, arguments, place, key)
-    if origin in (tuple, list, Sequence):
-        return _convert_list(value, arguments, place, key)
-    return _convert_scalar(value, hint, place, key)
-
-
-def _convert_scalar(value: Any, hint: Any, place: str, key: str) -> Any:
-    is_bool = isinstance(value, bool)
-    if hint is float and isinstance(value, int) and not is_bool:
-        return float(value)
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    if isinstance(value, hint) and (hint is bool or not is_bool):
+        if value not in arguments:
+            names = map(str, arguments)
+            raise UserError(f"{place} {key}: {unknown_name('value', str(value), names)}")
         return value
-    raise _wrong(value, place, key, _WORDS.get(hint, str(hint)))
-
-
-def _convert_literal(value: Any, names: Sequence[Any], place: str, key: str) -> Any:
-    if value not in names:
-        raise UserError(f"{place} {key}: {unknown_name('value', str(value), map(str, names))}")
+    if origin in (Union, types.UnionType):
+        return _as_one_of(value, arguments, place, key)
+    if origin is tuple:
+        return _as_tuple(value, arguments, place, key)
+    if hint is float and isinstance(value, int) and not is_bool:
+        value = float(value)
+    elif hint is Path and isinstance(value, str):
+        value = Path(value)
+    elif not isinstance(value, hint) or (is_bool and hint is not bool):
+        raise _wrong(value, place, key, _WORDS[hint])
     return value
 
 
-def _table(value: Any, place: str, key: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _wrong(value, place, key, "a table")
-    return value
-
-
-def _convert_to_one(value: Any, hints: Sequence[Any], place: str, key: str) -> Any:
+def _as_one_of(value: Any, hints: Sequence[Any], place: str, key: str) -> Any:
     """Return the value as the first of several types that it is of."""
+    if value is None and type(None) in hints:
+        return None
+    present = [hint for hint in hints if hint is not type(None)]
     # An int must not become a float where both are allowed: exact types first.
-    for hint in sorted(hints, key=lambda hint: type(value) is not hint):
+    for hint in sorted(present, key=lambda hint: type(value) is not hint):
         try:
-            return convert(value, hint, place, key)
+            return _converted(value, hint, place, key)
         except UserError:
             continue
-    words = [_WORDS.get(hint, str(hint)) for hint in hints if hint is not type(None)]
-    raise _wrong(value, place, key, " or ".join(words))
+    raise _wrong(value, place, key, " or ".join(_WORDS[hint] for hint in present))
 
 
-def _convert_list(value: Any, arguments: Sequence[Any], place: str, key: str) -> tuple[Any, ...]:
+def _as_tuple(value: Any, hints: Sequence[Any], place: str, key: str) -> tuple[Any, ...]:
     if not isinstance(value, list):
-        raise _wrong(value, place, key, "a list in [brackets]")
-    if len(arguments) == 1 or arguments[1] is Ellipsis:
-        return tuple(convert(item, arguments[0], place, key) for item in value)
-    if len(value) != len(arguments):
-        raise _wrong(value, place, key, f"a list of {len(arguments)}")
-    return tuple(
-        convert(item, hint, place, key) for item, hint in zip(value, arguments, strict=True)
-    )
-
-
-def _has_default(field: "Field[Any]") -> bool:
-    return field.default is not MISSING or field.default_factory is not MISSING
+        raise _wrong(value, place, key, _WORDS[list])
+    each = [hints[0]] * len(value) if hints[1] is Ellipsis else hints
+    if len(value) != len(each):
+        raise _wrong(value, place, key, f"a list of {len(each)}")
+    return tuple(_converted(item, hint, place, key) for item, hint in zip(value, each, strict=True))
 
 
 def _wrong(value: Any, place: str, key: str, wanted: str) -> UserError:
