@@ -182,12 +182,8 @@ class BrightnessJudge(nn.Module):
 
 
 @pytest.fixture
-def judge(monkeypatch):
-    from clarep.teachers.judge import Judge
-
-    judge = Judge()
-    monkeypatch.setattr(Judge, "forward", BrightnessJudge.forward)
-    return judge
+def judge():
+    return BrightnessJudge()
 
 
 @pytest.fixture

@@ -15,13 +15,14 @@ from clarep.data.load import DataConfig, load_data
 from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
 from clarep.report.choice_table import selection_heatmap, selection_table, write_selection
+from clarep.report.quality import student_judge
 from clarep.select import grid_results as cells_module
 from clarep.select.choice import Estimate, Setting, aggregate, estimate, recommend
 from clarep.select.clarep_columns import COLUMNS
 from clarep.select.grid import Grid, GridConfig, draw_images, plan_grid
 from clarep.select.grid_results import load_cells, walk_grid
+from clarep.students.judge import load_judge
 from clarep.teachers import load_unet
-from clarep.teachers.judge import judge_card
 
 SMALL = GridConfig(ts=(0.6, 0.85), ks=(4, 8), seeds=(0, 1), images=20, steps=2)
 
@@ -195,8 +196,9 @@ def grid(tiny_teacher_path: Path) -> Grid:
 
 @pytest.fixture(scope="module")
 def walked(grid: Grid, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("walked")
-    steps = [(step.done, step.new, step.total) for step in walk_grid(grid, {"name": "x"}, folder)]
+    folder, judge = tmp_path_factory.mktemp("walked"), student_judge(load_judge())
+    walk = walk_grid(grid, {"name": "x"}, folder, judge)
+    steps = [(step.done, step.new, step.total) for step in walk]
     assert steps == [(done, min(done, 1), 4) for done in range(5)]
     return folder
 
@@ -217,8 +219,7 @@ def test_a_cell_holds_all_measures_for_every_k(grid: Grid, walked: Path):
         assert cell["rows"][0]["removed_on_background"] is None
         assert all(row[name] is not None for row in cell["rows"][1:] for name in COLUMNS)
     assert {"config", "versions", "cost"} <= set(stored[0])
-    config = stored[0]["config"]  # so that other defaults, or another judge, are never mixed in
-    assert config["judge_sha256"] == judge_card()["sha256"]
+    config = stored[0]["config"]  # so that other defaults are never mixed in
     assert (config["clarid"]["solver"], config["clarid"]["tolerance"]) == ("heun", 0.01)
 
 
@@ -233,7 +234,8 @@ def test_a_missing_cell_alone_is_computed_again(
     calls = []
     compute = cells_module.compute_cell
     monkeypatch.setattr(cells_module, "compute_cell", lambda *a: calls.append(a[1]) or compute(*a))
-    assert [step.done for step in walk_grid(grid, {"name": "x"}, walked)] == [3, 4]
+    judge = student_judge(load_judge())
+    assert [step.done for step in walk_grid(grid, {"name": "x"}, walked, judge)] == [3, 4]
     assert calls == [grid.cells[2]]
     assert {path: without_clock(path) for path in (walked / "cells").iterdir()} == before
     assert {path: path.stat().st_mtime_ns for path in times} == times
@@ -310,7 +312,6 @@ def test_a_given_judge_is_asked_by_a_loop(
     config = GridConfig(ts=(0.6,), ks=(4,), seeds=(0,), images=20, steps=2)
     data = load_data(DataConfig(data="garments"))
     grid = plan_grid(load_unet(tiny_teacher_path), data, config)
-    monkeypatch.setattr(cells_module, "load_judge", lambda: pytest.fail("it asked the other"))
     list(walk_grid(grid, {}, tmp_path, darkness))
     (cell,) = load_cells(grid, tmp_path)
     clarid, chosen = grid.clarid(grid.cells[0]), grid.chosen[0]
@@ -361,7 +362,6 @@ def test_a_teacher_of_other_classes_is_not_judged(
     teacher.class_names = tuple("abcdefghij")
     config = GridConfig(ts=(0.6,), ks=(4,), seeds=(0,), images=20, steps=2)
     grid = plan_grid(teacher, load_data(DataConfig()), config)
-    monkeypatch.setattr(cells_module, "load_judge", lambda: pytest.fail("it asked the judge"))
     list(walk_grid(grid, {}, tmp_path))
     for row in aggregate(load_cells(grid, tmp_path)):
         assert row.measures["judge_accuracy"] is None

@@ -25,6 +25,7 @@ from clarep.students.student_files import (
 NAMES = ("top", "bag", "shoe")
 LAYERS = {
     "resnet8": {"stage1": 16, "stage2": 32, "stage3": 64, "penultimate": 64},
+    "resnet8-half": {"stage1": 32, "stage2": 64, "stage3": 112, "penultimate": 112},
     "resnet18": {"stage1": 64, "stage2": 128, "stage3": 256, "stage4": 512, "penultimate": 512},
     "wrn16-2": {"stage1": 32, "stage2": 64, "stage3": 128, "penultimate": 128},
     "vit-tiny": {f"block{i}": 128 for i in range(1, 7)} | {"penultimate": 128},

@@ -12,14 +12,15 @@ from clarep.report.quality import (
     SampleSettings,
     check_classifier,
     frechet_distance,
-    judge_classifier,
     sample_classes,
+    student_classifier,
     student_judge,
     teacher_quality,
 )
+from clarep.students.judge import load_judge
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student
-from clarep.teachers import Teacher, UNet, UNetConfig, UNetTeacher, load_judge
+from clarep.teachers import Teacher, UNet, UNetConfig, UNetTeacher
 
 
 def white(rows=400, dim=6, seed=0):
@@ -103,13 +104,13 @@ def one_of_each_class():
     chosen = []
     for label in range(10):
         images = to_unit_range(data.images(np.flatnonzero(data.labels == label)[:20]))
-        right = judge(images).argmax(1) == label
+        right = student_judge(judge)(images).argmax(1) == label
         chosen.append(images[right][0])
     return torch.stack(chosen)
 
 
 def test_samples_are_measured_against_their_labels_and_the_reference():
-    images, judge = one_of_each_class(), judge_classifier(load_judge())
+    images, judge = one_of_each_class(), student_classifier(load_judge())
     reference = images.repeat_interleave(2, dim=0)
     right, wrong = (
         teacher_quality(Remembered(remembered), judge, reference, FEW)[0]

@@ -139,7 +139,7 @@ class BenchDistill:
     train: DistillConfig = field(default_factory=lambda: DistillConfig(epochs=3))
     """How to train; its epochs are those timed, after one to warm up."""
     student: str = "resnet8"
-    """Architecture: resnet8, resnet18, wrn16-2, vit-tiny, or timm:NAME."""
+    """Architecture: resnet8, resnet8-half, resnet18, wrn16-2, vit-tiny, or timm:NAME."""
     fraction: float = 0.1
     """Share of every class that has a canonical sample."""
     canon: Path | None = None

@@ -41,7 +41,7 @@ class Distill:
     reconstruction, guidance-only, random, bottom, middle, class-mean; its rivals
     diffusion-features, generated, supcon, kd, rkd, adv, augment."""
     student: str = "resnet8"
-    """Architecture: resnet8, resnet18, wrn16-2, vit-tiny, or timm:NAME."""
+    """Architecture: resnet8, resnet8-half, resnet18, wrn16-2, vit-tiny, or timm:NAME."""
     layer: str | None = None
     """The student's layer that meets the teacher; without it, what its head reads."""
     canon: Path | None = None

@@ -49,9 +49,9 @@ from clarep.report.quality import student_judge
 from clarep.report.set_figures import draw_set
 from clarep.select.clarep_measures import Measures, judge_knows, judged
 from clarep.select.controls import CONTROLS, measure_set
+from clarep.students.judge import load_judge
 from clarep.students.student import Student
 from clarep.students.student_files import weights_hash
-from clarep.teachers.judge import judge_card, load_judge
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.zoo import load_teacher
 
@@ -198,9 +198,9 @@ class Identify:
                 "each class: it is left out; a larger --fraction gives it"
             )
             return [], None
-        judge = load_judge() if classifier is None else student_judge(classifier)
-        folder, config = self.out / "report", self._measured_by(canonical, classifier)
-        rows = read_measures(folder, config)
+        judge = classifier or load_judge()
+        folder, config = self.out / "report", self._measured_by(canonical, judge)
+        rows, scorer = read_measures(folder, config), student_judge(judge)
         kinds = list(dict.fromkeys((self.clarid.kind, *self.controls)))
         missing = [kind for kind in kinds if kind not in rows]
         # One row may cost a hundred times another: no time left could be true.
@@ -209,7 +209,7 @@ class Identify:
                 control = None if kind == self.clarid.kind else kind
                 exact = f" (exact Jacobians of {len(subset)} images, slow)"
                 step(0, f"now {kind}{exact if control in ('bottom', 'middle') else ''}")
-                rows[kind] = measure_set(clarid, judge, data, subset, control, seed=self.seed)
+                rows[kind] = measure_set(clarid, scorer, data, subset, control, seed=self.seed)
                 write_measures(list(rows.values()), folder, config)
                 step(1)
         # Rows of an earlier command with more controls stay in the files.
@@ -221,14 +221,13 @@ class Identify:
         write_classifier(recorded, folder)
         return measured, recorded
 
-    def _measured_by(self, canonical: CanonicalSet, classifier: Student | None) -> dict[str, Any]:
+    def _measured_by(self, canonical: CanonicalSet, judge: Student) -> dict[str, Any]:
         """Return all that a row of the table follows from, but for its kind."""
-        judge = judge_card() if classifier is None else weights_hash(classifier)
         return {
             "canonical_sha256": [shard["sha256"] for shard in canonical.manifest["shards"]],
             "control_images": self.control_images,
             "seed": self.seed,
-            "judge_sha256": judge["sha256"],
+            "judge_sha256": weights_hash(judge)["sha256"],
         }
 
     def _warn_of_poor_round_trips(self, trip: RoundTrip) -> None:

@@ -26,7 +26,6 @@ _PLACES = {
     "demo": "demo.Demo",
     "data": "data.Data",
     "train-teacher": "train_teacher.TrainTeacher",
-    "train-judge": "train_judge.TrainJudge",
     "card": "card.Card",
     "bench": "bench.Bench",
     "identify": "identify.Identify",

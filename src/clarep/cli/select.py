@@ -27,8 +27,10 @@ from clarep.report.choice_table import selection_heatmap, selection_table, write
 from clarep.report.quality import student_judge
 from clarep.report.set_figures import save_figure
 from clarep.select.choice import RULE, Recommendation, Setting, aggregate, recommend
+from clarep.select.clarep_measures import judge_knows
 from clarep.select.grid import Grid, GridConfig, plan_grid
 from clarep.select.grid_results import load_cells, walk_grid
+from clarep.students.judge import load_judge
 from clarep.students.student_files import weights_hash
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.zoo import load_teacher
@@ -70,12 +72,11 @@ class Select:
         classifier = load_classifier(self.classifier, teacher)
         grid = plan_grid(teacher, data, self.grid, self.skip_bad)
         described = describe(self.teacher, self.data, self.teacher_options)
-        judge = None
-        if classifier is not None:
-            described["classifier_sha256"] = weights_hash(classifier)["sha256"]
-            judge = student_judge(classifier)
+        judge = classifier or (load_judge() if judge_knows(teacher, data) else None)
+        if judge is not None:
+            described["judge_sha256"] = weights_hash(judge)["sha256"]
         _lock = hold(self.out)
-        steps = walk_grid(grid, described, self.out, judge)
+        steps = walk_grid(grid, described, self.out, judge and student_judge(judge))
         start = next(steps)
         note_other_classes(teacher, data, classifier)
         of_all_seeds = np.unique(np.concatenate(list(grid.chosen.values())))

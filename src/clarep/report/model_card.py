@@ -23,13 +23,12 @@ from clarep.report.quality import (
     check_classifier,
     classify_all,
     frechet_distance,
-    judge_classifier,
     student_classifier,
     teacher_quality,
 )
+from clarep.students.judge import judge_card, load_judge
 from clarep.students.student import Student
 from clarep.students.student_files import weights_hash
-from clarep.teachers.judge import judge_card, load_judge
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet_teacher import WEIGHTS_NAME, load_unet
 
@@ -110,7 +109,7 @@ def garment_quality(
         "judge": {key: judge_card()[key] for key in ("sha256", "test_accuracy")},
         **sample_quality(
             teacher,
-            judge_classifier(load_judge()),
+            student_classifier(load_judge()),
             (load_backdrops("train"), load_backdrops("test")),
             settings,
         ),

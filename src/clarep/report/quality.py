@@ -17,7 +17,6 @@ from clarep.errors import UserError
 from clarep.sampling.walks import decode
 from clarep.select.clarep_measures import Scorer
 from clarep.students.student import Student
-from clarep.teachers.judge import Judge
 from clarep.teachers.teacher import Teacher
 
 Classifier = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -36,17 +35,6 @@ class SampleSettings:
     """Heun steps from sigma_max to sigma_min."""
     seed: int = 0
     """Of the noise, and of the choice of real images."""
-
-
-def judge_classifier(judge: Judge) -> Classifier:
-    """Return the judge as a classifier."""
-
-    def classify(images: Tensor) -> tuple[Tensor, Tensor]:
-        features = judge.features(images)
-        logits: Tensor = judge.head(features)
-        return features, logits
-
-    return classify
 
 
 def student_classifier(student: Student) -> Classifier:

@@ -27,9 +27,8 @@ from clarep.engine.artefacts import (
 )
 from clarep.engine.lock import hold
 from clarep.errors import UserError
-from clarep.select.clarep_measures import Scene, Scorer, judge_knows, measure, scene_of
+from clarep.select.clarep_measures import Scene, Scorer, measure, scene_of
 from clarep.select.grid import Cell, Grid
-from clarep.teachers.judge import judge_card, load_judge
 
 CELLS = "cells"
 
@@ -46,15 +45,14 @@ def walk_grid(
             can be extended, and of other batch sizes, but nothing else may differ: the content
             of a cell's own images and labels tells whether the data are the same.
         folder: its subfolder cells/ holds the files.
-        judge: asked instead of the bundled one, which knows garments on backdrops alone;
-            `described` must tell it from others.
+        judge: of the teacher's classes, None where there is none; `described` must tell it from
+            others.
 
     Raises:
         UserError: if the folder holds cells of another configuration, or a damaged one, or if
             another process writes there.
     """
-    bundled = judge is None and judge_knows(grid.teacher, grid.data)
-    config = _shared_config(grid, described, bundled)
+    config = _shared_config(grid, described)
     _lock = hold(folder)
     ours = {cell.name: grid.chosen[cell.seed].tolist() for cell in grid.cells}
     for path in sorted((folder / CELLS).glob("*.json")):
@@ -66,8 +64,6 @@ def walk_grid(
     missing = [cell for cell in grid.cells if not (folder / CELLS / cell.name).exists()]
     done = len(grid.cells) - len(missing)
     yield Progressed(done, 0, len(grid.cells))
-    if bundled and missing:
-        judge = load_judge()
     for cell in missing:
         content = {"data_sha256": grid.data.sha256(grid.chosen[cell.seed])}
         stored = {"config": config | content, "versions": versions()}
@@ -152,7 +148,7 @@ def _measured(
     ).as_dict()
 
 
-def _shared_config(grid: Grid, described: dict[str, Any], bundled_judge: bool) -> dict[str, Any]:
+def _shared_config(grid: Grid, described: dict[str, Any]) -> dict[str, Any]:
     """Return all but seed, t, tap and images that a cell's numbers depend on, as JSON values."""
     clarid = asdict(grid.clarid(grid.cells[0]).config)
     of_cells = ("t", "tap", "k", *AT_ONCE)
@@ -162,8 +158,6 @@ def _shared_config(grid: Grid, described: dict[str, Any], bundled_judge: bool) -
         "images": grid.config.images,
         "clarid": {name: clarid[name] for name in clarid if name not in of_cells},
     }
-    if bundled_judge:
-        config |= {"judge_sha256": judge_card()["sha256"]}
     if grid.skipped:
         config |= {"skipped": grid.skipped}
     plain: dict[str, Any] = json.loads(json.dumps(config, default=str))

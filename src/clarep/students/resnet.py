@@ -1,4 +1,4 @@
-"""Residual networks for small images: ResNet-8, a ResNet-18 without its coarse stem, WRN-16-2."""
+"""Residual networks for small images: two ResNet-8, ResNet-18 of a fine stem, WRN-16-2."""
 
 from collections.abc import Iterator
 
@@ -32,12 +32,20 @@ class ProjectedSkip(nn.Sequential):
         )
 
 
+class ConvSkip(nn.Conv2d):
+    """The skip that is a 1x1 convolution alone."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+        super().__init__(c_in, c_out, 1, stride, bias=False)
+
+
+Skip = type[PaddedSkip] | type[ProjectedSkip] | type[ConvSkip]
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions, each followed by its normalisation (He et al. 2015)."""
 
-    def __init__(
-        self, c_in: int, c_out: int, stride: int, skip: type[PaddedSkip] | type[ProjectedSkip]
-    ) -> None:
+    def __init__(self, c_in: int, c_out: int, stride: int, skip: Skip) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(c_out)
@@ -106,8 +114,8 @@ class ResNetStudent(StagedStudent):
         yield PENULTIMATE, self.last(h).mean(dim=(2, 3))
 
 
-def _stem(channels: int, width: int) -> nn.Sequential:
-    conv = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+def _stem(channels: int, width: int, stride: int) -> nn.Sequential:
+    conv = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 
 
@@ -116,7 +124,9 @@ def _basic_student(
     layer: str | None,
     widths: tuple[int, ...],
     blocks: int,
-    skip: type[PaddedSkip] | type[ProjectedSkip],
+    skip: Skip,
+    *,
+    stem_stride: int = 1,
 ) -> ResNetStudent:
     """Build a ResNet of `blocks` basic blocks a stage."""
     stages, c_in = [], widths[0]
@@ -125,7 +135,7 @@ def _basic_student(
         rest = [BasicBlock(width, width, 1, skip) for _ in range(blocks - 1)]
         stages.append(nn.Sequential(first, *rest))
         c_in = width
-    stem = _stem(info.image_shape[0], widths[0])
+    stem = _stem(info.image_shape[0], widths[0], stem_stride)
     last = nn.Identity()
     return ResNetStudent(info, layer, stem=stem, stages=stages, widths=widths, last=last)
 
@@ -136,6 +146,14 @@ def resnet8(info: StudentInfo, layer: str | None = None) -> ResNetStudent:
     He et al. 2015, arXiv 1512.03385, section 4.2, with its parameter-free skips (option A).
     """
     return _basic_student(info, layer, (16, 32, 64), 1, PaddedSkip)
+
+
+def resnet8_half(info: StudentInfo, layer: str | None = None) -> ResNetStudent:
+    """Build the bundled judge's ResNet-8: at half the resolution, of widths 32, 64, 112.
+
+    263,000 weights; its skips are 1x1 convolutions alone.
+    """
+    return _basic_student(info, layer, (32, 64, 112), 1, ConvSkip, stem_stride=2)
 
 
 def resnet18(info: StudentInfo, layer: str | None = None) -> ResNetStudent:

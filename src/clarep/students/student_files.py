@@ -12,13 +12,14 @@ from clarep.engine.artefacts import check_recorded, parse_json, sha256_file
 from clarep.engine.seeds import check_seed
 from clarep.engine.tensors import check_weights, read_tensors, save_tensors, sha256_state
 from clarep.errors import UserError, unknown_name
-from clarep.students.resnet import resnet8, resnet18, wrn_16_2
+from clarep.students.resnet import resnet8, resnet8_half, resnet18, wrn_16_2
 from clarep.students.student import Student, StudentInfo
 from clarep.students.timm_student import TIMM_PREFIX, TimmStudent
 from clarep.students.vit import vit_tiny
 
 STUDENTS: dict[str, Callable[[StudentInfo, str | None], Student]] = {
     "resnet8": resnet8,
+    "resnet8-half": resnet8_half,
     "resnet18": resnet18,
     "wrn16-2": wrn_16_2,
     "vit-tiny": vit_tiny,

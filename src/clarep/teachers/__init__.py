@@ -1,7 +1,6 @@
 """Class-conditional diffusion models behind one interface; our own, and how it is trained."""
 
 from clarep.teachers.denoising import held_out_losses
-from clarep.teachers.judge import Judge, load_judge
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.teacher_config import TrainConfig
 from clarep.teachers.teacher_run import TeacherRun
@@ -11,7 +10,6 @@ from clarep.teachers.zoo import BUNDLED, load_teacher
 
 __all__ = [
     "BUNDLED",
-    "Judge",
     "Teacher",
     "TeacherRun",
     "TrainConfig",
@@ -20,7 +18,6 @@ __all__ = [
     "UNetShape",
     "UNetTeacher",
     "held_out_losses",
-    "load_judge",
     "load_teacher",
     "load_unet",
     "save_unet",
