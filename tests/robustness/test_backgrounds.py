@@ -166,7 +166,7 @@ def test_sets_that_are_not_paired_may_differ_in_length(parts: Separated) -> None
         parts, variants={**parts.variants, "mixed_rand": short}, paired=False
     )
     with under_test(OnePixel(*OBJECT_READER)) as subject:
-        measurements, arrays = background_measures(subject, loose, 12, 3, 0)
+        measurements, arrays, _ = background_measures(subject, loose, 12, 3, 0)
     assert len(arrays["background/mixed_rand"]) == 6
     assert len(arrays["background/mixed_same"]) == 12
     assert "background/gap" not in arrays

@@ -117,7 +117,7 @@ def test_brier_and_nll_are_scikit_learn_s():
 
 def test_the_four_have_their_keys_and_the_means_their_values():
     probabilities, labels = drawn(50)
-    measurements, arrays = calibration(probabilities, labels)
+    measurements, arrays, _ = calibration(probabilities, labels)
     names = ["ece", "adaptive_ece", "brier", "nll"]
     assert [m.key for m in measurements] == [f"calibration/{name}" for name in names]
     assert all(m.images == 50 for m in measurements)

@@ -3,7 +3,9 @@
 import json
 import math
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -48,6 +50,28 @@ def test_figures_are_found_by_key(evaluation: Evaluation) -> None:
     assert "clean" not in evaluation
     with pytest.raises(KeyError, match="ood"):
         evaluation["ood/x/auroc"]
+
+
+def test_it_is_readable_in_a_session_and_in_a_notebook(evaluation: Evaluation) -> None:
+    lines = repr(evaluation).splitlines()
+    assert "2 figures" in lines[0]
+    assert "0.75 [" in lines[1]
+    assert "not trustworthy: it is masked" in lines[2]
+    html = evaluation._repr_html_()
+    assert html.count("<tr>") == 3
+    assert "<td>attack/x</td><td>0.25</td>" in html
+    assert "<b>" not in Evaluation({"run": "<b>"}, [], {})._repr_html_()
+
+
+def test_as_a_frame_it_has_a_row_a_figure(evaluation: Evaluation, monkeypatch) -> None:
+    made = SimpleNamespace(DataFrame=lambda rows: rows)  # in place of pandas
+    monkeypatch.setitem(sys.modules, "pandas", made)
+    first, second = evaluation.to_frame()
+    assert (first["key"], first["value"], first["images"]) == ("clean/accuracy", 0.75, 4)
+    assert (second["low"], second["high"]) == evaluation["attack/x"].interval
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UserError, match=r"pandas is not installed: give pip install .*notebooks"):
+        evaluation.to_frame()
 
 
 def test_an_interval_holds_its_mean_and_narrows_with_images() -> None:

@@ -78,7 +78,7 @@ def test_shares_of_students_whose_look_is_known(parts, centre, where: str, share
         "both": torch.ones(SIDE, SIDE),
     }
     with under_test(Looks(weights[where])) as subject:
-        measurements, arrays = focus_measures(subject, parts, np.arange(7))
+        measurements, arrays, _ = focus_measures(subject, parts, np.arange(7))
     values = {measurement.key: measurement.value for measurement in measurements}
     assert values["focus/input_gradient"] == pytest.approx(share, abs=1e-6)
     assert values["focus/area"] == pytest.approx(4 / 36)

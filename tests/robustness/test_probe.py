@@ -14,8 +14,8 @@ from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages
 from clarep.errors import UserError
-from clarep.robustness.suite.ingredients import check_fit
 from clarep.robustness.suite.suite import SuiteRun, robustness_suite
+from clarep.robustness.suite.suite_checks import check_fit
 from clarep.robustness.suite.suite_config import QUICK_ATTACKS, SuiteConfig
 from clarep.students.foreign_students import load_foreign
 from clarep.students.student import Student, StudentInfo

@@ -127,7 +127,7 @@ def test_figures_against_loops(whole: Path, student, data) -> None:
             right += int(answer.argmax()) == data.labels[i]
     assert found["clean/accuracy"].value == pytest.approx(right / 20)
     shares = []
-    chosen = SuiteRun(student, data, CONFIG)._bench.choose(10)
+    chosen = SuiteRun(student, data, CONFIG)._inputs.choose(10)
     images = data.images(chosen)
     with torch.no_grad():
         for name in ("brightness", "contrast"):
@@ -371,9 +371,9 @@ def test_every_image_that_a_part_reads_counts_and_no_name(student, tmp_path: Pat
     run = SuiteRun(student, elsewhere, SMALL, folder=tmp_path, ood=moved)
     assert run.replaced() == ""
     read = {
-        "clean": set(run._bench.indices.tolist()),
-        "attacks": set(run._bench.choose(SMALL.attack_images).tolist()),
-        "corruptions": set(run._bench.choose(SMALL.corruption_images).tolist()),
+        "clean": set(run._inputs.indices.tolist()),
+        "attacks": set(run._inputs.choose(SMALL.attack_images).tolist()),
+        "corruptions": set(run._inputs.choose(SMALL.corruption_images).tolist()),
     }
     read |= {"calibration": read["clean"], "ood": read["clean"]}
     for i in (0, 17, 39):  # not the first alone

@@ -11,13 +11,13 @@ import torch
 from clarep.data.labelled import LabelledImages
 from clarep.robustness.attacks.attack_config import AttackConfig
 from clarep.robustness.attacks.threat import Threat
-from clarep.robustness.evaluation import Evaluation, Measurement, mean_of
+from clarep.robustness.evaluation import Evaluation, mean_of
 from clarep.robustness.measures import measure_of
-from clarep.robustness.suite.attack_parts import CHECK, _median, key_of
-from clarep.robustness.suite.context import BACKWARD
-from clarep.robustness.suite.joint import doubted, worst_cases
+from clarep.robustness.suite.aggregates import doubted, worst_cases
+from clarep.robustness.suite.attack_parts import _median, key_of
 from clarep.robustness.suite.suite import SuiteRun, robustness_suite
 from clarep.robustness.suite.suite_config import SuiteConfig
+from clarep.robustness.suite.suite_inputs import BACKWARD
 from clarep.students.student import Student, StudentInfo
 
 SIDE = 4
@@ -85,7 +85,6 @@ def test_accuracy_falls_where_the_distance_to_the_border_says(found, data) -> No
     distances = np.sort(np.abs(greys / 255 - 0.5)) * (3 * SIDE**2) ** 0.5
     assert found["attack/pgd-l2/eps_l2=1"].value == pytest.approx((distances > 1).mean())
     assert found["attack/cw-l2/median_l2"].value == pytest.approx(distances[19], rel=0.02)
-    assert not any(one.key.startswith(CHECK) for one in found.measurements)
 
 
 def test_images_are_in_the_order_of_their_index(found, data) -> None:
@@ -205,9 +204,9 @@ def test_a_reference_enters_the_checks_alone(data, tmp_path: Path) -> None:
     robustness_suite(Grey(), data, CONFIG, folder=tmp_path)
     run = SuiteRun(Grey(), data, CONFIG, folder=tmp_path, reference=Grey())
     start = next(run.steps())
-    checks = [part for part in run.parts if "check" in part.name]
+    checks = [part for part in run.parts if part.name.startswith("attacks/masking-")]
     assert len(checks) == 2
-    assert start.total - start.done == sum(part.expected() for part in checks)
+    assert start.total - start.done == sum(map(run._expected, checks)) > 0
 
 
 def test_the_attacked_images_have_a_clean_accuracy_of_their_own(data) -> None:
@@ -244,7 +243,7 @@ def test_progress_skips_what_broken_images_spare_and_counts_what_is_done(data) -
     assert worked < steps[-1].total
     rung = next(part for part in run.parts if part.name == "attacks/linf-eps_255=80")
     right = run._measured["attacks/linf-eps_255=40"].arrays["attack/pgd-linf/eps_255=40"]
-    assert rung.expected() == BACKWARD * (5 + 5) * int(right.sum()) < rung.passes
+    assert run._expected(rung) == BACKWARD * (5 + 5) * int(right.sum()) < rung.cost({})
 
 
 def test_the_worst_case_counts_autoattack_and_smaller_radii(data) -> None:
@@ -257,7 +256,7 @@ def test_the_worst_case_counts_autoattack_and_smaller_radii(data) -> None:
         key_of("autoattack", middle): torch.tensor([1.0, 0.0, 0.0, 0.0]),
         key_of("worst", large): torch.tensor([0.0, 1.0, 0.0, 1.0]),
     }
-    worst = worst_cases(run._bench, arrays)
+    worst = worst_cases(run._inputs, arrays)
     assert worst[key_of("worst", small)].tolist() == [1, 1, 1, 0]
     assert worst[key_of("worst", middle)].tolist() == [1, 0, 0, 0]
     assert worst[key_of("worst", large)].tolist() == [0, 0, 0, 0]
@@ -270,9 +269,9 @@ def test_doubts_go_to_every_attack_of_their_norm() -> None:
         mean_of("attack/pgd-linf/eps_255=1", ones),
         mean_of("attack/autoattack-linf/eps_255=1", ones, "it says so"),
         mean_of("attack/cw-l2/median_l2", ones),
-        Measurement(f"{CHECK}linf", 1.0, (1.0, 1.0), 3, "weak"),
     ]
-    reasons = {one.key: one.untrustworthy for one in doubted(given)}
+    doubts = {"attack/*-linf/*": "weak", "attack/*-l2/*": ""}
+    reasons = {one.key: one.untrustworthy for one in doubted(given, doubts)}
     assert reasons == {
         "clean/accuracy": "",
         "attack/pgd-linf/eps_255=1": "weak",

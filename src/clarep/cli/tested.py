@@ -16,7 +16,7 @@ from clarep.distill.trainer.run_folder import held_out_of
 from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
 from clarep.robustness.images_read import widest
-from clarep.robustness.suite.ingredients import check_fit
+from clarep.robustness.suite.suite_checks import check_fit
 from clarep.robustness.suite.suite_config import SuiteConfig
 from clarep.students.class_columns import student_of
 from clarep.students.foreign_students import load_foreign

@@ -100,7 +100,7 @@ def background_measures(
             # Not under the measurement's own key: another student is right on other images.
             arrays["background/flipped/values"] = values
             arrays["background/flipped/index"] = torch.from_numpy(tried)
-    return measurements, arrays
+    return Measured(measurements, arrays)
 
 
 def chosen_of(parts: Separated, name: str, count: int, seed: int) -> NDArray[np.int64]:

@@ -35,7 +35,8 @@ def calibration(probabilities: Probabilities, labels: Labels) -> Measured:
         "calibration/nll": nll_values(probabilities, labels),
     }
     errors = [ece(probabilities, labels), adaptive_ece(probabilities, labels)]
-    return errors + [mean_of(key, of_images) for key, of_images in values.items()], values
+    means = [mean_of(key, of_images) for key, of_images in values.items()]
+    return Measured([*errors, *means], values)
 
 
 def ece(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> Measurement:

@@ -1,14 +1,18 @@
 """`Evaluation`: every figure measured on one student, with the per-image values behind it."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from clarep.engine.artefacts import read_json, sha256_file, write_json
+from clarep.engine.extras import require_extra
 from clarep.engine.statistics import binomial_interval, bootstrap_interval
 from clarep.engine.tensors import save_tensors
 from clarep.errors import UserError
@@ -47,7 +51,7 @@ def remarks_of(untrustworthy: str, note: str) -> list[str]:
     return doubts + [text for text in note.split("; ") if text]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Figures of one student on one test set."""
 
@@ -55,7 +59,7 @@ class Evaluation:
     """Student (name, weights' SHA-256, method), data, suite settings, seed, versions, cost."""
     measurements: list[Measurement]
     """In the order in which they were measured."""
-    arrays: dict[str, Tensor] = field(repr=False)
+    arrays: dict[str, Tensor]
     """What the figures are made of: under a measurement's own key its per-image values (N,)
     where it is their mean; `label`, `probabilities`, `features` of the clean images; and
     `examples/...`, images and maps for the report."""
@@ -69,6 +73,54 @@ class Evaluation:
 
     def __contains__(self, key: str) -> bool:
         return any(measurement.key == key for measurement in self.measurements)
+
+    def __repr__(self) -> str:
+        """Say whose figures these are, and list them with their intervals."""
+        width = max((len(one.key) for one in self.measurements), default=0)
+        lines = [
+            f"  {one.key:<{width}}  {one.value:.4g} [{one.interval[0]:.4g}, {one.interval[1]:.4g}]"
+            + "".join(f"  {remark}" for remark in one.remarks)
+            for one in self.measurements
+        ]
+        return "\n".join([self._title, *lines])
+
+    def _repr_html_(self) -> str:
+        """Return the same as a table, for notebooks."""
+        rows = self._rows()
+        cells = [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in r.values()] for r in rows]
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in cells
+        )
+        head = "".join(f"<th>{name}</th>" for name in (rows[0] if rows else ()))
+        caption = f"<caption>{escape(self._title)}</caption>"
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def to_frame(self) -> Any:
+        """Return a `pandas.DataFrame`, a row a figure: key, value, low, high, images, remarks.
+
+        low and high are the ends of the 95 % interval. Raises UserError where pandas is not
+        installed.
+        """
+        return require_extra("pandas", "notebooks").DataFrame(self._rows())
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "key": one.key,
+                "value": one.value,
+                "low": one.interval[0],
+                "high": one.interval[1],
+                "images": one.images,
+                "remarks": "; ".join(one.remarks),
+            }
+            for one in self.measurements
+        ]
+
+    @property
+    def _title(self) -> str:
+        run, data = self.config.get("run"), self.config.get("data", {}).get("name")
+        of = "".join((f" of {run}" if run else "", f" on {data}" if data else ""))
+        return f"Evaluation{of}: {len(self.measurements)} figures with 95 % intervals"
 
     def save(self, folder: Path) -> None:
         """Write arrays.safetensors, then evaluation.json, with the SHA-256 of both."""
@@ -120,8 +172,14 @@ def _measurement(key: str, value: Any, interval: Any, **others: Any) -> Measurem
     return Measurement(key, float(value), (float(low), float(high)), **others)
 
 
-Measured = tuple[list[Measurement], dict[str, Tensor]]
-"""What one part of the suite gives: figures, and the arrays behind them."""
+class Measured(NamedTuple):
+    """What one part of the suite gives."""
+
+    measurements: list[Measurement]
+    arrays: dict[str, Tensor]
+    """What is behind them, as in `Evaluation`."""
+    doubts: Mapping[str, str] = MappingProxyType({})
+    """Pattern of keys, of this and other parts -> why no such figure can be trusted."""
 
 
 def mean_of(key: str, values: Tensor, untrustworthy: str = "") -> Measurement:

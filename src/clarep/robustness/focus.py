@@ -88,7 +88,7 @@ def focus_measures(subject: Subject, parts: Separated, indices: NDArray[np.int64
         values.setdefault("focus/area", []).append(masks.double().mean(dim=(1, 2)))
     arrays = {key: torch.cat(shares).float() for key, shares in values.items()}
     measurements = [mean_of(key, shares) for key, shares in arrays.items()]
-    return measurements, arrays | {"focus/index": torch.from_numpy(indices)}
+    return Measured(measurements, arrays | {"focus/index": torch.from_numpy(indices)})
 
 
 def saliency_maps(

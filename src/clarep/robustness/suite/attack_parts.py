@@ -1,17 +1,15 @@
 """The suite's attacks: a part for every radius, for the checks of each norm, CW and AutoAttack."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
-from numpy.typing import NDArray
+from jaxtyping import Float
 from torch import Tensor
 
 from clarep.engine.statistics import bootstrap
-from clarep.robustness.attacks.attack_config import AttackConfig
 from clarep.robustness.attacks.curves import (
     WORST,
     attacks_on,
@@ -22,52 +20,47 @@ from clarep.robustness.attacks.curves import (
 from clarep.robustness.attacks.cw import cw_l2
 from clarep.robustness.attacks.masking import masking_reasons, strengthened, stronger_attack
 from clarep.robustness.attacks.standard import auto_attack
-from clarep.robustness.attacks.threat import Norm, Threat
+from clarep.robustness.attacks.threat import NORMS, Norm, Threat
 from clarep.robustness.evaluation import Measured, Measurement, mean_of
-from clarep.robustness.suite.context import BACKWARD, PARTS_NAME, Bench, Part
+from clarep.robustness.suite.suite_inputs import BACKWARD, PARTS_NAME, Part, SuiteInputs
 from clarep.robustness.tested_student import as_float, fingerprint, right_at
 
 CLEAN = "attack/clean"
 """Key of the accuracy of the attacked images as they are: where every curve begins."""
 CLEAN_PART = "attacks/clean"
-CHECK = "check/"
-"""Key of the measurement, of a part alone, that holds what the checks of a norm found."""
-_NORMS: tuple[Norm, ...] = ("linf", "l2")
 _AUTOATTACK_PASSES = 10_000  # of an image that withstands, about
 _OF_OTHER_PARTS = ("eps_255", "eps_l2", "cw", "autoattack_eps_255", "check_images", "check_margin")
 
+Arrays = Mapping[str, Tensor]
 
-def attack_parts(bench: Bench) -> list[Part]:
+
+def attack_parts(inputs: SuiteInputs) -> list[Part]:
     """Return the attacks that are configured, weakest first, and the checks of each norm."""
-    config = bench.config.attack
-    # The checks take the first ones: in the order of the data these might be of one class.
-    rng = np.random.default_rng(bench.config.seed)
-    indices = rng.permutation(bench.choose(bench.config.attack_images))
+    config, attacks = inputs.config.attack, _Attacks(inputs)
     parts: list[Part] = []
-    for norm in _NORMS:
-        ladder = configured(bench, norm)
-        rungs = [ladder[: i + 1] for i in range(len(ladder))] if attacks_on(norm, config) else []
-        parts += [_threat_part(bench, indices, rung) for rung in rungs]
-        if rungs and config.check_images:
-            parts.append(_check_part(bench, indices, ladder))
+    for norm in NORMS:
+        ladder = configured(inputs, norm) if attacks_on(norm, config) else []
+        parts += [attacks.radius(ladder[: i + 1]) for i in range(len(ladder))]
+        if ladder and config.check_images:
+            parts.append(attacks.checks(ladder))
     if config.cw:
-        parts.append(_cw_part(bench, indices))
+        parts.append(attacks.nearest())
     for eps_255 in sorted(set(config.autoattack_eps_255)):
-        parts.append(_autoattack_part(bench, indices, Threat.of_eps_255(eps_255)))
-    return [_clean_part(bench, indices), *parts] if parts else []
+        parts.append(attacks.autoattack(Threat.of_eps_255(eps_255)))
+    return [attacks.clean(), *parts] if parts else []
 
 
-def configured(bench: Bench, norm: Norm) -> list[Threat]:
+def configured(inputs: SuiteInputs, norm: Norm) -> list[Threat]:
     """Return the radii of our own attacks, smallest first."""
-    height, width, channels = bench.data.read(0).shape
-    return threats(norm, bench.config.attack, (channels, height, width))
+    height, width, channels = inputs.data.read(0).shape
+    return threats(norm, inputs.config.attack, (channels, height, width))
 
 
-def radii(bench: Bench, norm: Norm) -> list[Threat]:
+def radii(inputs: SuiteInputs, norm: Norm) -> list[Threat]:
     """Return the radii of all attacks, AutoAttack too, smallest first."""
-    found = set(configured(bench, norm))
+    found = set(configured(inputs, norm))
     if norm == "linf":
-        found |= {Threat.of_eps_255(eps) for eps in bench.config.attack.autoattack_eps_255}
+        found |= {Threat.of_eps_255(eps) for eps in inputs.config.attack.autoattack_eps_255}
     return sorted(found, key=lambda threat: threat.eps)
 
 
@@ -76,204 +69,188 @@ def key_of(name: str, threat: Threat) -> str:
     return f"attack/{name}-{threat.norm}/{threat.setting}"
 
 
-def _attacked(
-    bench: Bench, indices: NDArray[np.int64]
-) -> tuple[Float[Tensor, "batch c h w"], Int64[Tensor, " batch"]]:
-    """Return the attacked images in [0, 1], and their labels."""
-    images = as_float(bench.data.images(indices))
-    return images, torch.from_numpy(bench.data.labels[indices])
+class _Attacks:
+    """Builds the parts, all on the same images."""
 
+    def __init__(self, inputs: SuiteInputs) -> None:
+        self.inputs, self.config = inputs, inputs.config.attack
+        # The checks take the first ones: in the order of the data these might be of one class.
+        rng = np.random.default_rng(inputs.config.seed)
+        self.indices = rng.permutation(inputs.choose(inputs.config.attack_images))
 
-def _clean_part(bench: Bench, indices: NDArray[np.int64]) -> Part:
-    """Return the part that measures the attacked images as they are."""
+    def _part(
+        self,
+        name: str,
+        cost: int | Callable[[Arrays], int],
+        measure: Callable[[], Measured],
+        **settings: Any,
+    ) -> Part:
+        settings = {"attack_images": self.inputs.config.attack_images, **settings}
+        return Part(f"attacks/{name}", cost, settings, measure)
 
-    def measure() -> Measured:
-        right = right_at(bench.subject, bench.data, indices)
-        return [mean_of(CLEAN, right)], {CLEAN: right, "attack/index": torch.from_numpy(indices)}
+    def _images(self) -> tuple[Tensor, Tensor]:
+        """Return the attacked images in [0, 1], and their labels."""
+        images = as_float(self.inputs.data.images(self.indices))
+        return images, torch.from_numpy(self.inputs.data.labels[self.indices])
 
-    settings = {"attack_images": bench.config.attack_images}
-    return Part(CLEAN_PART, len(indices), settings, measure)
+    def _left(self, arrays: Arrays, *keys: str, first: int | None = None) -> int:
+        """Return how many images a part attacks: those right in the last of `keys` that is known.
 
+        first: of how many images; None for all.
+        """
+        known = [arrays[key] for key in (CLEAN, *keys) if key in arrays]
+        return int(known[-1][:first].sum()) if known else len(self.indices[:first])
 
-def _still_right(bench: Bench, key: str, images: int) -> int:
-    """Return how many of `images` may be attacked: all, or those right in a part before."""
-    right = bench.arrays.get(key, bench.arrays.get(CLEAN))
-    return images if right is None else int(right[:images].sum())
+    def _steps(self, norm: Norm) -> dict[str, int]:
+        """Return the gradients that each attack of a norm takes of an image that withstands."""
+        config = self.config
+        pgd, apgd = config.pgd_steps * config.pgd_restarts, config.apgd_steps * config.apgd_restarts
+        return {name: pgd if name == "pgd" else apgd for name in attacks_on(norm, config)}
 
+    def _strength(self, ladder: list[Threat]) -> dict[str, Any]:
+        options = asdict(self.config)
+        attack = {key: value for key, value in options.items() if key not in _OF_OTHER_PARTS}
+        return {"attack": attack, "ladder": [threat.setting for threat in ladder]}
 
-def _settings(bench: Bench, ladder: list[Threat]) -> dict[str, Any]:
-    options = asdict(bench.config.attack)
-    attack = {key: value for key, value in options.items() if key not in _OF_OTHER_PARTS}
-    return {
-        "attack_images": bench.config.attack_images,
-        "attack": attack,
-        "ladder": [threat.setting for threat in ladder],
-    }
+    def clean(self) -> Part:
+        """Return the part that measures the attacked images as they are."""
 
+        def measure() -> Measured:
+            right = right_at(self.inputs.subject, self.inputs.data, self.indices)
+            arrays = {CLEAN: right, "attack/index": torch.from_numpy(self.indices)}
+            return Measured([mean_of(CLEAN, right)], arrays)
 
-def _steps(norm: Norm, config: AttackConfig) -> dict[str, int]:
-    """Return the gradients that each attack of a norm takes of an image that withstands."""
-    apgd_steps = config.apgd_steps * config.apgd_restarts
-    pgd_steps = config.pgd_steps * config.pgd_restarts
-    return {name: pgd_steps if name == "pgd" else apgd_steps for name in attacks_on(norm, config)}
+        return self._part("clean", len(self.indices), measure)
 
+    def radius(self, ladder: list[Threat]) -> Part:
+        """Return the part of the ladder's last threat; what fell on a lower rung is left alone."""
+        threat, below = ladder[-1], ladder[:-1]
 
-def _threat_part(bench: Bench, indices: NDArray[np.int64], ladder: list[Threat]) -> Part:
-    """Return the part of the ladder's last threat; what fell on a lower rung is not attacked."""
-    threat, config = ladder[-1], bench.config.attack
+        def measure() -> Measured:
+            x, y = self._images()
+            before = self._right(below[-1]) if below else None
+            correct = robust_accuracy(self.inputs.subject, x, y, threat, self.config, before=before)
+            return _accuracies(threat, correct)
 
-    def measure() -> Measured:
-        x, y = _attacked(bench, indices)
-        before = None
-        if len(ladder) > 1:
-            names = attacks_on(threat.norm, config)
-            before = {name: bench.arrays[key_of(name, ladder[-2])].bool() for name in names}
-        correct = robust_accuracy(bench.subject, x, y, threat, config, before=before)
-        arrays = {key_of(name, threat): right.float() for name, right in correct.items()}
-        measurements = [mean_of(key, right) for key, right in arrays.items()]
-        return measurements, arrays | {"attack/index": torch.from_numpy(indices)}
-
-    steps = _steps(threat.norm, config)
-
-    def outlook() -> int:
-        found = 0
-        for name, count in steps.items():
-            known = [key for at in ladder[:-1] if (key := key_of(name, at)) in bench.arrays]
-            found += count * _still_right(bench, known[-1] if known else CLEAN, len(indices))
-        return BACKWARD * found
-
-    passes = BACKWARD * sum(steps.values()) * len(indices)
-    name = f"attacks/{threat.norm}-{threat.setting}"
-    return Part(name, passes, _settings(bench, ladder), measure, outlook)
-
-
-def _check_part(bench: Bench, indices: NDArray[np.int64], ladder: list[Threat]) -> Part:
-    """Return the part that looks for signs that the attacks of a norm were weak."""
-    config, norm, reference = bench.config.attack, ladder[0].norm, bench.reference
-
-    def measure() -> Measured:
-        x, y = _attacked(bench, indices)
-        threat = threat_to_check(
-            {at: {WORST: bench.arrays[key_of(WORST, at)].bool()} for at in ladder}
-        )
-        reasons: list[str] = []
-        anew: list[Measurement] = []
-        arrays: dict[str, Tensor] = {}
-        if threat is not None:
-            correct, used = bench.arrays[key_of(WORST, threat)].bool(), config
-            weak = stronger_attack(bench.subject, x, y, threat, correct=correct, config=used)
-            if weak:
-                note = f"{weak}: these figures are of all {len(y)} by that stronger attack"
-                used = strengthened(config)
-                arrays = _attacked_anew(bench, x, y, ladder, used)
-                anew = [replace(mean_of(key, right), note=note) for key, right in arrays.items()]
-                correct = arrays[key_of(WORST, threat)].bool()
-                weak = stronger_attack(bench.subject, x, y, threat, correct=correct, config=used)
-            reasons = masking_reasons(
-                bench.subject, x, y, threat, correct=correct, config=used, reference=reference
+        def cost(arrays: Arrays) -> int:
+            return BACKWARD * sum(
+                steps * self._left(arrays, *(key_of(name, at) for at in below))
+                for name, steps in self._steps(threat.norm).items()
             )
-            reasons += [f"the attack was too weak: {weak}"] if weak else []
-        count = float(len(reasons))
-        found = Measurement(f"{CHECK}{norm}", count, (count, count), len(y), "; ".join(reasons))
-        return [found, *anew], arrays
 
-    settings = _settings(bench, ladder) | {
-        "check_images": config.check_images,
-        "check_margin": config.check_margin,
-        "reference": None if reference is None else fingerprint(reference),
-    }
-    # Five times the steps of three starts, on the half that is still right.
-    checked = min(config.check_images, len(indices))
-    each = BACKWARD * 15 * sum(_steps(norm, config).values())
+        name = f"{threat.norm}-{threat.setting}"
+        return self._part(name, cost, measure, **self._strength(ladder))
 
-    def outlook() -> int:
-        half = each * _still_right(bench, CLEAN, checked) // 2
-        keys = {at: key_of(WORST, at) for at in ladder}
-        if not set(keys.values()) <= bench.arrays.keys():
-            return half
-        at = threat_to_check({at: {WORST: bench.arrays[key].bool()} for at, key in keys.items()})
-        return 0 if at is None else min(half, each * _still_right(bench, keys[at], checked))
+    def _right(self, threat: Threat) -> dict[str, Tensor]:
+        """Return which images each attack, and all of them, left right at a measured radius."""
+        names = (*attacks_on(threat.norm, self.config), WORST)
+        return {name: self.inputs.arrays[key_of(name, threat)].bool() for name in names}
 
-    return Part(f"attacks/check-{norm}", each * checked // 2, settings, measure, outlook)
+    def checks(self, ladder: list[Threat]) -> Part:
+        """Return the part that looks for signs that the attacks of a norm were weak."""
+        config, norm, reference = self.config, ladder[0].norm, self.inputs.reference
 
+        def measure() -> Measured:
+            threat = threat_to_check({at: self._right(at) for at in ladder})
+            if threat is None:
+                return Measured([], {})
+            return self._checked(ladder, threat)
 
-def _attacked_anew(
-    bench: Bench, x: Tensor, y: Tensor, ladder: list[Threat], stronger: AttackConfig
-) -> dict[str, Tensor]:
-    """Return which images are still right after stronger attacks too, of every radius."""
-    arrays: dict[str, Tensor] = {}
-    smaller: Mapping[str, Tensor] = {}
-    for threat in ladder:
-        before = {
-            name: bench.arrays[key_of(name, threat)].bool() & smaller.get(name, y >= 0)
-            for name in attacks_on(threat.norm, stronger)
-        }
-        smaller = robust_accuracy(bench.subject, x, y, threat, stronger, before=before)
-        arrays |= {key_of(name, threat): right.float() for name, right in smaller.items()}
-    return arrays
+        checked = min(config.check_images, len(self.indices))
+        each = BACKWARD * 15 * sum(self._steps(norm).values())  # five times the steps, three starts
 
-
-def _autoattack_part(bench: Bench, indices: NDArray[np.int64], threat: Threat) -> Part:
-    config = bench.config.attack
-    folder = None if bench.folder is None else bench.folder / PARTS_NAME / "autoattack"
-
-    def measure() -> Measured:
-        x, y = _attacked(bench, indices)
-        found = auto_attack(
-            bench.subject,
-            x,
-            y,
-            threat,
-            seed=config.seed,
-            batch_size=config.batch_size,
-            folder=folder,
-            fingerprint=bench.fingerprint,
+        return self._part(
+            f"masking-{norm}",
+            lambda arrays: each * self._left(arrays, first=checked) // 2,  # half are still right
+            measure,
+            **self._strength(ladder),
+            check_images=config.check_images,
+            check_margin=config.check_margin,
+            reference=None if reference is None else fingerprint(reference),
         )
-        key, right = key_of("autoattack", threat), found.correct.float()
-        measured = mean_of(key, right, "; ".join(found.reasons))
-        return [measured], {key: right, "attack/index": torch.from_numpy(indices)}
 
-    settings = {"attack_images": bench.config.attack_images, "batch_size": config.batch_size}
+    def _checked(self, ladder: list[Threat], threat: Threat) -> Measured:
+        """Check at one threat; where more steps fool more, attack anew at all and check again."""
+        subject, config, correct = self.inputs.subject, self.config, self._right(threat)[WORST]
+        x, y = self._images()
+        found = Measured([], {})
+        weak = stronger_attack(subject, x, y, threat, correct=correct, config=config)
+        if weak:
+            note = f"{weak}: these figures are of all {len(y)} by that stronger attack"
+            config = strengthened(config)
+            before: Mapping[str, Tensor] = {}
+            for at in ladder:
+                fell = {
+                    name: right & before.get(name, y >= 0)
+                    for name, right in self._right(at).items()
+                }
+                before = robust_accuracy(subject, x, y, at, config, before=fell)
+                anew = _accuracies(at, before)
+                found.measurements.extend(replace(one, note=note) for one in anew.measurements)
+                found.arrays.update(anew.arrays)
+            correct = found.arrays[key_of(WORST, threat)].bool()
+            weak = stronger_attack(subject, x, y, threat, correct=correct, config=config)
+        reasons = masking_reasons(
+            *(subject, x, y, threat),
+            correct=correct,
+            config=config,
+            reference=self.inputs.reference,
+        )
+        reasons += [f"the attack was too weak: {weak}"] if weak else []
+        return found._replace(doubts={f"attack/*-{threat.norm}/*": "; ".join(reasons)})
 
-    def outlook() -> int:
-        return _AUTOATTACK_PASSES * _still_right(bench, CLEAN, len(indices))
+    def nearest(self) -> Part:
+        """Return the part of CW."""
+        steps, searches, batch_size = (
+            self.config.cw_steps,
+            self.config.cw_searches,
+            self.config.batch_size,
+        )
 
-    passes = _AUTOATTACK_PASSES * len(indices)
-    return Part(f"attacks/autoattack-{threat.setting}", passes, settings, measure, outlook)
+        def measure() -> Measured:
+            x, y = self._images()
+            distance = cw_l2(
+                self.inputs.subject, x, y, steps=steps, searches=searches, batch_size=batch_size
+            ).distance
+            median = _median("attack/cw-l2/median_l2", distance)
+            return Measured([median], {"attack/cw-l2/distance": distance})
 
+        return self._part(
+            "cw-l2",
+            lambda arrays: BACKWARD * steps * searches * self._left(arrays),
+            measure,
+            cw_steps=steps,
+            cw_searches=searches,
+            batch_size=batch_size,
+        )
 
-def _cw_part(bench: Bench, indices: NDArray[np.int64]) -> Part:
-    config = bench.config.attack
+    def autoattack(self, threat: Threat) -> Part:
+        """Return the part of AutoAttack at one radius."""
+        config, folder = self.config, self.inputs.folder
 
-    def measure() -> Measured:
-        x, y = _attacked(bench, indices)
-        found = cw_l2(
-            bench.subject,
-            x,
-            y,
-            steps=config.cw_steps,
-            searches=config.cw_searches,
+        def measure() -> Measured:
+            found = auto_attack(
+                *(self.inputs.subject, *self._images(), threat),
+                seed=config.seed,
+                batch_size=config.batch_size,
+                folder=None if folder is None else folder / PARTS_NAME / "autoattack",
+                fingerprint=self.inputs.fingerprint,
+            )
+            key, right = key_of("autoattack", threat), found.correct.float()
+            return Measured([mean_of(key, right, "; ".join(found.reasons))], {key: right})
+
+        return self._part(
+            f"autoattack-{threat.setting}",
+            lambda arrays: _AUTOATTACK_PASSES * self._left(arrays),
+            measure,
             batch_size=config.batch_size,
         )
-        median = _median("attack/cw-l2/median_l2", found.distance)
-        arrays = {
-            "attack/cw-l2/distance": found.distance,
-            "attack/index": torch.from_numpy(indices),
-        }
-        return [median], arrays
 
-    settings = {
-        "attack_images": bench.config.attack_images,
-        "cw_steps": config.cw_steps,
-        "cw_searches": config.cw_searches,
-        "batch_size": config.batch_size,
-    }
-    each = BACKWARD * config.cw_steps * config.cw_searches
 
-    def outlook() -> int:
-        return each * _still_right(bench, CLEAN, len(indices))
-
-    return Part("attacks/cw-l2", each * len(indices), settings, measure, outlook)
+def _accuracies(threat: Threat, correct: Mapping[str, Tensor]) -> Measured:
+    """Return the accuracy under every attack at a threat."""
+    arrays = {key_of(name, threat): right.float() for name, right in correct.items()}
+    return Measured([mean_of(key, right) for key, right in arrays.items()], arrays)
 
 
 def _median(key: str, values: Float[Tensor, " batch"]) -> Measurement:

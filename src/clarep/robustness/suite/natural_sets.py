@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,11 @@ from clarep.data.sets.natural import (
     real_of,
 )
 from clarep.errors import UserError, unknown_name
+from clarep.robustness.suite.suite_checks import check_shape
 from clarep.students.student import Student
+
+BEYOND = ("cifar10.1", "imagenet-a", "imagenet-r", "imagenet-v2", "real")
+"""Names of the sets."""
 
 
 @dataclass(frozen=True)
@@ -74,65 +78,37 @@ def load_beyond(
     Raises UserError for an unknown name, a path that does not hold that set, a student whose
     classes or image shape do not fit it.
     """
-    return [
-        _load(name, Path(os.path.expanduser(path)), student, data) for name, path in paths.items()
-    ]
+    loaded = []
+    for name, given in paths.items():
+        if name not in BEYOND:
+            raise unknown_name("test set", name, BEYOND)
+        path = Path(os.path.expanduser(given))
+        try:
+            subset, accepted = _read(name, path, student, data)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
+        check_shape(f"{name}: the student", student, subset.images, "give a student of that size")
+        loaded.append(BeyondSet(name, subset, str(path), accepted))
+    return loaded
 
 
-def _load(name: str, path: Path, student: Student, data: LabelledImages) -> BeyondSet:
-    if name not in _READERS:
-        raise unknown_name("test set", name, _READERS)
-    try:
-        found = _READERS[name](path, student, data)
-    except UserError as error:
-        raise UserError(f"{name}: {error}") from error
-    subset, accepted = found if isinstance(found, tuple) else (found, None)
-    one = BeyondSet(name, subset, str(path), accepted)
-    height, width, channels = one.images.read(0).shape
-    if (channels, height, width) != student.info.image_shape:
-        wanted = student.info.image_shape
-        raise UserError(
-            f"{name}: its images are {width}x{height} and the student takes "
-            f"{wanted[2]}x{wanted[1]}: give a student of that size"
-        )
-    return one
-
-
-def _cifar10_1(path: Path, student: Student, data: LabelledImages) -> SubsetImages:
-    images = load_cifar10_1(path)
-    place = {name: i for i, name in enumerate(student.info.class_names)}
-    for name in images.class_names:
-        if name not in place:
-            raise UserError(
-                f"the student has no class '{name}': give a student of CIFAR-10's classes, "
-                f"{', '.join(images.class_names)}"
-            )
-    return SubsetImages(images, torch.tensor([place[name] for name in images.class_names]))
-
-
-def _imagenet_a(path: Path, student: Student, data: LabelledImages) -> SubsetImages:
-    return load_imagenet_a(path, student.info.class_names, student.info.image_shape[1])
-
-
-def _imagenet_v2(path: Path, student: Student, data: LabelledImages) -> SubsetImages:
-    columns = imagenet_columns(student.info.class_names)  # before hundreds of files are listed
-    return SubsetImages(load_imagenet_v2(path, student.info.image_shape[1]), columns)
-
-
-def _real(
-    path: Path, student: Student, data: LabelledImages
-) -> tuple[SubsetImages, list[list[int]]]:
-    columns = imagenet_columns(student.info.class_names)
+def _read(
+    name: str, path: Path, student: Student, data: LabelledImages
+) -> tuple[SubsetImages, list[list[int]] | None]:
+    """Return a set's images with the student's logits for them, and of ReaL the right labels."""
+    own, side = student.info.class_names, student.info.image_shape[1]
+    if name == "cifar10.1":
+        images = load_cifar10_1(path)
+        for wanted in images.class_names:
+            if wanted not in own:
+                raise UserError(
+                    f"the student has no class '{wanted}': give a student of CIFAR-10's classes, "
+                    f"{', '.join(images.class_names)}"
+                )
+        return SubsetImages(images, torch.tensor([own.index(c) for c in images.class_names])), None
+    if name in ("imagenet-a", "imagenet-r"):
+        return load_imagenet_a(path, own, side), None
+    columns = imagenet_columns(own)  # before hundreds of files are listed
+    if name == "imagenet-v2":
+        return SubsetImages(load_imagenet_v2(path, side), columns), None
     return SubsetImages(data, columns), real_of(data.sources, read_real(path))
-
-
-_Found = SubsetImages | tuple[SubsetImages, list[list[int]]]
-_READERS: dict[str, Callable[[Path, Student, LabelledImages], _Found]] = {
-    "cifar10.1": _cifar10_1,
-    "imagenet-a": _imagenet_a,
-    "imagenet-r": _imagenet_a,
-    "imagenet-v2": _imagenet_v2,
-    "real": _real,
-}
-BEYOND = tuple(_READERS)
-"""Names of the sets."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clarep.data.labelled import LabelledImages
+from clarep.data.sets.official_corruptions import load_official_sets
 from clarep.engine.artefacts import Progressed, as_read, differences, versions
 from clarep.engine.cost import peak_memory_mb
 from clarep.engine.lock import hold
@@ -14,23 +15,21 @@ from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.images_read import sha256_read
 from clarep.robustness.measures import measure_of
+from clarep.robustness.suite.aggregates import joined
 from clarep.robustness.suite.attack_parts import CLEAN_PART
-from clarep.robustness.suite.context import BACKWARD, PARTS_NAME, Bench, Part
-from clarep.robustness.suite.ingredients import (
+from clarep.robustness.suite.groups import beyond_parts, parts_of_groups, sets_of
+from clarep.robustness.suite.natural_sets import load_beyond
+from clarep.robustness.suite.suite_checks import (
     check_fit,
     check_folder,
-    check_groups,
     check_reference,
     found_official,
-    lacking_of,
-    official_sets,
+    left_out_of,
     scale_of,
     told_apart,
 )
-from clarep.robustness.suite.joint import joined
-from clarep.robustness.suite.natural_sets import load_beyond
-from clarep.robustness.suite.parts import beyond_parts, parts_of_groups, sets_of
 from clarep.robustness.suite.suite_config import SuiteConfig, check_suite
+from clarep.robustness.suite.suite_inputs import BACKWARD, PARTS_NAME, Part, SuiteInputs
 from clarep.robustness.tested_student import NotFinite, fingerprint, under_test
 from clarep.students.student import Student
 from clarep.students.student_files import weights_hash
@@ -91,46 +90,48 @@ class SuiteRun:
         if reference is not None:
             check_reference(reference, data)
         self.student, self.folder, self.described = student, folder, described or {}
-        known_by = fingerprint(student)
-        official = official_corruptions if "corruptions" in self.config.groups else None
-        files = None if official is None else official_sets(official, self.config, data)
+        corrupts = "corruptions" in self.config.groups
+        files = None
+        if official_corruptions is not None and corrupts:
+            wanted = self.config.corruptions, self.config.severities
+            files = load_official_sets(official_corruptions, *wanted, data)
+        official = found_official(official_corruptions, files, self.config, data)
         self._sets: dict[str, Any] = {
             "student_sha256": weights_hash(student).get("sha256"),
             "data": {"name": data.name, "images": len(data)},
-            "official_corruptions": found_official(official, files, self.config, data),
+            "official_corruptions": official,
         }
         scale = None
-        if baseline is not None and "corruptions" in self.config.groups:
+        if baseline is not None and corrupts:
             read = sha256_read(data, None, self.config, "corruptions")
-            scale = scale_of(baseline, self.config, read, self._sets["official_corruptions"])
-        self._bench = Bench(
+            scale = scale_of(baseline, self.config, read, official)
+        self._inputs = SuiteInputs(
             data,
             self.config,
+            fingerprint=fingerprint(student),
+            folder=folder,
             reference=reference,
             baseline=scale,
-            ood=dict(ood or {}),
+            ood=ood or {},
             official=files,
             beyond=load_beyond(beyond or {}, student, data),
-            fingerprint=known_by,
-            folder=folder,
         )
         self._common = {
-            "student_fingerprint": known_by,
+            "student_fingerprint": self._inputs.fingerprint,
             "seed": self.config.seed,
             "clarep": versions()["clarep"],
         }
         if not untrained:
-            self._bench.ask(student)
-        grouped = parts_of_groups(self._bench)
-        lacking = lacking_of(grouped, self._bench.answers)
-        self.left_out = check_groups(self.config, lacking, data)
+            self._inputs.ask(student)
+        answers, grouped = self._inputs.answers, parts_of_groups(self._inputs)
+        lacking, self.left_out = left_out_of(grouped, answers, self.config, data)
         """Which groups of the default list cannot be measured, and why; or empty."""
-        self.warnings = [] if self._bench.answers is None else self._bench.answers.warnings
+        self.warnings = [] if answers is None else answers.warnings
         """Why figures cannot be trusted."""
-        self.notes = [*self._bench.data_notes, *student.notes, *filter(None, [self.left_out])]
+        self.notes = [*self._inputs.data_notes, *student.notes, *filter(None, [self.left_out])]
         """What is otherwise than one may expect."""
         self.parts = [part for n, parts in grouped.items() if n not in lacking for part in parts]
-        self.parts += beyond_parts(self._bench)
+        self.parts += beyond_parts(self._inputs)
         self._measured: dict[str, Evaluation] = {}
         self._lock = None if folder is None else hold(folder)
 
@@ -146,13 +147,13 @@ class SuiteRun:
                 part.name: found for part in self.parts if (found := self._stored(part)) is not None
             }
         for found in self._measured.values():
-            self._bench.arrays |= found.arrays
+            self._inputs.arrays |= found.arrays
         with under_test(self.student) as subject:
-            self._bench.subject = subject
+            self._inputs.subject = subject
             for part in self.parts:
                 if part.name == CLEAN_PART and part.name not in self._measured:
                     self._measure(part)
-            total, left = sum(part.expected() for part in self.parts), self._passes_left()
+            total, left = sum(map(self._expected, self.parts)), self._passes_left()
             yield Progressed(total - left, 0, total)
             for part in self.parts:
                 if part.name not in self._measured:
@@ -163,14 +164,17 @@ class SuiteRun:
 
     def _passes_left(self) -> int:
         """Return what the parts that are not measured will take, with what is known by now."""
-        return sum(part.expected() for part in self.parts if part.name not in self._measured)
+        return sum(self._expected(part) for part in self.parts if part.name not in self._measured)
+
+    def _expected(self, part: Part) -> int:
+        return part.cost if isinstance(part.cost, int) else part.cost(self._inputs.arrays)
 
     def _part_folder(self, part: Part) -> Path:
         assert self.folder is not None
         return self.folder / PARTS_NAME / part.name
 
     def _config_of(self, part: Part) -> dict[str, Any]:
-        read = {"data_sha256": self._bench.sha256_read(part.name.split("/")[0])}
+        read = {"data_sha256": self._inputs.sha256_read(part.name.split("/")[0])}
         config: dict[str, Any] = as_read(self._common | read | {"part": part.name} | part.settings)
         return config
 
@@ -180,30 +184,31 @@ class SuiteRun:
             found = Evaluation.load(self._part_folder(part))
         except UserError:
             return None
-        kept = {key: value for key, value in found.config.items() if key != "cost"}
+        kept = {key: value for key, value in found.config.items() if key not in ("cost", "doubts")}
         return found if not differences(kept, self._config_of(part)) else None
 
     def _measure(self, part: Part) -> int:
         """Measure and store a part; return the passes that it took, in the unit of `steps`."""
-        subject, expected = self._bench.subject, part.expected()
+        subject, expected = self._inputs.subject, self._expected(part)
         passes, started = subject.passes, time.perf_counter()
         try:
-            measurements, arrays = part.measure()
+            measurements, arrays, doubts = part.measure()
         except NotFinite as error:
-            raise self._bench.unmeasured(part.name, error) from error
+            raise self._inputs.unmeasured(part.name, error) from error
         forward = subject.passes - passes
         cost = {
             "seconds": round(time.perf_counter() - started, 3),
             "forward_passes": forward,
             "peak_memory_mb": peak_memory_mb(),
         }
-        found = Evaluation(self._config_of(part) | {"cost": cost}, measurements, arrays)
+        known = self._config_of(part) | {"cost": cost, "doubts": dict(doubts)}
+        found = Evaluation(known, measurements, arrays)
         if self.folder is not None:
             found.save(self._part_folder(part))
         self._measured[part.name] = found
-        self._bench.arrays |= arrays
+        self._inputs.arrays |= arrays
         # An attack may have broken images half-way; nearly all of its passes go back, too.
-        return expected if part.outlook is None else min(expected, BACKWARD * forward)
+        return expected if isinstance(part.cost, int) else min(expected, BACKWARD * forward)
 
     def replaced(self) -> str:
         """Name the settings in which a finished evaluation in the folder differs, or its images.
@@ -221,7 +226,7 @@ class SuiteRun:
     def _settings(self) -> dict[str, Any]:
         """Return what the evaluation's figures follow from, as JSON values."""
         groups = dict.fromkeys(part.name.split("/")[0] for part in self.parts)
-        read = {"data_sha256": {group: self._bench.sha256_read(group) for group in groups}}
+        read = {"data_sha256": {group: self._inputs.sha256_read(group) for group in groups}}
         suite = sets_of(self.parts) | {"suite": asdict(self.config)}
         return as_read(self.described | self._sets | suite | self._common | read)
 
@@ -230,22 +235,16 @@ class SuiteRun:
         for _ in self.steps():
             pass
         found = [self._measured[part.name] for part in self.parts]
-        measured = {one.key: one for part in found for one in part.measurements}
-        measurements, arrays = joined(
-            self._bench,
-            list(measured.values()),  # an attack's may have been measured anew
-            {name: values for one in found for name, values in one.arrays.items()},
-        )
+        measurements, arrays, _ = joined(self._inputs, found)
         for one in measurements:
             measure_of(one.key)  # raises where the catalogue lacks it
-        costs = {part.name: self._measured[part.name].config["cost"] for part in self.parts}
-        answers = self._bench.answers
+        answers = self._inputs.answers
         found_out = {
             "answers": None if answers is None else asdict(answers),
             "classes": list(self.student.info.class_names),
             "said": self.warnings + self.notes,
             "versions": versions(),
-            "cost": _summed(self.parts, costs),
+            "cost": _summed(found),
         }
         evaluation = Evaluation(self._settings() | found_out, measurements, arrays)
         if self.folder is not None:
@@ -290,13 +289,13 @@ def robustness_suite(
     return run.evaluation()
 
 
-def _summed(parts: Sequence[Part], costs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _summed(parts: Sequence[Evaluation]) -> dict[str, Any]:
     """Add up the costs of the parts of each group."""
     seconds: dict[str, float] = {}
     passes: dict[str, int] = {}
     for part in parts:
-        group, cost = part.name.split("/")[0], costs[part.name]
+        group, cost = part.config["part"].split("/")[0], part.config["cost"]
         seconds[group] = round(seconds.get(group, 0.0) + cost["seconds"], 3)
         passes[group] = passes.get(group, 0) + cost["forward_passes"]
-    peak = max(cost["peak_memory_mb"] for cost in costs.values())
+    peak = max(part.config["cost"]["peak_memory_mb"] for part in parts)
     return {"seconds": seconds, "forward_passes": passes, "peak_memory_mb": peak}

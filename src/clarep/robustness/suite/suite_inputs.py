@@ -1,7 +1,7 @@
-"""What the parts of the suite share: student, test set, the choice of images, the clean answers."""
+"""What the suite's parts share: a part, the test sets and students, and what is measured so far."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,64 +35,48 @@ class Part:
 
     name: str
     """Its folder under parts/."""
-    passes: int
-    """About what it costs at most, in forward passes of one image: for the progress."""
+    cost: int | Callable[[Mapping[str, Tensor]], int]
+    """About what it costs, in forward passes of one image; of attacks, which leave broken images
+    alone, by the arrays that are measured so far."""
     settings: dict[str, Any]
     """All that its figures depend on beside the student, the data and the seed."""
     measure: Callable[[], Measured]
     """Measures it."""
-    outlook: Callable[[], int] | None = None
-    """Of attacks: what it will cost by what is measured by now, since broken images are left
-    alone; None where nothing changes `passes`."""
-
-    def expected(self) -> int:
-        """Return what it will cost, in forward passes of one image: at most `passes`."""
-        return self.passes if self.outlook is None else min(self.passes, self.outlook())
 
 
-class Bench:
-    """What the parts share: student, test set, the choice of images, the clean answers."""
+@dataclass
+class SuiteInputs:
+    """Student, test sets and settings, as the parts take them."""
 
-    subject: Subject
+    data: LabelledImages
+    config: SuiteConfig
+    fingerprint: str
+    """Of the student."""
+    folder: Path | None
+    reference: Student | None
+    baseline: Baseline | None
+    ood: Mapping[str, LabelledImages]
+    official: OfficialSets | None
+    beyond: Sequence[BeyondSet]
+    arrays: dict[str, Tensor] = field(default_factory=dict)
+    """Of the parts that are measured: a part may go on from one before it."""
     answers: Answers | None = None
     """What the probe found of the student's answers; None where it was not asked."""
+    subject: Subject = field(init=False)
+    """The student, while it is measured."""
 
-    def __init__(
-        self,
-        data: LabelledImages,
-        config: SuiteConfig,
-        *,
-        reference: Student | None,
-        baseline: Baseline | None,
-        ood: dict[str, LabelledImages],
-        official: OfficialSets | None = None,
-        beyond: Sequence[BeyondSet] = (),
-        fingerprint: str,
-        folder: Path | None,
-    ) -> None:
-        self.fingerprint, self.folder = fingerprint, folder
-        self.data, self.config = data, config
-        self.arrays: dict[str, Tensor] = {}
-        """Of the parts that are measured: a part may go on from one before it."""
-        self.reference, self.baseline = reference, baseline
-        self.official, self.beyond = official, beyond
-        self.separated: Separated | None = separate(data)
-        self._read: dict[str, str] = {}
-        self.ood: Mapping[str, LabelledImages] = ood
-        if isinstance(data, Backdrops) and self.separated is not None:
+    def __post_init__(self) -> None:
+        self._sha256_read: dict[str, str] = {}
+        self.separated: Separated | None = separate(self.data)
+        if isinstance(self.data, Backdrops) and self.separated is not None:
             # A backdrop without a garment is of no class: the nearest set that is out of them.
-            self.ood = {"only_bg": self.separated.variants["only_bg"]} | ood
+            self.ood = {"only_bg": self.separated.variants["only_bg"], **self.ood}
 
     @property
     def data_notes(self) -> list[str]:
         """What should be known of the images before a figure on them is trusted."""
         sets = [self.data, *self.ood.values(), *(one.images for one in self.beyond)]
         return list(dict.fromkeys(note for one in sets for note in one.notes))
-
-    @property
-    def has_gradient(self) -> bool:
-        """Whether a gradient of the logits reaches the image, as far as is known."""
-        return self.answers is None or self.answers.gradient == "reaches the image"
 
     def ask(self, student: Student) -> None:
         """Put a few of the clean images to the student; raises UserError as `probe` does."""
@@ -120,9 +104,10 @@ class Bench:
 
     def sha256_read(self, group: str) -> str:
         """Return what tells the images that a group is measured on; hashed once for all parts."""
-        if group not in self._read:
-            self._read[group] = sha256_read(self.data, self.separated, self.config, group)
-        return self._read[group]
+        if group not in self._sha256_read:
+            found = sha256_read(self.data, self.separated, self.config, group)
+            self._sha256_read[group] = found
+        return self._sha256_read[group]
 
     @cached_property
     def indices(self) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""What is checked before the suite measures anything: that its ingredients fit each other."""
+"""What is checked before the suite measures anything: that student, data and settings fit."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from clarep.data.labelled import LabelledImages
-from clarep.data.sets.official_corruptions import OfficialSets, load_official_sets
+from clarep.data.sets.official_corruptions import OfficialSets
 from clarep.engine.artefacts import differences
 from clarep.errors import UserError
 from clarep.robustness.corruptions import Baseline, baseline_of, mean_corruption_error
@@ -34,31 +34,31 @@ def check_fit(student: Student, data: LabelledImages) -> None:
             "right: give data of two classes or more"
         )
     check_classes(student, data.class_names)
-    height, width, channels = data.read(0).shape
-    given, wanted = (channels, height, width), student.info.image_shape
-    if given != wanted:
-        raise UserError(
-            f"the student takes images of {wanted[2]}x{wanted[1]} with {wanted[0]} channels and "
-            f"{data.name} holds {width}x{height} with {channels}: give `image_size={wanted[1]}`, "
-            "or the data that it was trained on"
-        )
+    side = student.info.image_shape[1]
+    mend = f"give `image_size={side}`, or the data that it was trained on"
+    check_shape("the student", student, data, mend)
 
 
 def check_reference(reference: Student, data: LabelledImages) -> None:
     """Raise UserError unless the student of the transfer check is one of the same data."""
-    info, (height, width, channels) = reference.info, data.read(0).shape
-    if tuple(info.class_names) != tuple(data.class_names):
-        ours, theirs = _few(data.class_names), _few(info.class_names)
+    mend = "give `reference` a student of the same {}, or leave it out"
+    if tuple(reference.info.class_names) != tuple(data.class_names):
+        ours, theirs = _few(data.class_names), _few(reference.info.class_names)
         raise UserError(
             f"the reference tells apart {theirs}, and {data.name} holds {ours}: "
-            "give `reference` a student of the same classes, or leave it out"
+            + mend.format("classes")
         )
-    if info.image_shape != (channels, height, width):
-        wanted = info.image_shape
+    check_shape("the reference", reference, data, mend.format("size"))
+
+
+def check_shape(who: str, student: Student, data: LabelledImages, mend: str) -> None:
+    """Raise UserError unless the student takes images of the data's shape."""
+    height, width, channels = data.read(0).shape
+    wanted = student.info.image_shape
+    if (channels, height, width) != wanted:
         raise UserError(
-            f"the reference takes images of {wanted[2]}x{wanted[1]} with {wanted[0]} channels and "
-            f"{data.name} holds {width}x{height} with {channels}: "
-            "give `reference` a student of the same size, or leave it out"
+            f"{who} takes images of {wanted[2]}x{wanted[1]} with {wanted[0]} channels and "
+            f"{data.name} holds {width}x{height} with {channels}: {mend}"
         )
 
 
@@ -80,44 +80,37 @@ def check_folder(folder: Path) -> None:
             raise UserError(f"{place} is no folder: give `out` a folder, or remove that file")
 
 
-def lacking_of(grouped: Mapping[str, Sequence[object]], answers: Answers | None) -> dict[str, str]:
-    """Return which groups cannot be measured, and what they need.
+def left_out_of(
+    grouped: Mapping[str, Sequence[object]],
+    answers: Answers | None,
+    config: SuiteConfig,
+    data: LabelledImages,
+) -> tuple[set[str], str]:
+    """Return which groups cannot be measured, and why, in words; or nothing.
 
     grouped: the parts of each group that was asked for; none where the data have nothing for it.
     answers: what is known of the student's; None for nothing.
-    """
-    found = {} if answers is None else answers.lacking
-    return {
-        name: found.get(name) or MEASURE_GROUPS[name].needs
-        for name, parts in grouped.items()
-        if not parts or name in found
-    }
-
-
-def check_groups(config: SuiteConfig, lacking: Mapping[str, str], data: LabelledImages) -> str:
-    """Return why groups are left out, in words; empty if none is.
-
-    lacking: groups that were asked for and cannot be measured -> what they need.
 
     Raises UserError where they were named: only those of the default list are left out.
     """
-    if not lacking:
-        return ""
-    reasons = []
-    for need in dict.fromkeys(lacking.values()):
-        names = [name for name in lacking if lacking[name] == need]
-        reasons.append(f"{' and '.join(names)} {'needs' if len(names) == 1 else 'need'} {need}")
-    why = f"cannot be measured on {data.name} ({'; '.join(reasons)})"
-    if config.groups == GROUPS:
-        return f"{', '.join(lacking)} {why} and {'is' if len(lacking) == 1 else 'are'} left out"
-    raise UserError(
-        f"`groups={' '.join(lacking)}` {why}: give what is needed, or name other groups"
+    found = {} if answers is None else answers.lacking
+    needs: dict[str, list[str]] = {}
+    for name, parts in grouped.items():
+        if not parts or name in found:
+            needs.setdefault(found.get(name) or MEASURE_GROUPS[name].needs, []).append(name)
+    if not needs:
+        return set(), ""
+    names = [name for name in grouped if any(name in of_need for of_need in needs.values())]
+    reasons = "; ".join(
+        f"{' and '.join(of_need)} {'needs' if len(of_need) == 1 else 'need'} {need}"
+        for need, of_need in needs.items()
     )
-
-
-def official_sets(folder: Path, config: SuiteConfig, data: LabelledImages) -> OfficialSets:
-    """Read the official corrupted images that are asked for; raises UserError."""
-    return load_official_sets(folder, config.corruptions, config.severities, data)
+    why = f"cannot be measured on {data.name} ({reasons})"
+    if config.groups != GROUPS:
+        raise UserError(
+            f"`groups={' '.join(names)}` {why}: give what is needed, or name other groups"
+        )
+    return set(names), f"{', '.join(names)} {why} and {'is' if len(names) == 1 else 'are'} left out"
 
 
 def found_official(

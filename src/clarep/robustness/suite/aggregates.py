@@ -1,0 +1,79 @@
+"""What is made of all parts together: means over corruptions, worst cases, doubts."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from clarep.robustness.attacks.curves import WORST
+from clarep.robustness.corruptions import mean_accuracy, mean_corruption_error
+from clarep.robustness.evaluation import Evaluation, Measured, Measurement, mean_of
+from clarep.robustness.suite.attack_parts import key_of, radii
+from clarep.robustness.suite.suite_inputs import SuiteInputs
+
+
+def joined(inputs: SuiteInputs, parts: Iterable[Evaluation]) -> Measured:
+    """Return the evaluation's figures and arrays from those of all its parts."""
+    figures: dict[str, Measurement] = {}  # an attack's may have been measured anew
+    arrays: dict[str, Tensor] = {}
+    answers = inputs.answers
+    doubts = {} if answers is None else {f"{at}*": why for at, why in answers.doubts.items()}
+    for part in parts:
+        figures |= {one.key: one for one in part.measurements}
+        arrays |= part.arrays
+        doubts |= part.config.get("doubts", {})
+    if "corruptions" in inputs.config.groups:
+        more = corruption_means(inputs, arrays)
+        figures |= {one.key: one for one in more.measurements}
+        arrays |= more.arrays
+    for key, right in worst_cases(inputs, arrays).items():
+        arrays[key] = right
+        figures[key] = replace(mean_of(key, right), note=figures[key].note)
+    return Measured(doubted(figures.values(), doubts), arrays, doubts)
+
+
+def corruption_means(inputs: SuiteInputs, arrays: Mapping[str, Tensor]) -> Measured:
+    """Return mean accuracy over all corruptions, and mCE if there is a baseline."""
+    config, baseline = inputs.config, inputs.baseline
+    correct = {
+        name: torch.stack(
+            [arrays[f"corruption/{name}/severity={at}"].bool() for at in config.severities]
+        )
+        for name in config.corruptions
+    }
+    joint = {"corruption/mean": mean_accuracy(correct).float()}
+    measurements = [mean_of(key, values) for key, values in joint.items()]
+    if baseline is not None:
+        values = joint["corruption/mce"] = mean_corruption_error(correct, baseline).float()
+        errors = fmean(baseline.errors[name] for name in config.corruptions)
+        note = f"relative to the errors of {baseline.name}, {errors:.4f} in the mean"
+        measurements.append(replace(mean_of("corruption/mce", values), note=note))
+    return Measured(measurements, joint)
+
+
+def worst_cases(inputs: SuiteInputs, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the worst case of each image with AutoAttack and all smaller radii counted."""
+    worst: dict[str, Tensor] = {}
+    for norm in ("linf", "l2"):
+        right: Tensor | None = None
+        for threat in radii(inputs, norm):
+            for name in (WORST, "autoattack"):
+                now = arrays.get(key_of(name, threat))
+                if now is not None:
+                    right = now if right is None else torch.minimum(right, now)
+            if right is not None and key_of(WORST, threat) in arrays:
+                worst[key_of(WORST, threat)] = right
+    return worst
+
+
+def doubted(measurements: Iterable[Measurement], doubts: Mapping[str, str]) -> list[Measurement]:
+    """Put doubts (pattern of keys -> why no such figure can be trusted) to the figures' own."""
+    result = []
+    for one in measurements:
+        matching = [why for keys, why in doubts.items() if fnmatchcase(one.key, keys)]
+        reasons = "; ".join(filter(None, [one.untrustworthy, *matching]))
+        result.append(replace(one, untrustworthy=reasons))
+    return result
