@@ -10,7 +10,7 @@ import torch
 
 from clarep.cli.main import main
 from clarep.teachers import load_teacher
-from clarep.teachers.families.edm_net import DhariwalShape, DhariwalUNet
+from clarep.teachers.families.edm_net import DhariwalShape, EDMUNet
 
 KWARGS = dict(
     img_resolution=8,
@@ -42,7 +42,7 @@ def network():
     shape = DhariwalShape(
         8, 3, 2, model_channels=32, channel_mult=(1, 2), num_blocks=1, attn_resolutions=(4,)
     )
-    return DhariwalUNet(shape).requires_grad_(False)
+    return EDMUNet(shape).requires_grad_(False)
 
 
 @pytest.fixture(autouse=True)

@@ -16,17 +16,19 @@ from triton.runtime.errors import OutOfResources
 
 from clarep.geometry.jacobian import Jacobian, differentiable, probe_engine
 from clarep.teachers import flash
-from clarep.teachers.families.diffusers_unet import DiffusersUNetTeacher
-from clarep.teachers.families.dit import DiTTeacher
-from clarep.teachers.families.sit_net import SiT, SiTShape
-from clarep.teachers.families.stable_diffusion import StableDiffusionTeacher
+from clarep.teachers.class_choice import Classes
+from clarep.teachers.families.diffusers_unet import unet_teacher
+from clarep.teachers.families.dit import dit_teacher
+from clarep.teachers.families.sit import SiT, SiTShape
+from clarep.teachers.families.stable_diffusion import prompted_teacher
 from clarep.teachers.families.vit_parts import Attention
-from clarep.teachers.families.vit_teacher import Classes, PatchTeacher
+from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.parametrisation import DDPM, Flow
 
 FLASH = TeacherOptions(attention="flash")
 NAMES = ("cat", "dog")
+CLASSES = Classes(NAMES, (0, 1))
 
 
 def randn(*shape, seed=0):
@@ -242,10 +244,7 @@ def dit(options):
         sample_size=16,
         num_embeds_ada_norm=2,
     )
-    ids = range(2)
-    return DiTTeacher(
-        transformer, tiny_vae(), schedule(), options, class_names=NAMES, class_ids=ids
-    )
+    return dit_teacher(transformer, tiny_vae(), schedule(), options, CLASSES)
 
 
 def stable_diffusion(options):
@@ -259,14 +258,8 @@ def stable_diffusion(options):
         attention_head_dim=2,
         norm_num_groups=4,
     )
-    return StableDiffusionTeacher(
-        unet,
-        tiny_vae(),
-        schedule(),
-        options,
-        class_names=NAMES,
-        prompts=randn(3, 24, 16),
-        prompts_fingerprint="",
+    return prompted_teacher(
+        unet, tiny_vae(), schedule(), options, class_names=NAMES, prompts=randn(3, 24, 16)
     )
 
 
@@ -281,7 +274,7 @@ def diffusers_unet(options):
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
         num_class_embeds=3,
     )
-    return DiffusersUNetTeacher(unet, schedule(), options, NAMES, has_null=True)
+    return unet_teacher(unet, schedule(), options, CLASSES)
 
 
 def sit(options):
@@ -296,16 +289,15 @@ def sit(options):
         out_channels=6,
         hidden=64,
     )
-    return PatchTeacher(
+    return ForeignTeacher(
         network := SiT(shape),
         Flow(1),
         options,
-        channels=3,
-        grid=8,
-        patch=2,
-        classes=Classes(NAMES, has_null=True),
+        latent_shape=(3, 16, 16),
+        class_names=NAMES,
         tap_modules={"blocks.0": network.blocks[0]},
         default_tap="blocks.0",
+        token_grid=(8, 8),
     )
 
 

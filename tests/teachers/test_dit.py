@@ -13,7 +13,7 @@ from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.sampling import ddim_sigmas, integrate
 from clarep.teachers import load_teacher
-from clarep.teachers.families.dit import DiTTeacher
+from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions
 
 TAPS = ["pos_embed", "transformer_blocks.0", "transformer_blocks.1", "transformer_blocks.2"]
@@ -55,7 +55,7 @@ def folder(pipeline, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def teacher(folder) -> DiTTeacher:
+def teacher(folder) -> ForeignTeacher:
     return load_teacher(f"dit:{folder}")
 
 
@@ -68,7 +68,7 @@ def copied(folder, tmp_path) -> Path:
 def named(folder, tmp_path):
     """Load the checkpoint with names of the classes."""
 
-    def load(*names: str, place: Path = folder) -> DiTTeacher:
+    def load(*names: str, place: Path = folder) -> ForeignTeacher:
         path = tmp_path / "names.txt"
         path.write_text("\n".join(names))
         return load_teacher(f"dit:{place}", TeacherOptions(class_names=path))
@@ -91,7 +91,7 @@ def noisy(pipeline, t=400, batch=2):
 
 
 def test_what_is_known_of_it(teacher):
-    assert isinstance(teacher, DiTTeacher)
+    assert isinstance(teacher, ForeignTeacher)
     assert (teacher.latent_shape, teacher.image_shape) == ((4, 8, 8), (3, 16, 16))
     assert teacher.taps() == {name: (16, 2) for name in TAPS}
     assert teacher.default_tap == "transformer_blocks.1"

@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from clarep.errors import UserError
-from clarep.teachers.families import edm_convert, load_teacher
+from clarep.teachers import load_teacher
+from clarep.teachers.families import edm_convert
+from clarep.teachers.families.edm import build_network, read_spec
 from clarep.teachers.families.edm_convert import convert, convert_here, read_pickle
-from clarep.teachers.families.edm_keys import build_network, read_spec
-from clarep.teachers.families.edm_net import SongShape, SongUNet
+from clarep.teachers.families.edm_net import EDMUNet, SongShape
 
 KWARGS = dict(
     img_resolution=8,
@@ -68,7 +69,7 @@ def network():
         channel_mult_noise=2,
         resample_filter=(1.0, 3.0, 3.0, 1.0),
     )
-    network = SongUNet(shape).requires_grad_(False)
+    network = EDMUNet(shape).requires_grad_(False)
     network.map_noise.freqs.copy_(16 * torch.randn(8))
     return network
 

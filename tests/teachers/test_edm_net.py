@@ -7,16 +7,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clarep.teachers.families.edm_layers import (
+from clarep.teachers.families.edm_net import (
     Block,
-    BlockKind,
-    ConvDown,
+    Conv,
+    DhariwalShape,
+    EDMUNet,
+    SongShape,
     group_norm,
     positional_angles,
     resample,
     separable_filter,
 )
-from clarep.teachers.families.edm_net import DhariwalShape, DhariwalUNet, SongShape, SongUNet
 
 TINY = dict(img_resolution=8, img_channels=3, label_dim=3, channel_mult=(1, 2), num_blocks=1)
 SHAPES = {
@@ -38,7 +39,7 @@ SHAPES = {
 def random_network(shape):
     """A network none of whose weights is zero, in float64."""
     torch.manual_seed(0)
-    network = SongUNet(shape) if isinstance(shape, SongShape) else DhariwalUNet(shape)
+    network = EDMUNet(shape)
     for name, value in network.state_dict().items():
         if name.endswith("freqs"):
             value.copy_(16 * torch.randn(value.shape))
@@ -189,7 +190,7 @@ def test_the_network_is_that_of_naive_code(name):
 
 def test_names_and_shapes_are_those_of_the_original_state_dict():
     shape = SongShape(8, 3, 10, model_channels=8, channel_mult=(1, 2), num_blocks=1)
-    found = {name: tuple(value.shape) for name, value in SongUNet(shape).state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in EDMUNet(shape).state_dict().items()}
     for name, expected in {
         "map_label.weight": (8, 10),
         "map_label.bias": (8,),
@@ -218,31 +219,24 @@ def test_names_and_shapes_are_those_of_the_original_state_dict():
 
 
 @pytest.mark.parametrize(
-    ("network", "shape", "millions", "lowest"),
+    ("shape", "millions", "lowest"),
     [
-        (SongUNet, SongShape(32, 3, 10, channel_mult=(2, 2, 2)), 56, "dec.8x8_in1"),
-        (DhariwalUNet, DhariwalShape(64, 3, 1000), 296, "dec.8x8_in1"),
+        (SongShape(32, 3, 10, channel_mult=(2, 2, 2)), 56, "dec.8x8_in1"),
+        (DhariwalShape(64, 3, 1000), 296, "dec.8x8_in1"),
     ],
 )
-def test_the_published_networks_have_as_many_parameters_as_is_cited(
-    network, shape, millions, lowest
-):
+def test_the_published_networks_have_as_many_parameters_as_is_cited(shape, millions, lowest):
     with torch.device("meta"):
-        built = network(shape)
+        built = EDMUNet(shape)
     assert round(sum(p.numel() for p in built.parameters()) / 1e6) == millions
-    assert lowest in built.blocks()
+    assert isinstance(built.get_submodule(lowest), Block)
 
 
-def kind(adaptive, taps=(1.0, 1.0), heads=1):
-    return BlockKind(
-        embed_channels=12,
-        heads=heads,
-        eps=1e-6,
-        skip_scale=math.sqrt(0.5),
-        adaptive=adaptive,
-        projects_skip=False,
-        taps=taps,
-    )
+def kind(adaptive, taps=(1.0, 1.0), head_channels=None):
+    """A shape whose embedding has 12 channels, and whose blocks are of any kind."""
+    kept = {"adaptive": adaptive, "head_channels": head_channels}
+    shape = type("Mixed", (SongShape,), kept)
+    return shape(8, 3, 10, model_channels=3, resample_filter=taps)
 
 
 @pytest.mark.parametrize("fir", [False, True])
@@ -281,14 +275,16 @@ def test_a_block_is_diffusers_resnet_block(direction, adaptive, fir):
 @pytest.mark.parametrize("heads", [1, 2, 4])
 def test_attention_is_that_of_a_loop_over_heads(heads):
     torch.manual_seed(0)
-    block = Block(16, 16, kind(False, heads=heads), attention=True).double()
+    block = Block(16, 16, kind(False, head_channels=16 // heads), attention=True).double()
     x = torch.randn(2, 16, 3, 5, dtype=torch.float64)
     assert torch.allclose(block._attend(x), naive_attention(block.qkv(x), heads))
 
 
 def test_a_head_of_adm_has_64_channels():
     with torch.device("meta"):
-        built = [Block(c, c, kind(True, heads=None), attention=True).heads for c in (32, 64, 192)]
+        built = [
+            Block(c, c, kind(True, head_channels=64), attention=True).heads for c in (32, 64, 192)
+        ]
     assert built == [0, 1, 3]
 
 
@@ -326,7 +322,7 @@ def test_resampling_is_that_of_a_loop_over_pixels(taps, direction):
 
 def test_the_residual_path_is_diffusers_fir_downsampling():
     torch.manual_seed(0)
-    layer = ConvDown(3, 8, (1.0, 3.0, 3.0, 1.0))
+    layer = Conv(3, 8, 3, "down", taps=(1.0, 3.0, 3.0, 1.0), conv_first=True)
     x = torch.randn(2, 3, 8, 8)
     assert torch.allclose(layer(x), naive_conv_down(x, layer.weight, layer.bias), atol=1e-5)
 

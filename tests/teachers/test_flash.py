@@ -12,7 +12,7 @@ import torch
 from clarep.errors import UserError
 from clarep.teachers import load_teacher
 from clarep.teachers.checkpoint_files import Checkpoint
-from clarep.teachers.families.vit_teacher import vae_of
+from clarep.teachers.families.vit_parts import vae_of
 from clarep.teachers.flash import AttentionCall, FlashAttention, check_flash
 from clarep.teachers.options import TeacherOptions, check_options, fingerprint_with, recorded
 

@@ -179,10 +179,10 @@ def load_tiny(place: str, options: TeacherOptions):
 
 @pytest.fixture
 def spec(unet_path, monkeypatch) -> str:
-    module = types.ModuleType("clarep.teachers.tiny_family")
-    module.load_tiny = load_tiny
+    module = types.ModuleType("clarep.teachers.families.tiny")
+    module.load = load_tiny
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(FAMILIES, "tiny", "tiny_family.load_tiny")
+    monkeypatch.setitem(FAMILIES, "tiny", "tiny")
     monkeypatch.setattr("clarep.cli.identify.draw_set", lambda *_: {})  # takes seconds
     Path("names.txt").write_text("\n".join(CLASS_NAMES))
     return f"tiny:{unet_path}"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from clarep.errors import UserError
-from clarep.teachers.parametrisation import DDPM, Flow
+from clarep.teachers.parametrisation import DDPM, EDM, VP, Flow
 
 STEPS = 1000
 
@@ -43,7 +43,7 @@ def test_whole_timesteps_come_back_whole(name, dtype):
     bar = alpha_bar(SCHEDULES[name]())
     bar = bar[bar > 0]
     sigmas = torch.sqrt(1 / bar - 1).to(dtype)
-    times = DDPM(bar).timestep(sigmas)
+    times = DDPM(bar).time(sigmas)
     assert times.dtype == dtype
     assert torch.equal(times, torch.arange(len(bar), dtype=dtype))
 
@@ -53,10 +53,10 @@ def test_between_whole_timesteps_the_logarithm_is_interpolated():
     log_sigmas = torch.sqrt(1 / bar - 1).log()
     shares = torch.tensor([0.25, 0.5, 0.9], dtype=torch.float64)
     wanted = (log_sigmas[500] + shares * (log_sigmas[501] - log_sigmas[500])).exp()
-    assert torch.allclose(DDPM(bar).timestep(wanted), 500 + shares, atol=1e-9)
+    assert torch.allclose(DDPM(bar).time(wanted), 500 + shares, atol=1e-9)
     # Time is a monotone function of the noise level.
     levels = torch.logspace(-1.9, 2.1, 5000, dtype=torch.float64)
-    assert bool((DDPM(bar).timestep(levels).diff() > 0).all())
+    assert bool((DDPM(bar).time(levels).diff() > 0).all())
 
 
 def test_times_next_to_a_whole_one_are_that_one():
@@ -65,7 +65,7 @@ def test_times_next_to_a_whole_one_are_that_one():
     step = log_sigmas[501] - log_sigmas[500]
     for share, snaps in ((5e-4, True), (-5e-4, True), (5e-3, False)):
         back = log_sigmas[500] - log_sigmas[499] if share < 0 else step
-        time = float(DDPM(bar).timestep((log_sigmas[500] + share * back).exp()[None]))
+        time = float(DDPM(bar).time((log_sigmas[500] + share * back).exp()[None]))
         assert (time == 500) == snaps
         assert time == pytest.approx(500, abs=6e-3)
 
@@ -73,7 +73,7 @@ def test_times_next_to_a_whole_one_are_that_one():
 def test_noise_levels_outside_stay_at_the_ends():
     ddpm = DDPM(alpha_bar(linear_betas()))
     outside = torch.tensor([ddpm.sigma_min / 10, ddpm.sigma_max * 10])
-    assert ddpm.timestep(outside).tolist() == [0, STEPS - 1]
+    assert ddpm.time(outside).tolist() == [0, STEPS - 1]
 
 
 def test_sigma_from_t_is_the_share_of_the_timesteps():
@@ -82,7 +82,7 @@ def test_sigma_from_t_is_the_share_of_the_timesteps():
     for t in (0.001, 0.25, 0.5, 0.85, 0.999):
         sigma = ddpm.sigma_from_t(t)
         assert ddpm.sigma_min < sigma < ddpm.sigma_max
-        back = float(ddpm.timestep(torch.tensor([sigma], dtype=torch.float64)))
+        back = float(ddpm.time(torch.tensor([sigma], dtype=torch.float64)))
         assert back == pytest.approx(t * (STEPS - 1), abs=2e-3)
     whole = ddpm.sigma_from_t(333 / (STEPS - 1))
     assert whole == pytest.approx(float(torch.sqrt(1 / bar[333] - 1)), rel=1e-9)
@@ -101,7 +101,7 @@ def test_a_timestep_without_signal_is_left_out():
     ddpm = DDPM(bar, "v_prediction")
     last = float(torch.sqrt(1 / bar[-2] - 1))
     assert ddpm.sigma_max == pytest.approx(last) and math.isfinite(last)
-    assert float(ddpm.timestep(torch.tensor([last], dtype=torch.float64))) == STEPS - 2
+    assert float(ddpm.time(torch.tensor([last], dtype=torch.float64))) == STEPS - 2
     assert ddpm.sigma_from_t(0.999999) == pytest.approx(last, rel=0.1)
 
 
@@ -176,3 +176,44 @@ def test_noise_levels_of_a_flow():
     assert flow.sigma_from_t(0.5) == pytest.approx(1.0)
     assert flow.sigma_from_t(1e-9) == pytest.approx(flow.sigma_min, rel=1e-6)
     assert flow.sigma_from_t(1 - 1e-9) == pytest.approx(flow.sigma_max, rel=1e-6)
+
+
+# The column EDM of Table 1, against identities that the paper derives it from.
+
+SIGMAS = torch.logspace(-2.5, 1.8, 30, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("sigma_data", [0.5, 1.7])
+def test_edm_preconditioning_has_unit_variance_and_least_amplification(sigma_data):
+    """What the paper's appendix B.6 derives the scalings from, checked as identities."""
+    edm = EDM(sigma_data=sigma_data)
+    c_skip, c_out, c_in = edm.scalings(SIGMAS)
+    assert torch.allclose(c_in**2 * (SIGMAS**2 + sigma_data**2), torch.ones_like(SIGMAS))
+
+    def variance(skip):  # of the target y - c_skip (y + n), to which c_out F is fitted
+        return (1 - skip) ** 2 * sigma_data**2 + skip**2 * SIGMAS**2
+
+    assert torch.allclose(c_out**2, variance(c_skip))
+    for step in (-1e-3, 1e-3):
+        assert (variance(c_skip + step) > c_out**2).all()
+    assert torch.allclose((4 * edm.time(SIGMAS)).exp(), SIGMAS)
+
+
+@pytest.mark.parametrize("sigma", [1e-6, 1e-4])
+def test_a_clean_image_stays_as_it_is(sigma):
+    """D(x; 0) = x whatever the network says, and the change is of first order in sigma."""
+    x, output = torch.randn(2, 5, 3, 4, 4, dtype=torch.float64)
+    kept = EDM().denoised(x, torch.full((5,), sigma, dtype=torch.float64), output)
+    assert torch.allclose(kept - x, sigma * output, atol=100 * sigma**2)
+
+
+def test_what_a_fingerprint_holds_of_a_schedule_stays():
+    """Stored canonical sets hang on it: it follows no name of the code."""
+    bar = torch.tensor([0.5, 0.2], dtype=torch.float64)
+    assert DDPM(bar, first=1).identity == (
+        "DDPM {'_log_sigmas': [0.0, 0.6931471805599453], 'prediction': 'epsilon', "
+        "'sigma_max': 2.0, 'sigma_min': 1.0}"
+    )
+    assert Flow(0).identity.startswith("Flow {'data_at': 0, 'sigma_max': 998.99999")
+    assert VP().identity.startswith("VP {'sigma_max': 152.16697")
+    assert EDM().identity == "EDM {'sigma_data': 0.5, 'sigma_max': 80.0, 'sigma_min': 0.002}"

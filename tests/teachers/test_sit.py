@@ -19,9 +19,9 @@ from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.sampling import decode, invert
 from clarep.teachers.checkpoint_files import Checkpoint
-from clarep.teachers.families.sit import load_sit
-from clarep.teachers.families.sit_net import SiT, SiTShape, sit_shape
-from clarep.teachers.families.vit_teacher import Classes, PatchTeacher
+from clarep.teachers.families.sit import SiT, SiTShape, sit_shape
+from clarep.teachers.families.sit import load as load_sit
+from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.parametrisation import Flow
 from clarep.teachers.zoo import load_teacher
@@ -204,14 +204,12 @@ def gaussian(request):
     root = torch.randn(12, 12, generator=generator, dtype=torch.float64) / 3
     cov = root @ root.T
     network = GaussianFlow(means, cov, request.param)
-    teacher = PatchTeacher(
+    teacher = ForeignTeacher(
         network,
         Flow(request.param),
         TeacherOptions(),
-        channels=3,
-        grid=2,
-        patch=1,
-        classes=Classes(("a", "b"), has_null=True),
+        latent_shape=(3, 2, 2),
+        class_names=("a", "b"),
         tap_modules={},
         default_tap="",
     )
@@ -566,7 +564,7 @@ def test_vaes_that_do_not_fit(sit_path, vae_path, tmp_path):
 
     refused("", r"works on 4 channels, the latents of an autoencoder.*\?vae=")
     refused(f"?vae={tmp_path}/none", "there is no folder")
-    refused(f"?vae={tmp_path}", "holds no autoencoder, as it has no readable config")
+    refused(f"?vae={tmp_path}", "there is no .*config.json: give a folder")
     config = json.loads((vae_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"_class_name": "VQModel"}))
     refused(f"?vae={tmp_path}", "is of class VQModel: give the folder of an AutoencoderKL")

@@ -18,8 +18,9 @@ from clarep.cli.main import main
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.sampling import ddim_sigmas, integrate
-from clarep.teachers import load_teacher, stable_diffusion
-from clarep.teachers.families.stable_diffusion import StableDiffusionTeacher
+from clarep.teachers import load_teacher
+from clarep.teachers.families import stable_diffusion
+from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.hub import checkpoint_folder
 from clarep.teachers.options import TeacherOptions
 
@@ -150,7 +151,7 @@ def names_file(tmp_path_factory) -> Path:
 def load(folders, names_file):
     """Load a folder, or the pipeline of a version, with the three class names."""
 
-    def loaded(place: str | Path = "1.5", **options) -> StableDiffusionTeacher:
+    def loaded(place: str | Path = "1.5", **options) -> ForeignTeacher:
         given = TeacherOptions(**{"class_names": names_file, **options})
         return load_teacher(f"sd:{folders.get(str(place), place)}", given)
 
@@ -158,7 +159,7 @@ def load(folders, names_file):
 
 
 @pytest.fixture(scope="module")
-def teachers(load) -> dict[str, StableDiffusionTeacher]:
+def teachers(load) -> dict[str, ForeignTeacher]:
     return {version: load(version) for version in ("1.5", "2.1")}
 
 
@@ -188,7 +189,7 @@ def embedded(pipeline, prompts):
 
 def test_what_is_known_of_it(teachers):
     teacher = teachers["1.5"]
-    assert isinstance(teacher, StableDiffusionTeacher)
+    assert isinstance(teacher, ForeignTeacher)
     assert (teacher.latent_shape, teacher.image_shape) == ((4, 8, 8), (3, 16, 16))
     assert teacher.taps() == TAPS
     assert list(teacher.taps()) == list(TAPS)

@@ -17,9 +17,15 @@ from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.sampling import decode
 from clarep.teachers.checkpoint_files import Checkpoint
-from clarep.teachers.families.uvit import UViTTeacher, _schedule, load_uvit, parametrisation
-from clarep.teachers.families.uvit_net import UViT, UViTShape, uvit_shape
-from clarep.teachers.families.vit_teacher import Classes
+from clarep.teachers.families.uvit import (
+    UViT,
+    UViTShape,
+    parametrisation,
+    schedule_of,
+    uvit_shape,
+)
+from clarep.teachers.families.uvit import load as load_uvit
+from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.parametrisation import VP
 from clarep.teachers.zoo import load_teacher
@@ -343,14 +349,12 @@ def test_discrete_time_is_stable_diffusions_and_counts_from_one():
 
 
 def make(network, schedule):
-    return UViTTeacher(
+    return ForeignTeacher(
         network,
         schedule,
         TeacherOptions(),
-        channels=3,
-        grid=4,
-        patch=2,
-        classes=Classes(("a", "b"), has_null=True),
+        latent_shape=(3, 8, 8),
+        class_names=("a", "b"),
         tap_modules={},
         default_tap="",
     )
@@ -516,8 +520,8 @@ def test_cifars_and_imagenets_classes_are_known(tmp_path, rows, classes, has_nul
     [("imagenet256-L/2", "vp"), ("imagenet256-H/2", "sd"), ("imagenet512-H/4", "sd")],
 )
 def test_the_schedule_of_published_latent_models(name, schedule):
-    checkpoint = Checkpoint(Path("uvit.pth"), {}, {})
-    assert _schedule(checkpoint, published(name), is_latent=True) == schedule
+    checkpoint = Checkpoint(Path("uvit.pth"), {}, {"vae": "somewhere"})
+    assert schedule_of(checkpoint, published(name)) == schedule
 
 
 @pytest.fixture(scope="module")

@@ -6,21 +6,21 @@ import contextlib
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clarep.engine.artefacts import parse_json, read_json
+from clarep.engine.artefacts import parse_json
 from clarep.engine.regular_file import require_regular
 from clarep.engine.tensors import check_weights, fault, read_tensors
 from clarep.errors import UserError, unknown_name
-from clarep.teachers.pipeline_folder import refuse_diffusers
+from clarep.teachers.pipeline_folder import read_json, refuse_diffusers
 
 _NESTED = ("state_dict_ema", "model_ema", "ema", "model", "state_dict")  # averages come first
 _COUNT = "n_averaged"  # beside the weights, of torch's AveragedModel
@@ -43,48 +43,48 @@ class Checkpoint:
     """What metadata, side file and query say."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """What a training script left of its own arguments."""
+    family: str = "network"
+    """What it should be, for errors."""
 
-    def shape(self, name: str, dims: int, family: str) -> tuple[int, ...]:
+    def shape(self, name: str, dims: int) -> tuple[int, ...]:
         """Return a tensor's shape. Raises UserError if there is none of that many dimensions."""
-        if name not in self.weights or self.weights[name].ndim != dims:
-            raise self.refusal(
-                family, f"it has no {name} of {dims} dimensions; its first is {next(iter(self))}"
-            )
-        return tuple(self.weights[name].shape)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.weights)
+        found = self.weights.get(name)
+        if found is None or found.ndim != dims:
+            first = next(iter(self.weights))
+            raise self.refusal(f"it has no {name} of {dims} dimensions; its first is {first}")
+        return tuple(found.shape)
 
     def count(self, blocks: str) -> int:
         """Return how many numbered blocks there are under a name."""
-        found = (re.match(rf"{blocks}\.(\d+)\.", name) for name in self)
+        found = (re.match(rf"{blocks}\.(\d+)\.", name) for name in self.weights)
         return len({match[1] for match in found if match})
 
-    def refusal(self, family: str, found: str) -> UserError:
-        """Build the error for a file that is no checkpoint of a family."""
-        return UserError(f"{self.path} holds no {family} that clarep knows: {found}")
+    def refusal(self, found: str) -> UserError:
+        """Build the error for a file that is no checkpoint of the family."""
+        return UserError(
+            f"{self.path} holds no {self.family} that clarep knows: {found}; give a whole "
+            "checkpoint of one"
+        )
 
-    def fill(self, network: nn.Module, family: str) -> None:
+    def fill(self, network: nn.Module) -> None:
         """Put the weights into a network. Raises UserError unless names and shapes are its own."""
         wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
         found = {name: tuple(value.shape) for name, value in self.weights.items()}
         for name, shape in wanted.items():
             if name not in found:
-                raise self.refusal(family, f"it lacks {name}")
+                raise self.refusal(f"it lacks {name}")
             if found[name] != shape:
-                raise self.refusal(
-                    family, f"its {name} is {found[name]}, where its other tensors ask for {shape}"
-                )
+                raise self.refusal(f"its {name} is {found[name]}, where {shape} is asked for")
         surplus = [name for name in found if name not in wanted]
         if surplus:
             raise self.refusal(
-                family, f"it has {len(surplus)} tensors that a {family} has not, {surplus[0]} first"
+                f"it has {len(surplus)} tensors that a {self.family} has not, {surplus[0]} first"
             )
         check_weights(self.weights, network, str(self.path))
         network.load_state_dict(self.weights, assign=True)
 
 
-def read_checkpoint(place: str, known: Mapping[str, type]) -> Checkpoint:
+def read_checkpoint(place: str, known: Mapping[str, type], family: str) -> Checkpoint:
     """Read FILE or FILE?NAME=VALUE&NAME=VALUE.
 
     Settings come from the metadata of a safetensors file, then from the JSON object in
@@ -93,6 +93,7 @@ def read_checkpoint(place: str, known: Mapping[str, type]) -> Checkpoint:
     Args:
         place: the file, and settings after a question mark.
         known: what settings there are, and of which type: int, str or list.
+        family: what it should be, for errors.
 
     Raises:
         UserError: if a file cannot be read, or a setting is unknown or of another type.
@@ -103,7 +104,9 @@ def read_checkpoint(place: str, known: Mapping[str, type]) -> Checkpoint:
     given: dict[str, Any] = {
         name: _parsed(text, known[name]) for name, text in metadata.items() if name in known
     }
-    given |= _side_file(path.with_name(f"{path.name}.json"))
+    beside = path.with_name(f"{path.name}.json")
+    if beside.exists():
+        given |= read_json(beside)
     for part in query.split("&") if query else ():
         name, _, text = part.partition("=")
         given[name] = _parsed(text, known.get(name, str))
@@ -115,7 +118,7 @@ def read_checkpoint(place: str, known: Mapping[str, type]) -> Checkpoint:
             raise UserError(
                 f"the setting {name} of {path} is {value!r}: give {_KINDS[known[name]]}"
             )
-    return Checkpoint(path, weights, given, arguments)
+    return Checkpoint(path, weights, given, arguments, family)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str], dict[str, Any]]:
@@ -214,23 +217,11 @@ def _arguments(loaded: object) -> dict[str, Any]:
     return dict(vars(found)) if isinstance(found, argparse.Namespace) else {}
 
 
-def _side_file(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        return read_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot read the settings in {path} ({error}): give a JSON object of settings"
-        ) from error
-
-
 def _parsed(text: str, kind: type) -> object:
     """Return a value written as text: JSON, but for a text itself."""
     if kind is str:
         return text
     try:
-        parsed: object = parse_json(text)
-        return parsed
+        return cast(object, parse_json(text))
     except ValueError:
         return text

@@ -3,43 +3,67 @@
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from clarep.errors import UserError
-from clarep.teachers.options import read_class_names
+from clarep.teachers.classes_by_name import one_place_each, places_of
+from clarep.teachers.options import TeacherOptions, read_class_names
 
 
-def choose_classes(
-    path: Path, synonyms: Sequence[Sequence[str]]
-) -> tuple[tuple[str, ...], list[int]]:
-    """Return the names in a file of class names, and the checkpoint's number of each.
+class Classes(NamedTuple):
+    """The classes of a teacher."""
+
+    names: tuple[str, ...]
+    """A name a class."""
+    ids: tuple[int, ...]
+    """The checkpoint's number of each."""
+    has_null: bool = True
+    """Whether one more row of its table of labels, the last, stands for no class."""
+
+
+def choose_classes(options: TeacherOptions, synonyms: Sequence[Sequence[str]]) -> Classes:
+    """Return the classes of a checkpoint that the options' file of names, if any, asks for.
 
     As many names as the checkpoint has classes rename them in their order; fewer choose, each
     by a name that the checkpoint knows or by its number.
 
     Args:
-        path: the file, a name a line.
+        options: with the file, a name a line, or without.
         synonyms: the names of each class of the checkpoint; its number where it has none.
 
     Raises:
         UserError: for a file that cannot be read, more names than classes, all names in another
             order, a name that stands for no class or for several, or a class chosen twice.
     """
-    names, count = read_class_names(path), len(synonyms)
-    numbers = _numbers(synonyms)
+    count = len(synonyms)
+    if options.class_names is None:
+        return Classes(tuple(names[0] for names in synonyms), tuple(range(count)))
+    names, known = read_class_names(options.class_names), places_of(synonyms)
+    known |= {str(i): [i] for i in range(count) if str(i) not in known}
     if len(names) > count:
         raise UserError(
             f"{len(names)} class names are given and the checkpoint has {count} classes: "
             "give as many, in their order, or fewer to choose these"
         )
-    if len(names) < count:
-        return names, _chosen(names, numbers, count)
-    for place, name in enumerate(names):
-        if place not in numbers.get(name, [place]):
+    if len(names) == count:
+        for place, name in enumerate(names):
+            if place not in known.get(name, [place]):
+                raise UserError(
+                    f"class name {place} is '{name}', which is class {known[name][0]} of the "
+                    f"checkpoint: give all {count} in its order, or fewer to choose these"
+                )
+        return Classes(names, tuple(range(count)))
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            what = "a name that it knows, or " if len(known) > count else ""
             raise UserError(
-                f"class name {place} is '{name}', which is class {numbers[name][0]} of the "
-                f"checkpoint: give all {count} in its order, or fewer to choose these"
+                f"the checkpoint has no class '{name}': {hint}give {what}the class's number, "
+                f"0 to {count - 1}"
             )
-    return names, list(range(count))
+    single, once = "the number of the one that you mean", "each class once"
+    return Classes(names, tuple(one_place_each(names, known, "checkpoint", single, once)))
 
 
 def numbered(count: int) -> list[list[str]]:
@@ -47,43 +71,48 @@ def numbered(count: int) -> list[list[str]]:
     return [[str(number)] for number in range(count)]
 
 
-def _numbers(synonyms: Sequence[Sequence[str]]) -> dict[str, list[int]]:
-    """Return name -> classes of that name; a number that is no name stands for its class."""
-    found: dict[str, list[int]] = {}
-    for number, names in enumerate(synonyms):
-        for name in dict.fromkeys(names):
-            found.setdefault(name, []).append(number)
-    for number in range(len(synonyms)):
-        found.setdefault(str(number), [number])
-    return found
+def classes_of_table(
+    place: Path | str,
+    rows: int,
+    options: TeacherOptions,
+    *,
+    known: Sequence[str] = (),
+    num_classes: int | None = None,
+    guess: int | None = None,
+) -> Classes:
+    """Return the classes that the rows of a checkpoint's table of label embeddings stand for.
 
+    Their number is num_classes, that of the names, or the guess; their names are the known ones,
+    else their numbers. The options' file renames or chooses them.
 
-def _chosen(names: Sequence[str], numbers: dict[str, list[int]], count: int) -> list[int]:
-    found: dict[int, str] = {}
-    for name in names:
-        number = _number(name, numbers, count)
-        if number in found:
-            raise UserError(
-                f"'{found[number]}' and '{name}' are both class {number} of the checkpoint: "
-                "give each class once"
-            )
-        found[number] = name
-    return list(found)
-
-
-def _number(name: str, numbers: dict[str, list[int]], count: int) -> int:
-    found = numbers.get(name, [])
-    if len(found) == 1:
-        return found[0]
-    if found:
+    Raises:
+        UserError: if there are neither `rows` classes nor one fewer, their number is not known,
+            or the file's names do not fit them; it names the place.
+    """
+    given = () if options.class_names is None else read_class_names(options.class_names)
+    fitting = {num_classes} if num_classes is not None else {rows - 1, rows}
+    if num_classes is None:  # the known names, where they fit, say whether the last row is a class
+        fitting = fitting & {len(known)} or fitting
+    renamed = len(given) in fitting and len(given) > len(known)
+    named = given if renamed else tuple(known)
+    count = (len(named) or guess) if num_classes is None else num_classes
+    if count is None:
         raise UserError(
-            f"'{name}' is the name of {len(found)} classes of the checkpoint, "
-            f"{', '.join(map(str, found))}: give the number of the one that you mean"
+            f"{place} has a label table of {rows} rows and does not say whether its last stands "
+            f"for no class: add ?num_classes={rows - 1} to the file's name if it does, "
+            f"?num_classes={rows} if not"
         )
-    near = difflib.get_close_matches(name, numbers, n=3)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    names = "a name that it knows, or " if len(numbers) > count else ""
-    raise UserError(
-        f"the checkpoint has no class '{name}': {hint}give {names}the class's number, "
-        f"0 to {count - 1}"
-    )
+    if named and len(named) != count:
+        raise UserError(
+            f"{len(named)} class names and num_classes {count} are given for {place}: give one "
+            "name a class"
+        )
+    if count < 1 or count not in (rows - 1, rows):
+        said = f"{count} class names are" if named else f"num_classes {count} is"
+        raise UserError(
+            f"{place} has a label table of {rows} rows, and {said} given: it takes "
+            f"{rows - 1} classes, or {rows} if no row stands for no class"
+        )
+    names = named if named and not renamed else tuple(map(str, range(count)))
+    chosen = choose_classes(options, [[name] for name in names])
+    return chosen._replace(has_null=count == rows - 1)

@@ -3,20 +3,16 @@
 A name may hold several, which commas divide ("tench, Tinca tinca").
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 
 from clarep.errors import UserError
 from clarep.teachers.options import joint_fingerprint
 from clarep.teachers.teacher import Teacher
-
-_KEPT = (
-    "latent_shape", "image_shape", "sigma_min", "sigma_max", "default_tap", "has_null", "device",
-    "dtype",
-)  # fmt: skip
 
 
 def synonyms(name: str) -> set[str]:
@@ -29,27 +25,49 @@ def by_name(names: Sequence[str], class_names: Sequence[str]) -> list[int] | Non
 
     Raises UserError for a class that is the name of several, and for two that are the same.
     """
-    places: dict[str, list[int]] = {}
-    for i, name in enumerate(names):
-        for one in synonyms(name):
-            places.setdefault(one, []).append(i)
-    found = [places.get(name, []) for name in class_names]
-    if not all(found):
+    places = places_of(map(synonyms, names))
+    if not all(name in places for name in class_names):
         return None
+    return one_place_each(
+        class_names,
+        places,
+        "model",
+        "`class_names` with a name for each",
+        "data that hold each class once",
+    )
+
+
+def places_of(named: Iterable[Collection[str]]) -> dict[str, list[int]]:
+    """Return name -> the places of the classes that have it among their names."""
+    places: dict[str, list[int]] = {}
+    for place, names in enumerate(named):
+        for name in dict.fromkeys(names):
+            places.setdefault(name, []).append(place)
+    return places
+
+
+def one_place_each(
+    names: Sequence[str], places: Mapping[str, Sequence[int]], whose: str, single: str, once: str
+) -> list[int]:
+    """Return the place of each name.
+
+    whose: classes they are; single, once: what to give instead of a name that several classes
+    have, and of two names of one class. Raises UserError for either.
+    """
     taken: dict[int, str] = {}
-    for name, at in zip(class_names, found, strict=True):
-        if len(at) > 1:
+    for name in names:
+        place, *more = places[name]
+        if more:
             raise UserError(
-                f"'{name}' is the name of {len(at)} classes of the model, {at[0]} and {at[1]}: "
-                "give `class_names` with a name for each"
+                f"'{name}' is the name of {1 + len(more)} classes of the {whose}, "
+                f"{', '.join(map(str, places[name]))}: give {single}"
             )
-        if at[0] in taken:
+        if place in taken:
             raise UserError(
-                f"'{taken[at[0]]}' and '{name}' are both class {at[0]} of the model: "
-                "give data that hold each class once"
+                f"'{taken[place]}' and '{name}' are both class {place} of the {whose}: give {once}"
             )
-        taken[at[0]] = name
-    return [at[0] for at in found]
+        taken[place] = name
+    return list(taken)
 
 
 def of_classes(teacher: Teacher, class_names: Sequence[str]) -> Teacher:
@@ -62,7 +80,7 @@ def of_classes(teacher: Teacher, class_names: Sequence[str]) -> Teacher:
         return teacher
     places = by_name(teacher.class_names, class_names)
     if places is not None:
-        return _FewClasses(teacher, class_names, places)
+        return _with_classes(teacher, tuple(class_names), places)
     numbers = all(name.isdecimal() for name in class_names)
     if numbers and any(int(name) != i for i, name in enumerate(class_names)):
         raise UserError(
@@ -73,53 +91,15 @@ def of_classes(teacher: Teacher, class_names: Sequence[str]) -> Teacher:
     return teacher
 
 
-class _FewClasses(Teacher):
-    """A teacher with some of its classes, in another order."""
+def _with_classes(whole: Teacher, class_names: tuple[str, ...], places: Sequence[int]) -> Teacher:
+    """Return a teacher of the same network with some of its classes, in another order."""
+    own_labels = torch.tensor([*places, whole.null_label])
 
-    def __init__(self, whole: Teacher, class_names: Sequence[str], places: Sequence[int]) -> None:
-        for name in _KEPT:
-            setattr(self, name, getattr(whole, name))
-        self.whole = whole
-        self.class_names, self.null_label = tuple(class_names), len(class_names)
-        self._own_labels = torch.tensor([*places, whole.null_label])
-        self.fingerprint = joint_fingerprint(whole.fingerprint, *map(str, places))
+    def condition(labels: Int64[Tensor, " batch"]) -> Tensor:
+        return whole.condition(own_labels.to(labels.device)[labels])
 
-    def taps(self) -> dict[str, tuple[int, int]]:
-        return self.whole.taps()
-
-    def condition(self, labels: Int64[Tensor, " batch"]) -> Tensor:
-        return self.whole.condition(self._own_labels.to(labels.device)[labels])
-
-    def denoise(
-        self, x: Float[Tensor, "batch c h w"], sigma: Float[Tensor, " batch"], cond: Tensor
-    ) -> Float[Tensor, "batch c h w"]:
-        return self.whole.denoise(x, sigma, cond)
-
-    def features(
-        self,
-        x: Float[Tensor, "batch c h w"],
-        sigma: Float[Tensor, " batch"],
-        cond: Tensor,
-        tap: str,
-    ) -> Float[Tensor, "batch *feature"]:
-        return self.whole.features(x, sigma, cond, tap)
-
-    def sigma_from_t(self, t: float) -> float:
-        return self.whole.sigma_from_t(t)
-
-    def encode(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
-        return self.whole.encode(images)
-
-    def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
-        return self.whole.decode(latents)
-
-    def guide(
-        self,
-        null: Float[Tensor, "batch c h w"],
-        given: Float[Tensor, "batch c h w"],
-        guidance: float,
-    ) -> Float[Tensor, "batch c h w"]:
-        return self.whole.guide(null, given, guidance)
-
-    def check_null(self) -> None:
-        self.whole.check_null()
+    few = copy.copy(whole)
+    few.class_names, few.null_label = class_names, len(class_names)
+    few.condition = condition  # type: ignore[method-assign]
+    few.fingerprint = joint_fingerprint(whole.fingerprint, *map(str, places))
+    return few

@@ -1,12 +1,13 @@
-"""What the adapters of foreign families share: parametrisation in front, hooks at the taps."""
+"""A network of another library as a teacher: what every family shares."""
 
 import contextlib
-from abc import abstractmethod
+import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from clarep.engine.tensors import check_weights, sha256_state
@@ -18,20 +19,29 @@ from clarep.teachers.options import (
     fingerprint_with,
     joint_fingerprint,
 )
-from clarep.teachers.parametrisation import Parametrisation, schedule_text
+from clarep.teachers.parametrisation import Parametrisation
 from clarep.teachers.taps import activation, output_shapes, tokens_to_map
 from clarep.teachers.teacher import Teacher
 
+_ALL_CLASSES = (
+    "all its {count} label embeddings are taken for classes; use `guidance=1` and the conditional "
+    "branch or, if the last one stands for no class, name the others with `class_names`"
+)
+
 
 class ForeignTeacher(Teacher):
-    """A network of another library behind the `Teacher` interface.
+    """A network of another library behind the `Teacher` interface, of pixels or of VAE latents.
 
-    A family implements `run` and, where labels are not its condition, `condition`. Features are
-    maps (B, C, h, w) at every tap: tokens are laid out on `token_grid`.
+    The network is called with its input, its time (B,) and the conditions of the labels; a family
+    whose network is called otherwise overrides `run`. Features are maps (B, C, h, w) at every
+    tap: tokens are laid out on `token_grid`.
     """
 
     token_grid: tuple[int, int] | None = None
     """(h, w) of the patches of a transformer."""
+    vae: Any = None
+    """Diffusers' `AutoencoderKL` of a latent model. `encode` takes the posterior's mode, so that
+    the same image always has the same latent."""
     attention_calls: Counter[AttentionCall]
     """With attention flash: which calls `features` has made, and how often."""
 
@@ -45,58 +55,91 @@ class ForeignTeacher(Teacher):
         class_names: tuple[str, ...],
         default_tap: str,
         tap_modules: Mapping[str, nn.Module],
-        image_shape: tuple[int, int, int] | None = None,
+        conditions: Shaped[Tensor, "classes_and_none *condition"] | None = None,
         has_null: bool = True,
-        own_labels: Sequence[int] | None = None,
+        why_no_null: str = _ALL_CLASSES,
+        vae: Any = None,
+        token_grid: tuple[int, int] | None = None,
+        settings: Mapping[str, object] | None = None,
     ) -> None:
-        """Take a network as its checkpoint has it, in any dtype.
+        """Take network and autoencoder as their checkpoints have them, in any dtype.
 
         tap_modules: the modules that can be tapped, by their names in the network.
-        image_shape: for a latent model; a pixel model's is its latent's.
-        has_null: whether the label after the last class stands for no class; without one it is
-            refused, and so is guidance.
-        own_labels: the network's label of each class and, last, of none; None for 0, 1, ...
+        conditions: what the network takes for each class and, last, for none; without them
+            the labels themselves.
+        has_null: whether that for none is known to the network; otherwise it is refused, and so
+            is guidance. why_no_null: the sentence says so, and how to mend it.
+        settings: what changes the teacher beside its weights; they enter the fingerprint.
+
+        Raises UserError if weights are not finite, or latents of the VAE are not the network's.
         """
         self.options = options
         self.device = check_device(options.device)
-        check_weights(network.state_dict(), network, "the teacher")
-        self.network = network.eval().requires_grad_(False).float().to(self.device)
+        self.network = self._adopted(network, "the teacher").to(self.device)
         self.parametrisation = parametrisation
-        self.latent_shape, self.image_shape = latent_shape, image_shape or latent_shape
-        self.class_names = class_names
-        self.null_label, self.has_null = len(class_names), has_null
-        labels = range(len(class_names) + 1) if own_labels is None else own_labels
-        self._own_labels = torch.tensor(labels, device=self.device)
         self.sigma_min, self.sigma_max = parametrisation.sigma_min, parametrisation.sigma_max
+        self.latent_shape = self.image_shape = latent_shape
+        self.class_names, self.null_label = class_names, len(class_names)
+        self.has_null, self._why_no_null = has_null, why_no_null
+        if conditions is None:
+            conditions = torch.arange(len(class_names) + 1)
+        self._conditions = conditions.to(self.device)
         self.default_tap = default_tap
+        if token_grid is not None:
+            self.token_grid = token_grid
         # The schedule lies in no state dict, and another one is another teacher.
-        weights = joint_fingerprint(sha256_state(network), schedule_text(parametrisation))
+        weights = joint_fingerprint(sha256_state(network), parametrisation.identity)
         self.fingerprint = fingerprint_with(options, weights, class_names)
+        if settings is not None:
+            said = json.dumps(settings, sort_keys=True)
+            self.fingerprint = joint_fingerprint(self.fingerprint, said)
+        if vae is not None:
+            self._adopt_vae(vae)
         self.attention_calls = Counter()
         self._modules = dict(tap_modules)
         self._taps: dict[str, tuple[int, int]] | None = None
 
-    @abstractmethod
+    @staticmethod
+    def _adopted(network: Any, what: str) -> Any:
+        check_weights(network.state_dict(), network, what)
+        return network.eval().requires_grad_(False).float()
+
+    def _adopt_vae(self, vae: Any) -> None:
+        channels, height, width = self.latent_shape
+        if vae.config.latent_channels != channels:
+            raise UserError(
+                f"the VAE's latents have {vae.config.latent_channels} channels and the network "
+                f"takes {channels}: give a checkpoint whose parts belong together"
+            )
+        factor = 2 ** (len(vae.config.block_out_channels) - 1)  # every block but the last halves
+        self.image_shape = (vae.config.in_channels, height * factor, width * factor)
+        if self.options.vae_slicing:
+            vae.enable_slicing()
+        self.vae = self._adopted(vae, "the autoencoder")
+        self.fingerprint = joint_fingerprint(self.fingerprint, sha256_state(vae))
+        if not self.options.offload:
+            self.vae.to(self.device)
+
     def run(
         self, x: Float[Tensor, "batch c h w"], time: Float[Tensor, " batch"], cond: Tensor
     ) -> Float[Tensor, "batch c h w"]:
         """Run the network on its own input and time; return what it predicts."""
+        output = self.network(x, time, cond.to(x.dtype) if cond.is_floating_point() else cond)
+        predicted: Tensor = getattr(output, "sample", output)  # diffusers' wrap it
+        return predicted[:, : x.shape[1]]  # the others are a learned variance, which no ODE needs
 
     def check_null(self) -> None:
-        """Raise UserError if every label embedding of the network is taken for a class."""
+        """Raise UserError if the network knows no null class."""
         if not self.has_null:
             raise UserError(
-                "this teacher has no null class, which guidance and the null branch need: all its "
-                f"{self.num_classes} label embeddings are taken for classes; use `guidance=1` and "
-                "the conditional branch or, if the last one stands for no class, name the others "
-                "with `class_names`"
+                "this teacher has no null class, which guidance and the null branch need: "
+                + self._why_no_null.format(count=self.num_classes)
             )
 
-    def condition(self, labels: Int64[Tensor, " batch"]) -> Tensor:
-        """Return the network's own labels."""
+    def condition(self, labels: Int64[Tensor, " batch"]) -> Shaped[Tensor, "batch *condition"]:
         if bool((labels == self.null_label).any()):
             self.check_null()
-        return self._own_labels[labels.to(self.device)]
+        return self._conditions[labels.to(self.device)]
 
     @torch.no_grad()
     def taps(self) -> dict[str, tuple[int, int]]:
@@ -106,11 +149,11 @@ class ForeignTeacher(Teacher):
             sigma = x.new_full((1,), self.sigma_from_t(0.5))
             cond = self.condition(torch.zeros(1, dtype=torch.int64))
             shapes = output_shapes(self._modules, lambda: self._run(x, sigma, cond))
-            side = self.latent_shape[1]
-            self._taps = {name: self._tap(shape, side) for name, shape in shapes.items()}
+            self._taps = {name: self._tap(shape) for name, shape in shapes.items()}
         return self._taps
 
-    def _tap(self, shape: torch.Size, side: int) -> tuple[int, int]:
+    def _tap(self, shape: torch.Size) -> tuple[int, int]:
+        side = self.latent_shape[1]
         if len(shape) == 3 and self.token_grid is not None:
             return shape[2], side // self.token_grid[0]
         return shape[1], side // shape[2]
@@ -118,9 +161,24 @@ class ForeignTeacher(Teacher):
     def denoise(
         self, x: Float[Tensor, "batch c h w"], sigma: Float[Tensor, " batch"], cond: Tensor
     ) -> Float[Tensor, "batch c h w"]:
-        with self.fast():
+        with self._fast():
             output = self._run(x, sigma, cond)
         return self.parametrisation.denoised(x, sigma, output.to(x.dtype))
+
+    def guide(
+        self,
+        null: Float[Tensor, "batch c h w"],
+        given: Float[Tensor, "batch c h w"],
+        guidance: float,
+    ) -> Float[Tensor, "batch c h w"]:
+        """Return the guided estimate, in all channels or, as DiT's authors' code has it, in three.
+
+        There (`forward_with_cfg` of facebookresearch/DiT) the others stay as given the class.
+        """
+        guided = super().guide(null, given, guidance)
+        if self.options.guided_channels == "all":
+            return guided
+        return torch.cat([guided[:, :3], given[:, 3:]], dim=1)
 
     def features(
         self,
@@ -141,8 +199,35 @@ class ForeignTeacher(Teacher):
         self.check_t(t)
         return self.parametrisation.sigma_from_t(t)
 
+    def encode(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
+        if self.vae is None:
+            return images
+        with self._vae_at_work() as (shift, scale):
+            mode = self.vae.encode(images.to(self.device)).latent_dist.mode()
+        latents: Tensor = (mode.float() - shift) * scale
+        return latents
+
+    def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
+        if self.vae is None:
+            return latents
+        with self._vae_at_work() as (shift, scale):
+            images: Tensor = self.vae.decode(latents / scale + shift).sample
+        return images.float()
+
     @contextlib.contextmanager
-    def fast(self) -> Iterator[None]:
+    def _vae_at_work(self) -> Iterator[tuple[float, float]]:
+        """Bring the VAE to the device while it is in use; give its latents' shift and scale."""
+        config = self.vae.config
+        self.vae.to(self.device)
+        try:
+            with self._fast():
+                yield getattr(config, "shift_factor", None) or 0.0, config.scaling_factor
+        finally:
+            if self.options.offload:
+                self.vae.to("cpu")
+
+    @contextlib.contextmanager
+    def _fast(self) -> Iterator[None]:
         """Compute in bfloat16 where the options ask for it."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.bf16):
             yield

@@ -53,8 +53,9 @@ def check_options(options: TeacherOptions, family: str, takes: Collection[str]) 
                 f"`{field.name}={value}` means nothing to {kind}: leave it out "
                 f"(it takes {', '.join(f'`{name}`' for name in sorted(takes))})"
             )
+    device = check_device(options.device)
     if options.attention == "flash":
-        check_flash(check_device(options.device))
+        check_flash(device)
 
 
 def check_device(device: str) -> torch.device:

@@ -1,11 +1,12 @@
 """What a network's input, time and output mean, translated to x_sigma = x_0 + sigma * eps.
 
-Every parametrisation says how x and sigma become the network's own input and time, and how its
-output becomes an estimate of x_0.
+Every parametrisation is three scalings and a time, all functions of sigma: the network F sees
+c_in x, and the estimate of x_0 is c_skip x + c_out F (Karras et al. 2022, arXiv 2206.00364, eq. 7).
 """
 
 import math
-from typing import Literal, Protocol, get_args, runtime_checkable
+from abc import ABC, abstractmethod
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -14,39 +15,55 @@ from torch import Tensor
 from clarep.errors import UserError, unknown_name
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
+Levels = Float[Tensor, " batch"]
+Scalings = tuple[Levels, Levels, Levels]
+
 _FLOW_SHARES = (1e-3, 1 - 1e-3)
 _SNAP = 1e-3  # timesteps this near a whole one are that one, but for rounding
 _VP_BETAS = (0.1, 20.0)
 _VP_T_MIN = 1e-3
+_EDM_RHO = 7.0
+_EDM_RANGE = (0.002, 80.0)
 
 
-@runtime_checkable
-class Parametrisation(Protocol):
+class Parametrisation(ABC):
     """Between x_sigma = x_0 + sigma * eps and what a network takes and gives."""
 
     sigma_min: float
     """Lowest noise level."""
     sigma_max: float
     """Highest noise level."""
+    identity: str
+    """Tells it from any other: its kind and all its numbers. It enters fingerprints that are
+    stored with canonical sets, so it does not follow names in the code."""
 
-    def network_input(
-        self, x: Float[Tensor, "batch *shape"], sigma: Float[Tensor, " batch"]
-    ) -> tuple[Float[Tensor, "batch *shape"], Float[Tensor, " batch"]]:
-        """Return the network's input and its time, (B,)."""
+    @abstractmethod
+    def scalings(self, sigma: Levels) -> Scalings:
+        """Return c_skip, c_out and c_in, (B,) each."""
 
-    def denoised(
-        self,
-        x: Float[Tensor, "batch *shape"],
-        sigma: Float[Tensor, " batch"],
-        output: Float[Tensor, "batch *shape"],
-    ) -> Float[Tensor, "batch *shape"]:
-        """Return the estimate of x_0 that the network's output stands for."""
+    @abstractmethod
+    def time(self, sigma: Levels) -> Levels:
+        """Return the network's time at a noise level, (B,)."""
 
+    @abstractmethod
     def sigma_from_t(self, t: float) -> float:
         """Return the noise level at share t in (0, 1) of the model's own time axis."""
 
+    def network_input(
+        self, x: Float[Tensor, "batch *shape"], sigma: Levels
+    ) -> tuple[Float[Tensor, "batch *shape"], Levels]:
+        """Return the network's input and its time, (B,)."""
+        return x * like(self.scalings(sigma)[2], x), self.time(sigma)
 
-class DDPM:
+    def denoised(
+        self, x: Float[Tensor, "batch *shape"], sigma: Levels, output: Float[Tensor, "batch *shape"]
+    ) -> Float[Tensor, "batch *shape"]:
+        """Return the estimate of x_0 that the network's output stands for."""
+        c_skip, c_out, _ = self.scalings(sigma)
+        return like(c_skip, x) * x + like(c_out, x) * output
+
+
+class DDPM(Parametrisation):
     """Discrete time of Ho et al. 2020 (arXiv 2006.11239): x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) eps.
 
     sigma = sqrt(1 / a_t - 1). Between whole timesteps log sigma is interpolated: the networks
@@ -57,13 +74,17 @@ class DDPM:
             since there sigma is infinite.
         prediction: what the network predicts: epsilon, v_prediction (Salimans & Ho 2022, arXiv
             2202.00512) or sample, which is x_0.
+        first: the network's time at the first of them.
 
     Raises:
         UserError: for another prediction, or a schedule that is none.
     """
 
     def __init__(
-        self, alphas_cumprod: Float[Tensor, " timesteps"], prediction: str = "epsilon"
+        self,
+        alphas_cumprod: Float[Tensor, " timesteps"],
+        prediction: str = "epsilon",
+        first: int = 0,
     ) -> None:
         if prediction not in get_args(Prediction):
             raise unknown_name("prediction type", prediction, get_args(Prediction))
@@ -74,40 +95,35 @@ class DDPM:
                 "the schedule's alphas_cumprod do not fall from below 1 towards 0: "
                 "give a model with a DDPM schedule"
             )
-        self.prediction = prediction
+        self.prediction, self.first = prediction, first
         self._log_sigmas = torch.sqrt(1 / alpha_bar - 1).log()
         self.sigma_min = float(self._log_sigmas[0].exp())
         self.sigma_max = float(self._log_sigmas[-1].exp())
+        self.identity = _identity(
+            "DDPM",
+            _log_sigmas=self._log_sigmas.tolist(),
+            prediction=prediction,
+            sigma_max=self.sigma_max,
+            sigma_min=self.sigma_min,
+        )
 
-    def timestep(self, sigma: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return the time at noise level sigma, in [0, T - 1]; between two, a fraction."""
+    def scalings(self, sigma: Levels) -> Scalings:
+        c_in = torch.rsqrt(1 + sigma**2)
+        if self.prediction == "sample":
+            return torch.zeros_like(sigma), torch.ones_like(sigma), c_in
+        if self.prediction == "epsilon":
+            return torch.ones_like(sigma), -sigma, c_in
+        return 1 / (1 + sigma**2), -sigma * c_in, c_in
+
+    def time(self, sigma: Levels) -> Levels:
+        """Return `first` and the timestep, in [0, T - 1]; between two, a fraction."""
         table = self._log_sigmas.to(sigma.device)
         wanted = sigma.double().log().clamp(table[0], table[-1])
         right = torch.searchsorted(table, wanted).clamp(1, len(table) - 1)
         low, high = table[right - 1], table[right]
         time = right - 1 + (wanted - low) / (high - low)
         whole = time.round()
-        return torch.where((time - whole).abs() < _SNAP, whole, time).to(sigma.dtype)
-
-    def network_input(
-        self, x: Float[Tensor, "batch *shape"], sigma: Float[Tensor, " batch"]
-    ) -> tuple[Float[Tensor, "batch *shape"], Float[Tensor, " batch"]]:
-        """Return x_t and the timestep, (B,)."""
-        return x * torch.rsqrt(1 + like(sigma, x) ** 2), self.timestep(sigma)
-
-    def denoised(
-        self,
-        x: Float[Tensor, "batch *shape"],
-        sigma: Float[Tensor, " batch"],
-        output: Float[Tensor, "batch *shape"],
-    ) -> Float[Tensor, "batch *shape"]:
-        """Return the estimate of x_0."""
-        s = like(sigma, x)
-        if self.prediction == "sample":
-            return output
-        if self.prediction == "epsilon":
-            return x - s * output
-        return x / (1 + s**2) - s * torch.rsqrt(1 + s**2) * output
+        return torch.where((time - whole).abs() < _SNAP, whole, time).to(sigma.dtype) + self.first
 
     def sigma_from_t(self, t: float) -> float:
         """Return the noise level at timestep t * (T - 1), for t in (0, 1)."""
@@ -117,10 +133,11 @@ class DDPM:
         return float((low + (place - left) * (high - low)).exp())
 
 
-class Flow:
+class Flow(Parametrisation):
     """The straight path x_s = (1 - s) x_0 + s eps of flow matching, velocity predicted.
 
-    Lipman et al. 2023 (arXiv 2210.02747), Liu et al. 2023 (arXiv 2209.03003). sigma = s / (1 - s).
+    Lipman et al. 2023 (arXiv 2210.02747), Liu et al. 2023 (arXiv 2209.03003). sigma = s / (1 - s),
+    and x_0 is x_s minus s times the velocity eps - x_0.
 
     Args:
         data_at: the network's time at the data: 0 (velocity eps - x_0) or, as in SiT's own code
@@ -133,25 +150,18 @@ class Flow:
         self.data_at = data_at
         low, high = _FLOW_SHARES
         self.sigma_min, self.sigma_max = low / (1 - low), high / (1 - high)
+        self.identity = _identity(
+            "Flow", data_at=data_at, sigma_max=self.sigma_max, sigma_min=self.sigma_min
+        )
 
-    def network_input(
-        self, x: Float[Tensor, "batch *shape"], sigma: Float[Tensor, " batch"]
-    ) -> tuple[Float[Tensor, "batch *shape"], Float[Tensor, " batch"]]:
-        """Return x_s and the network's time, (B,)."""
-        noise_share = sigma / (1 + sigma)
-        time = 1 - noise_share if self.data_at == 1 else noise_share
-        return x / (1 + like(sigma, x)), time
+    def scalings(self, sigma: Levels) -> Scalings:
+        share = sigma / (1 + sigma)
+        c_in = 1 / (1 + sigma)
+        return c_in, share if self.data_at == 1 else -share, c_in
 
-    def denoised(
-        self,
-        x: Float[Tensor, "batch *shape"],
-        sigma: Float[Tensor, " batch"],
-        output: Float[Tensor, "batch *shape"],
-    ) -> Float[Tensor, "batch *shape"]:
-        """Return the estimate of x_0: x_s minus s times the velocity eps - x_0."""
-        s = like(sigma, x)
-        velocity = -output if self.data_at == 1 else output
-        return (x - s * velocity) / (1 + s)
+    def time(self, sigma: Levels) -> Levels:
+        share = sigma / (1 + sigma)
+        return 1 - share if self.data_at == 1 else share
 
     def sigma_from_t(self, t: float) -> float:
         """Return the noise level where the share of noise is t of the way along its range."""
@@ -160,7 +170,7 @@ class Flow:
         return share / (1 - share)
 
 
-class VP:
+class VP(Parametrisation):
     """Continuous time of the variance-preserving SDE with linear beta, noise predicted.
 
     Song et al. 2021 (arXiv 2011.13456), appendix C: beta(t) = b_0 + t (b_1 - b_0) with b_0 = 0.1
@@ -174,24 +184,18 @@ class VP:
     def __init__(self, time_scale: float = 1.0) -> None:
         self.time_scale = time_scale
         self.sigma_min, self.sigma_max = self._sigma(_VP_T_MIN), self._sigma(1.0)
+        self.identity = _identity(
+            "VP", sigma_max=self.sigma_max, sigma_min=self.sigma_min, time_scale=time_scale
+        )
 
-    def network_input(
-        self, x: Float[Tensor, "batch *shape"], sigma: Float[Tensor, " batch"]
-    ) -> tuple[Float[Tensor, "batch *shape"], Float[Tensor, " batch"]]:
-        """Return x_t = x / sqrt(1 + sigma^2) and the network's time, (B,)."""
+    def scalings(self, sigma: Levels) -> Scalings:
+        return torch.ones_like(sigma), -sigma, torch.rsqrt(1 + sigma**2)
+
+    def time(self, sigma: Levels) -> Levels:
         low, high = _VP_BETAS
         integral = torch.log1p(sigma**2)  # of beta from 0 to t; solved for t without cancelling
         time = 2 * integral / (low + torch.sqrt(low**2 + 2 * (high - low) * integral))
-        return x * torch.rsqrt(1 + like(sigma, x) ** 2), time * self.time_scale
-
-    def denoised(
-        self,
-        x: Float[Tensor, "batch *shape"],
-        sigma: Float[Tensor, " batch"],
-        output: Float[Tensor, "batch *shape"],
-    ) -> Float[Tensor, "batch *shape"]:
-        """Return the estimate of x_0: x minus sigma times the noise."""
-        return x - like(sigma, x) * output
+        return time * self.time_scale
 
     def sigma_from_t(self, t: float) -> float:
         """Return the noise level at t of the way from 1e-3 to 1."""
@@ -202,15 +206,55 @@ class VP:
         return math.sqrt(math.expm1(low * time + (high - low) * time**2 / 2))
 
 
-def schedule_text(parametrisation: Parametrisation) -> str:
-    """Return a text that tells a parametrisation from any other: its kind and all its numbers."""
-    numbers = {
-        name: value.tolist() if isinstance(value, Tensor) else value
-        for name, value in sorted(vars(parametrisation).items())
-    }
-    return f"{type(parametrisation).__name__} {numbers}"
+class EDM(Parametrisation):
+    """Input and target of unit variance at every noise level: Karras et al. 2022, Table 1.
+
+    t runs along the paper's own sampling schedule, even in sigma^(1/7) (equation 5). A range
+    that is left open, as the published checkpoints leave it, is the paper's, [0.002, 80].
+
+    Raises:
+        UserError: if the range is none, or sigma_data is no finite number above 0.
+    """
+
+    def __init__(
+        self, sigma_min: float = 0.0, sigma_max: float = math.inf, sigma_data: float = 0.5
+    ) -> None:
+        self.sigma_min = max(sigma_min, _EDM_RANGE[0])
+        self.sigma_max = min(sigma_max, _EDM_RANGE[1])
+        self.sigma_data = sigma_data
+        if not self.sigma_min < self.sigma_max:
+            raise UserError(
+                f"sigma_min {sigma_min:g} and sigma_max {sigma_max:g} are no range of noise "
+                f"levels within {list(_EDM_RANGE)}: give the smaller first"
+            )
+        if not 0 < sigma_data < math.inf:
+            raise UserError(f"sigma_data {sigma_data:g} is no finite number above 0: 0.5 is usual")
+        self.identity = _identity(
+            "EDM", sigma_data=sigma_data, sigma_max=self.sigma_max, sigma_min=self.sigma_min
+        )
+
+    def scalings(self, sigma: Levels) -> Scalings:
+        return edm_scalings(sigma, self.sigma_data)
+
+    def time(self, sigma: Levels) -> Levels:
+        return sigma.log() / 4
+
+    def sigma_from_t(self, t: float) -> float:
+        low, high = self.sigma_min ** (1 / _EDM_RHO), self.sigma_max ** (1 / _EDM_RHO)
+        return float((low + t * (high - low)) ** _EDM_RHO)
+
+
+def edm_scalings(sigma: Levels, sigma_data: float) -> Scalings:
+    """Return c_skip, c_out and c_in of EDM for data of standard deviation sigma_data, (B,) each."""
+    total = sigma**2 + sigma_data**2
+    c_out = sigma * sigma_data / torch.sqrt(total)
+    return sigma_data**2 / total, c_out, torch.rsqrt(total)
 
 
 def like(sigma: Tensor, x: Tensor) -> Tensor:
     """Return sigma (B,) with as many dimensions as x."""
     return sigma.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def _identity(kind: str, **numbers: object) -> str:
+    return f"{kind} {numbers}"

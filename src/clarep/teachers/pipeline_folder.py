@@ -21,21 +21,12 @@ from clarep.teachers.parametrisation import DDPM
 
 EXTRA = "diffusers"
 _DDPM_SCHEDULERS = (
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "PNDMScheduler",
-    "LMSDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
-    "KDPM2AncestralDiscreteScheduler",
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSinglestepScheduler",
-    "DPMSolverSDEScheduler",
-    "DEISMultistepScheduler",
+    "DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LMSDiscreteScheduler",
+    "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler", "DPMSolverSDEScheduler", "DEISMultistepScheduler",
     "UniPCMultistepScheduler",
-)
+)  # fmt: skip
 """Samplers of one and the same noise schedule: betas, timesteps and a prediction type."""
 _SCHEDULER_NAME = "scheduler_config.json"
 _WEIGHTS = re.compile(r"\w+(-\d+-of-\d+)?(\.(?P<variant>\w+))?(-\d+-of-\d+)?\.safetensors")
@@ -120,8 +111,8 @@ def read_index(folder: Path, pipeline: str, parts: Mapping[str, Collection[str]]
     return index
 
 
-def load_part(folder: Path, kind: Any) -> Any:
-    """Load a model of class `kind` (of diffusers or transformers) from its part's folder.
+def load_part(folder: Path, class_name: str, library: str = "diffusers") -> Any:
+    """Load a model of a class (of diffusers or transformers) from its part's folder.
 
     Raises UserError if there are no safetensors, these are damaged, incomplete or of another
     model, or the configuration has a setting that the class does not know.
@@ -132,9 +123,11 @@ def load_part(folder: Path, kind: Any) -> Any:
             f"weights in safetensors are wanted in {folder} and there are {found}: give a folder "
             "that has them, such as save_pretrained of the loaded pipeline writes"
         )
-    _check_settings(folder, kind)
+    kind = getattr(require_extra(library, EXTRA), class_name)
+    if library == "diffusers":  # transformers' configurations know what else there may be
+        _check_settings(folder, kind)
     try:
-        with _silent(kind):  # what does not fit is told below, in one sentence
+        with _silent(library):  # what does not fit is told below, in one sentence
             model, report = kind.from_pretrained(
                 str(folder),
                 use_safetensors=True,
@@ -144,16 +137,16 @@ def load_part(folder: Path, kind: Any) -> Any:
             )
     except _BROKEN as error:
         raise UserError(
-            f"cannot load class {kind.__name__} from {folder} ({first_line(error)}): "
+            f"cannot load class {class_name} from {folder} ({first_line(error)}): "
             "give a whole checkpoint of it"
         ) from error
     lacking = sorted(report["missing_keys"])
     surplus = sorted(set(report["unexpected_keys"]) - set(_SPARE_WEIGHTS))
     if lacking or surplus:
         fault = (
-            f"lacks {len(lacking)} weights of class {kind.__name__} ({lacking[0]} ...)"
+            f"lacks {len(lacking)} weights of class {class_name} ({lacking[0]} ...)"
             if lacking
-            else f"has {len(surplus)} weights that class {kind.__name__} has not ({surplus[0]} ...)"
+            else f"has {len(surplus)} weights that class {class_name} has not ({surplus[0]} ...)"
         )
         raise UserError(f"{folder} {fault}: give a whole checkpoint of it")
     return model
@@ -161,9 +154,8 @@ def load_part(folder: Path, kind: Any) -> Any:
 
 def _variant(folder: Path) -> str | None:
     """Return which weights are read: None for the plain ones, else the only others there are."""
-    found = {
-        name["variant"] for path in folder.iterdir() if (name := _WEIGHTS.fullmatch(path.name))
-    }
+    names = map(_WEIGHTS.fullmatch, (path.name for path in folder.iterdir()))
+    found = {name["variant"] for name in names if name}
     if None in found or not found:
         return None
     if len(found) > 1:
@@ -177,8 +169,6 @@ def _variant(folder: Path) -> str | None:
 
 def _check_settings(folder: Path, kind: Any) -> None:
     """Raise UserError for a setting that a class of diffusers does not know and would pass over."""
-    if not hasattr(kind, "load_config"):
-        return  # transformers', whose configurations know what else there may be
     known = inspect.signature(kind.__init__).parameters
     for name, value in read_json(folder / "config.json").items():
         spare = name in _SPARE_SETTINGS and _SPARE_SETTINGS[name] == value
@@ -210,7 +200,7 @@ def load_schedule(folder: Path) -> DDPM:
     # The samplers differ in how they step; the schedule of all is in DDIM's terms.
     kind = require_extra("diffusers", EXTRA).DDIMScheduler
     try:
-        with _silent(kind):
+        with _silent("diffusers"):
             scheduler = kind.from_config(config)
     except _BROKEN as error:
         raise UserError(
@@ -232,16 +222,16 @@ def read_json(path: Path) -> dict[str, Any]:
         return artefacts.read_json(path)
     except FileNotFoundError as error:
         raise UserError(
-            f"there is no {path}: give a folder that a pipeline of diffusers was saved to"
+            f"there is no {path}: give a folder that diffusers saved a pipeline or model to"
         ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path} ({first_line(error)}): give a whole file") from error
 
 
 @contextlib.contextmanager
-def _silent(kind: Any) -> Iterator[None]:
-    """Keep the library of a class off stderr, which is for our own progress and sentences."""
-    logger = require_extra(f"{kind.__module__.split('.')[0]}.utils.logging", EXTRA)
+def _silent(library: str) -> Iterator[None]:
+    """Keep a library off stderr, which is for our own progress and sentences."""
+    logger = require_extra(f"{library}.utils.logging", EXTRA)
     level, bars = logger.get_verbosity(), logger.is_progress_bar_enabled()
     logger.set_verbosity(logging.CRITICAL)
     logger.disable_progress_bar()

@@ -10,10 +10,6 @@ from torch import Tensor, nn
 class _ReachedError(Exception):
     """Carries a module's output out of the network's forward pass."""
 
-    def __init__(self, output: Tensor) -> None:
-        super().__init__()
-        self.output = output
-
 
 def activation(module: nn.Module, run: Callable[[], object]) -> Tensor:
     """Return what `module` gives while `run()` runs the network; the pass stops there.
@@ -23,16 +19,21 @@ def activation(module: nn.Module, run: Callable[[], object]) -> Tensor:
     """
 
     def stop(_module: nn.Module, _inputs: object, output: Any) -> None:
-        raise _ReachedError(_tensor(output))
+        raise _ReachedError(output)
 
     handle = module.register_forward_hook(stop)
     try:
         run()
     except _ReachedError as reached:
-        return reached.output
+        output = reached.args[0]
+    else:
+        raise RuntimeError("the forward pass does not run the tapped module")
     finally:
         handle.remove()
-    raise RuntimeError("the forward pass does not run the tapped module")
+    found = _tensor(output)
+    if found is None:
+        raise RuntimeError(f"the tapped module returns {type(output).__name__}, not a tensor")
+    return found
 
 
 @torch.no_grad()
@@ -45,8 +46,15 @@ def output_shapes(
     the first output counts, as in `activation`.
     """
     shapes: dict[str, torch.Size] = {}
+
+    def note(name: str, output: Any) -> None:
+        found = _tensor(output)
+        if found is not None:
+            shapes.setdefault(name, found.shape)
+
     handles = [
-        module.register_forward_hook(_note_shape(name, shapes)) for name, module in modules.items()
+        module.register_forward_hook(lambda _m, _i, output, name=name: note(name, output))
+        for name, module in modules.items()
     ]
     try:
         run()
@@ -56,22 +64,9 @@ def output_shapes(
     return shapes
 
 
-def _note_shape(
-    name: str, shapes: dict[str, torch.Size]
-) -> Callable[[nn.Module, object, Any], None]:
-    def note(_module: nn.Module, _inputs: object, output: Any) -> None:
-        first = output[0] if isinstance(output, tuple | list) else output
-        if isinstance(first, Tensor):
-            shapes.setdefault(name, first.shape)
-
-    return note
-
-
-def _tensor(output: Any) -> Tensor:
-    first: object = output[0] if isinstance(output, tuple | list) else output
-    if not isinstance(first, Tensor):
-        raise RuntimeError(f"the tapped module returns {type(output).__name__}, not a tensor")
-    return first
+def _tensor(output: Any) -> Tensor | None:
+    first = output[0] if isinstance(output, tuple | list) else output
+    return first if isinstance(first, Tensor) else None
 
 
 def tokens_to_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clarep.teachers.parametrisation import edm_scalings, like
+
 GROUPS = 8
 """Of every GroupNorm: each width is a multiple of it."""
 
@@ -160,11 +162,8 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """Denoise x (B, C, H, W) at noise levels sigma (B,) given labels (B,) int64."""
-        var = self.config.sigma_data**2
-        s = sigma[:, None, None, None]
-        c_skip = var / (s**2 + var)
-        c_out = s * math.sqrt(var) / torch.sqrt(s**2 + var)
-        return c_skip * x + c_out * self._run(x, sigma, labels, tap=None)
+        c_skip, c_out, _ = edm_scalings(sigma, self.config.sigma_data)
+        return like(c_skip, x) * x + like(c_out, x) * self._run(x, sigma, labels, tap=None)
 
     def features(self, x: Tensor, sigma: Tensor, labels: Tensor, tap: str) -> Tensor:
         """Return the feature map at `tap`, (B, channels, H/stride, W/stride)."""
@@ -178,9 +177,8 @@ class UNet(nn.Module):
 
     def _run(self, x: Tensor, sigma: Tensor, labels: Tensor, tap: str | None) -> Tensor:
         """Run the raw network as far as `tap`, or to its end for None."""
-        var = self.config.sigma_data**2
         emb = self._embed(sigma, labels)
-        h: Tensor = x * torch.rsqrt(sigma**2 + var)[:, None, None, None]
+        h: Tensor = x * like(edm_scalings(sigma, self.config.sigma_data)[2], x)
         h = self.stem(F.pixel_unshuffle(h, self.config.patch))
         skips = []
         for level, stage in enumerate(self.down_blocks):

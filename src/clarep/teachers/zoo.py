@@ -1,6 +1,5 @@
 """Teachers by name, path, or family and place (`dit:PATH`)."""
 
-from collections.abc import Callable
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -19,14 +18,14 @@ BUNDLED = {
 }
 """Name -> file in `teachers/assets`; NAME.json and NAME_history.jsonl lie beside it."""
 FAMILIES = {
-    "diffusers": "diffusers_unet.load_diffusers_unet",
-    "dit": "dit.load_dit",
-    "sd": "stable_diffusion.load_stable_diffusion",
-    "edm": "edm.load_edm",
-    "sit": "sit.load_sit",
-    "uvit": "uvit.load_uvit",
+    "diffusers": "diffusers_unet",
+    "dit": "dit",
+    "sd": "stable_diffusion",
+    "edm": "edm",
+    "sit": "sit",
+    "uvit": "uvit",
 }
-"""Family -> module of `clarep.teachers` and the function there that loads a place of it."""
+"""Family -> its module in `teachers/families`, whose `load(place, options)` gives the teacher."""
 _CHECKPOINT_NAME = "checkpoint.pt"
 
 
@@ -96,14 +95,11 @@ def load_teacher(spec: str | Path, options: TeacherOptions | None = None) -> Tea
             raise unknown_name("teacher family", family, FAMILIES)
         if not place:
             raise UserError(f"teacher {spec} names no place: give {spec}PATH, a file or folder")
-        module, name = FAMILIES[family].split(".")
-        load: Callable[[str, TeacherOptions], Teacher] = getattr(
-            import_module(f"clarep.teachers.families.{module}"), name
-        )
-        return load(place, options)
+        module = import_module(f"clarep.teachers.families.{FAMILIES[family]}")
+        loaded: Teacher = module.load(place, options)
+        return loaded
     check_options(options, "", ("device",))
-    device = check_device(options.device)
     teacher = load_unet(teacher_path(spec))
-    teacher.net.to(device)
-    teacher.device = device
+    teacher.device = check_device(options.device)
+    teacher.net.to(teacher.device)
     return teacher

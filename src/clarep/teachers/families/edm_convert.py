@@ -26,10 +26,10 @@ from torch import Tensor
 from clarep.engine.regular_file import open_regular
 from clarep.engine.tensors import save_tensors
 from clarep.errors import UserError
-from clarep.teachers.families.edm_keys import build_network, metadata_of, read_spec
+from clarep.teachers.families.edm import build_network, metadata_of, read_spec
 
 # Isolated, Python looks neither where --user installs nor in PYTHONPATH: ours is told to it.
-_LIBRARIES = [str(Path(__file__).parents[2]), str(Path(torch.__file__).parents[1])]
+_LIBRARIES = [str(Path(__file__).parents[3]), str(Path(torch.__file__).parents[1])]
 _PROGRAM = (
     f"import sys; sys.path += {_LIBRARIES!r}; "
     "from clarep.teachers.families.edm_convert import main; sys.exit(main())"

@@ -1,19 +1,36 @@
-"""`sit:FILE`: SiT and other flow-matching transformers with its architecture."""
+"""`sit:FILE`: SiT and other flow-matching transformers with its architecture.
+
+Ma et al. 2024 (arXiv 2401.08740); the network is DiT's with adaLN-Zero, Peebles & Xie 2023 (arXiv
+2212.09748), section 3.2. Written from the papers; modules bear the published checkpoints' names.
+"""
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clarep.errors import UserError
 from clarep.teachers.checkpoint_files import Checkpoint, read_checkpoint
-from clarep.teachers.families.sit_net import FAMILY, SiT, sit_shape
-from clarep.teachers.families.vit_teacher import SETTINGS, PatchTeacher, read_classes, vae_of
+from clarep.teachers.families.vit_parts import (
+    SETTINGS,
+    Attention,
+    Mlp,
+    PatchEmbed,
+    PatchShape,
+    grid_side,
+    num_heads,
+    patch_teacher,
+    patches_to_image,
+    time_mlp,
+    time_waves,
+)
+from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.parametrisation import Flow
 
-_SETTINGS = {**SETTINGS, "data_at": int}
+HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
+"""Width -> heads of SiT-S, B, L and XL: the one number that no shape tells."""
 _PROJECTORS = "projectors."
 """Heads that REPA trains beside the network (Yu et al. 2025, arXiv 2410.06940): not run."""
 _LATER_BLOCKS = re.compile(r"^decoder_blocks\.(\d+)")
@@ -22,7 +39,116 @@ _SUPPORTED = {"path_type": ("Linear", "linear"), "prediction": ("velocity", "v")
 """Arguments of the training scripts of SiT and REPA, and what they may be here."""
 
 
-def load_sit(place: str, options: TeacherOptions) -> PatchTeacher:
+@dataclass(frozen=True)
+class SiTShape(PatchShape):
+    """What a SiT is built from."""
+
+    depth: int
+    out_channels: int  # twice the channels where there are outputs for a variance, not used
+    time_channels: int = 256
+
+
+class _TimeEmbedder(nn.Module):
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.mlp = time_mlp(channels, width, hidden=width)
+
+    def forward(self, time: Tensor) -> Tensor:
+        out: Tensor = self.mlp(time_waves(time, self.channels))
+        return out
+
+
+def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Normalise tokens (B, N, width), then scale and shift them."""
+    return nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+
+
+def _modulation(width: int, parts: int) -> nn.Sequential:
+    return nn.Sequential(nn.SiLU(), nn.Linear(width, parts * width))
+
+
+class _Block(nn.Module):
+    """Attention and MLP, each shifted, scaled and gated by time and class (adaLN-Zero)."""
+
+    def __init__(self, shape: SiTShape) -> None:
+        super().__init__()
+        self.attn = Attention(shape.width, shape.heads, qkv_bias=True)
+        self.mlp = Mlp(shape.width, shape.hidden, "tanh")
+        self.adaLN_modulation = _modulation(shape.width, 6)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        parts = self.adaLN_modulation(c)[:, None].chunk(6, dim=2)  # (B, 1, width) each
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = parts
+        x = x + gate * self.attn(_modulated(x, shift, scale))
+        out: Tensor = x + gate_mlp * self.mlp(_modulated(x, shift_mlp, scale_mlp))
+        return out
+
+
+class _FinalLayer(nn.Module):
+    def __init__(self, shape: SiTShape) -> None:
+        super().__init__()
+        self.linear = nn.Linear(shape.width, shape.patch**2 * shape.out_channels)
+        self.adaLN_modulation = _modulation(shape.width, 2)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(c)[:, None].chunk(2, dim=2)
+        out: Tensor = self.linear(_modulated(x, shift, scale))
+        return out
+
+
+class SiT(nn.Module):
+    """Velocity (B, C, H, W) of x at the network's time (B,), given labels (B,)."""
+
+    def __init__(self, shape: SiTShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.x_embedder = PatchEmbed(shape.channels, shape.width, shape.patch)
+        self.t_embedder = _TimeEmbedder(shape.time_channels, shape.width)
+        self.y_embedder = nn.ModuleDict(
+            {"embedding_table": nn.Embedding(shape.label_rows, shape.width)}
+        )
+        self.pos_embed = nn.Parameter(torch.zeros(1, shape.grid**2, shape.width))
+        self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape.depth))
+        self.final_layer = _FinalLayer(shape)
+
+    def forward(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
+        c = self.t_embedder(time) + self.y_embedder["embedding_table"](labels)
+        tokens = self.x_embedder(x) + self.pos_embed  # (B, N, width)
+        for block in self.blocks:
+            tokens = block(tokens, c)
+        out = patches_to_image(self.final_layer(tokens, c), self.shape)
+        return out[:, : self.shape.channels]
+
+
+def sit_shape(checkpoint: Checkpoint) -> SiTShape:
+    """Read what a SiT is built from off the shapes of its weights.
+
+    Raises UserError if they are none of a SiT.
+    """
+    width, channels, patch, _ = checkpoint.shape("x_embedder.proj.weight", 4)
+    tokens = checkpoint.shape("pos_embed", 3)[1]
+    outputs = checkpoint.shape("final_layer.linear.weight", 2)[0]
+    if outputs not in (patch**2 * channels, 2 * patch**2 * channels):
+        raise checkpoint.refusal(
+            f"it has {outputs} outputs a patch, where {patch}x{patch} patches of {channels} "
+            f"channels ask for {patch**2 * channels}, or twice that"
+        )
+    return SiTShape(
+        channels=channels,
+        grid=grid_side(checkpoint, tokens),
+        patch=patch,
+        width=width,
+        heads=num_heads(checkpoint, width, HEADS),
+        label_rows=checkpoint.shape("y_embedder.embedding_table.weight", 2)[0],
+        hidden=checkpoint.shape("blocks.0.mlp.fc1.weight", 2)[0],
+        depth=checkpoint.count("blocks"),
+        out_channels=outputs // patch**2,
+        time_channels=checkpoint.shape("t_embedder.mlp.0.weight", 2)[1],
+    )
+
+
+def load(place: str, options: TeacherOptions) -> ForeignTeacher:
     """Load a SiT that predicts the velocity of the straight path.
 
     Its time at the data is 1, as in SiT's own code, or 0, as in that of REPA, whose
@@ -36,36 +162,7 @@ def load_sit(place: str, options: TeacherOptions) -> PatchTeacher:
         UserError: if the file is no SiT, was trained on another path or prediction, or does not
             say enough.
     """
-    checkpoint = read_checkpoint(place, _SETTINGS)
-    _check_training(checkpoint)
-    is_repa = any(n.startswith(_PROJECTORS) or _LATER_BLOCKS.match(n) for n in checkpoint)
-    checkpoint = replace(checkpoint, weights=_own_weights(checkpoint))
-    shape = sit_shape(checkpoint)
-    data_at = checkpoint.settings.get("data_at", 0 if is_repa else 1)
-    if data_at not in (0, 1):
-        raise UserError(f"data_at {data_at} is no end of the time axis: give 0 or 1")
-    classes = read_classes(checkpoint, shape.label_rows, options, guess=shape.label_rows - 1)
-    vae = vae_of(checkpoint, shape.channels, "sit", options, takes=("attention",))
-    with torch.device("meta"):
-        network = SiT(shape)
-    checkpoint.fill(network, FAMILY)
-    return PatchTeacher(
-        network,
-        Flow(data_at),
-        options,
-        channels=shape.channels,
-        grid=shape.grid,
-        patch=shape.patch,
-        classes=classes,
-        tap_modules={f"blocks.{i}": block for i, block in enumerate(network.blocks)},
-        default_tap=f"blocks.{(shape.depth - 1) // 2}",
-        vae=vae,
-        settings={"heads": shape.heads, "data_at": data_at},
-    )
-
-
-def _check_training(checkpoint: Checkpoint) -> None:
-    """Raise UserError if the file says that the network predicts something else, or on a curve."""
+    checkpoint = read_checkpoint(place, {**SETTINGS, "data_at": int}, "SiT")
     for name, supported in _SUPPORTED.items():
         value = checkpoint.arguments.get(name, supported[0])
         if value not in supported:
@@ -73,6 +170,26 @@ def _check_training(checkpoint: Checkpoint) -> None:
                 f"{checkpoint.path} was trained with {name} {value}: a sit: teacher takes "
                 f"{' or '.join(supported)}, the velocity of the straight path"
             )
+    names = list(checkpoint.weights)
+    is_repa = any(name.startswith(_PROJECTORS) or _LATER_BLOCKS.match(name) for name in names)
+    data_at = checkpoint.settings.get("data_at", 0 if is_repa else 1)
+    if data_at not in (0, 1):
+        raise UserError(f"data_at {data_at} is no end of the time axis: give 0 or 1")
+    checkpoint = replace(checkpoint, weights=_own_weights(checkpoint))
+    shape = sit_shape(checkpoint)
+    return patch_teacher(
+        checkpoint,
+        SiT,
+        shape,
+        Flow(data_at),
+        options,
+        family="sit",
+        takes=("attention",),
+        blocks=[f"blocks.{i}" for i in range(shape.depth)],
+        default_tap=f"blocks.{(shape.depth - 1) // 2}",
+        guess=shape.label_rows - 1,
+        settings={"data_at": data_at},
+    )
 
 
 def _own_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:

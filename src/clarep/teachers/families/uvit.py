@@ -1,38 +1,137 @@
-"""`uvit:FILE`: class-conditional U-ViT, of pixels or of Stable Diffusion's latents."""
+"""`uvit:FILE`: class-conditional U-ViT, of pixels or of Stable Diffusion's latents.
+
+Bao et al. 2023 (arXiv 2209.12152), section 3: time and class are tokens, and long skip
+connections join shallow blocks to deep ones. Written from the paper; modules bear the names
+that the published checkpoints have.
+"""
+
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from clarep.errors import UserError, unknown_name
 from clarep.teachers.checkpoint_files import Checkpoint, read_checkpoint
-from clarep.teachers.families.uvit_net import FAMILY, UViT, UViTShape, uvit_shape
-from clarep.teachers.families.vit_teacher import SETTINGS, PatchTeacher, read_classes, vae_of
+from clarep.teachers.families.vit_parts import (
+    SETTINGS,
+    Attention,
+    Mlp,
+    PatchEmbed,
+    PatchShape,
+    grid_side,
+    num_heads,
+    patch_teacher,
+    patches_to_image,
+    time_mlp,
+    time_waves,
+)
+from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.parametrisation import DDPM, VP, Parametrisation
 
-_SETTINGS = {**SETTINGS, "schedule": str}
+HEADS = {512: 8, 768: 12, 1024: 16, 1152: 16}
+"""Width -> heads of U-ViT-S, M, L and H: the one number that no shape tells."""
+_EXTRA_TOKENS = 2  # class, then time
+_SIDES = ("in", "out")  # of the middle block
 _SCHEDULES = ("vp", "sd")
 _LATENT_SCHEDULES = {1024: "vp", 1152: "sd"}
 """Width -> schedule of the published models of latents, U-ViT-L and H; those of pixels have vp."""
 _CLASSES = {10: 10, 11: 10, 1000: 1000, 1001: 1000}
 """Rows of the label table -> classes, where it is CIFAR-10's or ImageNet's."""
-_TIME_SCALE = 999.0
 
 
-class UViTTeacher(PatchTeacher):
-    """U-ViT predicts noise; its discrete time counts from 1 to 1000, DDPM's from 0 to 999."""
+@dataclass(frozen=True)
+class UViTShape(PatchShape):
+    """What a U-ViT is built from."""
 
-    def run(
-        self, x: Float[Tensor, "batch c h w"], time: Float[Tensor, " batch"], cond: Tensor
-    ) -> Float[Tensor, "batch c h w"]:
-        if isinstance(self.parametrisation, DDPM):
-            time = time + 1
-        return super().run(x, time, cond)
+    half_depth: int  # blocks before the middle one, and after it
+    qkv_bias: bool
+    time_mlp: bool  # whether the waves of the time go through an MLP
+    final_conv: bool  # whether a 3x3 convolution follows the patches
 
 
-def load_uvit(place: str, options: TeacherOptions) -> UViTTeacher:
-    """Load a U-ViT.
+class _Block(nn.Module):
+    def __init__(self, shape: UViTShape, takes_skip: bool = False) -> None:
+        super().__init__()
+        width = shape.width
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn = Attention(width, shape.heads, shape.qkv_bias)
+        self.mlp = Mlp(width, shape.hidden, "none")
+        self.skip_linear = nn.Linear(2 * width, width) if takes_skip else None
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        if self.skip_linear is not None and skip is not None:
+            x = self.skip_linear(torch.cat([x, skip], dim=2))
+        x = x + self.attn(self.norm1(x))
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+
+class UViT(nn.Module):
+    """Noise (B, C, H, W) in x at the network's time (B,), given labels (B,)."""
+
+    def __init__(self, shape: UViTShape) -> None:
+        super().__init__()
+        self.shape = shape
+        width, channels = shape.width, shape.channels
+        self.patch_embed = PatchEmbed(channels, width, shape.patch)
+        self.time_embed = time_mlp(width, width, 4 * width) if shape.time_mlp else nn.Identity()
+        self.label_emb = nn.Embedding(shape.label_rows, width)
+        self.pos_embed = nn.Parameter(torch.zeros(1, _EXTRA_TOKENS + shape.grid**2, width))
+        self.in_blocks = nn.ModuleList(_Block(shape) for _ in range(shape.half_depth))
+        self.mid_block = _Block(shape)
+        self.out_blocks = nn.ModuleList(_Block(shape, True) for _ in range(shape.half_depth))
+        self.norm = nn.LayerNorm(width)
+        self.decoder_pred = nn.Linear(width, shape.patch**2 * channels)
+        conv = nn.Conv2d(channels, channels, 3, padding=1) if shape.final_conv else nn.Identity()
+        self.final_layer: nn.Module = conv
+
+    def forward(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
+        time_token = self.time_embed(time_waves(time, self.shape.width))[:, None]
+        label_token = self.label_emb(labels)[:, None]
+        tokens = torch.cat([label_token, time_token, self.patch_embed(x)], dim=1)
+        tokens = tokens + self.pos_embed  # (B, 2 + N, width)
+        skips = []
+        for block in self.in_blocks:
+            tokens = block(tokens)
+            skips.append(tokens)
+        tokens = self.mid_block(tokens)
+        for block in self.out_blocks:
+            tokens = block(tokens, skips.pop())
+        patches = self.decoder_pred(self.norm(tokens))[:, _EXTRA_TOKENS:]
+        out: Tensor = self.final_layer(patches_to_image(patches, self.shape))
+        return out
+
+
+def uvit_shape(checkpoint: Checkpoint) -> UViTShape:
+    """Read what a U-ViT is built from off the shapes of its weights.
+
+    Raises UserError if they are none of a class-conditional U-ViT.
+    """
+    width, channels, patch, _ = checkpoint.shape("patch_embed.proj.weight", 4)
+    weights = checkpoint.weights
+    if "label_emb.weight" not in weights:
+        text = "context_embed.weight" in weights
+        without = "it has no label_emb, so it was trained without classes"
+        raise checkpoint.refusal("it is conditioned on text (context_embed)" if text else without)
+    tokens = checkpoint.shape("pos_embed", 3)[1]
+    return UViTShape(
+        channels=channels,
+        grid=grid_side(checkpoint, tokens - _EXTRA_TOKENS),
+        patch=patch,
+        width=width,
+        heads=num_heads(checkpoint, width, HEADS),
+        label_rows=checkpoint.shape("label_emb.weight", 2)[0],
+        hidden=checkpoint.shape("mid_block.mlp.fc1.weight", 2)[0],
+        half_depth=checkpoint.count("in_blocks"),
+        qkv_bias="mid_block.attn.qkv.bias" in weights,
+        time_mlp="time_embed.0.weight" in weights,
+        final_conv="final_layer.weight" in weights,
+    )
+
+
+def load(place: str, options: TeacherOptions) -> ForeignTeacher:
+    """Load a U-ViT, which predicts noise.
 
     Args:
         place: FILE or FILE?vae=PLACE&heads=N&schedule=vp&num_classes=N
@@ -42,29 +141,21 @@ def load_uvit(place: str, options: TeacherOptions) -> UViTTeacher:
     Raises:
         UserError: if the file is no class-conditional U-ViT, or does not say enough.
     """
-    checkpoint = read_checkpoint(place, _SETTINGS)
+    checkpoint = read_checkpoint(place, {**SETTINGS, "schedule": str}, "class-conditional U-ViT")
     shape = uvit_shape(checkpoint)
-    rows = shape.label_rows
-    classes = read_classes(checkpoint, rows, options, guess=_CLASSES.get(rows))
-    # No flash attention: two tokens more than a square are never a multiple of its blocks.
-    vae = vae_of(checkpoint, shape.channels, "uvit", options)
-    schedule = _schedule(checkpoint, shape, is_latent=vae is not None)
-    with torch.device("meta"):
-        network = UViT(shape)
-    checkpoint.fill(network, FAMILY)
-    blocks = {name: module for name, module in network.named_modules() if _is_block(name)}
-    return UViTTeacher(
-        network,
+    schedule = schedule_of(checkpoint, shape)
+    before, after = ([f"{side}_blocks.{i}" for i in range(shape.half_depth)] for side in _SIDES)
+    return patch_teacher(
+        checkpoint,
+        UViT,
+        shape,
         parametrisation(schedule),
         options,
-        channels=shape.channels,
-        grid=shape.grid,
-        patch=shape.patch,
-        classes=classes,
-        tap_modules=blocks,
+        family="uvit",  # no flash attention: a square and 2 tokens are no multiple of its blocks
+        blocks=[*before, "mid_block", *after],
         default_tap="mid_block",
-        vae=vae,
-        settings={"heads": shape.heads, "schedule": schedule},
+        guess=_CLASSES.get(shape.label_rows),
+        settings={"schedule": schedule},
     )
 
 
@@ -73,17 +164,17 @@ def parametrisation(schedule: str) -> Parametrisation:
 
     vp: continuous time, which the network takes times 999. sd: the thousand levels of Stable
     Diffusion (Rombach et al. 2022, arXiv 2112.10752), betas 0.00085 to 0.012, whose square
-    roots are evenly spaced.
+    roots are evenly spaced; U-ViT counts them from 1.
     """
     if schedule == "vp":
-        return VP(time_scale=_TIME_SCALE)
+        return VP(time_scale=999.0)
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    return DDPM((1 - betas).cumprod(0))
+    return DDPM((1 - betas).cumprod(0), first=1)
 
 
-def _schedule(checkpoint: Checkpoint, shape: UViTShape, is_latent: bool) -> str:
+def schedule_of(checkpoint: Checkpoint, shape: UViTShape) -> str:
     """Return the setting `schedule`, or what the published models have."""
-    known = _LATENT_SCHEDULES.get(shape.width) if is_latent else "vp"
+    known = _LATENT_SCHEDULES.get(shape.width) if "vae" in checkpoint.settings else "vp"
     schedule = checkpoint.settings.get("schedule", known)
     if schedule is None:
         raise UserError(
@@ -94,8 +185,3 @@ def _schedule(checkpoint: Checkpoint, shape: UViTShape, is_latent: bool) -> str:
     if schedule not in _SCHEDULES:
         raise unknown_name("schedule", schedule, _SCHEDULES)
     return str(schedule)
-
-
-def _is_block(name: str) -> bool:
-    kind, _, rest = name.partition(".")
-    return name == "mid_block" or (kind in ("in_blocks", "out_blocks") and rest.isdigit())

@@ -1,7 +1,9 @@
-"""What SiT and U-ViT are both made of, under their checkpoints' own names."""
+"""What SiT and U-ViT are both made of, under their checkpoints' own names, and how they load."""
 
 import math
-from typing import Literal
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,31 @@ from torch import Tensor, nn
 
 from clarep.errors import UserError
 from clarep.teachers.checkpoint_files import Checkpoint
+from clarep.teachers.class_choice import classes_of_table
+from clarep.teachers.foreign import ForeignTeacher
+from clarep.teachers.hub import checkpoint_folder
+from clarep.teachers.options import TeacherOptions, check_options
+from clarep.teachers.parametrisation import Parametrisation
+from clarep.teachers.pipeline_folder import load_part, read_json
+
+SETTINGS: Mapping[str, type] = {"vae": str, "heads": int, "num_classes": int, "class_names": list}
+"""What can be said of either family beside its weights; each adds one of its own."""
+_TAKES = ("device", "bf16", "class_names")
+_LATENT_TAKES = ("offload", "vae_slicing")
+_PIXEL_CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class PatchShape:
+    """What a transformer over patches is built from."""
+
+    channels: int
+    grid: int  # patches a side
+    patch: int  # pixels a side of each
+    width: int
+    heads: int
+    label_rows: int  # classes, and one for no class where labels were dropped in training
+    hidden: int  # width inside the MLPs
 
 
 class PatchEmbed(nn.Module):
@@ -54,6 +81,11 @@ class Mlp(nn.Module):
         return out
 
 
+def time_mlp(channels: int, width: int, hidden: int) -> nn.Sequential:
+    """Return the two linear layers that the waves of a time go through."""
+    return nn.Sequential(nn.Linear(channels, hidden), nn.SiLU(), nn.Linear(hidden, width))
+
+
 def time_waves(time: Tensor, channels: int) -> Tensor:
     """Return cosines, then sines of time (B,), periods 2 pi to 2 pi 10^4: (B, channels)."""
     half = channels // 2
@@ -62,19 +94,20 @@ def time_waves(time: Tensor, channels: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
-def patches_to_image(tokens: Tensor, grid: int, patch: int) -> Tensor:
+def patches_to_image(tokens: Tensor, shape: PatchShape) -> Tensor:
     """Return (B, grid^2, patch^2 C), channels last in each patch, as (B, C, H, W)."""
-    parts: Tensor = tokens.unflatten(2, (patch, patch, -1)).unflatten(1, (grid, grid))
+    parts: Tensor = tokens.unflatten(2, (shape.patch, shape.patch, -1))
+    parts = parts.unflatten(1, (shape.grid, shape.grid))
     return parts.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
 
-def num_heads(checkpoint: Checkpoint, width: int, table: dict[int, int], family: str) -> int:
+def num_heads(checkpoint: Checkpoint, width: int, table: Mapping[int, int]) -> int:
     """Return the setting `heads`, or a published model's. Raises UserError for neither."""
     heads = checkpoint.settings.get("heads", table.get(width))
     if heads is None:
         raise UserError(
-            f"{checkpoint.path} is a {family} of width {width}, which no published one has "
-            f"({', '.join(map(str, table))}), and no shape tells its number of heads: add "
+            f"{checkpoint.path} is a {checkpoint.family} of width {width}, which no published one "
+            f"has ({', '.join(map(str, table))}), and no shape tells its number of heads: add "
             '?heads=N to the file\'s name, or "heads": N to the settings beside it'
         )
     if heads < 1 or width % heads:
@@ -85,9 +118,94 @@ def num_heads(checkpoint: Checkpoint, width: int, table: dict[int, int], family:
     return int(heads)
 
 
-def grid_side(checkpoint: Checkpoint, tokens: int, family: str) -> int:
+def grid_side(checkpoint: Checkpoint, tokens: int) -> int:
     """Return the patches a side. Raises UserError unless they make a square."""
     side = math.isqrt(max(tokens, 0))
     if side < 1 or side**2 != tokens:
-        raise checkpoint.refusal(family, f"its {tokens} patches make no square")
+        raise checkpoint.refusal(f"its {tokens} patches make no square")
     return side
+
+
+def patch_teacher(
+    checkpoint: Checkpoint,
+    kind: Callable[[Any], nn.Module],
+    shape: PatchShape,
+    parametrisation: Parametrisation,
+    options: TeacherOptions,
+    *,
+    family: str,
+    takes: tuple[str, ...] = (),
+    blocks: Collection[str],
+    default_tap: str,
+    guess: int | None,
+    settings: Mapping[str, object],
+) -> ForeignTeacher:
+    """Build the network of a shape, with the checkpoint's weights, classes and VAE.
+
+    family, takes: as of `vae_of`. blocks: names of the modules that can be tapped. guess: number
+    of classes where settings and names do not say it. settings: what changes the teacher beside
+    its weights.
+
+    Raises UserError if weights or class names do not fit, or as `vae_of`.
+    """
+    classes = classes_of_table(
+        checkpoint.path,
+        shape.label_rows,
+        options,
+        known=checkpoint.settings.get("class_names", ()),
+        num_classes=checkpoint.settings.get("num_classes"),
+        guess=guess,
+    )
+    vae = vae_of(checkpoint, shape.channels, family, options, takes)
+    with torch.device("meta"):
+        network = kind(shape)
+    checkpoint.fill(network)
+    side = shape.grid * shape.patch
+    return ForeignTeacher(
+        network,
+        parametrisation,
+        options,
+        latent_shape=(shape.channels, side, side),
+        class_names=classes.names,
+        default_tap=default_tap,
+        tap_modules={name: network.get_submodule(name) for name in blocks},
+        conditions=torch.tensor([*classes.ids, shape.label_rows - 1]),
+        has_null=classes.has_null,
+        vae=vae,
+        token_grid=(shape.grid, shape.grid),
+        settings={"heads": shape.heads, **settings},
+    )
+
+
+def vae_of(
+    checkpoint: Checkpoint,
+    channels: int,
+    family: str,
+    options: TeacherOptions,
+    takes: tuple[str, ...] = (),
+) -> Any:
+    """Return the autoencoder that the settings name, or None for a model of pixels.
+
+    takes: options that the family has a use for beside those of both families.
+
+    Raises UserError if latents come without one, it cannot be read, or an option is set that
+    means nothing to such a model.
+    """
+    place = checkpoint.settings.get("vae")
+    if place is None and channels != _PIXEL_CHANNELS:
+        raise UserError(
+            f"{checkpoint.path} works on {channels} channels, the latents of an autoencoder, and "
+            "none is given: add ?vae=FOLDER_OR_HUB_ID to the file's name, such as "
+            "?vae=stabilityai/sd-vae-ft-ema, which is Stable Diffusion's"
+        )
+    latent = () if place is None else _LATENT_TAKES
+    check_options(options, family, (*_TAKES, *takes, *latent))
+    if place is None:
+        return None
+    folder = checkpoint_folder(place, part="vae")
+    if (folder / "vae").is_dir():  # of a whole pipeline
+        folder = folder / "vae"
+    kind = read_json(folder / "config.json").get("_class_name")
+    if kind != "AutoencoderKL":
+        raise UserError(f"the VAE {place} is of class {kind}: give the folder of an AutoencoderKL")
+    return load_part(folder, "AutoencoderKL")

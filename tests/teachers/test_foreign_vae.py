@@ -4,7 +4,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 
 from clarep.errors import UserError
-from clarep.teachers.latent import LatentTeacher, image_shape_of
+from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.parametrisation import DDPM
 
@@ -22,7 +22,7 @@ def tiny_vae(seed=0, **config):
         return AutoencoderKL(**settings | config).eval()
 
 
-class OfOneLayer(LatentTeacher):
+class OfOneLayer(ForeignTeacher):
     def __init__(self, vae, options):
         net = nn.Conv2d(4, 4, 1)
         nn.init.zeros_(net.weight)
@@ -32,12 +32,11 @@ class OfOneLayer(LatentTeacher):
             DDPM(torch.linspace(0.99, 0.01, 10)),
             options,
             latent_shape=(4, 8, 8),
-            image_shape=image_shape_of(vae, (4, 8, 8)),
             class_names=("a",),
             default_tap="net",
             tap_modules={"net": net},
+            vae=vae,
         )
-        self.adopt_vae(vae)
 
     def run(self, x, time, cond):
         return self.network(x)
