@@ -26,7 +26,7 @@ class TeacherOptions:
     """The teacher denoises, encodes and decodes in bfloat16; Jacobians and features stay fp32."""
     class_names: Path | None = None
     """Text file, a class name a line in the order of the teacher's labels; without it, those of
-    its checkpoint. For dit, edm, sit and uvit fewer lines, names or numbers, choose these."""
+    its checkpoint. For all but sd fewer lines, names or numbers, choose these."""
     template: str = "a photo of a {name}"
     """For sd: prompt of a class; {name} stands for its name."""
     guided_channels: Literal["all", "first3"] = "all"
