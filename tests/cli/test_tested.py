@@ -1,12 +1,12 @@
 import pytest
 
-from clarep.cli.tested import load_any_split, load_test_data
-from clarep.data.load import DataConfig
+from clarep.cli.tested import load_any_split
+from clarep.data.load import DataConfig, load_data
 from clarep.errors import UserError
 
 
 def test_the_home_of_nobody_is_no_traceback():
     with pytest.raises(UserError, match="unknown data set '~nosuchuser/x'"):
-        load_test_data(DataConfig(data="~nosuchuser/x"))
+        load_data(DataConfig(data="~nosuchuser/x"))
     with pytest.raises(UserError, match="unknown data set '~nosuchuser/x'"):
         load_any_split("~nosuchuser/x", 32)

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clarep.data.backdrops import VARIANTS
-from clarep.data.sets.boxes import BoxedImages, box_mask, fill_box, has_boxes, load_boxed
+from clarep.data.foregrounds import VARIANTS, MaskedImages, separate
+from clarep.data.labelled import LabelledImages
+from clarep.data.load import load_data
+from clarep.data.sets.boxes import has_boxes, load_boxed
 from clarep.errors import UserError
-from clarep.robustness.backgrounds import separate
 
 TINY9 = Path(__file__).parents[3] / "shared/data/tiny9_jpegbytes_val.npz"
 BOXES = [[2, 1, 4, 3], [0, 0, 7, 7], [3, 3, 6, 6], [1, 0, 7, 7], [0, 2, 5, 4], [2, 2, 3, 3]]
@@ -27,8 +28,21 @@ def archive(tmp_path: Path):
 
 
 @pytest.fixture
-def boxed(archive) -> BoxedImages:
+def boxed(archive) -> MaskedImages:
     return load_boxed(archive())
+
+
+def one(image, box):
+    """A set of one image with one box, x0, y0, x1, y1."""
+    x0, y0, x1, y1 = box
+    mask = np.zeros(image.shape[:2], bool)
+    mask[y0 : y1 + 1, x0 : x1 + 1] = True
+    labels = np.zeros(1, int)
+    return MaskedImages("one", labels, ("a",), ["one/0"], lambda i: image, mask=lambda i: mask)
+
+
+def fill_box(image, box):
+    return one(image, box).backdrop(0)
 
 
 def test_a_box_is_filled_from_the_largest_strip_beside_it() -> None:
@@ -52,12 +66,37 @@ def test_a_box_that_is_the_whole_image_turns_black() -> None:
     assert not fill_box(np.full((4, 4, 3), 9, np.uint8), np.array([0, 0, 3, 3])).any()
 
 
-def test_the_last_pixel_is_inside() -> None:
-    mask = box_mask((4, 5, 3), np.array([1, 2, 3, 2]))
-    assert [tuple(place) for place in np.argwhere(mask)] == [(2, 1), (2, 2), (2, 3)]
+def test_the_last_pixel_is_inside(archive) -> None:
+    for i, (x0, y0, x1, y1) in enumerate(BOXES):
+        places = np.argwhere(load_boxed(archive()).mask(i))
+        assert (places.min(0).tolist(), places.max(0).tolist()) == ([y0, x0], [y1, x1])
 
 
-def test_variants_pixel_by_pixel(boxed: BoxedImages) -> None:
+def test_masks_of_any_shape_serve_as_boxes_do() -> None:
+    """A user's own masks: a disc is filled within its box, and what lies beside it stays."""
+    image = np.random.default_rng(0).integers(256, size=(9, 9, 3)).astype(np.uint8)
+    disc = np.hypot(*np.mgrid[-4:5, -4:5]) < 3
+    data = MaskedImages(
+        "own",
+        np.array([0, 0, 1, 1]),
+        ("a", "b"),
+        list("abcd"),
+        lambda i: image,
+        mask=lambda i: disc,
+    )
+    parts = separate(data)
+    assert parts.usable.tolist() == [0, 1, 2, 3]
+    assert (data.backdrop(0)[~disc] == image[~disc]).all()
+    assert (data.backdrop(0)[disc] == fill_box(image, (2, 2, 6, 6))[disc]).all()
+    assert (parts.variants["mixed_next"].read(0)[disc] == image[disc]).all()
+    assert separate(LabelledImages("p", data.labels, ("a", "b"), list("abcd"), data.read)) is None
+
+
+def test_load_data_knows_boxes(archive) -> None:
+    assert isinstance(load_data(archive()), MaskedImages)
+
+
+def test_variants_pixel_by_pixel(boxed: MaskedImages) -> None:
     parts = separate(boxed)
     assert list(parts.variants) == list(VARIANTS)
     for i in map(int, parts.usable):
@@ -78,8 +117,8 @@ def test_variants_pixel_by_pixel(boxed: BoxedImages) -> None:
             assert (mixed == parts.variants[name].read(i)).all()
 
 
-def test_large_boxes_are_not_used(boxed: BoxedImages) -> None:
-    assert boxed.usable().tolist() == [0, 2, 3, 4, 5]
+def test_large_boxes_are_not_used(boxed: MaskedImages) -> None:
+    assert boxed.usable.tolist() == [0, 2, 3, 4, 5]
 
 
 def test_a_class_of_one_usable_image_has_no_other_background(archive) -> None:
@@ -113,8 +152,10 @@ def test_boxes_come_from_the_file_of_their_split(archive, tmp_path: Path) -> Non
     turned = np.array(BOXES)[:, [1, 0, 3, 2]]
     test = archive(box=turned).rename(tmp_path / "b_test.npz")
     for path in (train, test):
-        assert (load_boxed(path, "train").boxes == BOXES).all()
-        assert (load_boxed(path, "test").boxes == turned).all()
+        for split, boxes in (("train", BOXES), ("test", turned)):
+            x0, y0, x1, y1 = boxes[0]
+            rows, columns = np.nonzero(load_boxed(path, split).mask(0))
+            assert [columns.min(), rows.min(), columns.max(), rows.max()] == [x0, y0, x1, y1]
     pixels, labels = np.zeros((6, 8, 8, 3), np.uint8), np.zeros(6, int)
     np.savez(test, x=pixels, y=labels)
     with pytest.raises(UserError, match=r"b_test\.npz has no 'box'"):

@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from clarep.data.foregrounds import separate
 from clarep.data.sets.backgrounds_challenge import CHALLENGE_VARIANTS, is_challenge, load_challenge
 from clarep.errors import UserError
-from clarep.robustness.backgrounds import flipped, separate
+from clarep.robustness.backgrounds import flipped
 from clarep.robustness.tested_student import Subject
 from clarep.students.student import Student, StudentInfo
 

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.identify import identify
-from clarep.data.backdrops import VARIANTS, load_backdrops
+from clarep.data.backdrops import load_backdrops
+from clarep.data.foregrounds import VARIANTS
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.load import DataConfig, load_data
 from clarep.robustness.evaluation import Evaluation, Measurement, mean_of

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from clarep.data.backdrops import SCENES, VARIANTS, load_backdrops
+from clarep.data.backdrops import SCENES, load_backdrops
+from clarep.data.foregrounds import VARIANTS, Separated, separate
 from clarep.data.labelled import LabelledImages
 from clarep.robustness.backgrounds import (
-    Separated,
     adversarial_choice,
     background_measures,
     example_arrays,
@@ -17,7 +17,6 @@ from clarep.robustness.backgrounds import (
     flipped,
     gap,
     paste,
-    separate,
 )
 from clarep.robustness.tested_student import Subject, choose_images, under_test
 from clarep.students.student import Student, StudentInfo

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from clarep.data.foregrounds import Separated
 from clarep.data.labelled import LabelledImages
-from clarep.robustness.backgrounds import Separated
 from clarep.robustness.focus import (
     energy_share,
     focus_measures,

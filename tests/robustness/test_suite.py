@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from clarep.data.backdrops import load_backdrops
+from clarep.data.foregrounds import MaskedImages
 from clarep.data.garments import CLASS_NAMES, load_garments
 from clarep.data.labelled import LabelledImages
 from clarep.data.sets.backgrounds_challenge import CHALLENGE_VARIANTS
-from clarep.data.sets.boxes import BoxedImages
 from clarep.errors import UserError
 from clarep.robustness.attacks.attack_config import ATTACK_NAMES, AttackConfig
 from clarep.robustness.corruptions import corrupt
@@ -405,7 +405,14 @@ def test_masks_and_variants_count_for_what_shows_them(student, tmp_path: Path) -
             for f in dataclasses.fields(LabelledImages)
         }
         before = times(tmp_path)
-        robustness_suite(student, BoxedImages(**given, boxes=boxes), config, folder=tmp_path)
+
+        def mask(i):
+            x0, y0, x1, y1 = boxes[i]
+            inside = np.zeros((32, 32), bool)
+            inside[y0 : y1 + 1, x0 : x1 + 1] = True
+            return inside
+
+        robustness_suite(student, MaskedImages(**given, mask=mask), config, folder=tmp_path)
         after = times(tmp_path)
         return {name.split("/")[1] for name in after if after[name] != before.get(name)}
 

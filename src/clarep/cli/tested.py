@@ -10,8 +10,7 @@ from clarep.data.files import NoSplitError
 from clarep.data.held_out import HELD_OUT, marks_of_trained, seen_before
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data, load_test
-from clarep.data.sets.backgrounds_challenge import is_challenge, load_challenge
-from clarep.data.sets.boxes import has_boxes, load_boxed
+from clarep.data.sets.boxes import has_boxes
 from clarep.distill.trainer.run_folder import held_out_of
 from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
@@ -114,8 +113,8 @@ def _own_images(
 def _load_split(options: DataConfig, split: str | None) -> tuple[DataConfig, LabelledImages]:
     """Load the split asked for; without one, what there is to test on."""
     if split is None:
-        return load_test(options, load_test_data)
-    return options, load_test_data(options)
+        return load_test(options)
+    return options, load_data(options)
 
 
 def _place(data: str) -> str:
@@ -164,16 +163,6 @@ def _can_be_resized(data: str) -> bool:
     """Say whether a set takes an image size: named ones and images with boxes do not."""
     path = Path(os.path.expanduser(data))
     return path.exists() and not has_boxes(path)
-
-
-def load_test_data(options: DataConfig) -> LabelledImages:
-    """Load a test set, with its boxes or other variants where the path has them."""
-    path = Path(os.path.expanduser(options.data))
-    if is_challenge(path):
-        return load_challenge(path, options.image_size)
-    if has_boxes(path) and options.image_size is None:
-        return load_boxed(path, options.split)
-    return load_data(options)
 
 
 def load_any_split(given: str, image_size: int) -> LabelledImages:

@@ -1,9 +1,10 @@
 """Labelled images by name or path, and what they look like."""
 
-from clarep.data.backdrops import SCENES, VARIANTS, Backdrops, Composition, load_backdrops
+from clarep.data.backdrops import SCENES, Backdrops, Composition, load_backdrops
 from clarep.data.cifar import load_cifar10
 from clarep.data.decode_image import decode_image, square_resize, to_rgb
 from clarep.data.files import load_class_folders, read_classes_file
+from clarep.data.foregrounds import VARIANTS, Foregrounds, MaskedImages
 from clarep.data.garments import garment_arrays, garment_mask, load_garments
 from clarep.data.labelled import (
     LabelledImages,
@@ -24,7 +25,9 @@ __all__ = [
     "Composition",
     "DataConfig",
     "DataOptions",
+    "Foregrounds",
     "LabelledImages",
+    "MaskedImages",
     "UnreadableImage",
     "choose_by_class",
     "class_balanced_choice",

@@ -6,7 +6,7 @@ follow the Backgrounds Challenge (Xiao et al. 2020, arXiv 2006.09994).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from clarep.data.foregrounds import VARIANTS, Separated
 from clarep.data.garments import CLASS_NAMES, SIZE, garment_arrays, garment_mask
 from clarep.data.labelled import LabelledImages
 from clarep.engine.seeds import check_seed
@@ -33,15 +34,6 @@ SCENES = (
     ("skimage", "data/grass.png"),
     ("skimage", "data/gravel.png"),
     ("skimage", "data/brick.png"),
-)
-VARIANTS = (
-    "original",
-    "only_fg",
-    "only_bg",
-    "no_fg",
-    "mixed_same",
-    "mixed_rand",
-    "mixed_next",
 )
 _SPLIT_CODES = {"train": 0, "test": 1}
 _PHOTO_SIDE = 128  # shorter side that photographs are reduced to, so that crops are quick
@@ -181,6 +173,19 @@ class Backdrops(LabelledImages):
         """Return the uncovered backdrops at `indices`, uint8 (B, 3, 32, 32)."""
         stack = np.stack([self.composition(int(i)).backdrop for i in indices])
         return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
+
+    def separated(self) -> Separated:
+        """Return foregrounds and backgrounds: what the background measures take."""
+        original = replace(self, variant="original")
+        return Separated(
+            variants={name: replace(self, variant=name) for name in VARIANTS},
+            paired=True,
+            usable=np.arange(len(self)),
+            masks=original.masks,
+            backdrops=original.backdrops,
+            donors=np.arange(len(self)),
+            scene=lambda i: original.composition(i).scene,
+        )
 
     def draw(self, indices: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
         """Return the garments at `indices` freshly composed, uint8 (B, 3, 32, 32)."""

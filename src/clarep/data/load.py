@@ -12,6 +12,8 @@ from clarep.data.files import NoSplitError, load_class_folders
 from clarep.data.garments import SIZE, load_garments
 from clarep.data.labelled import LabelledImages
 from clarep.data.npz import load_npz
+from clarep.data.sets.backgrounds_challenge import is_challenge, load_challenge
+from clarep.data.sets.boxes import has_boxes, load_boxed
 from clarep.engine.artefacts import located
 from clarep.errors import UserError, unknown_name
 
@@ -44,8 +46,8 @@ class DataConfig(DataOptions):
     """Which data set, and how it is read."""
 
     data: str = "backdrops"
-    """A name (garments, backdrops, noise-backdrops) or a path: class folders, an .npz, or
-    CIFAR-10's batches."""
+    """A name (garments, backdrops, noise-backdrops) or a path: class folders, an .npz (with boxes,
+    too), CIFAR-10's batches, or the Backgrounds Challenge."""
 
 
 def load_data(config: DataConfig | str | Path) -> LabelledImages:
@@ -79,20 +81,18 @@ def stored_options(config: DataConfig) -> dict[str, Any]:
     return asdict(config) | places
 
 
-def load_test(
-    config: DataConfig, load: Callable[[DataConfig], LabelledImages] = load_data
-) -> tuple[DataConfig, LabelledImages]:
+def load_test(config: DataConfig) -> tuple[DataConfig, LabelledImages]:
     """Load the images of a set that are there to test on: its split test or, without one, val.
 
-    load: what loads it. Returns the images, and behind which options they are. Raises
-    NoSplitError where the set has neither, and whatever `load` does.
+    Returns the options behind which they are, and the images. Raises NoSplitError where the set
+    has neither, and whatever `load_data` does.
     """
     test, val = (replace(config, split=split) for split in ("test", "val"))
     try:
-        return test, load(test)
+        return test, load_data(test)
     except NoSplitError as error:
         try:
-            return val, load(val)
+            return val, load_data(val)
         except NoSplitError:
             raise error from None
 
@@ -125,6 +125,9 @@ _NAMED: dict[str, Callable[[DataConfig], LabelledImages]] = {
 def _load_path(path: Path, config: DataConfig) -> LabelledImages:
     _refuse(config, "correlation", "variant", "data_seed")
     is_cifar10 = find_cifar10(path) is not None
+    if is_challenge(path):
+        _refuse(config, "classes_file", "alpha_colour")
+        return load_challenge(path, config.image_size)
     if path.is_dir() and not is_cifar10:
         return load_class_folders(
             path, config.split, config.image_size, config.classes_file, config.alpha_colour
@@ -134,6 +137,8 @@ def _load_path(path: Path, config: DataConfig) -> LabelledImages:
         return load_cifar10(path, config.split, config.image_size)
     if path.suffix != ".npz":
         raise UserError(f"{path} is neither a folder nor an .npz: give one of these")
+    if config.image_size is None and has_boxes(path):
+        return load_boxed(path, config.split)
     return load_npz(path, config.split, config.image_size)
 
 

@@ -1,67 +1,16 @@
 """What a background does to a student's answer, after Xiao et al. 2020 (arXiv 2006.09994)."""
 
-import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clarep.data.backdrops import VARIANTS, Backdrops
+from clarep.data.foregrounds import Separated
 from clarep.data.labelled import LabelledImages
 from clarep.engine.statistics import bootstrap_means, percentile_interval
 from clarep.robustness.evaluation import Measured, Measurement, mean_of
 from clarep.robustness.tested_student import Subject, choose_images, named, right_at
-
-
-@dataclass(frozen=True)
-class Separated:
-    """A test set whose images are known as foreground and background."""
-
-    variants: Mapping[str, LabelledImages]
-    """Name -> set; at least `original`."""
-    paired: bool
-    """Whether image i has the same foreground, at the same place, in every variant."""
-    usable: NDArray[np.int64]
-    """Images of `original` whose foreground and background are both known."""
-    masks: Callable[[NDArray[np.int64]], Tensor] | None
-    """Indices into `original` -> bool (B, H, W), True on the foreground."""
-    backdrops: Callable[[NDArray[np.int64]], Tensor] | None
-    """Indices, of `donors`, -> backgrounds without foreground, uint8 (B, 3, H, W)."""
-    donors: NDArray[np.int64]
-    """What `backdrops` and `scene` may be asked for."""
-    scene: Callable[[int], int]
-    """Kind of a donor's background: adversarial ones are taken evenly from the kinds."""
-
-
-@runtime_checkable
-class Separable(Protocol):
-    """A data set that knows its foregrounds."""
-
-    def separated(self) -> Separated:
-        """Return foregrounds and backgrounds."""
-
-
-def separate(data: LabelledImages) -> Separated | None:
-    """Return what is known of foregrounds and backgrounds; None if nothing is."""
-    if isinstance(data, Separable):
-        return data.separated()
-    if not isinstance(data, Backdrops):
-        return None
-    original = dataclasses.replace(data, variant="original")
-    return Separated(
-        variants={name: dataclasses.replace(data, variant=name) for name in VARIANTS},
-        paired=True,
-        usable=np.arange(len(data)),
-        masks=original.masks,
-        backdrops=original.backdrops,
-        donors=np.arange(len(data)),
-        scene=lambda i: original.composition(i).scene,
-    )
 
 
 def background_measures(

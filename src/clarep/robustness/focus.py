@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clarep.robustness.backgrounds import Separated
+from clarep.data.foregrounds import Separated
 from clarep.robustness.evaluation import Measured, mean_of
 from clarep.robustness.tested_student import Subject, as_float, batches, named
 

@@ -6,9 +6,9 @@ import json
 import numpy as np
 from numpy.typing import NDArray
 
+from clarep.data.foregrounds import Separated
 from clarep.data.labelled import LabelledImages
 from clarep.robustness.backgrounds import (
-    Separated,
     adversarial_choice,
     chosen_of,
     first_of_each_class,

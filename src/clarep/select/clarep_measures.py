@@ -19,6 +19,7 @@ from torch import Tensor
 
 from clarep.clarid.clarid import Clarid
 from clarep.data.backdrops import Backdrops
+from clarep.data.foregrounds import separate
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.engine.arrays import check_finite
@@ -41,7 +42,7 @@ class Scene:
     labels: Int64[Tensor, " batch"]
     """Classes."""
     masks: Bool[Tensor, "batch h w"] | None = None
-    """True on the garment; None, and no colours, where the data are not `Backdrops`."""
+    """True on the object; None, and no colours, where the data know no foregrounds."""
     colours: Float[Tensor, "batch 3"] | None = None
     """Mean colour of the whole backdrop, in [-1, 1]."""
 
@@ -55,12 +56,18 @@ def judge_knows(teacher: Teacher, data: LabelledImages) -> bool:
 
 
 def scene_of(data: LabelledImages, indices: NDArray[np.int64]) -> Scene:
-    """Return labels and, of `Backdrops`, masks and colours of the images at `indices`."""
+    """Return labels and, where every image's object is known, masks and background colours."""
     labels = torch.from_numpy(data.labels[indices])
-    if not isinstance(data, Backdrops):
+    parts = separate(data)
+    if parts is None or parts.masks is None or not np.isin(indices, parts.usable).all():
         return Scene(labels)
-    colours = to_unit_range(data.backdrops(indices)).mean(dim=(2, 3))
-    return Scene(labels, data.masks(indices), colours)
+    masks = parts.masks(indices)
+    if parts.paired and parts.backdrops is not None:
+        colours = to_unit_range(parts.backdrops(indices)).mean(dim=(2, 3))
+    else:
+        off = ~masks[:, None]
+        colours = (to_unit_range(data.images(indices)) * off).sum((2, 3)) / off.sum((2, 3))
+    return Scene(labels, masks, colours)
 
 
 def removed_on_background(

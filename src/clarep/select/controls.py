@@ -33,7 +33,7 @@ def measure_set(
         clarid: the setting that made the set. Where its k is a share of energy that is not settled
             yet, the first row that needs it settles it for all.
         judge: of the teacher's classes.
-        data: the set's images; only of `Backdrops` is anything said of the background.
+        data: the set's images; only where foregrounds are known is anything said of the background.
         canonical: the stored set.
         control: of CONTROLS; it differs from the set in the one thing that its name says.
         seed: of random directions and of k-means.

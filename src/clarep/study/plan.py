@@ -9,6 +9,7 @@ import numpy as np
 
 from clarep.clarid.clarid import Clarid
 from clarep.data.files import NoSplitError
+from clarep.data.foregrounds import separate
 from clarep.data.held_out import HELD_OUT, Indices, seen_before, split_off
 from clarep.data.labelled import LabelledImages, subset
 from clarep.data.load import DataConfig, load_data, load_test
@@ -16,7 +17,6 @@ from clarep.distill.methods import METHODS
 from clarep.distill.trainer.run_folder import PICKED_ON_THESE
 from clarep.engine.artefacts import Progressed
 from clarep.errors import UserError
-from clarep.robustness.backgrounds import separate
 from clarep.robustness.images_read import sha256_read, widest
 from clarep.robustness.suite.suite import SuiteRun
 from clarep.students.student import StudentInfo

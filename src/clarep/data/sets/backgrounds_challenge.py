@@ -21,10 +21,10 @@ from torch import Tensor
 
 from clarep.data.decode_image import square_resize
 from clarep.data.files import load_class_folders
+from clarep.data.foregrounds import Separated
 from clarep.data.labelled import LabelledImages
 from clarep.data.npy_files import read_npy
 from clarep.errors import UserError
-from clarep.robustness.backgrounds import Separated
 
 CHALLENGE_VARIANTS = (
     "original",

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clarep.data.backdrops import Backdrops
+from clarep.data.foregrounds import Separated, separate
 from clarep.data.labelled import LabelledImages
 from clarep.data.sets.official_corruptions import OfficialSets
 from clarep.errors import UserError
-from clarep.robustness.backgrounds import Separated, separate
 from clarep.robustness.corruptions import Baseline
 from clarep.robustness.evaluation import Measured
 from clarep.robustness.images_read import sha256_read
