@@ -5,7 +5,7 @@ import math
 import os
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType
 
 import pytest
 import torch
@@ -64,7 +64,8 @@ def test_it_is_readable_in_a_session_and_in_a_notebook(evaluation: Evaluation) -
 
 
 def test_as_a_frame_it_has_a_row_a_figure(evaluation: Evaluation, monkeypatch) -> None:
-    made = SimpleNamespace(DataFrame=lambda rows: rows)  # in place of pandas
+    made = ModuleType("pandas")
+    made.DataFrame = lambda rows: rows
     monkeypatch.setitem(sys.modules, "pandas", made)
     first, second = evaluation.to_frame()
     assert (first["key"], first["value"], first["images"]) == ("clean/accuracy", 0.75, 4)
