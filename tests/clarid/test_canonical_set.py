@@ -13,8 +13,10 @@ import torch
 from clarep.clarid.canonical_set import MANIFEST, CanonicalSet, CanonicalSetWriter
 from clarep.clarid.clarid import CLARep as Rep
 from clarep.clarid.clarid import Clarid
+from clarep.clarid.clarid_config import ClaridConfig
 from clarep.cli import main as cli
 from clarep.engine.artefacts import atomic_path, read_json, sha256_file, write_json
+from clarep.engine.identity import plain, recorded
 from clarep.errors import UserError
 
 CHOSEN = [3, 5, 8, 13, 21, 34, 55]
@@ -278,6 +280,18 @@ def test_another_configuration_is_refused_by_name(folder, change, words):
     with pytest.raises(UserError, match=rf"another configuration \({words}.*give another `out`"):
         write(folder, config=CONFIG | change)
     assert shard_bytes(folder) == whole
+
+
+@pytest.mark.parametrize("full_first", [True, False])
+def test_a_full_setting_of_an_earlier_version_is_the_same(tmp_path, full_first):
+    short = CONFIG | {"clarid": recorded(ClaridConfig(k=4, t=0.5))}
+    full = CONFIG | {"clarid": plain(ClaridConfig(k=4, t=0.5))}
+    stored, given = (full, short) if full_first else (short, full)
+    write(tmp_path, shards=1, config=stored)
+    assert write(tmp_path, config=given) == SHARDS[1:]
+    canonical = CanonicalSet.load(tmp_path)
+    assert canonical.manifest["config"] == stored
+    assert canonical.setting == full["clarid"] and "kind" not in short["clarid"]
 
 
 def test_a_configuration_that_stored_nothing_binds_no_one(tmp_path):

@@ -28,9 +28,9 @@ from clarep.clarid.canonical_shards import (
     sha256_tensors,
     shard_entry,
     verified,
+    whole,
 )
 from clarep.clarid.clarid import CLARep
-from clarep.clarid.clarid_config import ClaridConfig
 from clarep.engine.artefacts import (
     as_read,
     atomic_path,
@@ -39,7 +39,6 @@ from clarep.engine.artefacts import (
     versions,
     write_json,
 )
-from clarep.engine.identity import in_full
 from clarep.engine.lock import hold
 from clarep.errors import UserError
 
@@ -117,7 +116,8 @@ class CanonicalSetWriter:
         self._write_manifest()
 
     def _resume(self, stored: dict[str, Any]) -> None:
-        refuse_other(self.folder, "a canonical set", stored["config"], self._manifest["config"])
+        both = (whole(config) for config in (stored["config"], self._manifest["config"]))
+        refuse_other(self.folder, "a canonical set", *both)
         present = [s for s in stored["shards"] if (self.folder / s["file"]).exists()]
         for shard in present:
             verified(self.folder, shard, stored["config"])
@@ -188,7 +188,8 @@ class CanonicalSet:
     @property
     def setting(self) -> dict[str, Any]:
         """Fields of `ClaridConfig` that it was made with, those of defaults too."""
-        return in_full(ClaridConfig, self.manifest["config"]["clarid"])
+        setting: dict[str, Any] = whole(self.manifest["config"])["clarid"]
+        return setting
 
     def balanced(self, count: int) -> "CanonicalSet":
         """Return at most `count` of the set, evenly from the classes, each class's first ones."""

@@ -8,8 +8,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from clarep.clarid.clarid_config import ClaridConfig
 from clarep.engine.artefacts import parse_json, read_json, sha256_file
 from clarep.engine.cost import sum_costs
+from clarep.engine.identity import in_full
 from clarep.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -28,6 +30,11 @@ TENSORS = (
     "round_trip_psnr",
 )
 _MEND = "delete it and run the same command again, which computes only what is missing"
+
+
+def whole(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a set's configuration with the defaults of `ClaridConfig` that it leaves out."""
+    return config | {"clarid": in_full(ClaridConfig, config.get("clarid", {}))}
 
 
 def shard_entry(path: Path, tensors: dict[str, Tensor], cost: dict[str, Any]) -> dict[str, Any]:

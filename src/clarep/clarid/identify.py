@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from clarep.clarid.canonical_set import CanonicalSet, CanonicalSetWriter
-from clarep.clarid.canonical_shards import find_manifest
+from clarep.clarid.canonical_shards import find_manifest, whole
 from clarep.clarid.clarid import CLARep, Clarid
 from clarep.clarid.clarid_config import AT_ONCE
 from clarep.clarid.diffusion_classifier import recognise
@@ -20,6 +19,7 @@ from clarep.clarid.set_pictures import store_pictures
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.engine.artefacts import Progressed, as_read, differences
 from clarep.engine.cost import Ledger
+from clarep.engine.identity import recorded
 from clarep.engine.seeds import check_seed
 
 SHARD_SIZE = 50
@@ -63,7 +63,7 @@ def identify(
     clarid.teacher.accept_images(images)
     clarid.teacher.check_labels(torch.from_numpy(data.labels[chosen]))
     clarid.ledger = Ledger()  # what settling k costs is the first shard's
-    setting = asdict(clarid.config)
+    setting = recorded(clarid.config)
     config = described | {
         "clarid": {name: setting[name] for name in setting if name not in AT_ONCE},
         "sigma_te": clarid.sigma_te,
@@ -105,7 +105,8 @@ def _settled_before(folder: Path, config: dict[str, Any]) -> int | None:
     """
     stored = (find_manifest(folder) or {}).get("config", {})
     found: int | None = stored.get("num_dirs")
-    return None if differences(stored, as_read(config | {"num_dirs": found})) else found
+    given = as_read(config | {"num_dirs": found})
+    return None if differences(whole(stored), whole(given)) else found
 
 
 def _findings(

@@ -162,7 +162,7 @@ class BenchDistill:
             canonical = synthetic_set(data, self.fraction, self.train.seed)
         else:
             canonical = CanonicalSet.load(self.canon)
-            kind = canonical.manifest["config"]["clarid"]["kind"]
+            kind = canonical.setting["kind"]
             if kind != "top":
                 raise UserError(f"`canon={self.canon}` is of kind {kind}: give one of kind top")
         epochs = []

@@ -52,11 +52,12 @@ def draw_set(canonical: CanonicalSet, folder: Path) -> dict[str, Path]:
     ten classes, one of each of the first ten): no image is picked by its looks.
     """
     pictures, config = read_pictures(canonical), canonical.manifest["config"]
-    kind, k = config["clarid"]["kind"], config["num_dirs"]
+    kind, guidance = (canonical.setting[name] for name in ("kind", "guidance"))
+    directions = "no directions" if kind == "none" else f"{kind} k = {config['num_dirs']}"
     title = (
         f"{pictures.data_name}\nsigma {config['sigma_te']:.3g}, tap {config['tap']}, "
-        f"{'no directions' if kind == 'none' else f'{kind} k = {k}'}, "
-        f"guidance {config['clarid']['guidance']:g}"
+        f"{directions}, "
+        f"guidance {guidance:g}"
     )
     columns = picture_columns(canonical.balanced(ROWS), pictures)
     drawn = {"picture": canonical_figure(columns, pictures.classes, title)}

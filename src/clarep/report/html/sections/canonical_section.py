@@ -46,7 +46,7 @@ def _gallery(canon: CanonicalSet, shown: CanonicalSet, columns: dict[str, Tensor
         ]
         index = int(shown.tensors["index"][i])
         rows.append([Cell(names[label], below=f"image {index}"), *images])
-    clarid = canon.manifest["config"]["clarid"]
+    clarid = canon.setting
     caption = (
         "The first stored image of each class (of the first ten); none was picked. All columns "
         "after the original start from the same inverted latent. What was removed is scaled to "
@@ -68,7 +68,7 @@ def class_names(canon: CanonicalSet) -> list[str]:
 
 
 def _spectrum(material: Material, canon: CanonicalSet) -> tuple[str, tuple[str, ...]]:
-    values, kind = canon.tensors["singular_values"], canon.manifest["config"]["clarid"]["kind"]
+    values, kind = canon.tensors["singular_values"], canon.setting["kind"]
     if kind != "top" or not values.shape[1] or not torch.isfinite(values).all():
         return "", (
             f"The singular spectrum: the directions of this set are {kind}, which have no place "

@@ -142,7 +142,7 @@ def _canonical_facts(material: Material) -> str:
     if material.canon is None:
         return ""
     config = material.canon.manifest["config"]
-    clarid, digest = config.get("clarid", {}), _digest(material)
+    clarid, digest = material.canon.setting, _digest(material)
     fed = [run.name for run in material.runs if _fed_by(run, digest)]
     options = config.get("data_options", {})
     data = ", ".join(f"{key} {value}" for key, value in options.items() if value is not None)
