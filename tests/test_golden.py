@@ -147,7 +147,7 @@ def canonical(home: Path) -> dict[str, Entry]:
     run(f"identify --correlation 0.9 --fraction 0.002 {TEACHER} --out {{home}}/demo", home)
     folder = home / "demo" / "canon"
     manifest = json.loads((folder / "manifest.json").read_text())
-    shards = sorted(folder.glob("*.safetensors"))
+    shards = sorted(folder.glob("shard-*.safetensors"))
     tensors = [load_file(path) for path in shards]
     arrays = {key: np.concatenate([t[key] for t in tensors]) for key in tensors[0]}
     order = {key: arrays.pop(key).tolist() for key in ("index", "label")}

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from clarep.data.labelled import LabelledImages, class_balanced_choice, to_uint8, to_unit_range
     from clarep.data.load import DataConfig, load_data
     from clarep.distill.distill_config import DistillConfig
+    from clarep.distill.methods import Method
     from clarep.distill.train_student import cadistill, train_student
     from clarep.errors import UserError
     from clarep.report.html import build_report
@@ -38,6 +39,7 @@ __all__ = [
     "DistillConfig",
     "Evaluation",
     "LabelledImages",
+    "Method",
     "Student",
     "SuiteConfig",
     "Teacher",
@@ -68,6 +70,7 @@ _MODULES = {
     "DistillConfig": "clarep.distill.distill_config",
     "Evaluation": "clarep.robustness.evaluation",
     "LabelledImages": "clarep.data.labelled",
+    "Method": "clarep.distill.methods",
     "Student": "clarep.students.student",
     "SuiteConfig": "clarep.robustness.suite.suite_config",
     "Teacher": "clarep.teachers.teacher",
