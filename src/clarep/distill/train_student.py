@@ -1,5 +1,6 @@
 """Train a student in one call: what `clarep distill` does, as functions."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def train_student(
     run = StudentRun(data, Path(out), method=method, options=options, config=config, **parts)
     walk(run)
     run.finish()
-    return load_student(out)
+    given = parts.get("student")
+    return load_student(out, into=copy.deepcopy(given) if isinstance(given, Student) else None)
 
 
 def cadistill(

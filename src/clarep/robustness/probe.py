@@ -13,8 +13,7 @@ from clarep.data.labelled import LabelledImages
 from clarep.errors import UserError
 from clarep.robustness.attacks.passes import Gradient, gradient_at
 from clarep.robustness.tested_student import Subject, as_float, named
-from clarep.students.foreign_model import FAULTS, logits_of, said_by
-from clarep.students.student import Student
+from clarep.students.student import FAULTS, Student, logits_of, said_by
 
 _PROBED = 8  # images
 _ROUNDING = 1e-6  # of probabilities, outside [0, 1]

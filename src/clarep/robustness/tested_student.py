@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from clarep.data.labelled import LabelledImages, class_balanced_choice
 from clarep.errors import UserError
 from clarep.robustness.attacks.passes import evaluating
-from clarep.students.foreign_model import ForeignStudent, logits_of
-from clarep.students.student import Student
+from clarep.students.foreign_model import ForeignStudent
+from clarep.students.student import Student, logits_of
 
 BATCH = 250  # images a pass
 

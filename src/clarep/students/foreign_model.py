@@ -1,20 +1,17 @@
 """What a classifier of another library becomes: a `Student` of the data's classes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clarep.engine.arrays import logits_in
 from clarep.errors import UserError
 from clarep.students.class_columns import Columns, match_columns
-from clarep.students.student import Outputs, Student, StudentInfo
+from clarep.students.student import FAULTS, Outputs, Student, StudentInfo, said_by
 
-LOGITS = "logits"
-"""The layer of a classifier whose features cannot be got at: its logits stand for them."""
 _TINY = torch.finfo(torch.float32).tiny  # of probabilities: no logarithm is infinite
 
 
@@ -118,23 +115,6 @@ class ForeignStudent(Student):
         return self.net.both(x)[1]
 
 
-def logits_of(answer: object) -> Tensor:
-    """Return the logits in what a model answers with, float32.
-
-    They are the answer itself, what it calls `logits`, or the first of a tuple. Raises UserError
-    where they cannot be told.
-    """
-    found = logits_in(answer)
-    if not isinstance(found, Tensor):
-        held = f" of {', '.join(map(str, answer))}" if isinstance(answer, Mapping) else ""
-        raise UserError(
-            f"the model answers with a {type(answer).__name__}{held}, in which its logits cannot "
-            "be told: give a model that returns them alone, (B, classes), first of a tuple, or as "
-            "'logits'"
-        )
-    return found.float()
-
-
 def _sizes(model: ForeignModel, image_shape: tuple[int, int, int]) -> tuple[int, int]:
     """Send two black images through; return D and the number of the model's classes.
 
@@ -157,21 +137,3 @@ def _sizes(model: ForeignModel, image_shape: tuple[int, int, int]) -> tuple[int,
             "give a model that classifies images, (B, classes)"
         )
     return features.shape[1], logits.shape[1]
-
-
-FAULTS = (
-    AssertionError,
-    AttributeError,
-    IndexError,
-    KeyError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    torch.jit.Error,
-)
-"""What a model raises that cannot take what it is given."""
-
-
-def said_by(error: BaseException) -> str:
-    """Return what another library's error says, in one short line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from clarep.engine.extras import require_extra
 from clarep.engine.tensors import check_weights, read_tensors
 from clarep.errors import UserError
-from clarep.students.foreign_model import LOGITS, ForeignModel, ForeignNet, logits_of, said_by
+from clarep.students.foreign_model import ForeignModel, ForeignNet
+from clarep.students.module_student import LOGITS, last_linear, tapped
+from clarep.students.student import logits_of, said_by
 from clarep.teachers.hub import checkpoint_folder
 
 HF = "hf"
@@ -51,25 +53,11 @@ class HfNet(ForeignNet):
     def __init__(self, model: Any, colours: Colours) -> None:
         super().__init__()
         self.model, self.colours = model, colours
-        heads = [
-            name
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) and module.out_features == model.config.num_labels
-        ]
-        self.layer = heads[-1] if heads else LOGITS
+        self._head = last_linear(model, model.config.num_labels)
+        self.layer = self._head or LOGITS
 
     def both(self, x: Float[Tensor, "batch 3 h w"]) -> tuple[Tensor, Tensor]:
-        if self.layer == LOGITS:
-            logits = self._logits(x)
-            return logits, logits
-        read: list[Tensor] = []
-        head = self.model.get_submodule(self.layer)
-        hook = head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
-        try:
-            logits = self._logits(x)
-        finally:
-            hook.remove()
-        return read[-1].flatten(1), logits
+        return tapped(self.model, self._head, lambda: self._logits(x))
 
     def _logits(self, x: Tensor) -> Tensor:
         return logits_of(self.model(pixel_values=self.colours(x), return_dict=True))

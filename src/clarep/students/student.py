@@ -1,7 +1,7 @@
 """`Student`: what every classifier is to the rest of clarep."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clarep.engine.arrays import logits_in
 from clarep.errors import UserError, unknown_name
 
 PENULTIMATE = "penultimate"
@@ -43,6 +44,46 @@ class Student(nn.Module, ABC):
     """What `answers` gives."""
     loaded_sha256: tuple[str, str] | None = None
     """Of the file that its weights were read from, and of the state dict then; None without one."""
+
+    @staticmethod
+    def from_module(
+        net: nn.Module,
+        class_names: Sequence[str],
+        image_shape: tuple[int, int, int],
+        *,
+        layer: str | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        name: str = "module",
+    ) -> "Student":
+        """Return any torch classifier as a student, to be trained, attacked and measured.
+
+        Args:
+            net: maps normalised images (B, C, H, W) to logits (B, classes), alone, first of a
+                tuple, or as `logits`. It is not copied.
+            class_names: in the order of its logits.
+            image_shape: (C, H, W) of the images that it takes.
+            layer: name of a submodule; what it reads, flattened, is the student's features. None
+                takes the last linear layer of one output a class; where there is none, the logits
+                stand for features.
+            mean, std: of each channel, by which images in [0, 1] are normalised; None takes 0
+                and 1, for a module that does it itself.
+            name: what the student is called in tables.
+
+        Raises:
+            UserError: if it takes no such images, gives no logits of these classes, or has no
+                such layer.
+
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 16), nn.ReLU(), nn.Linear(16, 2))
+        >>> student = Student.from_module(net, ["cat", "dog"], (3, 8, 8))
+        >>> student.features(torch.rand(5, 3, 8, 8)).shape
+        torch.Size([5, 16])
+        """
+        from clarep.students.module_student import ModuleStudent
+
+        channels = image_shape[0]
+        info = StudentInfo(name, tuple(class_names), image_shape)
+        return ModuleStudent(net, info, layer, mean or [0.0] * channels, std or [1.0] * channels)
 
     @abstractmethod
     def features(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch d"]:
@@ -121,3 +162,38 @@ class StagedStudent(Student):
         pooled = dict(self.walk(self.normalise(x)))
         logits: Tensor = self.head(pooled[PENULTIMATE])
         return pooled[self.layer], logits
+
+
+def logits_of(answer: object) -> Tensor:
+    """Return the logits in what a model answers with, float32.
+
+    They are the answer itself, what it calls `logits`, or the first of a tuple. Raises UserError
+    where they cannot be told.
+    """
+    found = logits_in(answer)
+    if not isinstance(found, Tensor):
+        held = f" of {', '.join(map(str, answer))}" if isinstance(answer, Mapping) else ""
+        raise UserError(
+            f"the model answers with a {type(answer).__name__}{held}, in which its logits cannot "
+            "be told: give a model that returns them alone, (B, classes), first of a tuple, or as "
+            "'logits'"
+        )
+    return found.float()
+
+
+FAULTS = (
+    AssertionError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    torch.jit.Error,
+)
+"""What a model raises that cannot take what it is given."""
+
+
+def said_by(error: BaseException) -> str:
+    """Return what another library's error says, in one short line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -108,12 +108,19 @@ def student_path(path: Path | str) -> Path:
     )
 
 
-def load_student(path: Path | str, class_names: tuple[str, ...] | None = None) -> Student:
+def load_student(
+    path: Path | str,
+    class_names: tuple[str, ...] | None = None,
+    *,
+    into: Student | None = None,
+) -> Student:
     """Load what `save_student` wrote; on the CPU, in evaluation mode.
 
     Args:
         path: a student.safetensors, or a folder that holds it or holds student/.
         class_names: the classes that its head must have; None takes any.
+        into: the student whose weights they become, of `Student.from_module` say, which no file
+            can build again; None builds the one that the file names.
 
     Raises:
         UserError: if the file is missing, damaged, not the one that the config.json beside it
@@ -123,8 +130,7 @@ def load_student(path: Path | str, class_names: tuple[str, ...] | None = None) -
     file = student_path(path)
     metadata, weights = _read(file)
     try:
-        info = _info_from(metadata["info"])
-        student = build_student(info, metadata["layer"])
+        student = into or build_student(_info_from(metadata["info"]), metadata["layer"])
         student.load_state_dict(weights)
         check_weights(weights, student, "the file")
     except UserError as error:
@@ -149,6 +155,16 @@ def weights_hash(student: Student) -> dict[str, str]:
     state = sha256_state(student)
     of_file, as_read = student.loaded_sha256 or ("", "")
     return {"sha256": of_file} if state == as_read else {"state_sha256": state}
+
+
+def check_takes(student: Student, class_names: tuple[str, ...], shape: tuple[int, ...]) -> None:
+    """Raise UserError unless a student is of these classes and takes images of this shape."""
+    check_classes(student, class_names)
+    if student.info.image_shape != shape:
+        raise UserError(
+            f"the student takes images of shape {student.info.image_shape} and the data have "
+            f"{shape}: give `image_size`, or another student"
+        )
 
 
 def check_classes(student: Student, class_names: tuple[str, ...]) -> None:

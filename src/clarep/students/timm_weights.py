@@ -11,8 +11,8 @@ from torch import Tensor
 from clarep.engine.extras import require_extra
 from clarep.engine.tensors import check_weights
 from clarep.errors import UserError
-from clarep.students.foreign_model import ForeignModel, ForeignNet, said_by
-from clarep.students.student import StudentInfo
+from clarep.students.foreign_model import ForeignModel, ForeignNet
+from clarep.students.student import StudentInfo, said_by
 from clarep.students.student_files import build_student
 from clarep.students.timm_student import TIMM_PREFIX, TimmStudent
 from clarep.teachers.checkpoint_files import ENTRY, read_weights, without_prefix

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from clarep.engine.artefacts import sha256_file
 from clarep.errors import UserError
-from clarep.students.foreign_model import LOGITS, ForeignModel, ForeignNet, logits_of, said_by
+from clarep.students.foreign_model import ForeignModel, ForeignNet
+from clarep.students.module_student import LOGITS
+from clarep.students.student import logits_of, said_by
 
 TORCHSCRIPT = "torchscript"
 

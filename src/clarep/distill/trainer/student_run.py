@@ -1,5 +1,6 @@
 """Train a student by any method: resumable, its randomness a function of seed, epoch and step."""
 
+import copy
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -26,9 +27,10 @@ from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.distill.trainer.views import check_views, draw_views, to_student_range
 from clarep.engine.artefacts import sha256_file, versions
 from clarep.engine.identity import recorded
+from clarep.engine.tensors import sha256_state
 from clarep.engine.training_folder import TrainingFolder
 from clarep.students.student import Student, StudentInfo
-from clarep.students.student_files import STUDENT_NAME, build_student, save_student
+from clarep.students.student_files import STUDENT_NAME, build_student, check_takes, save_student
 from clarep.teachers.teacher import Teacher
 
 _REPORT_EVERY = 10.0  # seconds between reports within an epoch
@@ -48,7 +50,8 @@ class StudentRun:
         method: a name of `METHODS`, or a `Method` of your own.
         options: of the method, an instance of its `Config`; without them those in `config`, of
             your own its defaults.
-        student: a name of `STUDENTS`, or timm:NAME.
+        student: a name of `STUDENTS`, timm:NAME, or a `Student`, of `from_module` say, of which a
+            copy is trained on from the weights that it has.
         layer: of the student, which meets the teacher; None is the penultimate.
         config: how to train.
         canonical: the canonical set, for methods that take one; others pass over it.
@@ -70,7 +73,7 @@ class StudentRun:
         *,
         method: str | type[Method] = "vanilla",
         options: Any = None,
-        student: str = "resnet8",
+        student: str | Student = "resnet8",
         layer: str | None = None,
         config: DistillConfig | None = None,
         canonical: CanonicalSet | None = None,
@@ -85,26 +88,36 @@ class StudentRun:
         sources = Sources(canonical, teacher, classifier).used_by(kind)
         sources.check(kind, data, data_options)
         channels, height, width = data.images([0]).shape[1:]
-        info = StudentInfo(student, tuple(data.class_names), (channels, height, width))
-        check_views(config, info.image_shape)
-        built = build_student(info, layer, config.seed)
+        shape, begun = (channels, height, width), {}
+        check_views(config, shape)
+        if isinstance(student, Student):
+            check_takes(student, tuple(data.class_names), shape)
+            built = copy.deepcopy(student)
+            begun = {"begun_from_sha256": sha256_state(student)}
+        else:
+            info = StudentInfo(student, tuple(data.class_names), shape)
+            built = build_student(info, layer, config.seed)
         readable, self.skipped = readable_indices(data, np.arange(len(data)), skip_bad)
         kept, apart = split_off(data, config.validation_share, readable)
 
         self.out, self._layer, self._noted = out, layer, data.noted()
-        self.described = {
-            "method": kind.name,
-            "seed": config.seed,
-            "student": student,
-            "layer": layer,
-            "data": data.name,
-            "data_options": None if data_options is None else dict(data_options),
-            "data_sha256": data.sha256(readable),
-            "held_out": held_out_record(data, apart),
-            "skipped": self.skipped,
-            "train": recorded(config, TrainingConfig),
-            "options": recorded(options),
-        } | sources.described(kind)
+        self.described = (
+            {
+                "method": kind.name,
+                "seed": config.seed,
+                "student": built.info.name,
+                "layer": layer,
+                "data": data.name,
+                "data_options": None if data_options is None else dict(data_options),
+                "data_sha256": data.sha256(readable),
+                "held_out": held_out_record(data, apart),
+                "skipped": self.skipped,
+                "train": recorded(config, TrainingConfig),
+                "options": recorded(options),
+            }
+            | begun
+            | sources.described(kind)
+        )
         self._accelerator = make_accelerator(config.mixed_precision)
         self._folder = TrainingFolder(
             out, self.described, partial(whole, options=kind.Config), writes=self.is_main
@@ -184,7 +197,7 @@ class StudentRun:
             **self._noted,
         }
         if self.is_main:
-            student = build_student(self.student.info, self._layer, self.config.seed)
+            student = copy.deepcopy(self.student)
             student.load_state_dict(state.best if best else self.student.state_dict())
             path = self.out / STUDENT_NAME
             save_student(student, path, {"method": str(self.described["method"])})

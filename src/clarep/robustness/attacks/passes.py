@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from clarep.engine.arrays import Images, Labels, as_images, as_labels, as_logits
 from clarep.errors import UserError
 from clarep.robustness.attacks.threat import Threat, check_eps_l2
-from clarep.students.foreign_model import FAULTS, said_by
+from clarep.students.student import FAULTS, said_by
 
 BATCH = 250
 """Images a pass."""

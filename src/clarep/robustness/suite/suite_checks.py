@@ -25,8 +25,8 @@ def check_fit(student: Student, data: LabelledImages) -> None:
     """Raise UserError unless the student's classes, two or more, and image shape are the data's."""
     if not isinstance(student, Student):
         raise UserError(
-            f"{type(student).__name__} is no Student: subclass clarep's Student around it, which "
-            "gives features and logits of images in [0, 1] (docs/students.md)"
+            f"{type(student).__name__} is no Student: give Student.from_module(net, class_names, "
+            "image_shape), which takes any torch classifier (docs/students.md)"
         )
     if len(data.class_names) < 2:
         raise UserError(
