@@ -13,7 +13,6 @@ from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
 from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.identify import SHARD_SIZE, identify
 from clarep.clarid.round_trip import POOR_PSNR, RoundTrip, median_round_trip
-from clarep.cli.mistakes import did_you_mean
 from clarep.cli.shared import (
     describe,
     flags,
@@ -37,7 +36,7 @@ from clarep.engine.artefacts import read_json
 from clarep.engine.lock import hold
 from clarep.engine.progress import announce, progress
 from clarep.engine.seeds import check_seed
-from clarep.errors import UserError
+from clarep.errors import UserError, unknown_name
 from clarep.report.measures_table import (
     CLASSIFIER_NAME,
     measures_table,
@@ -121,9 +120,7 @@ class Identify:
         """Raise UserError for what would only fail after hours."""
         for name in self.controls:
             if name not in CONTROLS:
-                near = did_you_mean(name, CONTROLS)
-                mend = f"{near} valid are {', '.join(CONTROLS)}".strip()
-                raise UserError(f"unknown control '{name}': {mend}")
+                raise unknown_name("control", name, CONTROLS)
         check_seed(self.seed)
         if self.shard_size < 1:
             raise UserError(f"--shard-size {self.shard_size} is below 1: give {SHARD_SIZE}, say")

@@ -8,7 +8,6 @@ import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Annotated, Any, Protocol, Union, runtime_checkable
 
@@ -16,9 +15,8 @@ import tyro
 
 import clarep
 from clarep.cli.declared import declared
-from clarep.cli.mistakes import check_arguments, options_of
-from clarep.cli.terminal import say, terminal_of
-from clarep.errors import UserError
+from clarep.cli.terminal import options_of, say, terminal_of
+from clarep.errors import UserError, unknown_name
 
 # A new command is one entry here: the module of clarep.cli and the class in it. One that goes on
 # after a kill is in _RESUMABLE too.
@@ -87,28 +85,18 @@ class Command(Protocol):
         """Do what the command says."""
 
 
-@dataclass(frozen=True)
-class _Mistaken:
-    """What was given instead of a command: running it tells the mistake."""
-
-    mistake: UserError
-
-    def run(self) -> None:
-        raise self.mistake
-
-
 def _parse(arguments: Sequence[str]) -> Command:
     """Return the command; raises SystemExit after help and where the parser sees a mistake."""
     if arguments == ["--version"]:
         print(f"clarep {clarep.__version__}")
         raise SystemExit
-    try:
-        check_arguments(arguments, _COMMANDS)
-    except UserError as mistake:
-        return _Mistaken(mistake)
     name = arguments[0]
+    if name in ("--help", "-h"):
+        _build(arguments, _COMMANDS)
+    if name not in _PLACES:
+        raise unknown_name("command", name, _PLACES)
     # What a command runs on takes seconds to import: not before all is right.
-    _build(arguments, {name: _COMMANDS[name]} if name in _PLACES else _COMMANDS)
+    _build(arguments, {name: _COMMANDS[name]})
     command: Command = _build(arguments, {name: _imported(name)})
     return command
 
@@ -130,13 +118,15 @@ def _build(arguments: Sequence[str], kinds: Mapping[str, type]) -> Any:
     )
 
 
-def _one_sentence(boxed: str) -> str:
-    """Flatten the parser's boxed message, without frame, title and pointer to the help."""
+def _one_sentence(boxed: str, command: str) -> str:
+    """Flatten the parser's message from its box: what is wrong, and what would be right."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", boxed)
-    lines = [re.sub(r"[╭╮╰╯│─]+", " ", line).strip() for line in plain.splitlines()[1:]]
-    text = " ".join(line for line in lines if line)
-    text = text.replace("Unrecognized options:", "not understood:")
-    return re.sub(r"\s+", " ", text.split("For full helptext")[0]).strip()
+    inside = "\n".join(line[2:-2].rstrip() for line in plain.splitlines()[1:-1])
+    parts = [part.strip("\n").split("\n\n")[0] for part in re.split("─{9,}", inside)]
+    message, *mends = [re.sub(r"\n {8}.*", "", part).rstrip(".") for part in parts]
+    said = ": ".join((message, *(mends[:-1] or mends)))  # the pointer to the help if nothing else
+    said = re.sub("For full helptext.*", f"see clarep {command} --help", said, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", said)
 
 
 def _cannot_write(error: OSError) -> str:
@@ -213,12 +203,15 @@ def _main(given: list[str]) -> int:
     try:
         with contextlib.redirect_stderr(caught):
             command = _parse(given or ["--help"])
+    except UserError as mistake:
+        say(str(mistake))
+        return 2
     except SystemExit as stop:
         if stop.code in (0, None):
             return 0
-        say(_one_sentence(caught.getvalue()))
+        say(_one_sentence(caught.getvalue(), given[0]))
         return 2
-    with terminal_of(options_of(given, _COMMANDS)):
+    with terminal_of(options_of(command)):
         return _run(command)
 
 

@@ -6,10 +6,11 @@ command line they are the options of the command that runs (--image-size 32).
 
 import re
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
-from typing import Any, cast
+from dataclasses import fields, is_dataclass
+from typing import Any, cast, get_origin, get_type_hints
 
 from clarep.engine.printable import one_line, printable
 
@@ -22,6 +23,19 @@ _OPTIONS = ContextVar[Collection[str]]("options", default=())
 def say(text: str) -> None:
     """Write one line to stderr."""
     print(f"clarep: {one_line(in_options(text, _OPTIONS.get()))}", file=sys.stderr)
+
+
+def options_of(command: Any, group: str = "") -> Iterator[str]:
+    """Yield the options of a command, or of a `group` of its own."""
+    hints = get_type_hints(type(command), include_extras=True)
+    for field in fields(command):
+        value = getattr(command, field.name)
+        name = group + field.name.replace("_", "-")
+        if is_dataclass(value):
+            # A subcommand, and a group that is annotated with an empty name, add none.
+            yield from options_of(value, group if get_origin(hints[field.name]) else f"{name}.")
+        else:
+            yield from (f"--{name}", f"--{group}no-{name.removeprefix(group)}")
 
 
 def in_options(text: str, options: Collection[str]) -> str:
@@ -60,9 +74,9 @@ class _Printable:
 
 
 @contextmanager
-def terminal_of(options: Collection[str]) -> Iterator[None]:
+def terminal_of(options: Iterable[str]) -> Iterator[None]:
     """Let a command of these options speak: `say` in options, stdout as `_Printable`."""
-    token = _OPTIONS.set(options)
+    token = _OPTIONS.set(tuple(options))
     try:
         with redirect_stdout(cast(Any, _Printable(sys.stdout))):
             yield
