@@ -8,20 +8,32 @@ from pathlib import Path
 import pytest
 
 import clarep
-from clarep.cli.main import _COMMANDS, main
-from clarep.cli.mistakes import _subcommands, options_of
-from clarep.cli.terminal import _ARGUMENT, in_options
+from clarep.cli.main import _COMMANDS, _build, main
+from clarep.cli.terminal import _ARGUMENT, in_options, options_of
 
 ROOT = Path(clarep.__file__).parent
 WHOLE_COMMANDS = ("report/html/again.py", "teachers/families/edm_convert.py")
 """Files that build commands to run, of clarep or of the system, and no advice."""
 IN_PYTHON_ALONE = {"step_size", "first_index", "torch.jit.load"}
 """Arguments of functions that no command offers."""
+REQUIRED = {
+    "data": "show x",
+    "train-judge": "--garments x --out x",
+    "card": "x",
+    "bench": "subspace",
+    "evaluate": "x",
+    "compare": "x",
+    "run": "x",
+    "report": "x",
+    "export": "x",
+    "convert": "edm x --out x",
+}
+GIVEN_TO = [[name, *REQUIRED.get(name, "").split()] for name in _COMMANDS]
+GIVEN_TO.append(["bench", "distill"])
 OPTIONS = {
     option
-    for name, kind in _COMMANDS.items()
-    for words in [[name], *([name, deeper] for deeper in _subcommands(kind))]
-    for option in options_of(words, _COMMANDS)
+    for words in GIVEN_TO
+    for option in options_of(_build(words, {words[0]: _COMMANDS[words[0]]}))
 }
 
 
@@ -47,7 +59,8 @@ def texts(file: Path) -> Iterator[tuple[int, str]]:
 LIBRARY = [
     file
     for file in sorted(ROOT.rglob("*.py"))
-    if "cli" not in file.parts and str(file.relative_to(ROOT)) not in WHOLE_COMMANDS
+    if "cli" not in file.relative_to(ROOT).parts
+    and str(file.relative_to(ROOT)) not in WHOLE_COMMANDS
 ]
 
 
@@ -79,6 +92,17 @@ def test_every_argument_that_is_named_is_an_option_of_some_command():
     assert unknown == {}
 
 
+@pytest.mark.parametrize("words", GIVEN_TO, ids=" ".join)
+def test_the_options_of_a_command_are_those_that_its_help_lists(words, capsys):
+    assert (
+        main([word for word in words if word not in ("x", "--garments", "--out")] + ["--help"]) == 0
+    )
+    told = capsys.readouterr().out
+    listed = set(re.findall(r"(?m)^\S (--[a-z][\w.-]+)", told)) - {"--help"}
+    assert listed, told
+    assert listed <= set(options_of(_build(words, {words[0]: _COMMANDS[words[0]]})))
+
+
 GIVEN = ["--image-size", "--out", "--train.epochs", "--train.rivals.kd-weight", "--no-cw", "--json"]
 
 
@@ -89,6 +113,7 @@ GIVEN = ["--image-size", "--out", "--train.epochs", "--train.rivals.kd-weight", 
         ("give another `out`", "give another --out"),
         ("`epochs=0` is below 1", "--train.epochs 0 is below 1"),
         ("`rivals.kd_weight=2` is", "--train.rivals.kd-weight 2 is"),
+        ("`data.image_size=0` is", "--image-size 0 is"),
         ("`kd_weight=a b` is", "--train.rivals.kd-weight a b is"),
         ("`folder` and `folder=x`", "--out and --out x"),
         ("give `json=True` or `cw=False`", "give --json or --no-cw"),
@@ -105,9 +130,9 @@ def test_each_command_says_it_in_its_own_options(capsys, tmp_path, write_recipe)
     """The same mistake in the same library function: options here, keys of a recipe there."""
     out = ["--out", str(tmp_path / "out")]
     for arguments, word in (
-        (["distill", "--train.epochs", "0", *out], "--train.epochs 0 is outside [1"),
+        (["distill", "--train.epochs", "0", *out], "--train.epochs 0 is below 1"),
         (["train-teacher", "--train.steps", "0", *out], "--train.steps 0 is below 1"),
-        (["run", str(write_recipe(epochs="0")), *out], "[train] `epochs=0` is outside [1"),
+        (["run", str(write_recipe(epochs="0")), *out], "[train] `epochs=0` is below 1"),
         (["data", "show", "backdrops", "--image-size", "0"], "--image-size 0 is below 1"),
     ):
         assert main(arguments) == 2

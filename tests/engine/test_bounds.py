@@ -1,7 +1,7 @@
 """Bounds stand at the fields, and one walk checks them."""
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
 
@@ -19,6 +19,8 @@ class Config:
     share: Annotated[float, Within(0, 1, "[)")] = 0.1
     rate: Annotated[float, Within(0, ends="(]")] = 2.0
     free: float = -1.0
+    several: tuple[Annotated[int, Within(1)], ...] = (1, 2)
+    kind: Literal["top", "none"] = "top"
     inner: Inner = field(default_factory=Inner)
 
 
@@ -31,10 +33,13 @@ def test_what_is_within_passes():
     ("config", "words"),
     [
         (Config(share=1.0), "`share=1.0` is outside [0, 1): give 0.1, say"),
-        (Config(rate=0.0), "`rate=0.0` is outside (0, inf): give 2.0, say"),
-        (Config(rate=float("inf")), "`rate=inf` is outside"),
-        (Config(share=float("nan")), "`share=nan` is outside"),
-        (Config(inner=Inner(0)), "`inner.steps=0` is outside [1, inf): give one inside, say"),
+        (Config(rate=0.0), "`rate=0.0` is not above 0: give 2.0, say"),
+        (Config(rate=float("inf")), "`rate=inf` is not finite and below 2^32: give 2.0, say"),
+        (Config(share=float("nan")), "`share=nan` is not finite"),
+        (Config(free=2.0**32), "`free=4294967296.0` is not finite and below 2^32: give -1.0, say"),
+        (Config(inner=Inner(0)), "`inner.steps=0` is below 1: give one inside, say"),
+        (Config(several=(1, 0)), "`several=0` is below 1"),
+        (Config(kind="c"), "unknown kind 'c': valid are top, none"),
     ],
 )
 def test_what_is_outside_is_named_with_its_mend(config, words):

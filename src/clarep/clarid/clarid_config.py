@@ -1,11 +1,11 @@
 """The setting of CLARID: its fields are the command line's options, checked here."""
 
-import math
-from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from clarep.clarid.directions import Kind
-from clarep.errors import UserError, unknown_name
+from clarep.engine.bounds import Within, check_bounds
+from clarep.errors import UserError
 from clarep.geometry.subspace import Measure
 from clarep.teachers.teacher import Teacher
 
@@ -26,9 +26,9 @@ class ClaridConfig:
     """Layer whose Jacobian is taken; mid is the family's default."""
     k: int | float | str = 0.04
     """Directions to project out: a number, a share of the latent's dimension, or energy:SHARE."""
-    guidance: float = 3.0
+    guidance: Annotated[float, Within(0)] = 3.0
     """Classifier-free guidance of the decoding after the projection; 1 is none."""
-    steps: int = 8
+    steps: Annotated[int, Within(1)] = 8
     """Steps of the inversion and of each decoding."""
     solver: Literal["euler", "heun"] = "heun"
     """How the ODE is walked down: euler is DDIM, heun is of second order at twice the cost."""
@@ -41,45 +41,22 @@ class ClaridConfig:
     """Label under which the Jacobian is taken."""
     measure: Measure = "energy"
     """What the solver's tolerance bounds: missing captured energy, or worst principal angle."""
-    tolerance: float = 0.01
+    tolerance: Annotated[float, Within(0, 1, "()")] = 0.01
     """Missing share of the optimal captured energy (or angle in radians) at which it stops."""
-    batch_size: int = 25
+    batch_size: Annotated[int, Within(1)] = 25
     """Images that go through the teacher at once: fewer take less memory. It changes the solver's
     start and the rounding, and may change in the middle of a canonical set."""
-    memory_mb: float = 1024.0
+    memory_mb: Annotated[float, Within(0, ends="(]")] = 1024.0
     """Bound on the memory of one chunk of Jacobian products, in MiB."""
 
 
 def check_config(config: ClaridConfig) -> None:
     """Raise UserError for a value that no teacher would take."""
-    for field in fields(config):
-        # The types are Literals: the command line checks them, a caller in Python may not.
-        names = get_args(field.type)
-        value = getattr(config, field.name)
-        if names and all(isinstance(name, str) for name in names) and value not in names:
-            raise unknown_name(field.name, str(value), names)
+    check_bounds(config)
     if config.inversion == "fixed_point" and config.solver != "euler":
         raise UserError(
             "inversion fixed_point belongs to solver euler, whose steps it nearly undoes, and "
             f"solver is {config.solver}: choose `solver=euler` with it"
-        )
-    check_guidance(config.guidance)
-    if not 0 < config.tolerance < 1:
-        raise UserError(f"tolerance {config.tolerance:g} is outside (0, 1): give 0.01, say")
-    if config.steps < 1:
-        raise UserError(f"{config.steps} steps are too few: give at least 1")
-    if config.batch_size < 1:
-        raise UserError(f"`batch_size={config.batch_size}` is below 1: give 25, say")
-    if not 0 < config.memory_mb < math.inf:
-        raise UserError(f"`memory_mb={config.memory_mb:g}` is not above 0: give 1024, say")
-
-
-def check_guidance(guidance: float) -> None:
-    """Raise UserError unless it is a strength of guidance."""
-    if not 0 <= guidance < math.inf:
-        raise UserError(
-            f"guidance {guidance:g} is outside [0, inf): give a finite number of 0 or more; "
-            "1 is no guidance, and 3 the default"
         )
 
 

@@ -20,9 +20,9 @@ from clarep.data.load import DataConfig, load_data
 from clarep.distill.distill_config import DistillConfig, check_distill
 from clarep.distill.overhead import METHODS_TIMED, summarise, synthetic_set, time_epochs
 from clarep.engine.artefacts import versions, write_json
+from clarep.engine.bounds import Seed, Within
 from clarep.engine.lock import hold
 from clarep.engine.progress import progress
-from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
 from clarep.geometry.benchmark import Case, Features, Problem, ratios
 from clarep.geometry.jacobian import probe_engine
@@ -56,27 +56,23 @@ class BenchSubspace:
     """Layer whose Jacobian is taken; without it, the teacher's middle."""
     t: float = 0.85
     """Noise level, as a share of the teacher's time axis."""
-    ks: tuple[int, ...] = (8, 32, 128)
+    ks: tuple[Annotated[int, Within(1)], ...] = (8, 32, 128)
     """Numbers of directions."""
-    batches: tuple[int, ...] = (1, 16)
+    batches: tuple[Annotated[int, Within(1)], ...] = (1, 16)
     """Images that our solver takes at once."""
-    images: int = 2
+    images: Annotated[int, Within(1)] = 2
     """Images with an exact SVD, on which the reference is timed; others only fill a batch."""
-    max_iterations: int = 100
+    max_iterations: Annotated[int, Within(1)] = 100
     """Where the reference gives up; 100 is its own limit."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the noise and of the solvers' starts."""
     json: bool = False
     """Print the result as one JSON object instead of a table."""
 
     def run(self) -> None:
         """Measure, print, save."""
-        for name in ("ks", "batches", "images", "max_iterations"):
-            given = getattr(self, name)
-            least = min(given, default=0) if isinstance(given, tuple) else given
-            if least < 1:
-                raise UserError(f"`{name}={least}` is below 1, or none was given: give at least 1")
-        check_seed(self.seed)
+        if not (self.ks and self.batches):
+            raise UserError("`ks` or `batches` is empty: give at least one number")
         if self.teacher_options.device != "cpu":
             raise UserError(
                 f"`device={self.teacher_options.device}` cannot be timed, as seconds are taken on "

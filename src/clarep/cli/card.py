@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from clarep.clarid.clarid_config import check_guidance
 from clarep.cli.shared import warn
 from clarep.cli.tested import test_options, trained_on
 from clarep.data.files import NoSplitError
@@ -18,7 +17,7 @@ from clarep.data.labelled import LabelledImages
 from clarep.data.load import load_data, load_test
 from clarep.distill.trainer.sources import check_fits
 from clarep.engine.artefacts import write_json
-from clarep.engine.seeds import check_seed
+from clarep.engine.bounds import Seed, Within
 from clarep.errors import UserError
 from clarep.report.model_card import garment_quality, round_trip, student_quality, training_card
 from clarep.report.quality import SampleSettings
@@ -56,27 +55,20 @@ class Card:
     """The card, a JSON file; without it, card.json in the folder."""
     name: str | None = None
     """Name on the card; without it, the folder's."""
-    guidances: tuple[float, ...] = (1.0, 3.0)
+    guidances: tuple[Annotated[float, Within(0)], ...] = (1.0, 3.0)
     """Guidance strengths to measure samples at."""
-    images_per_class: int | None = None
+    images_per_class: Annotated[int, Within(1)] | None = None
     """Samples of each class; as many test and training images are drawn, so that there must be
     as many. Without it 100, or as many as there are."""
-    steps: int = 25
+    steps: Annotated[int, Within(1)] = 25
     """Heun steps a sample."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the noise, and of the choice of real images."""
 
     def run(self) -> None:
         """Measure, write, print what was measured."""
-        if self.images_per_class is not None and self.images_per_class < 1:
-            raise UserError(f"--images-per-class {self.images_per_class} is below 1: give 100")
-        if self.steps < 1:
-            raise UserError(f"--steps {self.steps} is below 1: give 25")
         if not self.guidances:
             raise UserError("--guidances is empty: give at least one strength, such as 1 3")
-        for guidance in self.guidances:
-            check_guidance(guidance)
-        check_seed(self.seed)
         started = time.perf_counter()
         card = training_card(self.run_folder)
         # Not load_teacher, to which a folder called backdrops is the bundled teacher's name.

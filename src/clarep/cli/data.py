@@ -14,7 +14,7 @@ from clarep.data.labelled import LabelledImages, readable_indices
 from clarep.data.load import DataConfig, DataOptions, load_data
 from clarep.data.sheet import choose_by_class, class_sheet
 from clarep.engine.artefacts import atomic_path
-from clarep.engine.seeds import check_seed
+from clarep.engine.bounds import Seed, Within
 from clarep.errors import UserError
 
 
@@ -27,9 +27,9 @@ class Show:
     CIFAR-10's batches."""
     options: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
     """How the data set is read."""
-    columns: int = 10
+    columns: Annotated[int, Within(1)] = 10
     """Images a class."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Choose the images at random with this seed; without it, the first of each class."""
     skip_bad: bool = False
     """Go on without unreadable images, count the others, and list them; decodes all first."""
@@ -40,12 +40,8 @@ class Show:
 
     def run(self) -> None:
         """Write the sheet, then print where it is and what the data set holds."""
-        if self.columns < 1:
-            raise UserError(f"--columns {self.columns} shows nothing: give at least 1")
         if self.out.suffix.lower() != ".png":
             raise UserError(f"--out {self.out} is no PNG: give a name that ends in .png")
-        if self.seed is not None:
-            check_seed(self.seed)
         data = told(load_data(DataConfig(data=self.name, **vars(self.options))))
         kept, bad = np.arange(len(data)), list[str]()
         if self.skip_bad:

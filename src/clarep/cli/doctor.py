@@ -30,6 +30,7 @@ from clarep.cli.doctor_page import (
 from clarep.cli.shared import flags, of_the_datas_classes
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.data.load import DataConfig, DataOptions, load_data
+from clarep.engine.bounds import Within
 from clarep.errors import UserError
 from clarep.select.teacher_check import (
     attention_calls,
@@ -81,17 +82,15 @@ class Doctor:
     guidance: float | None = None
     """Guidance of the decoding; without it 3, CLARID's default, or 1 where the teacher has no null
     class."""
-    for_images: int = 500
+    for_images: Annotated[int, Within(1)] = 500
     """For how many images the cost of CLARID is extrapolated."""
-    batch_size: int = 25
+    batch_size: Annotated[int, Within(1)] = 25
     """Images that clarep identify will take through the teacher at once."""
     json: bool = False
     """Print one JSON object at the end instead of lines as they are found."""
 
     def run(self) -> None:
         """Try one thing after another, and say what was found."""
-        if self.for_images < 1:
-            raise UserError(f"--for-images {self.for_images} is below 1: give 500, say")
         answer: dict[str, Any] = {}
         for key, found, lines in self._examine():
             answer[key] = found

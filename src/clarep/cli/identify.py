@@ -33,9 +33,9 @@ from clarep.data.labelled import (
 )
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.artefacts import read_json
+from clarep.engine.bounds import Seed, Within
 from clarep.engine.lock import hold
 from clarep.engine.progress import announce, progress
-from clarep.engine.seeds import check_seed
 from clarep.errors import UserError, unknown_name
 from clarep.report.measures_table import (
     CLASSIFIER_NAME,
@@ -75,19 +75,19 @@ class Identify:
     teacher: str = "backdrops"
     """A bundled teacher's name, a path to a teacher.safetensors or its folder, or FAMILY:PLACE such
     as dit:PATH."""
-    fraction: float = 0.1
+    fraction: Annotated[float, Within(0, 1, "(]")] = 0.1
     """Share of every class that is chosen at random."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the choice, of the solver's start and of random directions."""
     controls: tuple[str, ...] = ("none", "reconstruction", "random")
     """For backdrops, or with --classifier: what to measure beside it; none, reconstruction, random,
     bottom, middle."""
-    control_images: int = 100
+    control_images: Annotated[int, Within(0)] = 100
     """For the same: images, evenly from the classes, on which all rows are measured; 0 skips."""
     classifier: Path | None = None
     """Run of a student trained on the same classes (clarep distill --method vanilla), which judges
     samples where the bundled judge does not know the classes, or instead of it."""
-    shard_size: int = SHARD_SIZE
+    shard_size: Annotated[int, Within(1)] = SHARD_SIZE
     """Images a shard: what a kill can cost."""
     skip_bad: bool = False
     """Go on without unreadable images, and list them."""
@@ -121,11 +121,6 @@ class Identify:
         for name in self.controls:
             if name not in CONTROLS:
                 raise unknown_name("control", name, CONTROLS)
-        check_seed(self.seed)
-        if self.shard_size < 1:
-            raise UserError(f"--shard-size {self.shard_size} is below 1: give {SHARD_SIZE}, say")
-        if self.control_images < 0:
-            raise UserError(f"--control-images {self.control_images} is below 0: give 100, say")
 
     def _check_control_images(self, data: LabelledImages) -> None:
         fewest = _FEWEST_MEASURED * len(np.unique(data.labels))

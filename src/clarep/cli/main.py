@@ -16,6 +16,7 @@ import tyro
 import clarep
 from clarep.cli.declared import declared
 from clarep.cli.terminal import options_of, say, terminal_of
+from clarep.engine.bounds import check_bounds
 from clarep.errors import UserError, unknown_name
 
 # A new command is one entry here: the module of clarep.cli and the class in it. One that goes on
@@ -217,6 +218,7 @@ def _main(given: list[str]) -> int:
 
 def _run(command: Command) -> int:
     try:
+        check_bounds(command)
         command.run()
     except UserError as mistake:
         say(str(mistake))

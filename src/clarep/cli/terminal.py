@@ -46,15 +46,16 @@ def in_options(text: str, options: Collection[str]) -> str:
     """
 
     def spoken(found: re.Match[str]) -> str:
-        path, dot, name = found[1].rpartition(".")
+        *groups, name = found[1].split(".")
         name, value = _OTHERWISE.get(name, name), found[2]
         if value in ("True", "False"):  # of flags
             name, value = name if value == "True" else f"no_{name}", None
-        wanted = f"{path}{dot}{name}".replace("_", "-")
-        ending = [one for one in options if one == f"--{wanted}" or one.endswith(f".{wanted}")]
-        if not ending:
-            return found[0]
-        return min(ending, key=len) + (f" {value}" if value else "")
+        for i in range(len(groups) + 1):  # not every group is part of its options' names
+            wanted = ".".join([*groups[i:], name]).replace("_", "-")
+            ending = [one for one in options if one == f"--{wanted}" or one.endswith(f".{wanted}")]
+            if ending:
+                return min(ending, key=len) + (f" {value}" if value else "")
+        return found[0]
 
     return re.sub("`(clarep [^`]*)`", r"\1", _ARGUMENT.sub(spoken, text))
 

@@ -25,8 +25,8 @@ from clarep.data.held_out import (
 from clarep.data.labelled import LabelledImages, in_memory, subset, to_uint8
 from clarep.data.load import DataConfig, load_data, load_test
 from clarep.engine.artefacts import atomic_path, sha256_file, write_json
+from clarep.engine.bounds import Within
 from clarep.engine.progress import announce, progress
-from clarep.errors import UserError
 from clarep.report.model_card import training_card
 from clarep.report.quality import sample_classes
 from clarep.teachers.options import check_device
@@ -57,7 +57,7 @@ class TrainTeacher:
     """Folder of the run: checkpoint, history.jsonl, samples, teacher.safetensors, card.json."""
     device: str = "cpu"
     """Where it trains: cpu, cuda, cuda:1 ...; a stopped run may go on elsewhere."""
-    sample_every: int = 1_000
+    sample_every: Annotated[int, Within(1)] = 1_000
     """Steps between sample grids, 8 images a class at guidance 2; drawn with a record."""
     skip_bad: bool = False
     """Go on without unreadable images, and list them."""
@@ -66,8 +66,6 @@ class TrainTeacher:
 
     def run(self) -> None:
         """Train to the end, then write the weights and their card."""
-        if self.sample_every < 1:
-            raise UserError(f"--sample-every {self.sample_every} is below 1: give a step count")
         check_train(self.train)
         check_device(self.device)
         record = self._train(self._splits())

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from clarep.data.backdrops import load_backdrops
 from clarep.data.cifar import find_cifar10, load_cifar10
@@ -15,6 +15,7 @@ from clarep.data.npz import load_npz
 from clarep.data.sets.backgrounds_challenge import is_challenge, load_challenge
 from clarep.data.sets.boxes import has_boxes, load_boxed
 from clarep.engine.artefacts import located
+from clarep.engine.bounds import Seed, Within, check_bounds
 from clarep.errors import UserError, unknown_name
 
 
@@ -24,15 +25,15 @@ class DataOptions:
 
     split: str = "train"
     """Which part: train, test, or val where the data have it."""
-    image_size: int | None = None
+    image_size: Annotated[int, Within(1)] | None = None
     """Crop images to their central square and resize it to this side, in pixels."""
-    correlation: float = 0.0
+    correlation: Annotated[float, Within(0, 1)] = 0.0
     """For backdrops: share of images, in [0, 1], that are given their class's own scene; the
     others draw any of the ten."""
     variant: str = "original"
     """For either backdrops: original, only_fg, only_bg, no_fg, mixed_same, mixed_rand,
     mixed_next."""
-    data_seed: int = 0
+    data_seed: Seed = 0
     """For either backdrops: seed of placement, scene, crop and tint."""
     classes_file: Path | None = None
     """For class folders: text file with a folder, or a folder and a class name, a line, to load
@@ -61,8 +62,7 @@ def load_data(config: DataConfig | str | Path) -> LabelledImages:
     """
     if not isinstance(config, DataConfig):
         config = DataConfig(data=str(config))
-    if config.image_size is not None and config.image_size < 1:
-        raise UserError(f"`image_size={config.image_size}` is below 1: give a side in pixels")
+    check_bounds(config)
     if config.data in _NAMED:
         return _NAMED[config.data](config)
     path = Path(os.path.expanduser(config.data))  # Path's own fails at ~ of a user with no home

@@ -14,7 +14,6 @@ from clarep.distill.methods import METHODS, Method, method_named
 from clarep.distill.methods.cadistill import CaDistillConfig
 from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.engine.bounds import check_bounds
-from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
 
 STUDENT_DATA = DataConfig(correlation=0.9)
@@ -49,7 +48,6 @@ class DistillConfig(CaDistillConfig, TrainingConfig):
 def check_distill(config: DistillConfig) -> None:
     """Raise UserError, in one sentence, for a setting that nothing can be trained with."""
     check_bounds(config)
-    check_seed(config.seed)
     if config.pick == "best" and config.validation_share == 0:
         raise UserError(
             "`validation_share=0` leaves nothing to pick the best epoch on: "

@@ -1,11 +1,12 @@
-"""Bounds of a config's numbers, written where its fields are, and checked in one walk."""
+"""Bounds of a config's values, written where its fields are, and checked in one walk."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from clarep.errors import UserError
+from clarep.engine.limits import is_setting
+from clarep.errors import UserError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -23,27 +24,46 @@ class Within:
         return above and below and math.isfinite(value)
 
     def __str__(self) -> str:
-        end = self.ends[1] if math.isfinite(self.high) else ")"
-        return f"{self.ends[0]}{self.low:g}, {self.high:g}{end}"
+        if math.isfinite(self.high):
+            return f"is outside {self.ends[0]}{self.low:g}, {self.high:g}{self.ends[1]}"
+        return f"is {'below' if self.ends[0] == '[' else 'not above'} {self.low:g}"
+
+
+Seed = Annotated[int, Within(0)]
+"""What seeds anything; like every number, it is below 2^32."""
 
 
 def check_bounds(config: Any, group: str = "") -> None:
-    """Raise UserError for a number of a config that lies outside the bounds of its field.
+    """Raise UserError for a value of a config that its field does not take.
+
+    That is a number outside its bounds, infinite or beyond 2^32, and a word that is none of its
+    Literal's; of a tuple, any of its values.
 
     group: of which these are the options, with a dot; a config within one is a group too.
     """
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
-        value = getattr(config, field.name)
+        value, name = getattr(config, field.name), f"{group}{field.name}"
         if is_dataclass(value):
-            check_bounds(value, f"{group}{field.name}.")
+            check_bounds(value, f"{name}.")
             continue
-        for bound in _bounds(hints[field.name]):
-            if value is not None and value not in bound:
-                usual = field.default if isinstance(field.default, int | float) else "one inside"
-                raise UserError(
-                    f"`{group}{field.name}={value}` is outside {bound}: give {usual}, say"
-                )
+        usual = field.default if isinstance(field.default, int | float) else "one inside"
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, str):
+                _check_word(name, one, hints[field.name])
+            if isinstance(one, bool) or not isinstance(one, int | float):
+                continue
+            if not is_setting(one):
+                raise UserError(f"`{name}={one}` is not finite and below 2^32: give {usual}, say")
+            for bound in _bounds(hints[field.name]):
+                if one not in bound:
+                    raise UserError(f"`{name}={one}` {bound}: give {usual}, say")
+
+
+def _check_word(name: str, word: str, hint: Any) -> None:
+    names = get_args(hint) if get_origin(hint) is Literal else ()
+    if names and word not in names:
+        raise unknown_name(name, word, names)
 
 
 def _bounds(hint: Any) -> Iterator[Within]:

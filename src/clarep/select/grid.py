@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.directions import parse_k
 from clarep.data.labelled import LabelledImages, readable_indices, to_unit_range
-from clarep.engine.seeds import check_seed
+from clarep.engine.bounds import Seed, Within, check_bounds
 from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
 
@@ -26,17 +26,17 @@ class GridConfig:
     """Layers whose Jacobian is taken; mid is the family's default."""
     ks: tuple[int | float | str, ...] = (0.01, 0.02, 0.04, 0.08)
     """Directions to project out: numbers, or shares of the latent's dimension."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[Seed, ...] = (0, 1, 2)
     """Each seed draws its own images, and its own start of the solver and of k-means."""
     images: int = 50
     """Images a seed, the same number of every class (what is left over is not used)."""
-    guidance: float = 3.0
+    guidance: Annotated[float, Within(0)] = 3.0
     """Classifier-free guidance of the decoding after the projection; 1 is none."""
-    steps: int = 8
+    steps: Annotated[int, Within(1)] = 8
     """Steps of the inversion and of each decoding."""
     branch: Literal["conditional", "null"] = "conditional"
     """Label under which the Jacobian is taken."""
-    batch_size: int = 25
+    batch_size: Annotated[int, Within(1)] = 25
     """Images that go through the teacher at once: fewer take less memory. It changes the solver's
     start and the rounding, and may change in the middle of a grid."""
 
@@ -96,6 +96,7 @@ def plan_grid(
             an unknown tap, a k outside the latent or a share of energy, too few images, an
             image that cannot be read, or one that does not fit the teacher.
     """
+    check_bounds(config)
     for name in ("ts", "taps", "ks", "seeds"):
         if not getattr(config, name):
             raise UserError(f"`{name}` is empty: give at least one value")
@@ -107,8 +108,6 @@ def plan_grid(
     _refuse_repeated("`taps`", config.taps, taps)
     _refuse_repeated("`ks`", config.ks, counts)
     _refuse_repeated("`seeds`", config.seeds, config.seeds)
-    for seed in config.seeds:
-        check_seed(seed)
     readable = np.arange(len(data))
     skipped: list[str] = []
     if skip_bad:

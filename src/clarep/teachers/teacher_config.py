@@ -1,11 +1,11 @@
 """How a teacher is trained, and what these settings must hold."""
 
 from dataclasses import asdict, dataclass, field
+from typing import Annotated
 
 from clarep.data.labelled import LabelledImages
-from clarep.engine.seeds import check_seed
+from clarep.engine.bounds import Seed, Within, check_bounds
 from clarep.errors import UserError
-from clarep.teachers.checks import require, require_counts, require_positive, require_share
 from clarep.teachers.unet import GROUPS, UNetConfig, UNetShape
 
 
@@ -13,29 +13,29 @@ from clarep.teachers.unet import GROUPS, UNetConfig, UNetShape
 class TrainConfig:
     """How a teacher is trained."""
 
-    steps: int = 6_500
+    steps: Annotated[int, Within(1)] = 6_500
     """Optimiser steps."""
-    batch_size: int = 96
+    batch_size: Annotated[int, Within(1)] = 96
     """Images a step."""
-    learning_rate: float = 1e-3
+    learning_rate: Annotated[float, Within(0, ends="(]")] = 1e-3
     """Peak rate of Adam; it falls to 0 along a half cosine."""
-    warmup_steps: int = 300
+    warmup_steps: Annotated[int, Within(0)] = 300
     """Steps over which the rate rises linearly to its peak."""
-    label_dropout: float = 0.15
+    label_dropout: Annotated[float, Within(0, 1, "[)")] = 0.15
     """Share of labels replaced by the null label, for classifier-free guidance."""
-    ema_halflife_kimg: float = 15.0
+    ema_halflife_kimg: Annotated[float, Within(0, ends="(]")] = 15.0
     """Half-life of the weights' moving average, in thousands of images."""
-    clip_norm: float = 1.0
+    clip_norm: Annotated[float, Within(0, ends="(]")] = 1.0
     """Largest norm of the gradient."""
-    sigma_min: float = 0.01
+    sigma_min: Annotated[float, Within(0, ends="(]")] = 0.01
     """Lowest noise level trained on."""
-    sigma_max: float = 80.0
+    sigma_max: Annotated[float, Within(0, ends="(]")] = 80.0
     """Highest noise level trained on."""
-    checkpoint_every: int = 250
+    checkpoint_every: Annotated[int, Within(1)] = 250
     """Steps between checkpoints."""
-    evaluate_every: int = 1_000
+    evaluate_every: Annotated[int, Within(1)] = 1_000
     """Steps between held-out losses; each is measured with the next record, every 50 steps."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of initial weights, batches, labels dropped and noise."""
     unet: UNetShape = field(default_factory=UNetShape)
     """Shape of the network; image size and classes are those of the data."""
@@ -43,28 +43,15 @@ class TrainConfig:
 
 def check_train(config: TrainConfig) -> None:
     """Raise UserError, in one sentence, for a setting that nothing can be trained with."""
-    require_counts(config, "steps", "batch_size", "checkpoint_every", "evaluate_every")
-    require_positive(config, "learning_rate", "ema_halflife_kimg", "clip_norm")
-    require_positive(config, "sigma_min", "sigma_max")
-    require_share(config, "label_dropout")
-    check_seed(config.seed)
-    warmup, low, high = config.warmup_steps, config.sigma_min, config.sigma_max
-    require(warmup >= 0, "warmup_steps", warmup, "is negative: give 0 or more")
-    require(low < high, "sigma_min", low, f"is not below `sigma_max={high}`: lower it")
-    _check_unet(config.unet)
-
-
-def _check_unet(unet: UNetShape) -> None:
-    counts = ("patch", "encoder_blocks", "decoder_blocks", "embed_dim")
-    for name in counts:
-        value = getattr(unet, name)
-        require(value >= 1, f"unet.{name}", value, "is below 1: give a whole number from 1 up")
-    sigma = unet.sigma_data
-    require(0 < sigma < float("inf"), "unet.sigma_data", sigma, "is not a number above 0: give 0.5")
-    require(len(unet.widths) > 0, "unet.widths", "()", "is empty: give one width a level")
-    whole = all(width >= 1 and width % GROUPS == 0 for width in unet.widths)
-    widths = " ".join(str(width) for width in unet.widths)
-    require(whole, "unet.widths", widths, f"are not all multiples of {GROUPS}: give some that are")
+    check_bounds(config)
+    low, high = config.sigma_min, config.sigma_max
+    if low >= high:
+        raise UserError(f"`sigma_min={low}` is not below `sigma_max={high}`: lower it")
+    widths = " ".join(map(str, config.unet.widths))
+    if not widths:
+        raise UserError("`unet.widths` is empty: give one width a level")
+    if any(width % GROUPS for width in config.unet.widths):
+        raise UserError(f"`unet.widths={widths}` are not all multiples of {GROUPS}: give some")
 
 
 def unet_for(data: LabelledImages, shape: UNetShape) -> UNetConfig:

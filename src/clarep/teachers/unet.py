@@ -6,11 +6,13 @@ trains on a CPU. The preconditioning is Karras et al. 2022 (arXiv 2206.00364, Ta
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clarep.engine.bounds import Within
 from clarep.teachers.parametrisation import edm_scalings, like
 
 GROUPS = 8
@@ -21,17 +23,17 @@ GROUPS = 8
 class UNetShape:
     """Shape of the network, whatever it draws."""
 
-    patch: int = 2
+    patch: Annotated[int, Within(1)] = 2
     """Side of the pixel squares that are folded into channels at the stem."""
-    widths: tuple[int, ...] = (32, 64, 128)
+    widths: tuple[Annotated[int, Within(1)], ...] = (32, 64, 128)
     """Channels of each resolution level, from fine to coarse; multiples of 8."""
-    encoder_blocks: int = 1
+    encoder_blocks: Annotated[int, Within(1)] = 1
     """Residual blocks a level on the way down."""
-    decoder_blocks: int = 1
+    decoder_blocks: Annotated[int, Within(1)] = 1
     """Residual blocks a level on the way up."""
-    embed_dim: int = 256
+    embed_dim: Annotated[int, Within(1)] = 256
     """Width of the embedding of noise level and class."""
-    sigma_data: float = 1.0
+    sigma_data: Annotated[float, Within(0, ends="(]")] = 1.0
     """Standard deviation of the data that the preconditioning assumes; 1 is v-prediction but for a
     sign, 0.5 what EDM takes for images. CLARID hangs on it (docs/teachers.md)."""
 

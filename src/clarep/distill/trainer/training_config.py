@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from clarep.engine.bounds import Within
+from clarep.engine.bounds import Seed, Within
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class TrainingConfig:
     decoded anew in every epoch."""
     workers: Annotated[int, Within(0)] = 2
     """Processes that decode images which do not fit into memory."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of initial weights, validation share, batches, augmentation and everything else."""
     canonical_batch_size: Annotated[int, Within(2)] | None = None
     """Canonical samples a step, over all processes; 0.35 of the batch unless given."""

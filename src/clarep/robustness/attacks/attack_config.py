@@ -1,11 +1,11 @@
 """Which attacks are run and how strong they are."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from clarep.engine.seeds import check_seed
+from clarep.engine.bounds import Seed, Within, check_bounds
 from clarep.errors import UserError, unknown_name
-from clarep.robustness.attacks.passes import check_counts
-from clarep.robustness.attacks.pgd import STEP_RULES, StepRule
+from clarep.robustness.attacks.pgd import StepRule
 from clarep.robustness.attacks.threat import check_eps_255, check_eps_l2
 
 ATTACK_NAMES = ("pgd", "apgd-ce", "apgd-dlr")
@@ -23,32 +23,32 @@ class AttackConfig:
     """L-infinity attacks: pgd, apgd-ce, apgd-dlr."""
     attacks_l2: tuple[str, ...] = ("pgd",)
     """L2 attacks beside CW: pgd, apgd-ce, apgd-dlr."""
-    pgd_steps: int = 20
+    pgd_steps: Annotated[int, Within(1)] = 20
     """Gradients an image and restart of PGD."""
-    pgd_restarts: int = 1
+    pgd_restarts: Annotated[int, Within(1)] = 1
     """Random starts of PGD; each only for images that are still right."""
     pgd_rule: StepRule = "constant"
     """Steps of PGD: all of 2.5 radii / steps, or falling along half a cosine."""
-    apgd_steps: int = 30
+    apgd_steps: Annotated[int, Within(1)] = 30
     """Gradients an image and restart of APGD, which chooses its step sizes itself."""
-    apgd_restarts: int = 1
+    apgd_restarts: Annotated[int, Within(1)] = 1
     """Random starts of APGD; each only for images that are still right."""
     cw: bool = True
     """Look for the nearest error of every image in L2 (Carlini & Wagner)."""
-    cw_steps: int = 100
+    cw_steps: Annotated[int, Within(1)] = 100
     """Steps of Adam for each weight of the error in CW."""
-    cw_searches: int = 6
+    cw_searches: Annotated[int, Within(1)] = 6
     """Weights of the error that CW tries, by binary search."""
     autoattack_eps_255: tuple[float, ...] = ()
     """Radii of standard AutoAttack, in steps of 1/255; needs the extra [attacks] and minutes."""
-    check_images: int = 100
+    check_images: Annotated[int, Within(0)] = 100
     """Images on which the checks against gradient masking are made; 0 skips them."""
-    check_margin: float = 0.02
+    check_margin: Annotated[float, Within(0, 1, "[)")] = 0.02
     """Share of images on which a check may find more than the attacks did; above it by more than
     chance (exact binomial test at 1 %), figures are attacked anew or called untrustworthy."""
-    batch_size: int = 250
+    batch_size: Annotated[int, Within(1)] = 250
     """Images a pass."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of everything random: the attacks' starts and, in the suite, the choice of images,
     corruptions and backgrounds."""
 
@@ -58,6 +58,7 @@ def check_attacks(config: AttackConfig, image_shape: tuple[int, ...] | None = No
 
     image_shape: (C, H, W), to tell an L2 radius that no change of such an image has.
     """
+    check_bounds(config)
     for eps_255 in (*config.eps_255, *config.autoattack_eps_255):
         check_eps_255(eps_255)
     for eps_l2 in config.eps_l2:
@@ -73,13 +74,3 @@ def check_attacks(config: AttackConfig, image_shape: tuple[int, ...] | None = No
         raise UserError(
             "`attacks_l2` names none for the radii of `eps_l2`: give pgd, or no `eps_l2`"
         )
-    if config.pgd_rule not in STEP_RULES:
-        raise unknown_name("step rule", config.pgd_rule, STEP_RULES)
-    counts = ("pgd_steps", "pgd_restarts", "apgd_steps", "apgd_restarts")
-    for name in (*counts, "cw_steps", "cw_searches", "batch_size"):
-        check_counts(**{name: getattr(config, name)})
-    if config.check_images < 0:
-        raise UserError(f"`check_images={config.check_images}` is below 0: give 100, say")
-    if not 0 <= config.check_margin < 1:
-        raise UserError(f"`check_margin={config.check_margin}` is outside [0, 1): give 0.02, say")
-    check_seed(config.seed)

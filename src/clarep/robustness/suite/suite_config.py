@@ -5,15 +5,13 @@ from typing import Annotated
 
 import tyro
 
+from clarep.engine.bounds import Within, check_bounds
 from clarep.engine.extras import require_extra
-from clarep.engine.seeds import check_seed
 from clarep.errors import UserError, unknown_name
 from clarep.robustness.attacks.attack_config import AttackConfig, check_attacks
 from clarep.robustness.corruptions import COMMON, CORRUPTIONS, SEVERITIES
 
 GROUPS = ("clean", "calibration", "backgrounds", "focus", "attacks", "corruptions", "ood")
-_COUNTS = ("images", "attack_images", "corruption_images", "focus_images", "flip_backdrops")
-
 
 QUICK_ATTACKS = AttackConfig(
     eps_255=(0.25, 0.5, 1.0, 2.0, 4.0),
@@ -30,19 +28,19 @@ class SuiteConfig:
 
     groups: tuple[str, ...] = GROUPS
     """Which of clean, calibration, backgrounds, focus, attacks, corruptions, ood."""
-    images: int = 1_000
+    images: Annotated[int, Within(1)] = 1_000
     """Images of the clean, calibration, background and ood figures."""
-    attack_images: int = 500
+    attack_images: Annotated[int, Within(1)] = 500
     """Images that are attacked."""
-    corruption_images: int = 200
+    corruption_images: Annotated[int, Within(1)] = 200
     """Images that are corrupted."""
-    focus_images: int = 200
+    focus_images: Annotated[int, Within(1)] = 200
     """Images whose saliency is taken."""
     corruptions: tuple[str, ...] = COMMON
     """Which corruptions; the mean and mCE are over these."""
     severities: tuple[int, ...] = (1, 3, 5)
     """Severities of the corruptions, 1 to 5; the mean is over these."""
-    flip_backdrops: int = 20
+    flip_backdrops: Annotated[int, Within(1)] = 20
     """Adversarial backgrounds that each foreground is pasted on."""
     attack: Annotated[AttackConfig, tyro.conf.arg(name="")] = QUICK_ATTACKS
     """The attacks."""
@@ -55,7 +53,7 @@ class SuiteConfig:
 
 def check_suite(config: SuiteConfig) -> None:
     """Raise UserError for a setting that is out of range, or whose extra is not installed."""
-    check_seed(config.seed)
+    check_bounds(config)
     for kind, given, valid in (
         ("group", config.groups, GROUPS),
         ("corruption", config.corruptions, CORRUPTIONS),
@@ -69,10 +67,6 @@ def check_suite(config: SuiteConfig) -> None:
         if len(set(given)) < len(given):
             listed = " ".join(map(str, given))
             raise UserError(f"a {kind} is given twice in {listed}: name each once")
-    for option in _COUNTS:
-        value = getattr(config, option)
-        if value < 1:
-            raise UserError(f"`{option}={value}` is below 1: give 100, say")
     check_attacks(config.attack)
     if "attacks" in config.groups and any(config.attack.autoattack_eps_255):
         require_extra("pyautoattack", "attacks")  # now: AutoAttack comes after all other attacks
