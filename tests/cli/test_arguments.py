@@ -98,7 +98,7 @@ def test_the_options_of_a_command_are_those_that_its_help_lists(words, capsys):
         main([word for word in words if word not in ("x", "--garments", "--out")] + ["--help"]) == 0
     )
     told = capsys.readouterr().out
-    listed = set(re.findall(r"(?m)^\S (--[a-z][\w.-]+)", told)) - {"--help"}
+    listed = set(re.findall(r"(?m)^\W{1,3}(--[a-z][\w.-]+)", told)) - {"--help"}
     assert listed, told
     assert listed <= set(options_of(_build(words, {words[0]: _COMMANDS[words[0]]})))
 

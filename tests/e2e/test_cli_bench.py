@@ -106,7 +106,7 @@ def test_data_that_do_not_fit(
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--seed", "-1"], "seed -1 is outside"),
+        (["--seed", "-1"], "-1 is below 0"),
         (["--tap", "middle"], "unknown tap 'middle': did you mean mid"),
         (["--ks", "257"], "k = 257 is outside 1 to 256"),
         (["--ks", "0"], "--ks 0 is below 1"),

@@ -108,7 +108,7 @@ def test_kd_from_a_student_of_ours(command, capsys):
         ("--method generated", "method generated needs --teacher"),
         ("--split test", '(split: "train" there, "test" now;'),
         ("--teacher backdrops", "was made with another teacher than --teacher"),
-        ("--train.epochs 0", "--train.epochs 0 is outside [1"),
+        ("--train.epochs 0", "--train.epochs 0 is below 1"),
         ("--student resnet9", "unknown student 'resnet9'"),
         ("--canon nowhere", "holds no canonical set"),
         ("--method kd --classifier nowhere", "nowhere"),

@@ -280,7 +280,7 @@ WRONG = {
     "t": ("--t 1.5", "t 1.5 is outside (0, 1)"),
     "sigma": ("--sigma 99", "sigma 99 is outside the teacher's range"),
     "t and sigma": ("--t 0.5 --sigma 2", "both t and sigma are given: give one of them"),
-    "guidance": ("--guidance -1", "guidance -1 is outside [0, inf)"),
+    "guidance": ("--guidance -1", "guidance -1.0 is below 0"),
     "k": ("--k 99999", "outside 1 to 3072, the latent's dimension"),
     "k in words": ("--k lots", "k = 'lots' is not understood"),
     "count": ("--for-images 0", "--for-images 0 is below 1"),

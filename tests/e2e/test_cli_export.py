@@ -51,7 +51,7 @@ def test_a_bundled_teacher_with_its_card(name, capsys):
     [
         (["backdrop"], "unknown teacher 'backdrop': did you mean backdrops"),
         (["dit:some/where"], "dit:some/where is a checkpoint of another family"),
-        (["backdrops", "--format", "onnx"], "--format cannot be 'onnx'"),
+        (["backdrops", "--format", "onnx"], "invalid choice 'onnx'"),
         (["backdrops", "--out", "full"], "full holds other files"),
         (["backdrops", "--out", "full/a_file"], "cannot write"),
         ([], "TEACHER"),

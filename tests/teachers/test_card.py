@@ -67,8 +67,8 @@ def test_a_folder_with_the_name_of_a_bundled_teacher_is_measured_itself(
         ("--images-per-class 0", "--images-per-class 0 is below 1"),
         ("--images-per-class 101", "give between 1 and 100 images per class"),
         ("--steps 0", "--steps 0 is below 1"),
-        ("--seed -1", "seed -1 is outside"),
-        ("--guidances 1 nan", "--guidances cannot be 'nan'"),
+        ("--seed -1", "-1 is below 0"),
+        ("--guidances 1 nan", "--guidances nan is not finite"),
         ("--guidances", "--guidances is empty"),
     ],
 )
