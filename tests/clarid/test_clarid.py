@@ -382,12 +382,12 @@ WRONG = {
     "k": ({"k": 49}, "k = 49 means 49 directions, outside 1 to 48"),
     "k is a truth value": ({"k": True}, "k = True is neither a whole number"),
     "k is not understood": ({"k": "lots"}, "k = 'lots' is not understood"),
-    "guidance": ({"guidance": -1.0}, "guidance -1 is outside"),
-    "guidance is no number": ({"guidance": math.nan}, "guidance nan is outside"),
-    "tolerance": ({"tolerance": 1.0}, "tolerance 1 is outside"),
-    "steps": ({"steps": 0}, "0 steps are too few"),
+    "guidance": ({"guidance": -1.0}, "`guidance=-1.0` is below 0"),
+    "guidance is no number": ({"guidance": math.nan}, "`guidance=nan` is not finite"),
+    "tolerance": ({"tolerance": 1.0}, "`tolerance=1.0` is outside"),
+    "steps": ({"steps": 0}, "`steps=0` is below 1"),
     "batch size": ({"batch_size": 0}, "`batch_size=0` is below 1: give 25"),
-    "memory": ({"memory_mb": 0.0}, "`memory_mb=0` is not above 0"),
+    "memory": ({"memory_mb": 0.0}, "`memory_mb=0.0` is not above 0"),
     "fixed_point": ({"inversion": "fixed_point"}, "solver is heun: choose `solver=euler` with it"),
 }
 

@@ -18,7 +18,6 @@ IN_PYTHON_ALONE = {"step_size", "first_index", "torch.jit.load"}
 """Arguments of functions that no command offers."""
 REQUIRED = {
     "data": "show x",
-    "train-judge": "--garments x --out x",
     "card": "x",
     "bench": "subspace",
     "evaluate": "x",

@@ -105,7 +105,7 @@ WRONG = {
     ),
     "kind": (FIRST + '[clarid]\nkind = "top"', "[clarid] unknown key 'kind'"),
     "clarid's literal": (FIRST + '[clarid]\nsolver = "huen"', "solver: unknown value 'huen'"),
-    "clarid's value": (FIRST + "[clarid]\nsteps = 0", "study.toml: [clarid] 0 steps"),
+    "clarid's value": (FIRST + "[clarid]\nsteps = 0", "study.toml: [clarid] `steps=0` is below 1"),
     "NaN": (FIRST + "[clarid]\nk = nan", "clarid.k is nan"),
     "1e13": (FIRST + "[train]\nbatch_size = 10_000_000_000_000", "[train] batch_size = 1000000"),
     "fraction": (FIRST + "[canonical]\nfraction = 1.5", "fraction 1.5 is outside (0, 1]"),
