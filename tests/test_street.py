@@ -7,10 +7,23 @@ from pathlib import Path
 import clarep
 
 SRC = Path(clarep.__file__).parent
-STREET = (
-    "errors engine sampling geometry data teachers clarid select students distill robustness "
-    "study report cli"
-).split()
+STREET = [
+    "errors",
+    "engine",
+    "sampling",
+    "geometry",
+    "data",
+    "teachers",
+    "clarid",
+    "select",
+    "students",
+    "distill",
+    "robustness",
+    "study",
+    "report",
+    "cli",
+]
+"""From left to right."""
 SAME_NAMES = {"__init__.py", "kd.py", "rkd.py", "supcon.py"}
 """Of packages, and of the pairs of a loss and its method."""
 
