@@ -75,7 +75,7 @@ def test_killed_it_goes_on_to_the_same_weights(capsys, monkeypatch):
 
 
 WRONG = {
-    "no file": ("no.toml", "", "there is no recipe at no.toml"),
+    "no file": ("no.toml", "", "cannot read no.toml"),
     "name": ("dmeo", "", "unknown recipe 'dmeo': did you mean demo"),
     "key": ("x.toml", "techer = 1\n", "x.toml: unknown key 'techer': did you mean teacher"),
     "toml": ("x.toml", "= 3\n", "x.toml is not valid TOML"),

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from clarep.robustness.evaluation import Evaluation, Measurement, mean_of
+from clarep.robustness.measures import measure_of
+from clarep.robustness.suite.suite_config import GROUPS
 
 
 class MakeRun:
@@ -78,10 +80,9 @@ class MakeRun:
             "official_corruptions": official,
             "caveat": caveat,
         }
+        config["suite"] = {"groups": list(groups or GROUPS), **(suite or {})}
         if groups is not None:
-            config["suite"] = {"groups": list(groups), **(suite or {})}
-            prefixes = tuple(group.rstrip("s") for group in groups)
-            measurements = [m for m in measurements if m.key.startswith(prefixes)]
+            measurements = [m for m in measurements if measure_of(m.key).group in groups]
         if content:
             config |= {"data": {"name": place}, "data_sha256": {"clean": content}}
             config["data_options"]["data"] = place

@@ -176,7 +176,7 @@ def test_what_cannot_be_compared_is_said(make_run, tmp_path):
         "not measured alike .correlation: 0.0 in .*-0, 0.5 in .*b-0": make_run(
             "b", test_correlation=0.5
         ),
-        "official corruption files: false in .*, true in": make_run("d", official="CIFAR-10-C"),
+        "official_corruptions: null in .*, .CIFAR-10-C. in": make_run("d", official="CIFAR-10-C"),
         "on other test images": make_run("c", labels=torch.zeros(400, dtype=torch.long)),
         "both vanilla but differ .epochs: 3 in .*, 5 in": make_run("vanilla", 1, epochs=5),
     }

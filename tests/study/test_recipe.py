@@ -80,7 +80,7 @@ def test_an_existing_set_takes_the_place_of_settings(tmp_path):
 WRONG = {
     "no methods": ("seeds = [0]", "study.toml: lacks methods: give it"),
     "no seeds": ('methods = ["vanilla"]', "study.toml: lacks seeds"),
-    "empty methods": ("methods = []\nseeds = [0]", "methods is empty"),
+    "empty methods": ("methods = []\nseeds = [0]", "methods must name at least one"),
     "empty seeds": ('methods = ["vanilla"]\nseeds = []', "seeds must name at least one"),
     "seeds twice": ('methods = ["vanilla"]\nseeds = [1, 1]', "each once"),
     "seed": ('methods = ["vanilla"]\nseeds = [-1]', "study.toml: seed -1 is outside"),
@@ -88,7 +88,10 @@ WRONG = {
         'methods = ["vanila"]\nseeds = [0]',
         "study.toml: methods: unknown method 'vanila': did you mean vanilla",
     ),
-    "methods twice": ('methods = ["vanilla", "vanilla"]\nseeds = [0]', "methods names one twice"),
+    "methods twice": (
+        'methods = ["vanilla", "vanilla"]\nseeds = [0]',
+        "methods must name at least one, each once",
+    ),
     "key": (FIRST + 'techer = "x"', "study.toml: unknown key 'techer': did you mean teacher"),
     "table": (FIRST + "[trian]\nepochs = 1", "study.toml: unknown key 'trian': did you mean train"),
     "table as key": (

@@ -1,6 +1,6 @@
 """`clarep demo`: the whole road on bundled data and teacher, in minutes on two cores."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clarep.cli.identify import Identify
@@ -39,7 +39,7 @@ class Demo:
         """Make the set, its picture and the table of its controls, unless all are there."""
         canon, last_written = self.out / "canon", self.out / "report" / "spectrum.png"
         top = Study(recipe, self.out).top(recipe.variants[0])
-        if last_written.exists() and top.is_built(canon):
+        if last_written.exists() and replace(top, existing=canon).is_done():
             print(f"canonical set in {canon}, its pictures and measures in {last_written.parent}")
             return
         Identify(

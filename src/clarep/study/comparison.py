@@ -1,7 +1,7 @@
 """Methods x measures: means over seeds with intervals, and differences from vanilla, tested."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -122,14 +122,18 @@ def compare(
     if reference is not None and reference not in groups:
         raise unknown_name("reference", reference, groups)
     present = reference or (REFERENCE if REFERENCE in groups else None)
-    cells = {key: _column(key, groups, present, resamples) for key in keys}
-    cells, tests = _correct(cells)
+    differences = _tested(keys, groups, present, resamples)
     rows = tuple(
-        Row(name, tuple(r.seed for r in members), tuple(cells[key][name] for key in keys))
+        Row(
+            name,
+            tuple(run.seed for run in members),
+            tuple(_cell(key, members, differences.get((key, name))) for key in keys),
+        )
         for name, members in groups.items()
     )
     against = caveats((str(run.folder), run.evaluation) for run in runs)
-    return Comparison(present, keys, rows, tests, (*dict.fromkeys(unshared.values()), *against))
+    notes = (*dict.fromkeys(unshared.values()), *against)
+    return Comparison(present, keys, rows, len(differences), notes)
 
 
 def unshared_groups(runs: Sequence[StudiedRun]) -> dict[str, str]:
@@ -143,7 +147,7 @@ def unshared_groups(runs: Sequence[StudiedRun]) -> dict[str, str]:
     measured = [group for group in found if group in GROUPS]
     apart: dict[tuple[str, ...], list[str]] = {}
     for group in measured:
-        lacking = tuple(run for run, groups in asked.items() if group not in (groups or measured))
+        lacking = tuple(run for run, groups in asked.items() if group not in groups)
         apart.setdefault(lacking, []).append(group)
     return {
         group: f"{', '.join(groups)} left out, since not measured on {', '.join(lacking)}: "
@@ -174,75 +178,60 @@ def _choose(
     return tuple(chosen)
 
 
-def _column(
-    key: str, groups: dict[str, list[StudiedRun]], reference: str | None, resamples: int
-) -> dict[str, Cell | None]:
-    """Return one measure of every method, its p-values not yet corrected."""
-    cells = {name: _cell(key, members) for name, members in groups.items()}
-    if reference is None:
-        return cells
-    base = _per_image(key, groups[reference])
-    others = {
-        name: _per_image(key, runs)
-        for name, runs in groups.items()
-        # An mCE says by its note what it is relative to.
-        if name != reference and (key != _MCE or _note(cells[name]) == _note(cells[reference]))
+def _tested(
+    keys: Sequence[str],
+    groups: Mapping[str, Sequence[StudiedRun]],
+    reference: str | None,
+    resamples: int,
+) -> dict[tuple[str, str], Difference]:
+    """Return (measure, method) -> difference from the reference, corrected over all of them."""
+    found: dict[tuple[str, str], tuple[float, NDArray[np.float64], float]] = {}
+    for key in () if reference is None else keys:
+        base_runs = groups[reference or ""]
+        base = _per_image(key, base_runs)
+        others = {
+            name: _per_image(key, runs)
+            for name, runs in groups.items()
+            # An mCE says by its note what it is relative to.
+            if name != reference and (key != _MCE or _notes(key, runs) == _notes(key, base_runs))
+        }
+        paired = {
+            name: values - base
+            for name, values in others.items()
+            if values is not None and base is not None and len(values) == len(base)
+        }
+        if paired:
+            columns = np.stack(list(paired.values()), axis=1)
+            for name, interval, p in zip(
+                paired, *paired_bootstrap(columns, resamples), strict=True
+            ):
+                found[key, name] = (float(paired[name].mean()), interval, float(p))
+    adjusted = holm([p for *_, p in found.values()])
+    return {
+        where: Difference(value, (float(low), float(high)), p, p_holm)
+        for (where, (value, (low, high), p)), p_holm in zip(found.items(), adjusted, strict=True)
     }
-    paired = {
-        name: values - base
-        for name, values in others.items()
-        if values is not None and base is not None and len(values) == len(base)
-    }
-    if not paired:
-        return cells
-    intervals, p_values = paired_bootstrap(np.stack(list(paired.values()), axis=1), resamples)
-    for i, (name, values) in enumerate(paired.items()):
-        low, high = intervals[i]
-        p = float(p_values[i])
-        difference = Difference(float(values.mean()), (float(low), float(high)), p, p)
-        cell = cells[name]
-        cells[name] = cell and replace(cell, difference=difference)
-    return cells
 
 
-def _cell(key: str, runs: Sequence[StudiedRun]) -> Cell | None:
+def _cell(key: str, runs: Sequence[StudiedRun], difference: Difference | None) -> Cell | None:
     if not all(key in run.evaluation for run in runs):
         return None
     measured = [run.evaluation[key] for run in runs]
     values = [m.value for m in measured]
     interval = t_interval(values) if len(values) > 1 else measured[0].interval
     reasons = dict.fromkeys(m.untrustworthy for m in measured if m.untrustworthy)
-    notes = dict.fromkeys(m.note for m in measured if m.note)
     value = float(np.mean(values))
-    return Cell(key, value, interval, None, "; ".join(reasons), "; ".join(notes))
+    return Cell(key, value, interval, difference, "; ".join(reasons), _notes(key, runs))
 
 
-def _note(cell: Cell | None) -> str:
-    return "" if cell is None else cell.note
+def _notes(key: str, runs: Sequence[StudiedRun]) -> str:
+    found = (run.evaluation[key].note for run in runs if key in run.evaluation)
+    return "; ".join(dict.fromkeys(filter(None, found)))
 
 
 def _per_image(key: str, runs: Sequence[StudiedRun]) -> NDArray[np.float64] | None:
     """Return a measure's per-image values averaged over runs, (N,), if all of them have some."""
-    arrays = [run.evaluation.arrays.get(key) for run in runs if key in run.evaluation]
-    stored = [array for array in arrays if array is not None and array.ndim == 1]
-    if len(stored) < len(runs) or len({len(array) for array in stored}) != 1:
+    stored = [run.evaluation.arrays.get(key, torch.empty(0)) for run in runs]
+    if len({array.shape for array in stored}) != 1 or stored[0].ndim != 1 or not len(stored[0]):
         return None
-    mean = torch.stack([array.double() for array in stored]).mean(0).numpy()
-    return np.asarray(mean, np.float64)
-
-
-def _correct(
-    columns: dict[str, dict[str, Cell | None]],
-) -> tuple[dict[str, dict[str, Cell | None]], int]:
-    """Put Holm's p-values, over the whole table, into the cells; return the number of tests."""
-    tested = [
-        (key, name, cell, cell.difference)
-        for key, column in columns.items()
-        for name, cell in column.items()
-        if cell is not None and cell.difference is not None
-    ]
-    corrected = {key: dict(column) for key, column in columns.items()}
-    adjusted = holm([difference.p_value for *_, difference in tested])
-    for (key, name, cell, difference), p_holm in zip(tested, adjusted, strict=True):
-        corrected[key][name] = replace(cell, difference=replace(difference, p_holm=p_holm))
-    return corrected, len(tested)
+    return np.asarray(torch.stack(stored).double().mean(0).numpy(), np.float64)

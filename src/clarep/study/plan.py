@@ -1,8 +1,7 @@
 """`Study`: what a recipe needs, where each part belongs, and which parts are there already."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +14,15 @@ from clarep.data.labelled import LabelledImages, subset
 from clarep.data.load import DataConfig, load_data, load_test
 from clarep.distill.methods import METHODS
 from clarep.distill.trainer.run_folder import PICKED_ON_THESE
-from clarep.engine.artefacts import Progressed
 from clarep.errors import UserError
 from clarep.robustness.images_read import sha256_read, widest
 from clarep.robustness.suite.suite import SuiteRun
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student
-from clarep.study.canonical_jobs import SetSettings, new_set, settings_of
+from clarep.study.canonical_jobs import SetJob
 from clarep.study.comparison import REFERENCE
 from clarep.study.recipe import Recipe, Variant
-from clarep.study.student_jobs import EvaluationSettings, StudentSettings
+from clarep.study.student_jobs import EvaluationJob, StudentJob
 from clarep.teachers.classes_by_name import of_classes
 from clarep.teachers.options import recorded
 from clarep.teachers.teacher import Teacher
@@ -33,24 +31,9 @@ from clarep.teachers.zoo import load_teacher
 STORE, RUNS = "store", "runs"
 
 
-@dataclass(frozen=True)
-class Job:
-    """One thing to build: done or not, and resumable."""
-
-    kind: str
-    """Canonical set, classifier, student or evaluation."""
-    name: str
-    """Which: kind of directions, or variant and seed."""
-    folder: Path
-    """Where it is built."""
-    cost_class: str
-    """Jobs of one class take about as long as each other."""
-    unit: str
-    """What its progress counts."""
-    is_done: Callable[[], bool] = field(repr=False)
-    """Look whether it is there, whole and of these settings."""
-    build: Callable[[], Iterator[Progressed]] = field(repr=False)
-    """Build it, or go on with it, yielding after each part."""
+Job = SetJob | StudentJob | EvaluationJob
+"""One thing to build, in `folder`: `is_done` tells whether it is there, whole and of its settings,
+and `build` builds it or goes on with it, yielding after each part."""
 
 
 class Study:
@@ -62,7 +45,7 @@ class Study:
 
     Attributes:
         jobs: all of them, done or not.
-        runs: folder of every run, with the variant that it is of.
+        runs: folder of every run.
         canonical: folder of the set that the report shows, None if no method needs one.
         left_out: which measures the test data have nothing for, and why; or empty.
 
@@ -75,7 +58,7 @@ class Study:
         self.recipe = recipe
         self.out = out
         self.jobs: list[Job] = []
-        self.runs: dict[Path, Variant] = {}
+        self.runs: list[Path] = []
         self.canonical: Path | None = None
         self.left_out = ""
         self._check_students()
@@ -107,24 +90,20 @@ class Study:
         kept, apart = split_off(self.data, share)
         return replace(asked, split=HELD_OUT), subset(self.data, apart, HELD_OUT), kept
 
-    @property
-    def test(self) -> LabelledImages:
-        """What they are measured on."""
-        return self._tested[1]
-
     @cached_property
     def seen(self) -> str:
         """How many of the test images students are trained on; empty if none."""
         _, test, trained = self._tested
-        return seen_before(set(self.data.marks(trained)), test, widest(test, self.recipe.evaluate))[
-            1
-        ]
+        marks = set(self.data.marks(trained))
+        _, said = seen_before(marks, test, widest(test, self.recipe.evaluate))
+        return said
 
     @cached_property
-    def test_sha256(self) -> dict[str, str]:
+    def _read_sha256(self) -> dict[str, str]:
         """Of the test images that each group of the suite reads."""
-        suite, parts = self.recipe.evaluate, separate(self.test)
-        return {group: sha256_read(self.test, parts, suite, group) for group in suite.groups}
+        suite, test = self.recipe.evaluate, self._tested[1]
+        parts = separate(test)
+        return {group: sha256_read(test, parts, suite, group) for group in suite.groups}
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -134,7 +113,7 @@ class Study:
 
     def _check_students(self) -> None:
         """Raise UserError for what would only fail after hours: test data, students, measures."""
-        names, test = self.data.class_names, self.test
+        names, test = self.data.class_names, self._tested[1]
         if test.class_names != names:
             raise UserError(
                 f"recipe {self.recipe.name}: {test.name} has other classes than {self.data.name}: "
@@ -147,9 +126,10 @@ class Study:
 
     def _add_all(self) -> None:
         sets = {variant.name: self._add_set(variant) for variant in self.recipe.variants}
-        tops = [found for found in sets.values() if found and found[1].kind == "top"]
-        self.canonical = next(iter([*tops, *filter(None, sets.values())]), (None,))[0]
-        self._add_classifier()
+        found = sorted(filter(None, sets.values()), key=lambda one: one.name != "top")
+        self.canonical = found[0].folder if found else None
+        if self._classifier is not None:
+            self.jobs.append(self._classifier)
         # Seed by seed, so that early tables compare all methods; what others need comes first.
         variants = sorted(self.recipe.variants, key=lambda variant: variant.name != REFERENCE)
         for seed in self.recipe.seeds:
@@ -158,143 +138,87 @@ class Study:
                 run = self._add_run(variant, seed, sets[variant.name], reference)
                 reference = run if variant.name == REFERENCE else reference
 
-    def _add_set(self, variant: Variant) -> tuple[Path, SetSettings] | None:
-        """Plan the canonical set that a variant needs, if any, and say where it is."""
+    def _add_set(self, variant: Variant) -> SetJob | None:
+        """Plan the canonical set that a variant needs, if any, unless it is there or planned."""
         method = METHODS[variant.method]
         if method.canonical_kind is None:
             return None
-        top = self.top(variant)
-        settings = top.of(method.canonical_kind, method.canonical_guidance)
-        if method.stronger_guidance and settings.clarid.guidance <= 1:
+        job = self.top(variant).of(method.canonical_kind, method.canonical_guidance)
+        if method.stronger_guidance and job.clarid.guidance <= 1:
             raise UserError(
                 f"recipe {self.recipe.name}: {variant.name} decodes with a guidance above 1 and "
-                f"[clarid] guidance is {settings.clarid.guidance:g}: give 3, say, or leave "
+                f"[clarid] guidance is {job.clarid.guidance:g}: give 3, say, or leave "
                 f"{variant.name} out"
             )
-        if settings == top and self.recipe.canonical.top is not None:
-            return self.recipe.canonical.top, settings
-        Clarid(self.teacher, settings.clarid)  # raises for settings that do not fit the teacher
-        folder = self.out / STORE / f"{settings.kind}-{settings.address}"
-        if all(job.folder != folder for job in self.jobs):
-            self.jobs.append(
-                Job(
-                    kind="canonical set",
-                    name=settings.kind,
-                    folder=folder,
-                    cost_class=f"canonical set {settings.kind}",
-                    unit="images",
-                    is_done=partial(settings.is_built, folder),
-                    build=lambda: settings.build(self.teacher, self.data, folder),
-                )
-            )
-        return folder, settings
+        if job.existing is None and all(job.folder != planned.folder for planned in self.jobs):
+            Clarid(self.teacher, job.clarid)  # raises for settings that do not fit the teacher
+            self.jobs.append(job)
+        return job
 
-    def top(self, variant: Variant) -> SetSettings:
-        """Return the settings of CLARID's own set, from which the controls' follow."""
-        recipe = self.recipe
-        if recipe.canonical.top is not None:
-            return settings_of(
-                recipe.canonical.top, recipe.teacher, self.teacher, recipe.data, self.data
-            )
-        return new_set(
-            recipe.teacher,
-            self.teacher,
-            recipe.data,
-            self.data,
-            fraction=variant.fraction,
-            clarid=variant.clarid,
-            seed=variant.canonical_seed,
+    def top(self, variant: Variant) -> SetJob:
+        """Return CLARID's own set of a variant, from which the controls' follow."""
+        recipe, existing = self.recipe, self.recipe.canonical.top
+        top = SetJob(
+            store=self.out / STORE,
+            spec=recipe.teacher,
+            teacher=self.teacher,
             teacher_options=recorded(recipe.teacher_options),
+            options=recipe.data,
+            data=self.data,
+            clarid=variant.clarid,
         )
-
-    def _add_classifier(self) -> None:
-        """Plan the classifier, a vanilla student of another architecture, if a method needs it."""
-        if self._classifier is None:
-            return
-        folder, settings = self._classifier
-        self.jobs.append(self._training("classifier", settings.student, folder, settings))
+        if existing is not None:
+            return top.existing_in(existing)
+        return top.of_share(variant.fraction, variant.canonical_seed)
 
     @cached_property
-    def _classifier(self) -> tuple[Path, StudentSettings] | None:
+    def _classifier(self) -> StudentJob | None:
+        """The vanilla student of another architecture that some methods learn from."""
         recipe = self.recipe
         if not any(METHODS[variant.method].needs_classifier for variant in recipe.variants):
             return None
-        settings = StudentSettings(
+        return StudentJob(
+            kind="classifier",
+            store=self.out / STORE,
+            title="",
             method=REFERENCE,
             student=recipe.classifier_student,
             layer=None,
-            data=recipe.data,
-            data_sha256=self.data.sha256(),
-            train=recipe.train,
-            seed=recipe.seeds[0],
+            options=recipe.data,
+            data=self.data,
+            train=replace(recipe.train, seed=recipe.seeds[0]),
         )
-        return self.out / STORE / f"classifier-{settings.address}", settings
 
     def _add_run(
-        self,
-        variant: Variant,
-        seed: int,
-        found: tuple[Path, SetSettings] | None,
-        reference: Path | None,
+        self, variant: Variant, seed: int, canonical: SetJob | None, reference: Path | None
     ) -> Path:
         """Plan a variant's student of one seed and its evaluation; return the run's folder."""
         method = METHODS[variant.method]
-        classifier = self._classifier if method.needs_classifier else None
-        settings = StudentSettings(
+        student = StudentJob(
+            kind="student",
+            store=self.out / RUNS,
+            title=variant.name,
             method=variant.method,
             student=variant.student,
             layer=variant.layer,
-            data=self.recipe.data,
-            data_sha256=self.data.sha256(),
-            train=variant.train,
-            seed=seed,
-            canonical=None if found is None else found[0],
-            canonical_address=None if found is None else found[1].address,
-            teacher_sha256=self.teacher.fingerprint if method.needs_teacher else None,
-            classifier=None if classifier is None else classifier[0],
-            classifier_address=None if classifier is None else classifier[1].address,
+            options=self.recipe.data,
+            data=self.data,
+            train=replace(variant.train, seed=seed),
+            canonical=canonical,
+            teacher=self.teacher if method.needs_teacher else None,
+            classifier=self._classifier if method.needs_classifier else None,
         )
-        folder = self.out / RUNS / f"{variant.name}-seed{seed}-{settings.address}"
-        self.runs[folder] = variant
         options, images, _ = self._tested
         picked = options.split == HELD_OUT and variant.train.pick == "best"
-        measuring = EvaluationSettings(
-            test=options,
+        evaluation = EvaluationJob(
+            run=student,
+            options=options,
             images=images,
             caveat="; ".join(filter(None, (self.seen, PICKED_ON_THESE if picked else ""))),
-            test_sha256=self.test_sha256,
+            images_sha256=self._read_sha256,
             suite=self.recipe.evaluate,
             reference=reference,
         )
-        name = f"{variant.name} seed {seed}"
-        self.jobs.append(self._training("student", name, folder, settings, variant.name))
-        self.jobs.append(
-            Job(
-                kind="evaluation",
-                name=name,
-                folder=folder,
-                cost_class=f"evaluation {variant.student}",
-                unit="passes",
-                is_done=partial(measuring.is_measured, folder),
-                build=partial(measuring.measure_in, folder),
-            )
-        )
-        return folder
-
-    def _training(
-        self, kind: str, name: str, folder: Path, settings: StudentSettings, variant: str = ""
-    ) -> Job:
-        def build() -> Iterator[Progressed]:
-            needs_teacher = settings.teacher_sha256 is not None
-            teacher = self.teacher if needs_teacher else None
-            return settings.train_in(folder, self.data, teacher, variant)
-
-        return Job(
-            kind=kind,
-            name=name,
-            folder=folder,
-            cost_class=f"{kind} {settings.method} {settings.student}",
-            unit="epochs",
-            is_done=partial(settings.is_trained, folder),
-            build=build,
-        )
+        self.jobs += [student, evaluation]
+        self.runs.append(student.folder)
+        return student.folder

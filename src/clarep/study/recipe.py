@@ -120,19 +120,23 @@ def load_recipe(path: Path) -> Recipe:
     own = table.pop("variants", {})
     table["test"] = {**tables["data"], "split": "test", **tables["test"]}
     recipe = build(Recipe, table, place, ("name", *_SET_BY_RUNNER))
-    if not recipe.seeds or len(set(recipe.seeds)) < len(recipe.seeds):
-        raise UserError(f"{place} seeds must name at least one, each once: give [0, 1, 2], say")
+    rows = (
+        ("methods", recipe.methods, '["vanilla", "cadistill"]'),
+        ("seeds", recipe.seeds, "[0, 1]"),
+    )
+    for key, given, such in rows:
+        if not given or len(set(given)) < len(given):
+            raise UserError(f"{place} {key} must name at least one, each once: give {such}, say")
     for seed in (*recipe.seeds, recipe.canonical.seed):
         _check(check_seed, seed, place)
     _check(check_config, recipe.clarid, below(place, "clarid"))
     _check(check_distill, recipe.train, below(place, "train"))
     _check(check_suite, recipe.evaluate, below(place, "evaluate"))
     if recipe.canonical.top is not None:
-        given = [f"[canonical] {name}" for name in tables["canonical"] if name != "top"]
-        for name in given + ["[clarid]"] * bool(tables["clarid"]):
-            raise UserError(
-                f"{place} {name} is that of the set that [canonical] top names: leave it out"
-            )
+        own_set = [f"[canonical] {name}" for name in tables["canonical"] if name != "top"]
+        own_set += ["[clarid]"] if tables["clarid"] else []
+        if own_set:
+            raise UserError(f"{place} {own_set[0]} is that of the set that top names: leave it out")
     return replace(recipe, name=path.stem, variants=_variants(recipe, tables, own, place))
 
 
@@ -164,10 +168,6 @@ def _variants(
 ) -> tuple[Variant, ...]:
     """Return a variant for each name in methods, merged from the recipe and its own table."""
     methods = recipe.methods
-    if not methods:
-        raise UserError(f'{place} methods is empty: give ["vanilla", "cadistill"], say')
-    if len(set(methods)) < len(methods):
-        raise UserError(f"{place} methods names one twice: name each once")
     for name in own:
         if name not in methods:
             raise UserError(

@@ -1,7 +1,7 @@
 """Do a study's missing jobs one after the other, and estimate how long the rest takes."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,8 @@ from clarep.engine.artefacts import Progressed, read_json, write_json
 from clarep.study.plan import STORE, Job, Study
 
 _TIMES_NAME = "seconds.json"
+_Times = dict[str, list[float]]
+"""What finished jobs took, kept in a file for later runs."""
 
 
 @dataclass(frozen=True)
@@ -38,50 +40,39 @@ def turns(study: Study) -> Iterator[Turn]:
 
     What is done stays done: after a kill, the same study goes on in the middle of a job.
     """
-    times = _Times(study.out / STORE / _TIMES_NAME)
-    missing = missing_jobs(study)
+    path = study.out / STORE / _TIMES_NAME
+    times, missing = _read_times(path), missing_jobs(study)
     for i, job in enumerate(missing):
-        left = times.estimate(missing[i:])
-        yield Turn(job, i + 1, len(missing), left, _timed(job, times))
+        known = [seconds for one in missing[i:] if (seconds := _expected(one, times)) is not None]
+        left = sum(known) if len(known) == len(missing) - i else None
+        yield Turn(job, i + 1, len(missing), left, _timed(job, times, path))
 
 
-def _timed(job: Job, times: "_Times") -> Iterator[Progressed]:
-    """Build a job, and remember how long it took unless an earlier run had begun it."""
+def _timed(job: Job, times: _Times, path: Path) -> Iterator[Progressed]:
+    """Build a job, and store how long it took unless an earlier run had begun it."""
     started, fresh = time.perf_counter(), True
     for i, part in enumerate(job.build()):
         fresh = fresh and (i > 0 or part.done == 0)
         yield part
     if fresh:
-        times.add(job.cost_class, time.perf_counter() - started)
+        times.setdefault(_like(job), []).append(round(time.perf_counter() - started, 1))
+        write_json(path, times)
 
 
-class _Times:
-    """Seconds that finished jobs took, by class of cost, kept in a file for later runs."""
+def _like(job: Job) -> str:
+    """Return what jobs have in common that take about as long: all but the seed."""
+    return f"{job.kind} {job.name.split(' seed ')[0]}"
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seconds: dict[str, list[float]] = {}
-        try:
-            stored = read_json(path)
-            self._seconds = {str(k): [float(s) for s in v] for k, v in stored.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
-            pass  # an estimate is all that is lost
 
-    def add(self, cost_class: str, seconds: float) -> None:
-        self._seconds.setdefault(cost_class, []).append(round(seconds, 1))
-        write_json(self._path, self._seconds)
+def _read_times(path: Path) -> _Times:
+    try:
+        return {str(k): [float(s) for s in v] for k, v in read_json(path).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # an estimate is all that is lost
 
-    def estimate(self, jobs: Sequence[Job]) -> float | None:
-        each = [self._one(job) for job in jobs]
-        known = [seconds for seconds in each if seconds is not None]
-        return sum(known) if len(known) == len(each) else None
 
-    def _one(self, job: Job) -> float | None:
-        """Return the mean of its class, or of all that are of its kind."""
-        alike = self._seconds.get(job.cost_class) or [
-            seconds
-            for name, all_seconds in self._seconds.items()
-            if name.startswith(job.kind)
-            for seconds in all_seconds
-        ]
-        return sum(alike) / len(alike) if alike else None
+def _expected(job: Job, times: _Times) -> float | None:
+    """Return the mean of jobs like it, or of all of its kind; None if there was none."""
+    of_kind = [spent for name, spent in times.items() if name.startswith(f"{job.kind} ")]
+    alike = times.get(_like(job)) or [seconds for spent in of_kind for seconds in spent]
+    return sum(alike) / len(alike) if alike else None

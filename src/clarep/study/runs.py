@@ -12,7 +12,6 @@ from clarep.engine.artefacts import differences, read_json
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import MEASURE_GROUPS
-from clarep.robustness.suite.suite_config import GROUPS
 
 STUDENT = "student"
 ROBUSTNESS = "robustness"
@@ -45,10 +44,9 @@ class StudiedRun:
     """Robustness/."""
 
 
-def groups_of(evaluation: Evaluation) -> tuple[str, ...] | None:
-    """Return the groups of measures that were asked for; None if the evaluation does not say."""
-    suite = evaluation.config.get("suite")
-    return tuple(suite["groups"]) if isinstance(suite, dict) and "groups" in suite else None
+def groups_of(evaluation: Evaluation) -> tuple[str, ...]:
+    """Return the groups of measures that were asked for."""
+    return tuple(evaluation.config.get("suite", {}).get("groups", ()))
 
 
 def read_run(folder: Path) -> StudiedRun:
@@ -138,20 +136,12 @@ def _check_comparable(first: StudiedRun, run: StudiedRun) -> None:
     configs = [first.evaluation.config, run.evaluation.config]
     named = ("data_options", *_TEST) if all("data_options" in c for c in configs) else _TEST
     tests = [{key: config.get(key) for key in named} for config in configs]
-    groups = [groups_of(r.evaluation) for r in (first, run)]
-    said = None not in groups
-    shared = set(groups[0] or ()) & set(groups[1] or ()) if said else set(GROUPS)
+    shared = set(groups_of(first.evaluation)) & set(groups_of(run.evaluation))
     apart = {s for name, g in MEASURE_GROUPS.items() if name not in shared for s in g.settings}
     for test, config in zip(tests, configs, strict=True):
-        if said:
-            test["suite"] = {
-                key: value
-                for key, value in config["suite"].items()
-                if key != "groups" and key not in apart
-            }
+        suite = config.get("suite", {})
+        test["suite"] = {key: suite[key] for key in suite if key not in ("groups", *apart)}
         if "corruptions" in shared:
-            official = config.get("official_corruptions") is not None
-            test["official corruption files"] = official
             test["official_corruptions"] = config.get("official_corruptions")
     for key in ("data_sha256", "ood", "beyond"):  # content: of groups, and of sets by their names
         known = [config.get(key) or {} for config in configs]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from clarep.engine.limits import check_values, is_setting
+from clarep.engine.regular_file import open_regular
 from clarep.errors import UserError, first_line, unknown_name
 
 if sys.version_info >= (3, 11):
@@ -30,18 +31,16 @@ _WORDS = {
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file; raises UserError if there is none, or it is no TOML of finite numbers."""
-    if not path.is_file():
-        if path.exists():
-            raise UserError(f"{path} is no file: give a .toml file")
-        raise UserError(f"there is no recipe at {path}: give an existing .toml file")
     try:
-        if path.stat().st_size > _MOST_BYTES:
+        with open_regular(path) as stream:
+            content = stream.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
             raise ValueError(f"it has over {_MOST_BYTES >> 20} MiB")
-        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        table: dict[str, Any] = tomllib.loads(content.decode("utf-8"))
         check_values(table)
         return table
     except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}): mend its permissions") from error
+        raise UserError(f"cannot read {path} ({error}): give an existing .toml file") from error
     except RecursionError:
         raise UserError(f"{path} is nested too deeply: mend its brackets") from None
     except ValueError as error:  # no TOML, no UTF-8, or no number to compute with

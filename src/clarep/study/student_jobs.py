@@ -1,7 +1,8 @@
-"""The students of a study: their settings, their addresses, how they are trained and measured."""
+"""The students of a study: what their weights follow from, how they are trained and measured."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,138 +19,162 @@ from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.suite.suite import SuiteRun
 from clarep.robustness.suite.suite_config import SuiteConfig
 from clarep.students.student_files import STUDENT_NAME, load_student
+from clarep.study.canonical_jobs import SetJob
 from clarep.study.runs import ROBUSTNESS, STUDENT, STUDENT_CONFIG, STUDY_NAME
 from clarep.teachers.teacher import Teacher
 
 
-@dataclass(frozen=True)
-class StudentSettings:
-    """All that a student's weights follow from, and where its ingredients lie."""
+@dataclass(frozen=True, eq=False)
+class StudentJob:
+    """A student, or the classifier that others learn from, and all that its weights follow from."""
 
+    kind: str
+    """Student or classifier."""
+    store: Path
+    """Folder above its own."""
+    title: str
+    """What the study calls it; empty for a classifier."""
     method: str
     """One of METHODS."""
     student: str
     """Architecture."""
     layer: str | None
     """Of the student, which meets the teacher."""
-    data: DataConfig
+    options: DataConfig
     """What it is trained on, as the user named it."""
-    data_sha256: str
-    """Of these images and their labels."""
+    data: LabelledImages
+    """The same, loaded."""
     train: DistillConfig
-    """How; the seed in it is not used."""
-    seed: int
-    """Of everything random."""
-    canonical: Path | None = None
-    """Folder of the canonical set, for methods that take one."""
-    canonical_address: str | None = None
-    """What stands for its content."""
-    teacher_sha256: str | None = None
-    """Of the diffusion model's weights, for methods that ask it."""
-    classifier: Path | None = None
-    """Folder of the classifier, for methods that ask it."""
-    classifier_address: str | None = None
-    """What stands for its content."""
+    """How, its seed too."""
+    canonical: SetJob | None = None
+    """For methods that take one."""
+    teacher: Teacher | None = None
+    """For methods that ask it."""
+    classifier: "StudentJob | None" = None
+    """For methods that ask it."""
+    unit = "epochs"
 
     @property
+    def name(self) -> str:
+        """Variant and seed, or the classifier's architecture."""
+        return f"{self.title} seed {self.train.seed}" if self.title else self.student
+
+    @cached_property
     def address(self) -> str:
-        """What stands for the student's weights: all settings but where its ingredients lie."""
-        nowhere = replace(self, canonical=None, classifier=None)
-        settings = {name: value for name, value in plain(nowhere).items() if name != "data"}
-        settings["train"] = recorded(self.config, TrainingConfig)
-        settings["options"] = recorded(settled(self.method, self.train)[1])
-        return address(settings)
+        """What stands for its weights."""
+        settings = {name: getattr(self, name) for name in ("method", "student", "layer")}
+        return address(
+            settings
+            | {
+                "data_sha256": self.data.sha256(),
+                "train": recorded(self.train, TrainingConfig),
+                "options": recorded(settled(self.method, self.train)[1]),
+                "seed": self.train.seed,
+                "canonical": None,
+                "canonical_address": self.canonical and self.canonical.address,
+                "teacher_sha256": self.teacher and self.teacher.fingerprint,
+                "classifier": None,
+                "classifier_address": self.classifier and self.classifier.address,
+            }
+        )
 
     @property
-    def config(self) -> DistillConfig:
-        """How it is trained, its seed too."""
-        return replace(self.train, seed=self.seed)
+    def folder(self) -> Path:
+        """The run."""
+        start = f"{self.title}-seed{self.train.seed}" if self.title else self.kind
+        return self.store / f"{start}-{self.address}"
 
-    def is_trained(self, run: Path) -> bool:
+    def is_done(self) -> bool:
         """Tell whether the run's folder holds the whole student."""
+        inside = self.folder / STUDENT
         try:
-            stored = read_json(run / STUDENT / STUDENT_CONFIG)
-            return bool(stored["student_sha256"] == sha256_file(run / STUDENT / STUDENT_NAME))
+            stored = read_json(inside / STUDENT_CONFIG)
+            return bool(stored["student_sha256"] == sha256_file(inside / STUDENT_NAME))
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
-    def train_in(
-        self, run: Path, data: LabelledImages, teacher: Teacher | None, name: str
-    ) -> Iterator[Progressed]:
-        """Train the student in the run's folder or go on, yielding after each epoch.
-
-        name: what the study calls the run; it is stored beside it.
-        """
+    def build(self) -> Iterator[Progressed]:
+        """Train it, yielding after each epoch."""
         training = StudentRun(
-            data,
-            run / STUDENT,
+            self.data,
+            self.folder / STUDENT,
             method=self.method,
             student=self.student,
             layer=self.layer,
-            config=self.config,
-            canonical=None if self.canonical is None else CanonicalSet.load(self.canonical),
-            teacher=teacher,
-            classifier=None if self.classifier is None else load_student(self.classifier),
-            data_options=stored_options(self.data),
+            config=self.train,
+            canonical=None if self.canonical is None else CanonicalSet.load(self.canonical.folder),
+            teacher=self.teacher,
+            classifier=None if self.classifier is None else load_student(self.classifier.folder),
+            data_options=stored_options(self.options),
         )
-        write_json(run / STUDY_NAME, {"name": name}, sealed=True)
-        total = self.train.epochs
-        yield Progressed(training.epoch, 0, total)
+        write_json(self.folder / STUDY_NAME, {"name": self.title}, sealed=True)
+        yield Progressed(training.epoch, 0, self.train.epochs)
         for _ in training.records():
-            yield Progressed(training.epoch, 1, total)
+            yield Progressed(training.epoch, 1, self.train.epochs)
         training.finish()
 
 
-@dataclass(frozen=True)
-class EvaluationSettings:
+@dataclass(frozen=True, eq=False)
+class EvaluationJob:
     """What is measured on a student, and beside which other one."""
 
-    test: DataConfig
+    run: StudentJob
+    """The student."""
+    options: DataConfig
     """How the test images are read."""
     images: LabelledImages
     """The test images."""
     caveat: str
     """What speaks against figures on them; empty where nothing does."""
-    test_sha256: Mapping[str, str]
+    images_sha256: Mapping[str, str]
     """Of the test images that each group of the suite reads."""
     suite: SuiteConfig
     """What is measured."""
     reference: Path | None
     """Run of the vanilla student: attacks are transferred from it, corruption errors divided by
     its; None where there is no other."""
+    kind = "evaluation"
+    unit = "passes"
 
-    def described(self, run: Path) -> dict[str, Any]:
+    @property
+    def name(self) -> str:
+        return self.run.name
+
+    @property
+    def folder(self) -> Path:
+        return self.run.folder
+
+    def _described(self) -> dict[str, Any]:
         """Return what an evaluation's configuration tells of these settings."""
-        reference = None if self.reference is None else self.reference.name
         return {
-            "run": run.name,
-            "data_options": stored_options(self.test),
-            "reference": reference,
+            "run": self.folder.name,
+            "data_options": stored_options(self.options),
+            "reference": self.reference and self.reference.name,
         } | ({"caveat": self.caveat} if self.caveat else {})
 
-    def is_measured(self, run: Path) -> bool:
+    def is_done(self) -> bool:
         """Tell whether the run's folder holds a whole evaluation of these settings."""
         try:
-            stored = Evaluation.load(run / ROBUSTNESS).config
+            stored = Evaluation.load(self.folder / ROBUSTNESS).config
         except UserError:
             return False
         read = stored.get("data_sha256", {})
-        expected = self.described(run) | {"suite": plain(self.suite)}
-        expected |= {"data_sha256": {group: self.test_sha256.get(group) for group in read}}
+        expected = self._described() | {"suite": plain(self.suite)}
+        expected |= {"data_sha256": {group: self.images_sha256.get(group) for group in read}}
         return bool(read) and not differences({key: stored.get(key) for key in expected}, expected)
 
-    def measure_in(self, run: Path) -> Iterator[Progressed]:
-        """Measure the run's student or go on, yielding after each part."""
-        reference = baseline = None
+    def build(self) -> Iterator[Progressed]:
+        """Measure it, yielding after each part."""
+        reference, baseline = None, None
         if self.reference is not None:
             reference = load_student(self.reference)
             baseline = Evaluation.load(self.reference / ROBUSTNESS)
         suite = SuiteRun(
-            load_student(run),
+            load_student(self.folder),
             self.images,
             self.suite,
-            folder=run / ROBUSTNESS,
-            described=self.described(run),
+            folder=self.folder / ROBUSTNESS,
+            described=self._described(),
             reference=reference,
             baseline=baseline,
         )
