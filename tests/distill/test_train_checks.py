@@ -101,9 +101,9 @@ def test_the_sets_own_data_pass(data, canonical_of, data_options, teacher):
 def test_a_set_of_other_classes(data, out, canonical_of):
     parts = {"method": "cadistill", "canonical": canonical_of()}
     other = replace(data, class_names=("ant", *data.class_names[1:]))
-    refused(other, out, r"classes of .* are not those of .* \('.*' there, 'ant' here\)", **parts)
+    refused(other, out, r"classes are not those of .* \('.*' there, 'ant' here\)", **parts)
     more = replace(data, class_names=(*data.class_names, "ant"))
-    refused(more, out, r"the classes of .* are not those of .* \(3 there, 4 here\)", **parts)
+    refused(more, out, r"classes are not those of .* \(3 there, 4 here\)", **parts)
 
 
 def test_a_set_of_another_teacher(data, out, canonical_of, teacher):
@@ -127,24 +127,24 @@ def test_a_set_whose_images_are_others(data, out, canonical_of):
     other = replace(data, read=lambda i: data.read(i) ^ np.uint8(i == last))
     refused(other, out, "of other data than the student's .*images or labels themselves", **parts)
     smaller = replace(data, read=lambda i: data.read(i)[:8, :8])
-    refused(smaller, out, "are 8x8 and those of .* 16x16: give `image_size=16`", **parts)
+    refused(smaller, out, "are 8x8 and .* 16x16: give `image_size=16`", **parts)
 
 
 @pytest.mark.parametrize("method", ["generated", "diffusion-features"])
 def test_a_teacher_of_other_classes_or_size(data, out, teacher, method):
     other = replace(data, class_names=("a", "b", "c"))
-    refused(other, out, "the classes of the teacher are not those", method=method, teacher=teacher)
+    refused(other, out, "the teacher's classes are not those", method=method, teacher=teacher)
     smaller = replace(data, read=lambda i: data.read(i)[:8, :8])
-    words = "are 8x8 and those of the teacher 16x16: give `image_size=16`"
+    words = "are 8x8 and the teacher's 16x16: give `image_size=16`"
     refused(smaller, out, words, method=method, teacher=teacher)
 
 
 def test_a_classifier_of_other_classes_or_size(data, out):
     other = build_student(StudentInfo("resnet8", ("a", "b", "c"), (3, 16, 16)))
-    words = "the classes of the classifier are not those"
+    words = "the classifier's classes are not those"
     refused(data, out, words, method="kd", classifier=other)
     larger = build_student(StudentInfo("resnet8", data.class_names, (3, 32, 32)))
-    words = "are 16x16 and those of the classifier 32x32: give `image_size=32`"
+    words = "are 16x16 and the classifier's 32x32: give `image_size=32`"
     refused(data, out, words, method="kd", classifier=larger)
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clarep.engine.artefacts import write_json
+from clarep.engine.tensors import weights_hash
 from clarep.errors import UserError
 from clarep.students.student import Normalise, StudentInfo
 from clarep.students.student_files import (
@@ -19,7 +20,6 @@ from clarep.students.student_files import (
     load_student,
     save_student,
     student_path,
-    weights_hash,
 )
 
 NAMES = ("top", "bag", "shoe")

@@ -74,7 +74,7 @@ class Card:
         # Not load_teacher, to which a folder called backdrops is the bundled teacher's name.
         teacher = load_unet(self.run_folder / WEIGHTS_NAME)
         data = self._sides()
-        check_fits("the teacher", teacher.class_names, teacher.image_shape, data[1])
+        check_fits("the teacher's", teacher.class_names, teacher.image_shape, data[1])
         quality = self._quality(teacher, data)
         card["quality"] = quality | {"seconds": round(time.perf_counter() - started, 1)}
         card["round_trip"] = round_trip(teacher, data[1])

@@ -36,6 +36,7 @@ from clarep.engine.artefacts import read_json
 from clarep.engine.bounds import Seed, Within
 from clarep.engine.lock import hold
 from clarep.engine.progress import announce, progress
+from clarep.engine.tensors import weights_hash
 from clarep.errors import UserError, unknown_name
 from clarep.report.measures_table import (
     CLASSIFIER_NAME,
@@ -50,7 +51,6 @@ from clarep.select.clarep_measures import Measures, judge_knows, judged
 from clarep.select.controls import CONTROLS, measure_set
 from clarep.students.judge import load_judge
 from clarep.students.student import Student
-from clarep.students.student_files import weights_hash
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.zoo import load_teacher
 

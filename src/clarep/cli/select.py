@@ -23,6 +23,7 @@ from clarep.engine.artefacts import versions, write_json
 from clarep.engine.cost import sum_costs
 from clarep.engine.lock import hold
 from clarep.engine.progress import progress
+from clarep.engine.tensors import weights_hash
 from clarep.report.choice_table import selection_heatmap, selection_table, write_selection
 from clarep.report.quality import student_judge
 from clarep.report.set_figures import save_figure
@@ -31,7 +32,6 @@ from clarep.select.clarep_measures import judge_knows
 from clarep.select.grid import Grid, GridConfig, plan_grid
 from clarep.select.grid_results import load_cells, walk_grid
 from clarep.students.judge import load_judge
-from clarep.students.student_files import weights_hash
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.zoo import load_teacher
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from clarep.engine.artefacts import atomic_path, sha256_stream
+from clarep.engine.artefacts import atomic_path, sha256_file, sha256_stream
 from clarep.engine.regular_file import require_regular
 from clarep.errors import UserError, first_line
 
@@ -97,3 +97,18 @@ def sha256_state(module: nn.Module) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def note_file(module: nn.Module, path: Path) -> None:
+    """Note on a module that its weights, as they are, are those of a file."""
+    module.loaded_sha256 = sha256_file(path), sha256_state(module)  # type: ignore[assignment]
+
+
+def weights_hash(module: nn.Module) -> dict[str, str]:
+    """Return `sha256`, that of the file which holds the weights as they are (see `note_file`).
+
+    Of weights that were made or changed in memory it is `state_sha256`, of the state dict.
+    """
+    state = sha256_state(module)
+    of_file, as_read = getattr(module, "loaded_sha256", ("", ""))
+    return {"sha256": of_file} if state == as_read else {"state_sha256": state}

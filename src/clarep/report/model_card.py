@@ -15,6 +15,7 @@ from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.engine.artefacts import read_json, sha256_file, versions
+from clarep.engine.tensors import weights_hash
 from clarep.engine.training_folder import HISTORY_NAME, read_records
 from clarep.errors import UserError
 from clarep.report.quality import (
@@ -28,7 +29,6 @@ from clarep.report.quality import (
 )
 from clarep.students.judge import judge_card, load_judge
 from clarep.students.student import Student
-from clarep.students.student_files import weights_hash
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet_teacher import WEIGHTS_NAME, load_unet
 

@@ -42,8 +42,6 @@ class Student(nn.Module, ABC):
     """What is otherwise than one may expect."""
     outputs: Outputs = "logits"
     """What `answers` gives."""
-    loaded_sha256: tuple[str, str] | None = None
-    """Of the file that its weights were read from, and of the state dict then; None without one."""
 
     @staticmethod
     def from_module(

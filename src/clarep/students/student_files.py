@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clarep.engine.artefacts import check_recorded, parse_json, sha256_file
+from clarep.engine.artefacts import check_recorded, parse_json
 from clarep.engine.seeds import check_seed
-from clarep.engine.tensors import check_weights, read_tensors, save_tensors, sha256_state
+from clarep.engine.tensors import check_weights, note_file, read_tensors, save_tensors
 from clarep.errors import UserError, unknown_name
 from clarep.students.resnet import resnet8, resnet8_half, resnet18, wrn_16_2
 from clarep.students.student import Student, StudentInfo
@@ -143,18 +143,8 @@ def load_student(
         ) from error
     if class_names is not None:
         check_classes(student, class_names)
-    student.loaded_sha256 = sha256_file(file), sha256_state(student)
+    note_file(student, file)
     return student.eval()
-
-
-def weights_hash(student: Student) -> dict[str, str]:
-    """Return `sha256`, that of the file which holds the weights as they are (see `load_student`).
-
-    Of weights that were made or changed in memory it is `state_sha256`, of the state dict.
-    """
-    state = sha256_state(student)
-    of_file, as_read = student.loaded_sha256 or ("", "")
-    return {"sha256": of_file} if state == as_read else {"state_sha256": state}
 
 
 def check_takes(student: Student, class_names: tuple[str, ...], shape: tuple[int, ...]) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clarep.engine.artefacts import atomic_path, sha256_file, write_json
+from clarep.engine.artefacts import atomic_path, write_json
 from clarep.engine.lock import hold, is_leftover
-from clarep.engine.tensors import check_weights, read_tensors, save_tensors
+from clarep.engine.tensors import check_weights, note_file, read_tensors, save_tensors
 from clarep.errors import UserError
 from clarep.teachers.options import check_device
 from clarep.teachers.pipeline_folder import read_json
@@ -98,7 +98,8 @@ def load_export(unet_folder: Path, device: str = "cpu") -> UNetTeacher:
             f"({type(error).__name__}: {' '.join(str(error).split())[:200]}): "
             "give a folder that clarep export wrote"
         ) from error
-    teacher = UNetTeacher(net, names, low, high, sha256_file(unet_folder / _WEIGHTS))
+    note_file(net, unet_folder / _WEIGHTS)
+    teacher = UNetTeacher(net, names, low, high)
     teacher.net.to(place)
     teacher.device = place
     return teacher

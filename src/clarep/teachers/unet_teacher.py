@@ -9,8 +9,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
-from clarep.engine.artefacts import check_recorded, parse_json, sha256_file
-from clarep.engine.tensors import check_weights, read_tensors, save_tensors, sha256_state
+from clarep.engine.artefacts import check_recorded, parse_json
+from clarep.engine.tensors import check_weights, note_file, read_tensors, save_tensors, weights_hash
 from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet import UNet, UNetConfig, sigma_from_t
@@ -35,13 +35,8 @@ class UNetTeacher(Teacher):
         class_names: tuple[str, ...],
         sigma_min: float,
         sigma_max: float,
-        fingerprint: str | None = None,
     ) -> None:
-        """Take a network of as many classes as there are names.
-
-        fingerprint: of the file that the weights come from; without one, that of the weights
-        as they are now.
-        """
+        """Take a network of as many classes as there are names."""
         config = net.config
         self.device = next(net.parameters()).device
         self.net = net.eval().requires_grad_(False).to(memory_format=_MEMORY_FORMAT)
@@ -50,7 +45,7 @@ class UNetTeacher(Teacher):
         self.class_names = class_names
         self.null_label = config.num_classes
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
-        self.fingerprint = fingerprint or sha256_state(net)
+        (self.fingerprint,) = weights_hash(net).values()
 
     def taps(self) -> dict[str, tuple[int, int]]:
         return self.net.taps()
@@ -116,7 +111,8 @@ def load_unet(path: Path) -> UNetTeacher:
             "give a teacher.safetensors that clarep train-teacher wrote"
         ) from error
     check_weights(weights, net, str(path))
-    return UNetTeacher(net, names, sigma_min, sigma_max, sha256_file(path))
+    note_file(net, path)
+    return UNetTeacher(net, names, sigma_min, sigma_max)
 
 
 def card_of(path: Path) -> Path:

@@ -8,9 +8,9 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.labelled import LabelledImages
 from clarep.distill.methods.base import Method
 from clarep.engine.artefacts import as_read, differences
+from clarep.engine.tensors import weights_hash
 from clarep.errors import UserError
 from clarep.students.student import Student
-from clarep.students.student_files import weights_hash
 from clarep.teachers.teacher import Teacher
 
 
@@ -73,10 +73,10 @@ class Sources:
             check_canonical(canonical, data, data_options, teacher)
             check_kind(method, canonical)
         elif teacher is not None:
-            check_fits("the teacher", teacher.class_names, teacher.image_shape, data)
+            check_fits("the teacher's", teacher.class_names, teacher.image_shape, data)
         if classifier is not None:
             known = classifier.info
-            check_fits("the classifier", known.class_names, known.image_shape, data)
+            check_fits("the classifier's", known.class_names, known.image_shape, data)
 
 
 def check_kind(method: type[Method], canonical: CanonicalSet) -> None:
@@ -101,22 +101,21 @@ def check_kind(method: type[Method], canonical: CanonicalSet) -> None:
 
 
 def check_fits(
-    what: str, class_names: Sequence[str], image_shape: Sequence[int], data: LabelledImages
+    whose: str, class_names: Sequence[str], image_shape: Sequence[int], data: LabelledImages
 ) -> None:
-    """Raise UserError unless `what` has the data's classes and takes images of their size."""
+    """Raise UserError unless the classes are the data's, and images are of their size."""
     theirs, ours = list(class_names), list(data.class_names)
     if theirs != ours:
         pairs = zip(theirs, ours, strict=False)
         first = next((f"'{a}' there, '{b}' here" for a, b in pairs if a != b), None)
         first = first or f"{len(theirs)} there, {len(ours)} here"
         raise UserError(
-            f"the classes of {what} are not those of {data.name} ({first}): give one of these "
-            "classes"
+            f"{whose} classes are not those of {data.name} ({first}): give one of these classes"
         )
     (_, *size), (_, *other) = image_shape, data.images([0]).shape[1:]
     if size != other:
         raise UserError(
-            f"images of {data.name} are {other[0]}x{other[1]} and those of {what} "
+            f"images of {data.name} are {other[0]}x{other[1]} and {whose} "
             f"{size[0]}x{size[1]}: give `image_size={size[0]}`"
         )
 
@@ -138,7 +137,7 @@ def check_canonical(
             f"{config['teacher_sha256'][:12]} there, {teacher.fingerprint[:12]} given): give the "
             "teacher that made it, or leave `teacher` out"
         )
-    check_fits(f"{folder}", config["class_names"], canonical.tensors["sample"].shape[1:], data)
+    check_fits(f"{folder}'s", config["class_names"], canonical.tensors["sample"].shape[1:], data)
     chosen, options = config["chosen"], config.get("data_options")
     content = data.sha256(chosen) if max(chosen) < len(data) else None
     there, here = dict[str, Any](), dict[str, Any]()

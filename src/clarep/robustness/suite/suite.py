@@ -11,6 +11,7 @@ from clarep.data.sets.official_corruptions import load_official_sets
 from clarep.engine.artefacts import Progressed, as_read, differences, versions
 from clarep.engine.cost import peak_memory_mb
 from clarep.engine.lock import hold
+from clarep.engine.tensors import weights_hash
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.images_read import sha256_read
@@ -32,7 +33,6 @@ from clarep.robustness.suite.suite_config import SuiteConfig, check_suite
 from clarep.robustness.suite.suite_inputs import BACKWARD, PARTS_NAME, Part, SuiteInputs
 from clarep.robustness.tested_student import NotFinite, fingerprint, under_test
 from clarep.students.student import Student
-from clarep.students.student_files import weights_hash
 
 
 class SuiteRun:
