@@ -12,7 +12,7 @@ from clarep.cli.main import _COMMANDS, _build, main
 from clarep.cli.terminal import _ARGUMENT, in_options, options_of
 
 ROOT = Path(clarep.__file__).parent
-WHOLE_COMMANDS = ("report/html/again.py", "teachers/families/edm_convert.py")
+WHOLE_COMMANDS = ("report/html/seed_commands.py", "teachers/families/edm_convert.py")
 """Files that build commands to run, of clarep or of the system, and no advice."""
 IN_PYTHON_ALONE = {"step_size", "first_index", "torch.jit.load"}
 """Arguments of functions that no command offers."""

@@ -131,6 +131,7 @@ def _evaluation(method: str, seed: int, without: tuple[str, ...]) -> Evaluation:
         "student": "resnet8",
         "student_sha256": f"{seed}{len(method)}" * 32,
         "seed": 0,
+        "classes": list(CLASS_NAMES),
         "cost": {"seconds": {"clean": 0.5, "attacks": 20.25}},
     }
     return Evaluation(settings, measured, arrays)

@@ -63,11 +63,24 @@ def test_the_page_looks_right(opened):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     headings = page.locator("h2").all_inner_texts()
     assert headings == [
-        "Results", "What was run", "Cost", "Canonical samples", "Features before and after",
-        "Attacks", "Corruptions", "Backgrounds", "Other test sets", "Calibration",
-        "Saliency", "Data",
+        "Canonical samples", "Results", "Attacks", "Corruptions", "Backgrounds", "Other test sets",
+        "Calibration", "Saliency", "Features before and after", "What was run", "Cost", "Data",
     ]  # fmt: skip
     assert said == []
+
+
+def test_the_canonical_samples_are_seen_without_scrolling(opened):
+    page, _ = opened
+    places = page.evaluate(
+        """() => [...document.querySelectorAll('#canonical tbody tr')].map(row =>
+            [row.querySelector('th').innerText,
+             row.querySelector('img').getBoundingClientRect().right <= innerWidth])"""
+    )
+    seen = {name.replace("\n", " "): inside for name, inside in places}
+    assert list(seen) == [
+        "original", "reconstruction", "guidance alone", "canonical sample", "what was removed",
+    ]  # fmt: skip
+    assert all(seen.values())
 
 
 def test_words_are_large_enough_and_inside_their_charts(opened):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clarep.report.html.charts import Point, Series, bar_chart, line_chart
-from clarep.report.html.figures import figure_cell
+from clarep.report.html.figure_cells import figure_cell
 from clarep.report.html.run_folders import ReportRun, group_runs
 from clarep.report.html.sections.features_section import project_pca, project_tsne
 from clarep.report.html.sections.results_section import middle_eps
@@ -113,15 +113,15 @@ def test_reliability_bins_against_a_loop():
 def test_projections_find_two_far_clusters_and_bear_constant_features():
     rng = np.random.default_rng(0)
     flat = rng.standard_normal((40, 60)) + 30 * (np.arange(40) < 20)[:, None]
-    places, (first, _) = project_pca(flat)
+    places, (first, _) = project_pca(torch.from_numpy(flat))
     assert first > 0.9
-    for found in (places, project_tsne(flat)):
+    for found in map(np.array, (places, project_tsne(torch.from_numpy(flat)))):
         one, other = found[:20], found[20:]
         within = max(np.ptp(one, axis=0).max(), np.ptp(other, axis=0).max())
         assert np.linalg.norm(one.mean(0) - other.mean(0)) > 0.5 * within
-    constant = np.ones((6, 4))
-    assert not project_pca(constant)[0].any()
-    assert not project_tsne(constant).any()
+    for constant in (torch.ones(6, 4), torch.ones(6, 1)):
+        assert not np.any(project_pca(constant)[0])
+        assert not np.any(project_tsne(constant))
 
 
 def test_at_most_three_strengths_weak_to_strong():

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,10 +21,13 @@ from clarep.engine.tensors import read_tensors, save_tensors
 from clarep.errors import UserError
 from clarep.report.html import build_report
 from clarep.robustness.evaluation import Evaluation
+from clarep.robustness.measures import heading_of
+from clarep.study.comparison import compare
+from clarep.study.runs import read_run
 
 SECTIONS = (
-    "results", "setup", "cost", "canonical", "features", "attacks", "corruptions", "backgrounds",
-    "beyond", "calibration", "focus", "data",
+    "canonical", "results", "attacks", "corruptions", "backgrounds", "beyond", "calibration",
+    "focus", "features", "setup", "cost", "data",
 )  # fmt: skip
 
 
@@ -48,8 +52,8 @@ class Tree(HTMLParser):
         self.ids += [given["id"]] if "id" in given else []
         self.hrefs += [given["href"]] if "href" in given else []
         self.sources += [given["src"]] if "src" in given else []
-        if tag == "section":
-            self.section = given["id"]
+        if tag in ("section", "h1"):
+            self.section = given.get("id", tag)
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -58,7 +62,7 @@ class Tree(HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
-        if tag == "section":
+        if tag in ("section", "h1"):
             self.section = ""
 
     def handle_data(self, data):
@@ -132,11 +136,11 @@ def test_the_links_hold_the_files_beside_the_page(report):
 def test_a_figure_that_is_not_trustworthy_is_marked_and_explained(report, tree):
     reason = "256 steps lower it by 9 points"
     assert f'class="untrusted" title="{reason}"' in report.read_text()
-    for section, keys in (("results", ["pgd"]), ("attacks", ["worst", "pgd", "apgd-ce"])):
+    for section, names in (("results", ["PGD"]), ("attacks", ["worst", "PGD", "APGD-CE"])):
         text = tree.sections[section]
         (note,) = (line for line in text.split("†")[1:] if reason in line)  # of all its figures
         assert note.strip().startswith("random, ")
-        assert all(f"attack/{key}-linf/eps_255=4" in note for key in keys)
+        assert all(f"{name} 4/255" in note for name in names)
     assert "hollow" in report.read_text()
 
 
@@ -148,7 +152,7 @@ def test_differences_from_vanilla_are_marked(tree, runs, tmp_path):
 
 def test_originals_reconstructions_and_both_features_are_shown_where_the_teacher_is(tree):
     assert "reconstruction" in tree.sections["canonical"].split("The first stored")[0]
-    assert "k = 4" in tree.sections["canonical"]
+    assert "k = 4" in tree.sections["features"]
     assert "before, inverted latents" in tree.sections["features"]
     assert "after, CLAReps" in tree.sections["features"]
 
@@ -321,7 +325,7 @@ def test_images_behind_the_figures_are_said(fabricated, tmp_path):
     path.write_text(json.dumps(stored))
     page = build([run], tmp_path)
     assert "n = 120" in page.sections["results"]
-    table, caption = page.sections["backgrounds"].split("Accuracies with")
+    table, caption = page.sections["backgrounds"].split("Share of images")
     assert table.count("n = 42") == 1
     assert "n = 120 images, unless a row says otherwise" in caption
     assert "An interval of no width means that all n images agreed" in caption
@@ -358,7 +362,7 @@ def test_one_strength_and_one_severity_make_no_chart(fabricated, tmp_path):
     path.write_text(json.dumps(stored))
     page = build([run], tmp_path)
     assert "attack-pgd-linf-t" not in page.ids
-    assert "PGD L∞" in page.sections["attacks"]
+    assert "PGD 1/255" in page.sections["attacks"]
     assert "CSV JSON" in page.sections["attacks"]
     assert "corruption-severity-t" not in page.ids
     assert "corruption-bars-t" in page.ids
@@ -404,11 +408,30 @@ def test_a_run_given_twice_and_a_canon_that_is_none(runs, tmp_path):
         build(runs[:1], tmp_path, tmp_path)
 
 
-def test_classes_are_named_by_the_students_file_or_numbered(fabricated, tmp_path):
+def test_classes_are_named_as_they_were_measured_or_numbered(fabricated, tmp_path):
     run = fabricated.make_run(tmp_path / "run")
     assert "ankle boot" in build([run], tmp_path).sections["backgrounds"]
-    (run / "student" / "student.safetensors").write_bytes(b"cut")
+    evaluation = Evaluation.load(run / "robustness")
+    del evaluation.config["classes"]
+    evaluation.save(run / "robustness")
     assert "class 9" in build([run], tmp_path).sections["backgrounds"]
+
+
+def test_the_page_begins_with_title_day_verdict_picture_and_table(tree, runs, tmp_path):
+    title, day = tree.sections["h1"].rsplit(", ", 1)
+    assert title == "vanilla, cadistill and random"
+    assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", day)
+    compared = compare([replace(read_run(run), name=run.name[:-2]) for run in runs], None)
+    [row] = [row for row in compared.rows if row.name == "cadistill"]
+    better = [cell for cell in row.cells if cell.verdict == "better"]
+    most = max(better, key=lambda cell: abs(cell.difference.value))
+    said = tree.sections[""]
+    assert f"cadistill is better than vanilla on {len(better)} of" in said
+    assert f"{most.difference.value:+.3f}" in said and heading_of(most.measure) in said
+    without = build(runs[2:], tmp_path).sections[""]
+    assert "Nothing can be said to be better or worse" in without
+    one = build_report(runs[:1], None, tmp_path / "titled", "Study x").read_text()
+    assert f"<h1>Study x, {day}</h1>" in one
 
 
 def test_strings_of_a_run_are_escaped(fabricated, tmp_path):

@@ -25,8 +25,8 @@ class Report:
     without it, the canon/ in a run's folder, if there is one."""
     out: Path = Path("runs/report")
     """Folder of the report: index.html, and its numbers in data/."""
-    title: str = "Measured students"
-    """Heading of the page."""
+    title: str | None = None
+    """Heading of the page, in front of the day of the last run; by default methods and data."""
     json: bool = False
     """Print one JSON object instead of a line."""
 

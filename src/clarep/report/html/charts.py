@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from clarep.report.html.markup import escape
+from markupsafe import Markup
+
 from clarep.report.html.svg import (
     Axis,
     Number,
@@ -14,6 +15,7 @@ from clarep.report.html.svg import (
     linear_axis,
     log_axis,
     marker_shape,
+    tag,
 )
 
 _MOST_END_LABELS = 6
@@ -44,25 +46,17 @@ class Series:
     points: tuple[Point, ...]
 
 
-def legend(entries: Sequence[tuple[str, str, int]]) -> str:
-    """Return (label, css, slot) as swatches with names."""
-    items = "".join(
-        f'<li><svg class="swatch" viewBox="0 0 22 12" aria-hidden="true">'
-        f'<line class="line {css}" x1="1" x2="21" y1="6" y2="6"/>'
-        f'<g class="mark {css}">{marker_shape(11, 6, slot, 3.6)}</g></svg>{escape(label)}</li>'
-        for label, css, slot in entries
-    )
-    return f'<ul class="legend">{items}</ul>'
+def swatch(css: str, slot: int) -> Markup:
+    """Return the line and marker of a method, for a legend."""
+    line = tag("line", f"line {css}", x1=1, x2=21, y1=6, y2=6)
+    mark = tag("g", f"mark {css}", marker_shape(11, 6, slot, 3.6))
+    return tag("svg", "swatch", line, mark, viewBox="0 0 22 12", aria_hidden="true")
 
 
-def class_legend(names: Sequence[str]) -> str:
-    """Return the classes of a scatter with their markers."""
-    items = "".join(
-        f'<li><svg class="swatch dot" viewBox="0 0 12 12" aria-hidden="true">'
-        f'<g class="mark {class_css(i)}">{marker_shape(6, 6, i, 4)}</g></svg>{escape(name)}</li>'
-        for i, name in enumerate(names)
-    )
-    return f'<ul class="legend">{items}</ul>'
+def class_swatch(label: int) -> Markup:
+    """Return the marker of a class, for a legend."""
+    mark = tag("g", f"mark {class_css(label)}", marker_shape(6, 6, label, 4))
+    return tag("svg", "swatch dot", mark, viewBox="0 0 12 12", aria_hidden="true")
 
 
 def class_css(label: int) -> str:
@@ -70,7 +64,7 @@ def class_css(label: int) -> str:
     return f"c{label % 10}"
 
 
-def line_chart(name: str, title: str, x_label: str, series: Sequence[Series]) -> str:
+def line_chart(name: str, title: str, x_label: str, series: Sequence[Series]) -> Markup:
     """Draw shares of 1 over x, each series with its intervals and a label at its end."""
     drawn = [one for one in series if one.points]
     xs = [point.x for one in drawn for point in one.points]
@@ -134,7 +128,7 @@ def _in_words(series: Sequence[Series], x_label: str) -> str:
 
 def bar_chart(
     name: str, title: str, x_label: str, rows: Sequence[tuple[str, Sequence[tuple[Series, Point]]]]
-) -> str:
+) -> Markup:
     """Draw a group of lying bars for each row, one a series, with intervals."""
     axis = _share_axis(x_label, [point for _, bars in rows for _, point in bars])
     most = max(len(bars) for _, bars in rows)
@@ -153,7 +147,8 @@ def bar_chart(
         height=round(len(rows) * pitch) + 72,
         left=left,
     )
-    plot.grid_across()
+    for x, _ in axis.ticks:
+        plot.upright(x, "grid")
     for i, (label, bars) in enumerate(rows):
         top = i * pitch + 5
         middle = top + len(bars) * thickness / 2
@@ -161,8 +156,8 @@ def bar_chart(
         for j, (one, point) in enumerate(bars):
             y = top + j * thickness
             tip = f"{label}, {one.label}: {_figure(point)}"
-            plot.bar(y, thickness - 1, point.value, one.css, tip)
-            plot.bar_whisker(y + (thickness - 1) / 2, point.low, point.high)
+            ends = (point.low, point.high)
+            plot.bar((y, thickness - 1), point.value, ends, one.css, tip)
     return plot.svg()
 
 
@@ -180,7 +175,7 @@ def _share_axis(label: str, points: Sequence[Point]) -> Axis:
 
 def scatter(
     name: str, title: str, axes: tuple[str, str], points: Sequence[tuple[Number, Number, int, str]]
-) -> str:
+) -> Markup:
     """Draw (x, y, class, tooltip) without ticks, a little air around them."""
     x = _around(axes[0], [point[0] for point in points])
     y = _around(axes[1], [point[1] for point in points])
@@ -198,26 +193,35 @@ def _around(label: str, values: Sequence[Number]) -> Axis:
 
 
 def spectrum_chart(
-    name: str, quantiles: Sequence[tuple[Number, Number, Number]], title: str
-) -> str:
-    """Draw (5 %, median, 95 %) of singular values over the direction's rank, k marked."""
-    k = len(quantiles)
-    x = log_axis("direction, ordered by singular value", 1, max(k * 1.5, 2))
-    y = log_axis("singular value", min(q[0] for q in quantiles) * 0.8, quantiles[0][2] * 1.2)
+    name: str,
+    quantiles: Sequence[tuple[Number, Number, Number]],
+    title: str,
+    whole: Sequence[Number] = (),
+) -> Markup:
+    """Draw (5 %, median, 95 %) of singular values over the direction's rank, k marked.
+
+    whole: all singular values of one image, drawn behind where they are known.
+    """
+    k, highest = len(quantiles), quantiles[0][2]
+    lowest = max(min([*(q[0] for q in quantiles), *whole]), highest * 1e-4)
+    x = log_axis("direction, ordered by singular value", 1, max(k * 1.5, len(whole), 2))
+    y = log_axis("singular value", lowest * 0.8, highest * 1.2)
     words = (
         f"Median from {quantiles[0][1]:.3g} at the first to {quantiles[-1][1]:.3g} at the "
         f"{k}th direction, where the projection stops."
     )
     plot = Plot(name, title, words, x, y, height=280)
+    ranks = sorted({round(len(whole) ** (i / 200)) for i in range(201)}) if whole else []
+    plot.line([(rank, y.inside(whole[rank - 1])) for rank in ranks], "s0")
     plot.band([(i + 1, low, high) for i, (low, _, high) in enumerate(quantiles)], "s1")
     plot.line([(i + 1, middle) for i, (_, middle, _) in enumerate(quantiles)], "s1")
-    plot.upright(k, f"k = {k}", "reference")
+    plot.upright(k, "reference", f"k = {k}")
     return plot.svg()
 
 
 def reliability_chart(
     name: str, title: str, bins: Sequence[tuple[Number, Number, Number]], css: str, slot: int
-) -> str:
+) -> Markup:
     """Draw (confidence, accuracy, share of images) of each bin against the diagonal.
 
     title: is cut where it is longer than the chart is wide.

@@ -8,12 +8,30 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from clarep.report.html.markup import escape
+from markupsafe import Markup
 
 WIDTH = 352
 Number = int | float
 _CHARACTER = 6.1  # width of an average character at 11 units
-_MARKERS = 4
+_TOP = 26
+_CORNERS = (  # of markers but the circle
+    ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+    ((0, -1.2), (1.1, 0.8), (-1.1, 0.8)),
+    ((0, -1.3), (1.2, 0), (0, 1.3), (-1.2, 0)),
+)
+
+
+def tag(name: str, css: str = "", *inside: str, **attributes: str | Number) -> Markup:
+    """Return an element around what is inside; all but markup is escaped.
+
+    attributes: floats are rounded to a tenth of a pixel.
+    """
+    given = ({"class": css} if css else {}) | attributes
+    written = Markup().join(
+        Markup(' {}="{}"').format(key.replace("_", "-"), f"{v:.1f}" if isinstance(v, float) else v)
+        for key, v in given.items()
+    )
+    return Markup("<{0}{1}>{2}</{0}>").format(name, written, Markup().join(inside))
 
 
 @dataclass(frozen=True)
@@ -30,8 +48,7 @@ class Axis:
     def share(self, value: Number) -> float:
         """Return where a value lies, 0 at the low end and 1 at the high."""
         if self.log:
-            span = math.log(self.high / self.low)
-            return math.log(max(value, self.low) / self.low) / span
+            return math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
     def inside(self, value: Number) -> Number:
@@ -80,15 +97,11 @@ class Plot:
     right: int = 12
     bare: bool = False
     """Without ticks and grid, for axes that have no unit."""
-    _parts: list[str] = field(default_factory=list)
-
-    @property
-    def _top(self) -> int:
-        return 26
+    _parts: list[Markup] = field(default_factory=list)
 
     @property
     def _bottom(self) -> int:
-        return 24 if self.bare else 40
+        return self.height - (24 if self.bare else 40)
 
     def px(self, x: Number) -> float:
         """Return the horizontal place of a value."""
@@ -96,27 +109,28 @@ class Plot:
 
     def py(self, y: Number) -> float:
         """Return the vertical place of a value."""
-        span = self.height - self._top - self._bottom
-        return self.height - self._bottom - self.y.share(y) * span
+        return self._bottom - self.y.share(y) * (self._bottom - _TOP)
+
+    def _draw(self, name: str, css: str, *inside: str, **attributes: str | Number) -> None:
+        self._parts.append(tag(name, css, *inside, **attributes))
+
+    def _places(self, points: Sequence[tuple[Number, Number]]) -> str:
+        return " ".join(f"{self.px(x):.1f},{self.py(y):.1f}" for x, y in points)
 
     def line(self, points: Sequence[tuple[Number, Number]], css: str) -> None:
         """Draw a line through points."""
-        path = " ".join(f"{self.px(x):.1f},{self.py(y):.1f}" for x, y in points)
-        self._parts.append(f'<polyline class="line {css}" points="{path}"/>')
+        self._draw("polyline", f"line {css}", points=self._places(points))
 
     def band(self, points: Sequence[tuple[Number, Number, Number]], css: str) -> None:
         """Fill between (x, low, high)."""
-        over = [f"{self.px(x):.1f},{self.py(high):.1f}" for x, _, high in points]
-        under = [f"{self.px(x):.1f},{self.py(low):.1f}" for x, low, _ in reversed(points)]
-        self._parts.append(f'<polygon class="band {css}" points="{" ".join(over + under)}"/>')
+        around = [(x, high) for x, _, high in points] + [(x, low) for x, low, _ in points[::-1]]
+        self._draw("polygon", f"band {css}", points=self._places(around))
 
     def whisker(self, x: Number, low: Number, high: Number, css: str, aside: Number = 0) -> None:
         """Draw an interval upright, cut at the frame, `aside` pixels to the right."""
         place = self.px(x) + aside
-        self._parts.append(
-            f'<line class="whisker {css}" x1="{place:.1f}" x2="{place:.1f}" '
-            f'y1="{self.py(self.y.inside(low)):.1f}" y2="{self.py(self.y.inside(high)):.1f}"/>'
-        )
+        y1, y2 = (self.py(self.y.inside(y)) for y in (low, high))
+        self._draw("line", f"whisker {css}", x1=place, x2=place, y1=y1, y2=y2)
 
     def marker(
         self,
@@ -131,57 +145,38 @@ class Plot:
     ) -> None:
         """Draw a marker, whose shape goes with its slot, with a tooltip."""
         shape = marker_shape(self.px(x) + aside, self.py(self.y.inside(y)), slot, size)
-        self._parts.append(f'<g class="mark {css}">{shape}<title>{escape(tip)}</title></g>')
+        self._draw("g", f"mark {css}", shape, tag("title", "", tip))
 
-    def bar(self, y_pixel: Number, thickness: Number, x: Number, css: str, tip: str) -> None:
-        """Draw a bar from the axis' zero (or low end) to x, y_pixel from the frame's top."""
+    def bar(
+        self, place: tuple[float, float], x: Number, ends: tuple[Number, Number], css: str, tip: str
+    ) -> None:
+        """Draw a bar from the axis' zero (or low end) to x, its interval on it.
+
+        place: its upper edge, in pixels from the frame's top, and its height.
+        """
         start, end = sorted((self.px(max(0.0, self.x.low)), self.px(x)))
-        self._parts.append(
-            f'<rect class="bar {css}" x="{start:.1f}" y="{self._top + y_pixel:.1f}" '
-            f'width="{max(end - start, 0.5):.1f}" height="{thickness:.1f}">'
-            f"<title>{escape(tip)}</title></rect>"
-        )
+        top, width = _TOP + place[0], max(end - start, 0.5)
+        title = tag("title", "", tip)
+        self._draw("rect", f"bar {css}", title, x=start, y=top, width=width, height=place[1])
+        x1, x2 = (self.px(self.x.inside(bound)) for bound in ends)
+        middle = top + place[1] / 2
+        self._draw("line", "whisker ink", x1=x1, x2=x2, y1=middle, y2=middle)
 
-    def bar_whisker(self, y_pixel: Number, low: Number, high: Number) -> None:
-        """Draw an interval lying on a bar."""
-        y = self._top + y_pixel
-        self._parts.append(
-            f'<line class="whisker ink" x1="{self.px(self.x.inside(low)):.1f}" '
-            f'x2="{self.px(self.x.inside(high)):.1f}" '
-            f'y1="{y:.1f}" y2="{y:.1f}"/>'
-        )
-
-    def grid_across(self) -> None:
-        """Draw upright grid lines at the ticks of x, for lying bars."""
-        bottom = self.height - self._bottom
-        for value, _ in self.x.ticks:
-            x = f"{self.px(value):.1f}"
-            self._parts.append(
-                f'<line class="grid" x1="{x}" x2="{x}" y1="{self._top}" y2="{bottom}"/>'
-            )
+    def upright(self, x: Number, css: str, words: str = "") -> None:
+        """Draw a vertical line across the plot with words beside it."""
+        place, late = self.px(x), self.x.share(x) > 0.6
+        self._draw("line", css, x1=place, x2=place, y1=_TOP, y2=self._bottom)
+        if words:
+            beside = place + (-5 if late else 5)
+            self.text(beside, _TOP + 11, words, css, "end" if late else "start")
 
     def text(self, x: Number, y: Number, words: str, css: str = "", anchor: str = "start") -> None:
         """Write words at a place in pixels."""
-        self._parts.append(
-            f'<text class="{css}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
-            f"{escape(words)}</text>"
-        )
-
-    def upright(self, x: Number, words: str, css: str) -> None:
-        """Draw a vertical line across the plot with its name beside it."""
-        place = self.px(x)
-        self._parts.append(
-            f'<line class="{css}" x1="{place:.1f}" x2="{place:.1f}" y1="{self._top}" '
-            f'y2="{self.height - self._bottom}"/>'
-        )
-        late = self.x.share(x) > 0.6
-        self.text(
-            place + (-5 if late else 5), self._top + 11, words, css, "end" if late else "start"
-        )
+        self._draw("text", css, words, x=float(x), y=float(y), text_anchor=anchor)
 
     def end_labels(self, labels: Sequence[tuple[Number, str, str]]) -> None:
         """Write (y, words, css) right of the frame, moved apart where they would overlap."""
-        gap, top, bottom = 12.0, self._top + 4.0, self.height - self._bottom + 4.0
+        gap, top, bottom = 12.0, _TOP + 4.0, self._bottom + 4.0
         ordered = sorted(labels, key=lambda label: self.py(label[0]))
         places: list[float] = []
         for y, _, _ in ordered:
@@ -192,53 +187,44 @@ class Plot:
         for place, (_, words, css) in zip(places, ordered, strict=True):
             self.text(self.width - self.right + 8, place, words, f"label {css}")
 
-    def svg(self) -> str:
+    def svg(self) -> Markup:
         """Return the whole plot."""
-        name = escape(self.name)
-        return (
-            f'<svg class="plot" viewBox="0 0 {self.width} {self.height}" role="img" '
-            f'aria-labelledby="{name}-t {name}-d"><title id="{name}-t">{escape(self.title)}'
-            f'</title><desc id="{name}-d">{escape(self.description)}</desc>'
-            f'<text class="heading" x="2" y="14">'
-            f"{escape(self.title)}</text>{self._frame()}{''.join(self._parts)}</svg>"
+        marks, self._parts = self._parts, []
+        self.text(2, 14, self.title, "heading")
+        self._frame()
+        return tag(
+            "svg",
+            "plot",
+            tag("title", "", self.title, id=f"{self.name}-t"),
+            tag("desc", "", self.description, id=f"{self.name}-d"),
+            *self._parts,
+            *marks,
+            viewBox=f"0 0 {self.width} {self.height}",
+            role="img",
+            aria_labelledby=f"{self.name}-t {self.name}-d",
         )
 
-    def _frame(self) -> str:
-        left, right = self.left, self.width - self.right
-        top, bottom = self._top, self.height - self._bottom
-        parts = []
+    def _frame(self) -> None:
+        left, right, bottom = self.left, self.width - self.right, self._bottom
+        middle = (left + right) / 2
         if self.bare:
-            parts.append(
-                f'<rect class="frame" x="{left}" y="{top}" width="{right - left}" '
-                f'height="{bottom - top}"/>'
-            )
-        for value, words in () if self.bare else self.y.ticks:
-            y = self.py(value)
-            parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(
-                f'<text class="tick" x="{left - 6}" y="{y + 3.5:.1f}" text-anchor="end">'
-                f"{escape(words)}</text>"
-            )
-        for value, words in () if self.bare else self.x.ticks:
-            x = self.px(value)
-            parts.append(
-                f'<line class="tickmark" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" '
-                f'y2="{bottom + 4}"/><text class="tick" x="{x:.1f}" y="{bottom + 15}" '
-                f'text-anchor="middle">{escape(words)}</text>'
-            )
-        if not self.bare:
-            parts.append(
-                f'<line class="axis" x1="{left}" x2="{right}" y1="{bottom}" y2="{bottom}"/>'
-            )
-        middle = (top + bottom) / 2
-        across = f'x="{(left + right) / 2:.1f}" y="{self.height - 7}"'
-        upward = f'transform="translate(11 {middle:.1f}) rotate(-90)"'
-        for words, place in ((self.x.label, across), (self.y.label, upward)):
-            if words:
-                parts.append(
-                    f'<text class="name" {place} text-anchor="middle">{escape(words)}</text>'
-                )
-        return "".join(parts)
+            size = {"width": right - left, "height": bottom - _TOP}
+            self._draw("rect", "frame", x=left, y=_TOP, **size)
+        else:
+            for value, words in self.y.ticks:
+                y = self.py(value)
+                self._draw("line", "grid", x1=left, x2=right, y1=y, y2=y)
+                self.text(left - 6, y + 3.5, words, "tick", "end")
+            for value, words in self.x.ticks:
+                x = self.px(value)
+                self._draw("line", "tickmark", x1=x, x2=x, y1=bottom, y2=bottom + 4)
+                self.text(x, bottom + 15, words, "tick", "middle")
+            self._draw("line", "axis", x1=left, x2=right, y1=bottom, y2=bottom)
+        if self.x.label:
+            self.text(middle, self.height - 7, self.x.label, "name", "middle")
+        if self.y.label:
+            turned = f"translate(11 {(_TOP + bottom) / 2:.1f}) rotate(-90)"
+            self._draw("text", "name", self.y.label, transform=turned, text_anchor="middle")
 
 
 def label_room(labels: Sequence[str]) -> int:
@@ -246,15 +232,10 @@ def label_room(labels: Sequence[str]) -> int:
     return 12 + math.ceil(max((len(label) for label in labels), default=0) * _CHARACTER)
 
 
-def marker_shape(x: Number, y: Number, slot: int, size: Number) -> str:
+def marker_shape(x: Number, y: Number, slot: int, size: Number) -> Markup:
     """Return a circle, square, triangle or diamond around a place in pixels."""
-    kind = slot % _MARKERS
+    kind = slot % (len(_CORNERS) + 1)
     if kind == 0:
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}"/>'
-    corners = {
-        1: ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
-        2: ((0, -1.2), (1.1, 0.8), (-1.1, 0.8)),
-        3: ((0, -1.3), (1.2, 0), (0, 1.3), (-1.2, 0)),
-    }[kind]
-    points = " ".join(f"{x + dx * size:.1f},{y + dy * size:.1f}" for dx, dy in corners)
-    return f'<polygon points="{points}"/>'
+        return tag("circle", cx=float(x), cy=float(y), r=float(size))
+    places = (f"{x + dx * size:.1f},{y + dy * size:.1f}" for dx, dy in _CORNERS[kind - 1])
+    return tag("polygon", points=" ".join(places))

@@ -3,24 +3,23 @@
 from typing import Any
 
 import torch
+from markupsafe import Markup
 from torch import Tensor
 
+from clarep.report.html.blocks import Block, Charts, Download, Figure, Notes, Section
 from clarep.report.html.charts import reliability_chart
-from clarep.report.html.counts import counted, per_row
-from clarep.report.html.figures import doubts, figure_cell, rows_of
-from clarep.report.html.markup import Cell, charts, figure, notes, table
-from clarep.report.html.material import Material, Section
+from clarep.report.html.figure_cells import measures_table
+from clarep.report.html.report_data import ReportData
 from clarep.report.html.run_folders import Group
 from clarep.robustness.calibration import BINS, reliability
-from clarep.robustness.measures import heading_of, measure_of
 
 
-def calibration_section(material: Material) -> Section:
+def calibration_section(data: ReportData) -> Section:
     """Draw a reliability diagram a method, and tabulate calibration and OOD detection."""
-    missing = material.lacking("calibration")
-    drawn: list[str] = []
+    missing = data.lacking("calibration")
+    drawn: list[Markup] = []
     points: list[dict[str, Any]] = []
-    for group in material.measured:
+    for group in data.measured:
         probabilities, labels = _of(group)
         if len(labels) == 0:
             missing += (
@@ -29,48 +28,24 @@ def calibration_section(material: Material) -> Section:
             )
             continue
         bins = reliability(probabilities, labels)
-        name = f"reliability-{len(drawn)}"
-        title = f"n = {len(labels):,}, {group.label}"
+        name, title = f"reliability-{len(drawn)}", f"n = {len(labels):,}, {group.label}"
         drawn.append(reliability_chart(name, title, bins, group.css, group.slot))
         points += [
             {"method": group.label, "confidence": c, "accuracy": a, "share": s} for c, a, s in bins
         ]
-    content = ""
+    blocks: list[Block] = [Notes(missing)]
     if drawn:
-        links = material.downloads.add("reliability", points)
-        content += figure(
-            charts(drawn, _grid(len(drawn))),
+        # a grid that few or no holes are left in
+        grid = "panels by3" if len(drawn) % 3 == 0 or len(drawn) == 5 else "panels"
+        caption = (
             f"Reliability on the n clean test images of all seeds together, {BINS} bins of equal "
-            "width. "
-            "Above the diagonal: less sure than right; below: too sure. A marker's area is the "
-            "bin's share of images.",
-            links,
+            "width. Above the diagonal: less sure than right; below: too sure. A marker's area is "
+            "the bin's share of images."
         )
-    keys = material.keys("calibration", "ood")
-    if keys:
-        headings = ["measure", *(group.label for group in material.measured)]
-        counts = per_row(material.measured, keys)
-        rows = [
-            [
-                Cell(heading_of(key), below=_below(key, counts[key])),
-                *(figure_cell(group.get(key)) for group in material.measured),
-            ]
-            for key in keys
-        ]
-        links = material.downloads.add("calibration", rows_of(material.measured, keys))
-        caption = "With 95 % intervals." + counted(material.measured, keys)
-        content += figure(table("Calibration by methods", headings, rows), caption, links)
-        content += notes(doubts(material.measured, keys))
-    return Section("calibration", "Calibration", notes(missing) + content, missing)
-
-
-def _grid(panels: int) -> str:
-    """Return the class name of a grid that few or no holes are left in."""
-    return "panels by3" if panels % 3 == 0 or panels == 5 else "panels"
-
-
-def _below(key: str, images: str) -> str:
-    return f"{measure_of(key).unit_and_better}\n{images}".strip()
+        blocks.append(Figure(Charts(drawn, grid), caption, Download("reliability", points)))
+    if keys := data.keys("calibration", "ood"):
+        blocks += measures_table(data, "calibration", keys)
+    return Section("calibration", "Calibration", blocks, missing)
 
 
 def _of(group: Group) -> tuple[Tensor, Tensor]:

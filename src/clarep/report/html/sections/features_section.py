@@ -1,165 +1,177 @@
-"""Features before and after: the teacher's and the students', in two dimensions."""
+"""Features before and after, in two dimensions, and the spectrum of what was projected out."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from markupsafe import Markup
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from clarep.clarid.set_pictures import POINTS
-from clarep.report.html.charts import class_legend, scatter
-from clarep.report.html.markup import charts, figure, notes
-from clarep.report.html.material import Material, Section
-from clarep.report.html.sections.canonical_section import class_names
-from clarep.report.html.sections.names import names_of
+from clarep.clarid.canonical_set import CanonicalSet
+from clarep.clarid.set_pictures import POINTS, principal_coordinates
+from clarep.report.html.blocks import (
+    Block,
+    Charts,
+    Download,
+    Figure,
+    Heading,
+    Legend,
+    Notes,
+    Section,
+)
+from clarep.report.html.charts import class_swatch, scatter, spectrum_chart
+from clarep.report.html.report_data import ReportData
 
 _MOST_METHODS = 6
-_PCA_FIRST = 50  # components that t-SNE is given
+_FIRST_COMPONENTS = 50  # that t-SNE is given
 _FEWEST = 5  # images that can be laid out in two dimensions
-
 _CAPTION = (
     "One point an image, coloured and shaped by class. PCA keeps large distances; t-SNE keeps "
     "neighbourhoods, and its distances between clusters, sizes and axes mean nothing."
 )
 
 
-def features_section(material: Material) -> Section:
+def features_section(data: ReportData) -> Section:
     """Show the teacher's features of latents and CLAReps, and each method's of test images."""
-    teacher_part, teacher_missing = _of_teacher(material)
-    student_part, student_missing = _of_students(material)
-    missing = (*teacher_missing, *student_missing)
-    content = notes(missing) + teacher_part + student_part
-    return Section("features", "Features before and after", content, missing)
+    of_teacher, teacher_missing = _of_teacher(data)
+    of_students, student_missing = _of_students(data)
+    spectrum, why_not = ([], ()) if data.canon is None else _spectrum(data, data.canon)
+    missing = (*teacher_missing, *student_missing, *why_not)
+    blocks = [Notes(missing), *of_teacher, *of_students, *spectrum]
+    return Section("features", "Features before and after", blocks, missing)
 
 
-def _of_teacher(material: Material) -> tuple[str, tuple[str, ...]]:
-    canon = material.canon
-    if canon is None:
-        return "", (material.canon_missing,)
-    shown = canon.balanced(POINTS)
+def _of_teacher(data: ReportData) -> tuple[list[Block], tuple[str, ...]]:
+    if data.canon is None:
+        return [], data.canon_missing
+    shown = data.canon.balanced(POINTS)
     if len(shown) < _FEWEST:
-        return "", (f"The teacher's features: {len(shown)} images are too few to lay out",)
-    labels = shown.tensors["label"]
-    names = class_names(canon)
+        return [], (f"The teacher's features: {len(shown)} images are too few to lay out",)
     sets: dict[str, Tensor] = {}
-    if material.pictures is not None:
-        sets["before, inverted latents"] = material.pictures.features_before
+    if data.pictures is not None:
+        sets["before, inverted latents"] = data.pictures.features_before
     sets["after, CLAReps"] = shown.tensors["features"]
-    drawn = [
-        svg
-        for i, (what, features) in enumerate(sets.items())
-        for svg in _both_maps(material, ("teacher_features", i), what, features, (labels, names))
-    ]
-    links = material.downloads.links("teacher_features")
-    tap = canon.manifest["config"].get("tap")
+    labels = shown.tensors["label"].tolist()
+    tap = data.canon.manifest["config"].get("tap")
     caption = f"The teacher's activations at {tap} of {len(shown)} images. {_CAPTION}"
-    content = "<h3>The teacher's</h3>" + class_legend(names)
-    return content + figure(charts(drawn, "maps"), caption, links), material.pictures_missing
+    maps = [(what, features, labels) for what, features in sets.items()]
+    blocks = _maps("teacher_features", "The teacher's", maps, data.set_classes, caption)
+    return blocks, data.pictures_missing
 
 
-def _of_students(material: Material) -> tuple[str, tuple[str, ...]]:
-    drawn: list[str] = []
+def _of_students(data: ReportData) -> tuple[list[Block], tuple[str, ...]]:
     missing: list[str] = []
-    names: list[str] = []
-    able = []
-    for group in material.measured:
+    maps: list[tuple[str, Tensor, list[int]]] = []
+    for group in data.measured:
         arrays = group.evaluations[0].arrays
         if {"features", "label"} <= set(arrays) and len(arrays["label"]) >= _FEWEST:
-            able.append(group)
+            count = len(arrays["label"])
+            kept = torch.linspace(0, count - 1, min(count, POINTS), dtype=torch.float64).long()
+            maps.append((group.label, arrays["features"][kept], arrays["label"][kept].tolist()))
         else:
+            folder = group.runs[0].folder
             missing.append(
-                f"{group.label}'s features were not stored: `clarep evaluate "
-                f"{group.runs[0].folder}` stores them"
+                f"{group.label}'s features were not stored: `clarep evaluate {folder}` stores them"
             )
-    for i, group in enumerate(able[:_MOST_METHODS]):
-        evaluation = group.evaluations[0]
-        kept = _evenly(len(evaluation.arrays["label"]))
-        labels = evaluation.arrays["label"][kept].long()
-        names = names_of(material, int(evaluation.arrays["label"].max()) + 1)
-        features = evaluation.arrays["features"][kept]
-        drawn += _both_maps(
-            material, ("student_features", i), group.label, features, (labels, names)
-        )
-    if able[_MOST_METHODS:]:
-        rest = ", ".join(group.label for group in able[_MOST_METHODS:])
+    if rest := ", ".join(what for what, _, _ in maps[_MOST_METHODS:]):
         missing.append(f"features of {rest} are not drawn: a report of fewer runs draws them")
-    if not drawn:
-        return "", tuple(missing)
-    content = "<h3>The students', of clean test images</h3>" + class_legend(names)
+    if not maps:
+        return [], tuple(missing)
+    names = data.class_names(max(max(labels) for _, _, labels in maps) + 1)
+    heading = "The students', of clean test images"
     caption = f"The first seed of each method, at most {POINTS} images. {_CAPTION}"
-    links = material.downloads.links("student_features")
-    return content + figure(charts(drawn, "maps"), caption, links), tuple(missing)
+    blocks = _maps("student_features", heading, maps[:_MOST_METHODS], names, caption)
+    return blocks, tuple(missing)
 
 
-def _evenly(count: int) -> Tensor:
-    """Return at most POINTS indices, spread over all."""
-    return torch.linspace(0, count - 1, min(count, POINTS), dtype=torch.float64).long()
+def _maps(
+    name: str,
+    heading: str,
+    maps: Sequence[tuple[str, Tensor, list[int]]],
+    names: Sequence[str],
+    caption: str,
+) -> list[Block]:
+    """Draw PCA and t-SNE of each (what, features (N, ...), labels), with the points below.
 
-
-def _both_maps(
-    material: Material,
-    place: tuple[str, int],
-    what: str,
-    features: Tensor,
-    classes: tuple[Tensor, list[str]],
-) -> Iterator[str]:
-    """Draw PCA and t-SNE of features (N, ...), and keep the points to take away.
-
-    place: the table that the points go to, and how many sets of features stand before these.
-    classes: labels (N,) and the names of all classes.
+    name: of the points to take away. names: of all classes.
     """
-    flat = features.flatten(1).double().numpy()
-    pca, explained = project_pca(flat)
-    maps = {"pca": pca, "tsne": project_tsne(flat)}
-    labels = classes[0].tolist()
-    names = [classes[1][label] for label in labels]
-    material.downloads.keep(
-        place[0],
-        [
-            {"features": what, "image": i, "class": names[i]}
-            | {
-                f"{method}_{axis}": float(places[i, j])
-                for method, places in maps.items()
-                for j, axis in enumerate("xy")
+    drawn: list[Markup] = []
+    points: list[dict[str, Any]] = []
+    for number, (what, features, labels) in enumerate(maps):
+        pca, shares = project_pca(features)
+        axes = {
+            "PCA": (
+                f"first component, {100 * shares[0]:.0f} % of variance",
+                f"second, {100 * shares[1]:.0f} %",
+            ),
+            "t-SNE": ("", ""),
+        }
+        placed = {"PCA": pca, "t-SNE": project_tsne(features)}
+        tips = [f"{names[label]}, image {i}" for i, label in enumerate(labels)]
+        for method, places in placed.items():
+            key = f"{name}-{number}-{method.replace('-', '').lower()}"
+            at = [(*xy, label, tip) for xy, label, tip in zip(places, labels, tips, strict=True)]
+            drawn.append(scatter(key, f"{method}: {what}", axes[method], at))
+        points += [
+            {
+                "features": what, "image": i, "class": names[label],
+                "pca_x": placed["PCA"][i][0], "pca_y": placed["PCA"][i][1],
+                "tsne_x": placed["t-SNE"][i][0], "tsne_y": placed["t-SNE"][i][1],
             }
-            for i in range(len(flat))
-        ],
-    )
-    axes = {
-        "pca": (
-            f"first component, {100 * explained[0]:.0f} % of variance",
-            f"second, {100 * explained[1]:.0f} %",
-        ),
-        "tsne": ("", ""),
-    }
-    for method, title in (("pca", "PCA"), ("tsne", "t-SNE")):
-        points = [
-            (float(x), float(y), label, f"{names[i]}, image {i}")
-            for i, ((x, y), label) in enumerate(zip(maps[method], labels, strict=True))
-        ]
-        yield scatter(f"{place[0]}-{place[1]}-{method}", f"{title}: {what}", axes[method], points)
+            for i, label in enumerate(labels)
+        ]  # fmt: skip
+    legend = Legend([(class_swatch(i), class_name) for i, class_name in enumerate(names)])
+    figure = Figure(Charts(drawn, "maps"), caption, Download(name, points))
+    return [Heading(heading), legend, figure]
 
 
-def project_pca(flat: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[float, float]]:
+def project_pca(
+    features: Float[Tensor, "n *feature"],
+) -> tuple[list[tuple[float, float]], tuple[float, float]]:
     """Return the first two principal components and their shares of the variance."""
-    if flat.shape[1] < 2 or not np.ptp(flat, axis=0).any():
-        return np.zeros((len(flat), 2)), (0.0, 0.0)
-    pca = PCA(2, random_state=0)
-    places = pca.fit_transform(flat)
-    first, second = pca.explained_variance_ratio_
-    return places, (float(first), float(second))
+    coordinates = principal_coordinates(features).double()
+    padded = torch.nn.functional.pad(coordinates, (0, max(0, 2 - coordinates.shape[1])))
+    variances = padded.square().sum(dim=0)
+    shares = (variances / variances.sum().clamp_min(1e-300))[:2].tolist()
+    return [(x, y) for x, y in padded[:, :2].tolist()], (shares[0], shares[1])
 
 
-def project_tsne(flat: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a t-SNE of features (N, D), the same each time."""
-    if not np.ptp(flat, axis=0).any():
-        return np.zeros((len(flat), 2))
-    most = min(_PCA_FIRST, *flat.shape)
-    reduced = PCA(most, random_state=0).fit_transform(flat) if flat.shape[1] > most else flat
-    perplexity = min(30.0, (len(flat) - 1) / 3)
-    init = "pca" if reduced.shape[1] >= 2 else "random"
+def project_tsne(features: Float[Tensor, "n *feature"]) -> list[tuple[float, float]]:
+    """Return a t-SNE of features, the same each time."""
+    coordinates = principal_coordinates(features)[:, :_FIRST_COMPONENTS].double().numpy()
+    if not coordinates.any():
+        return [(0.0, 0.0)] * len(coordinates)
+    perplexity = min(30.0, (len(coordinates) - 1) / 3)
+    init = "pca" if coordinates.shape[1] >= 2 else "random"
     tsne = TSNE(2, perplexity=perplexity, init=init, random_state=0)
-    return np.asarray(tsne.fit_transform(reduced), np.float64)
+    places: NDArray[np.float64] = np.asarray(tsne.fit_transform(coordinates), np.float64)
+    return [(x, y) for x, y in places.tolist()]
+
+
+def _spectrum(data: ReportData, canon: CanonicalSet) -> tuple[list[Block], tuple[str, ...]]:
+    values, kind = canon.tensors["singular_values"], canon.setting["kind"]
+    if kind != "top" or not values.shape[1] or not torch.isfinite(values).all():
+        return [], (
+            f"The singular spectrum: the directions of this set are {kind}, which have no place "
+            "at its top; `clarep identify --kind top` gives a set that has one",
+        )
+    quantiles = np.quantile(values.double().numpy(), [0.05, 0.5, 0.95], axis=0).T.tolist()
+    rows = [
+        {"direction": i + 1, "low": low, "median": middle, "high": high}
+        for i, (low, middle, high) in enumerate(quantiles)
+    ]
+    exact = None if data.pictures is None else data.pictures.spectrum
+    whole = [] if exact is None else exact.tolist()
+    title = f"Singular values, {len(values)} images"
+    drawn = spectrum_chart("spectrum", [tuple(one) for one in quantiles], title, whole)
+    beyond = "the grey line is the whole spectrum of one image" if whole else "was not computed"
+    caption = (
+        "Median over images and the band from 5 to 95 %. Everything left of k is projected out; "
+        f"what lies beyond: {beyond}."
+    )
+    figure = Figure(Charts([drawn]), caption, Download("spectrum", rows))
+    return [Heading("Singular spectrum"), figure], ()

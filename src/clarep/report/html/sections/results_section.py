@@ -1,75 +1,76 @@
-"""The main table: methods by measures, with intervals and differences from vanilla."""
+"""The main table, methods by measures with differences from vanilla, and the verdict made of it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from clarep.errors import UserError
-from clarep.report.html.counts import images_of, no_width
-from clarep.report.html.figures import doubts, figure_cell, rows_of
-from clarep.report.html.markup import Cell, fact_list, figure, link, notes, paragraph, table
-from clarep.report.html.material import Material, Section
+from clarep.report.html.blocks import Cell, Download, Facts, Figure, Notes, Section, Table, Text
+from clarep.report.html.figure_cells import doubts, figure_cell, images_of, minus, no_width, rows_of
+from clarep.report.html.report_data import ReportData
 from clarep.report.html.run_folders import Group
 from clarep.robustness.measures import MEASURE_GROUPS, MEASURES, heading_of, measure_of
-from clarep.study.comparison import REFERENCE, compare, unshared_groups
+from clarep.study.comparison import REFERENCE, Comparison, Row, compare, unshared_groups
+from clarep.study.comparison import Cell as Compared
 from clarep.study.runs import caveats
 
 _MOST_EPS = 3
+_MOST_OTHERS = 3  # methods that the verdict names beside the first
 _MARKS = {"better": "▲ better", "worse": "▼ worse", "neither": "", "untested": ""}
+_UNMARKED = "No differences are marked: "
 
 
-def results_section(material: Material) -> Section:
-    """Show one row a method, one column a measure."""
-    keys = _columns(material)
-    verdicts, why_not = _verdicts(material, keys)
-    rows = [
-        [
-            Cell(group.label, below=_seeds(group)),
-            *(_cell(group, key, verdicts.get((group.label, key), "")) for key in keys),
-        ]
-        for group in material.measured
-    ]
-    if not rows:
-        return _nothing(material)
-    links = material.downloads.add("main_table", rows_of(material.measured, keys))
+def results_section(data: ReportData, compared: Comparison | str) -> Section:
+    """Show one row a method, one column a measure.
+
+    compared: as `compare_methods` returns it.
+    """
+    if not data.measured:
+        nothing = "No run is evaluated: `clarep evaluate RUN` gives accuracies and all that follows"
+        blocks = [Notes([nothing]), Text("What was run is described below.")]
+        return Section("results", "Results", blocks, [nothing])
+    keys = compared_keys(data)
+    verdicts: dict[tuple[str, str], str] = {}
     caption = (
         "Shares as fractions of 1, each with its 95 % interval: over images for one seed "
         "(bootstrap), over seeds for several (Student's t)."
     )
-    if not why_not:
+    if isinstance(compared, Comparison):
+        cells = [(row.name, cell) for row in compared.rows for cell in row.cells if cell]
+        verdicts = {(name, cell.measure): _MARKS[cell.verdict] for name, cell in cells}
         caption += (
             f" ▲ better and ▼ worse than {REFERENCE} at 5 %: paired bootstrap over images, "
             "Holm-corrected over the table; it cannot see what another seed would change."
         )
-    caption += " n: images of each seed." + no_width(material.measured, keys)
-    headings: list[str | Cell] = ["method", *(_heading(material, key) for key in keys)]
-    body = figure(table("Methods by measures", headings, rows), caption, links)
-    body += fact_list({heading_of(key): measure_of(key).meaning for key in keys})
-    missing = _lacking(material)
-    remarks = (
-        *_said(material.measured),
-        *caveats((run.name, run.evaluation) for run in material.runs if run.evaluation),
-        *doubts(material.measured, keys),
-        *((why_not,) if why_not else ()),
+    rows = [
+        [
+            Cell(group.label, below=_seeds(group)),
+            *(figure_cell(group.get(key), verdicts.get((group.label, key), "")) for key in keys),
+        ]
+        for group in data.measured
+    ]
+    groups = dict.fromkeys(one.group for one in MEASURES if one.shown == "compared")
+    missing = tuple(reason for group in groups for reason in data.lacking(group))
+    remarks = [
+        *_said(data.measured),
+        *caveats((run.name, run.evaluation) for run in data.runs if run.evaluation),
+        *doubts(data.measured, keys),
+        *([_UNMARKED + compared] if isinstance(compared, str) else []),
         *missing,
-    )
-    return Section("results", "Results", body + notes(remarks), missing)
+    ]
+    caption += " n: images of each seed." + no_width(data.measured, keys)
+    table = Table("Methods by measures", ["method", *(_heading(data, key) for key in keys)], rows)
+    return Section("results", "Results", [
+        Figure(table, caption, Download("main_table", rows_of(data.measured, keys))),
+        Facts({heading_of(key): measure_of(key).meaning for key in keys}),
+        Notes(remarks),
+    ], missing)  # fmt: skip
 
 
-def _columns(material: Material) -> list[str]:
+def compared_keys(data: ReportData) -> list[str]:
     """Choose the columns: every figure that is compared by default and was measured on any run."""
-    measured = material.keys(*MEASURE_GROUPS)
+    measured = data.keys(*MEASURE_GROUPS)
     of_entry = [[key for key in measured if measure_of(key) == one] for one in MEASURES
                 if one.shown == "compared"]  # fmt: skip
     return [key for keys in of_entry for key in (middle_eps(keys) if len(keys) > 1 else keys)]
-
-
-def _heading(material: Material, key: str) -> Cell:
-    """Return the heading as a link to its section, with the number of images."""
-    measure, heading = measure_of(key), heading_of(key)
-    section = MEASURE_GROUPS[measure.group].section
-    linked = "" if section == "results" else link(section, heading)
-    below = f"{measure.unit_and_better}\n{images_of(material.measured, [key])}"
-    return Cell(heading, html=linked, below=below.strip())
 
 
 def middle_eps(keys: Sequence[str]) -> list[str]:
@@ -89,39 +90,85 @@ def eps_of(key: str) -> float:
         return float("nan")
 
 
-def _cell(group: Group, key: str, verdict: str) -> Cell:
-    made = figure_cell(group.get(key))
-    return replace(made, below=f"{made.below}\n{_MARKS.get(verdict, '')}".strip())
+def compare_methods(data: ReportData) -> Comparison | str:
+    """Return the comparison of the columns with vanilla, or why there is none."""
+    runs = [
+        studied
+        for group in data.measured
+        for run in group.runs
+        if (studied := run.studied(group.label)) is not None
+    ]
+    names = {run.name for run in runs}
+    if REFERENCE not in names:
+        return f"no evaluated run of method {REFERENCE} was given"
+    if len(names) == 1:
+        return "there is one method only"
+    apart = unshared_groups(runs)
+    keys = [key for key in compared_keys(data) if measure_of(key).group not in apart]
+    try:
+        return compare(runs, keys)
+    except UserError as error:
+        return str(error)
+
+
+def verdict(compared: Comparison | str) -> str:
+    """Say in a sentence or two what is better than vanilla, by how much and how surely."""
+    if isinstance(compared, str):
+        return f"Nothing can be said to be better or worse: {compared}."
+    rows = [row for row in compared.rows if row.name != compared.reference]
+    ranked = sorted(rows, key=lambda row: len(_of(row, "worse")) - len(_of(row, "better")))
+    tested, reference = len(compared.measures), compared.reference
+    if not any(_of(row, "better") or _of(row, "worse") for row in rows):
+        return (
+            f"No method differs from {reference} on any of the {tested} measures of the table "
+            "(paired bootstrap over images, Holm-corrected, 5 %)."
+        )
+    first, others = ranked[0], ranked[1:]
+    said = f"{first.name} is better than {reference} on {_count(first, f' of {tested} measures')}"
+    strongest = max(_of(first, "better") or _of(first, "worse"), key=_size, default=None)
+    if strongest is not None and strongest.difference is not None:
+        difference = strongest.difference
+        low, high = difference.interval
+        chance = "p < 0.001" if difference.p_holm < 0.001 else f"p = {difference.p_holm:.3f}"
+        base = strongest.value - difference.value
+        said += minus(
+            f", most clearly on {heading_of(strongest.measure)}: {strongest.value:.3f} instead of "
+            f"{base:.3f}, a difference of {difference.value:+.3f} [{low:+.3f}, {high:+.3f}], "
+            f"{chance} after Holm's correction"
+        )
+    said += "."
+    named = [f"{row.name} is better on {_count(row)}" for row in others[:_MOST_OTHERS]]
+    if others[_MOST_OTHERS:]:
+        named.append(f"{len(others) - _MOST_OTHERS} more stand in the table")
+    said += f" Of the others, {', '.join(named)}." if named else ""
+    return said
+
+
+def _of(row: Row, verdict: str) -> list[Compared]:
+    return [cell for cell in row.cells if cell is not None and cell.verdict == verdict]
+
+
+def _count(row: Row, of: str = "") -> str:
+    better, worse = (len(_of(row, verdict)) for verdict in ("better", "worse"))
+    return f"{better or 'none'}{of} and worse on {worse or 'none'}"
+
+
+def _size(cell: Compared) -> float:
+    return 0.0 if cell.difference is None else abs(cell.difference.value)
+
+
+def _heading(data: ReportData, key: str) -> Cell:
+    """Return the heading as a link to its section, with the number of images."""
+    measure = measure_of(key)
+    section = MEASURE_GROUPS[measure.group].section
+    unit = measure.unit_and_better.replace(", ", ",\n")
+    below = f"{unit}\n{images_of(data.measured, [key])}"
+    return Cell(heading_of(key), link=section.replace("results", ""), below=below.strip())
 
 
 def _seeds(group: Group) -> str:
     count = len(group.evaluations)
     return "one seed" if count == 1 else f"{count} seeds"
-
-
-def _verdicts(material: Material, keys: Sequence[str]) -> tuple[dict[tuple[str, str], str], str]:
-    """Return (method, key) -> verdict against vanilla, or none and the reason why."""
-    runs = [
-        studied
-        for group in material.measured
-        for run in group.runs
-        if (studied := run.studied(group.label)) is not None
-    ]
-    if not any(run.name == REFERENCE for run in runs):
-        return {}, f"No differences are marked: no evaluated run of method {REFERENCE} was given"
-    if len({run.name for run in runs}) == 1:
-        return {}, "No differences are marked: there is one method only"
-    apart = unshared_groups(runs)
-    try:
-        compared = compare(runs, [key for key in keys if measure_of(key).group not in apart])
-    except UserError as error:
-        return {}, f"No differences are marked: {error}"
-    return {
-        (row.name, cell.measure): cell.verdict
-        for row in compared.rows
-        for cell in row.cells
-        if cell is not None
-    }, ""
 
 
 def _said(groups: Sequence[Group]) -> list[str]:
@@ -133,14 +180,3 @@ def _said(groups: Sequence[Group]) -> list[str]:
         for text in evaluation.config.get("said", ())
     ]
     return list(dict.fromkeys(found))
-
-
-def _lacking(material: Material) -> tuple[str, ...]:
-    groups = dict.fromkeys(one.group for one in MEASURES if one.shown == "compared")
-    return tuple(reason for group in groups for reason in material.lacking(group))
-
-
-def _nothing(material: Material) -> Section:
-    missing = ("No run is evaluated: `clarep evaluate RUN` gives accuracies and all that follows",)
-    content = notes(missing) + paragraph("What was run is described above.")
-    return Section("results", "Results", content, missing)

@@ -1,65 +1,85 @@
-"""What was run: methods, seeds, data, teacher, settings, versions, hashes."""
+"""What was run and what it cost: methods, seeds, data, teacher, settings, versions, seconds."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
+from clarep.clarid.canonical_set import CanonicalSet
 from clarep.distill.trainer.run_folder import whole
-from clarep.report.html.again import commands_of_another_seed
-from clarep.report.html.markup import (
+from clarep.report.html.blocks import (
     DASH,
+    Block,
     Cell,
-    commands,
-    escape,
-    fact_list,
-    figure,
-    notes,
-    paragraph,
-    table,
+    Commands,
+    Details,
+    Download,
+    Facts,
+    Figure,
+    Heading,
+    Notes,
+    Section,
+    Table,
+    Text,
+    Verbatim,
 )
-from clarep.report.html.material import Material, Section
+from clarep.report.html.report_data import ReportData
 from clarep.report.html.run_folders import ReportRun
+from clarep.report.html.seed_commands import commands_of_another_seed
 
 _SHOWN_OF_HASH = 12
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 _RHO, _SIGMA = "\N{GREEK SMALL LETTER RHO}", "\N{GREEK SMALL LETTER SIGMA}"
 
 
-def setup_section(material: Material) -> Section:
+def setup_section(data: ReportData) -> Section:
     """Describe every run, the canonical set, and the versions."""
-    rows = [_row(run) for run in material.runs if run.config or run.evaluation]
-    links = material.downloads.add("runs", rows)
-    shown = [
-        [
-            run["run"], run["method"], run["seed"], run["student"], run["data"],
-            Cell(str(run["settings"] or DASH), css="text"),
-            Cell(run["canonical set"], css="text"),
-            _hash(run["canonical sha256"]), _hash(run["weights sha256"]),
-        ]
-        for run in rows
-    ]  # fmt: skip
+    rows = [_row(run) for run in data.runs if run.config or run.evaluation]
+    shown = [[_shown(name, value) for name, value in row.items()] for row in rows]
     headings = (
         "run", "method", "seed", "student", "data", "training", "canonical set",
         "set's hash", "weights' hash",
     )  # fmt: skip
-    content = figure(
-        table("Runs", headings, shown),
-        "Training data and canonical set of each student. Hashes are SHA-256, "
-        "shortened here and whole in the files.",
-        links,
+    caption = (
+        "Training data and canonical set of each student. Hashes are SHA-256, shortened here and "
+        "whole in the files."
     )
-    missing = tuple(reason for run in material.runs for reason in run.missing)
-    content += _another_seed(material)
-    content += _canonical_facts(material) + _versions(material) + _configurations(material)
-    told = notes((*missing, *_notes_on_data(material)))
-    return Section("setup", "What was run", told + content, missing)
+    missing = tuple(reason for run in data.runs for reason in run.missing)
+    blocks = [
+        Notes((*missing, *_notes_on_data(data))),
+        Figure(Table("Runs", headings, shown), caption, Download("runs", rows)),
+        *_another_seed(data),
+        *([] if data.canon is None else _canonical_facts(data, data.canon)),
+        *_versions(data),
+        Details("Configurations, whole", _configurations(data)),
+    ]
+    return Section("setup", "What was run", blocks, missing)
 
 
-def _notes_on_data(material: Material) -> list[str]:
-    """What qualifies the images that were chosen and trained on; results tell of the measured."""
-    configs = [run.config for run in material.runs]
-    configs += [] if material.canon is None else [material.canon.manifest["config"]]
-    return list(dict.fromkeys(note for one in configs for note in one.get("data_notes", ())))
+def cost_section(data: ReportData) -> Section:
+    """Show the counts of the canonical set and the seconds of each run."""
+    words = (
+        "Wall-clock seconds on the machine each part was run on; nothing here was measured again."
+    )
+    rows = [
+        {
+            "run": run.name,
+            "method": run.method,
+            "seed": run.seed,
+            "training": total_seconds(run.config),
+            "evaluation": total_seconds(run.evaluation.config if run.evaluation else {}),
+        }
+        for run in data.runs
+        if run.config or run.evaluation
+    ]
+    headings = ("run", "method", "seed", "training, s", "evaluation, s")
+    table = Table("Seconds of each run", headings, [list(row.values()) for row in rows])
+    blocks = [
+        Notes(data.canon_missing),
+        Text(words),
+        *([] if data.canon is None else [_ledger(data.canon.manifest.get("cost", {}))]),
+        Figure(table, "Seconds of each run.", Download("cost", rows)),
+    ]
+    return Section("cost", "Cost", blocks, data.canon_missing)
 
 
 def _row(run: ReportRun) -> dict[str, Any]:
@@ -95,29 +115,35 @@ def _short_settings(train: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _hash(value: object) -> Cell:
-    if not isinstance(value, str):
-        return Cell(DASH, css="none")
-    short = escape(value[:_SHOWN_OF_HASH])
-    return Cell(value, html=f'<span class="hash" title="{escape(value)}">{short}…</span>')
+def _shown(name: str, value: object) -> object:
+    if name in ("settings", "canonical set"):
+        return Cell(str(value or DASH), css="text")
+    if name.endswith("sha256") and isinstance(value, str):
+        return Cell(f"{value[:_SHOWN_OF_HASH]}\N{HORIZONTAL ELLIPSIS}", tip=value)
+    return value
 
 
-def _another_seed(material: Material) -> str:
+def _notes_on_data(data: ReportData) -> list[str]:
+    """What qualifies the images that were chosen and trained on; results tell of the measured."""
+    configs = [run.config for run in data.runs]
+    configs += [] if data.canon is None else [data.canon.manifest["config"]]
+    return list(dict.fromkeys(note for one in configs for note in one.get("data_notes", ())))
+
+
+def _another_seed(data: ReportData) -> list[Block]:
     """Say what one seed cannot show, and the commands that add another."""
-    if not material.single:
-        return ""
-    names = ", ".join(group.label for group in material.single)
-    digest = _digest(material)
-    known = None if material.canon is None else material.canon.folder
+    if not data.single:
+        return []
+    canon = data.canon
     pairs = [
-        commands_of_another_seed(run, known if digest and _fed_by(run, digest) else None)
-        for group in material.single
+        commands_of_another_seed(run, canon.folder if canon and _fed_by(run, canon) else None)
+        for group in data.single
         for run in group.runs
     ]
     lines = "\n\n".join(filter(None, pairs))
     text = (
-        f"One seed only: {names}. Their intervals are over images and do not "
-        "show how much another seed would change."
+        f"One seed only: {', '.join(group.label for group in data.single)}. Their intervals are "
+        "over images and do not show how much another seed would change."
     )
     if lines:
         text += " These commands repeat them with another, in folders to give to clarep report too."
@@ -125,68 +151,81 @@ def _another_seed(material: Material) -> str:
         text += " CANON stands for the folder of the run's own canonical set."
     if "CLASSIFIER" in lines:
         text += " CLASSIFIER stands for the run of the stronger student."
-    content = '<h3 id="another-seed">Another seed</h3>' + paragraph(text)
-    return content + (commands(lines) if lines else "")
+    told = [Commands(lines)] if lines else []
+    return [Heading("Another seed", "another-seed"), Text(text), *told]
 
 
-def _digest(material: Material) -> str:
-    return "" if material.canon is None else material.canon.sha256
+def _fed_by(run: ReportRun, canon: CanonicalSet) -> bool:
+    return bool((run.config.get("canon") or {}).get("sha256") == canon.sha256)
 
 
-def _fed_by(run: ReportRun, digest: str) -> bool:
-    return (run.config.get("canon") or {}).get("sha256") == digest
-
-
-def _canonical_facts(material: Material) -> str:
+def _canonical_facts(data: ReportData, canon: CanonicalSet) -> list[Block]:
     """Return teacher, setting and hash of the canonical set, and which runs learned from it."""
-    if material.canon is None:
-        return ""
-    config = material.canon.manifest["config"]
-    clarid, digest = material.canon.setting, _digest(material)
-    fed = [run.name for run in material.runs if _fed_by(run, digest)]
+    config = canon.manifest["config"]
+    clarid = canon.setting
+    fed = [run.name for run in data.runs if _fed_by(run, canon)]
     options = config.get("data_options", {})
-    data = ", ".join(f"{key} {value}" for key, value in options.items() if value is not None)
+    images = ", ".join(f"{key} {value}" for key, value in options.items() if value is not None)
     facts = {
         "teacher": f"{config.get('teacher', 'unknown')}, SHA-256 {config.get('teacher_sha256')}",
-        "images": f"{len(material.canon)} of {data or 'unknown data'}",
+        "images": f"{len(canon)} of {images or 'unknown data'}",
         "setting": f"{clarid.get('kind')} {config.get('num_dirs')} directions at "
         f"{_SIGMA} = {config.get('sigma_te', float('nan')):.3g}, tap {config.get('tap')}, "
         f"{clarid.get('branch')} branch, guidance {clarid.get('guidance'):g}, "
         f"{clarid.get('steps')} steps of {clarid.get('solver')}, seed {config.get('seed')}",
-        "content": f"SHA-256 {digest}",
+        "content": f"SHA-256 {canon.sha256}",
         "students of it": ", ".join(fed) or "none of these runs records this very set",
     }
-    return "<h3>The canonical set shown here</h3>" + fact_list(facts)
+    return [Heading("The canonical set shown here"), Facts(facts)]
 
 
-def _versions(material: Material) -> str:
-    sources = {run.name: run.config.get("versions") for run in material.runs}
-    if material.canon is not None and material.canon.manifest["shards"]:
-        sources["canonical set"] = material.canon.manifest["shards"][-1].get("versions")
-    known = {name: v for name, v in sources.items() if isinstance(v, dict)}
+def _versions(data: ReportData) -> list[Block]:
+    sources = [run.config.get("versions") for run in data.runs]
+    if data.canon is not None and data.canon.manifest["shards"]:
+        sources.append(data.canon.manifest["shards"][-1].get("versions"))
+    known = [v for v in sources if isinstance(v, dict)]
     if not known:
-        return ""
-    packages = list(dict.fromkeys(package for v in known.values() for package in v))
+        return []
+    packages = list(dict.fromkeys(package for v in known for package in v))
     rows = [
-        [package, ", ".join(sorted({str(v[package]) for v in known.values() if package in v}))]
+        [package, ", ".join(sorted({str(v[package]) for v in known if package in v}))]
         for package in packages
     ]
-    inner = table("Versions", ("package", "version"), rows)
-    return f"<details><summary>Versions</summary>{inner}</details>"
+    return [Details("Versions", [Table("Versions", ("package", "version"), rows)])]
 
 
-def _configurations(material: Material) -> str:
+def _configurations(data: ReportData) -> list[Block]:
     """Return every run's configuration, whole, folded away."""
-    parts = []
-    for run in material.runs:
+    folded: list[Block] = []
+    for run in data.runs:
         whole = {"student": run.config} if run.config else {}
         if run.evaluation is not None:
             whole["evaluation"] = run.evaluation.config
         if whole:
-            text = escape(json.dumps(whole, indent=1))
-            parts.append(
-                f"<details><summary>Configuration of {escape(run.name)}</summary>"
-                f'<pre tabindex="0">{text}</pre></details>'
-            )
-    inner = "".join(parts)
-    return f"<details><summary>Configurations, whole</summary>{inner}</details>"
+            text = Verbatim(json.dumps(whole, indent=1))
+            folded.append(Details(f"Configuration of {run.name}", [text]))
+    return folded
+
+
+def _ledger(cost: Mapping[str, Any]) -> Figure:
+    """Return what the canonical set cost."""
+    seconds = cost.get("seconds", {})
+    rows = [{"stage": stage, "seconds": spent} for stage, spent in seconds.items()]
+    stages = ", ".join(f"{stage} {spent:,.1f} s" for stage, spent in seconds.items())
+    facts = {
+        "canonical set": f"{cost.get('images', 0):,} images, {sum(seconds.values()):,.1f} s",
+        "by stage": stages or "not recorded",
+        "denoiser evaluations": f"{cost.get('denoiser_evaluations', 0):,}",
+        "Jacobian products": f"{cost.get('jacobian_products', 0):,}",
+        "peak memory": f"{cost.get('peak_memory_mb', 0):,} MiB",
+    }
+    download = Download("cost_canonical", rows)
+    return Figure(Facts(facts), "Ledger of the canonical set.", download)
+
+
+def total_seconds(config: Mapping[str, Any]) -> float | None:
+    """Return the seconds that an artefact records, its stages added up; None if it does not."""
+    seconds = config.get("seconds", (config.get("cost") or {}).get("seconds"))
+    if isinstance(seconds, dict):
+        return float(sum(v for v in seconds.values() if isinstance(v, int | float)))
+    return float(seconds) if isinstance(seconds, int | float) else None
