@@ -198,11 +198,11 @@ def _configurations(data: ReportData) -> list[Block]:
     """Return every run's configuration, whole, folded away."""
     folded: list[Block] = []
     for run in data.runs:
-        whole = {"student": run.config} if run.config else {}
+        stored = {"student": run.config} if run.config else {}
         if run.evaluation is not None:
-            whole["evaluation"] = run.evaluation.config
-        if whole:
-            text = Verbatim(json.dumps(whole, indent=1))
+            stored["evaluation"] = run.evaluation.config
+        if stored:
+            text = Verbatim(json.dumps(stored, indent=1))
             folded.append(Details(f"Configuration of {run.name}", [text]))
     return folded
 
