@@ -9,8 +9,9 @@ import tyro
 
 from clarep.errors import UserError
 from clarep.teachers.export_unet import export_diffusers
+from clarep.teachers.families import FAMILIES
 from clarep.teachers.unet_teacher import card_of, load_unet
-from clarep.teachers.zoo import BUNDLED, FAMILIES, teacher_path
+from clarep.teachers.zoo import BUNDLED, teacher_path
 
 
 @dataclass(frozen=True)

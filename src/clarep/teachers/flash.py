@@ -22,6 +22,8 @@ from clarep.engine.extras import require_extra
 from clarep.errors import UserError
 
 _HEAD_SIZES = (32, 64, 128)  # they have 256 too, whose float32 does not fit a GPU's registers
+_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+_FLAGS = ("dropout_p", "is_causal", "enable_gqa")
 _TOKENS = 32  # in a block of the kernels', which take no part of one
 
 
@@ -74,29 +76,15 @@ class FlashAttention(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is not F.scaled_dot_product_attention:
             return func(*args, **kwargs)
-        flash = _is_plain(args, kwargs) and _fits(*args)
-        self.calls[_described(flash, args, kwargs)] += 1
-        if flash:
-            return flash_attention(args[0], args[1], args[2], kwargs.get("scale"))
-        return func(*args, **kwargs)
-
-
-def _described(flash: bool, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AttentionCall:
-    named = dict(zip(("query", "key"), args, strict=False)) | dict(kwargs)
-    q, k = named["query"].shape, named["key"].shape
-    kind: Literal["self", "cross", "masked"] = "self" if q == k else "cross"
-    if _is_masked(args, kwargs):
-        kind = "masked"
-    return AttentionCall("flash" if flash else "math", q[-1], q[-2], kind)
-
-
-def _is_plain(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    return len(args) == 3 and not _is_masked(args, kwargs)
-
-
-def _is_masked(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    flags = map(kwargs.get, ("dropout_p", "is_causal", "enable_gqa"))
-    return len(args) > 3 or kwargs.get("attn_mask") is not None or any(flags)
+        named = dict(zip(_ARGUMENTS, args, strict=False)) | dict(kwargs)
+        q, k, v = (named[name] for name in _ARGUMENTS[:3])
+        masked = named.get("attn_mask") is not None or any(map(named.get, _FLAGS))
+        flash = not masked and _fits(q, k, v)
+        kernel: Literal["flash", "math"] = "flash" if flash else "math"
+        kind: Literal["self", "cross"] = "self" if q.shape == k.shape else "cross"
+        call = AttentionCall(kernel, q.shape[-1], q.shape[-2], "masked" if masked else kind)
+        self.calls[call] += 1
+        return flash_attention(q, k, v, named.get("scale")) if flash else func(*args, **kwargs)
 
 
 def _fits(q: Tensor, k: Tensor, v: Tensor) -> bool:

@@ -19,9 +19,11 @@ from clarep.teachers.options import (
     fingerprint_with,
     joint_fingerprint,
 )
-from clarep.teachers.parametrisation import Parametrisation
+from clarep.teachers.parametrisation import Levels, Parametrisation
 from clarep.teachers.taps import activation, output_shapes, tokens_to_map
 from clarep.teachers.teacher import Teacher
+
+Maps = Float[Tensor, "batch c h w"]
 
 _ALL_CLASSES = (
     "all its {count} label embeddings are taken for classes; use `guidance=1` and the conditional "
@@ -120,9 +122,7 @@ class ForeignTeacher(Teacher):
         if not self.options.offload:
             self.vae.to(self.device)
 
-    def run(
-        self, x: Float[Tensor, "batch c h w"], time: Float[Tensor, " batch"], cond: Tensor
-    ) -> Float[Tensor, "batch c h w"]:
+    def run(self, x: Maps, time: Levels, cond: Tensor) -> Maps:
         """Run the network on its own input and time; return what it predicts."""
         output = self.network(x, time, cond.to(x.dtype) if cond.is_floating_point() else cond)
         predicted: Tensor = getattr(output, "sample", output)  # diffusers' wrap it
@@ -158,19 +158,12 @@ class ForeignTeacher(Teacher):
             return shape[2], side // self.token_grid[0]
         return shape[1], side // shape[2]
 
-    def denoise(
-        self, x: Float[Tensor, "batch c h w"], sigma: Float[Tensor, " batch"], cond: Tensor
-    ) -> Float[Tensor, "batch c h w"]:
+    def denoise(self, x: Maps, sigma: Levels, cond: Tensor) -> Maps:
         with self._fast():
             output = self._run(x, sigma, cond)
         return self.parametrisation.denoised(x, sigma, output.to(x.dtype))
 
-    def guide(
-        self,
-        null: Float[Tensor, "batch c h w"],
-        given: Float[Tensor, "batch c h w"],
-        guidance: float,
-    ) -> Float[Tensor, "batch c h w"]:
+    def guide(self, null: Maps, given: Maps, guidance: float) -> Maps:
         """Return the guided estimate, in all channels or, as DiT's authors' code has it, in three.
 
         There (`forward_with_cfg` of facebookresearch/DiT) the others stay as given the class.
@@ -181,11 +174,7 @@ class ForeignTeacher(Teacher):
         return torch.cat([guided[:, :3], given[:, 3:]], dim=1)
 
     def features(
-        self,
-        x: Float[Tensor, "batch c h w"],
-        sigma: Float[Tensor, " batch"],
-        cond: Tensor,
-        tap: str,
+        self, x: Maps, sigma: Levels, cond: Tensor, tap: str
     ) -> Float[Tensor, "batch *feature"]:
         self.check_tap(tap)
         flash = self.options.attention == "flash"
@@ -199,7 +188,7 @@ class ForeignTeacher(Teacher):
         self.check_t(t)
         return self.parametrisation.sigma_from_t(t)
 
-    def encode(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
+    def encode(self, images: Maps) -> Float[Tensor, "batch c2 h2 w2"]:
         if self.vae is None:
             return images
         with self._vae_at_work() as (shift, scale):
@@ -207,7 +196,7 @@ class ForeignTeacher(Teacher):
         latents: Tensor = (mode.float() - shift) * scale
         return latents
 
-    def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
+    def decode(self, latents: Maps) -> Float[Tensor, "batch c2 h2 w2"]:
         if self.vae is None:
             return latents
         with self._vae_at_work() as (shift, scale):

@@ -1,11 +1,11 @@
 """Checkpoint folders by path or Hugging Face identifier, from the cache when offline."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from types import ModuleType
 
 from clarep.engine.extras import require_extra
 from clarep.errors import UserError, first_line
@@ -69,15 +69,12 @@ def _fits(name: str, patterns: Iterable[str]) -> bool:
 def _download(identifier: str, revision: str | None, part: str | None) -> Path:
     hub = require_extra("huggingface_hub", _EXTRA)
     errors = require_extra("huggingface_hub.errors", _EXTRA)
-    listed = _listed(hub, identifier, revision)
+    patterns = {"allow_patterns": list(_WANTED), "ignore_patterns": [*_UNWANTED, _HALF]}
+    with contextlib.suppress(Exception):  # no network, say: the cache must do, or tells it below
+        listed = hub.list_repo_files(identifier, revision=revision)
+        patterns = {"allow_patterns": wanted_files(listed, part)}
     try:
-        folder = hub.snapshot_download(
-            identifier,
-            revision=revision,
-            allow_patterns=list(_WANTED) if listed is None else wanted_files(listed, part),
-            ignore_patterns=[*_UNWANTED, _HALF] if listed is None else None,
-        )
-        return Path(folder)
+        return Path(hub.snapshot_download(identifier, revision=revision, **patterns))
     except errors.HFValidationError as error:  # ../model, say
         raise _no_folder(identifier) from error
     except errors.LocalEntryNotFoundError as error:
@@ -95,14 +92,6 @@ def _download(identifier: str, revision: str | None, part: str | None) -> Path:
             f"cannot download {identifier} ({first_line(error)}): check network and disk, "
             "or give a folder"
         ) from error
-
-
-def _listed(hub: ModuleType, identifier: str, revision: str | None) -> list[str] | None:
-    """Return a repository's files; None where it cannot be reached, and the cache must do."""
-    try:
-        return list(hub.list_repo_files(identifier, revision=revision))
-    except Exception:  # whatever it is, `snapshot_download` meets it too, and it is told there
-        return None
 
 
 def _no_folder(place: str) -> UserError:

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from clarep.engine.identity import plain, shortened
 from clarep.engine.regular_file import open_regular
 from clarep.errors import UserError
 from clarep.teachers.flash import check_flash
@@ -92,26 +93,11 @@ def read_class_names(path: Path) -> tuple[str, ...]:
 def recorded(options: TeacherOptions) -> dict[str, Any]:
     """Return the given options that change what a teacher computes, as JSON values.
 
-    Defaults are left out, so that what is recorded of a teacher without options stays as it is.
-    Device, offload, vae_slicing and attention are left out too: they change results by rounding
+    Device, offload, vae_slicing and attention are left out: they change results by rounding
     alone, as another processor does.
     """
-    return {
-        field.name: str(value) if isinstance(value, Path) else value
-        for field in fields(options)
-        if field.name not in _WHERE and (value := getattr(options, field.name)) != field.default
-    }
-
-
-def options_of(record: Mapping[str, Any]) -> TeacherOptions:
-    """Return the options that `recorded` gave, on the CPU.
-
-    Raises TypeError for what this clarep has no option for.
-    """
-    given = dict(record)
-    if "class_names" in given:
-        given["class_names"] = Path(given["class_names"])
-    return TeacherOptions(**given)
+    given = shortened(TeacherOptions, plain(options))
+    return {name: value for name, value in given.items() if name not in _WHERE}
 
 
 def fingerprint_with(

@@ -6,7 +6,7 @@ c_in x, and the estimate of x_0 is c_skip x + c_out F (Karras et al. 2022, arXiv
 
 import math
 from abc import ABC, abstractmethod
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from clarep.errors import UserError, unknown_name
 
-Prediction = Literal["epsilon", "v_prediction", "sample"]
 Levels = Float[Tensor, " batch"]
 Scalings = tuple[Levels, Levels, Levels]
 
+_PREDICTIONS = ("epsilon", "v_prediction", "sample")
 _FLOW_SHARES = (1e-3, 1 - 1e-3)
 _SNAP = 1e-3  # timesteps this near a whole one are that one, but for rounding
 _VP_BETAS = (0.1, 20.0)
@@ -36,6 +36,11 @@ class Parametrisation(ABC):
     identity: str
     """Tells it from any other: its kind and all its numbers. It enters fingerprints that are
     stored with canonical sets, so it does not follow names in the code."""
+
+    def __init__(self, kind: str, sigma_min: float, sigma_max: float, **numbers: object) -> None:
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        numbers |= {"sigma_max": sigma_max, "sigma_min": sigma_min}
+        self.identity = f"{kind} {dict(sorted(numbers.items()))}"
 
     @abstractmethod
     def scalings(self, sigma: Levels) -> Scalings:
@@ -86,8 +91,8 @@ class DDPM(Parametrisation):
         prediction: str = "epsilon",
         first: int = 0,
     ) -> None:
-        if prediction not in get_args(Prediction):
-            raise unknown_name("prediction type", prediction, get_args(Prediction))
+        if prediction not in _PREDICTIONS:
+            raise unknown_name("prediction type", prediction, _PREDICTIONS)
         alpha_bar = alphas_cumprod.detach().double().cpu()
         alpha_bar = alpha_bar[alpha_bar > 0]
         if len(alpha_bar) < 2 or not (alpha_bar.diff() < 0).all() or alpha_bar[0] >= 1:
@@ -97,15 +102,8 @@ class DDPM(Parametrisation):
             )
         self.prediction, self.first = prediction, first
         self._log_sigmas = torch.sqrt(1 / alpha_bar - 1).log()
-        self.sigma_min = float(self._log_sigmas[0].exp())
-        self.sigma_max = float(self._log_sigmas[-1].exp())
-        self.identity = _identity(
-            "DDPM",
-            _log_sigmas=self._log_sigmas.tolist(),
-            prediction=prediction,
-            sigma_max=self.sigma_max,
-            sigma_min=self.sigma_min,
-        )
+        ends, levels = self._log_sigmas[[0, -1]].exp().tolist(), self._log_sigmas.tolist()
+        super().__init__("DDPM", *ends, _log_sigmas=levels, prediction=prediction)
 
     def scalings(self, sigma: Levels) -> Scalings:
         c_in = torch.rsqrt(1 + sigma**2)
@@ -149,10 +147,7 @@ class Flow(Parametrisation):
     def __init__(self, data_at: Literal[0, 1] = 1) -> None:
         self.data_at = data_at
         low, high = _FLOW_SHARES
-        self.sigma_min, self.sigma_max = low / (1 - low), high / (1 - high)
-        self.identity = _identity(
-            "Flow", data_at=data_at, sigma_max=self.sigma_max, sigma_min=self.sigma_min
-        )
+        super().__init__("Flow", low / (1 - low), high / (1 - high), data_at=data_at)
 
     def scalings(self, sigma: Levels) -> Scalings:
         share = sigma / (1 + sigma)
@@ -183,10 +178,7 @@ class VP(Parametrisation):
 
     def __init__(self, time_scale: float = 1.0) -> None:
         self.time_scale = time_scale
-        self.sigma_min, self.sigma_max = self._sigma(_VP_T_MIN), self._sigma(1.0)
-        self.identity = _identity(
-            "VP", sigma_max=self.sigma_max, sigma_min=self.sigma_min, time_scale=time_scale
-        )
+        super().__init__("VP", self._sigma(_VP_T_MIN), self._sigma(1.0), time_scale=time_scale)
 
     def scalings(self, sigma: Levels) -> Scalings:
         return torch.ones_like(sigma), -sigma, torch.rsqrt(1 + sigma**2)
@@ -219,19 +211,16 @@ class EDM(Parametrisation):
     def __init__(
         self, sigma_min: float = 0.0, sigma_max: float = math.inf, sigma_data: float = 0.5
     ) -> None:
-        self.sigma_min = max(sigma_min, _EDM_RANGE[0])
-        self.sigma_max = min(sigma_max, _EDM_RANGE[1])
         self.sigma_data = sigma_data
-        if not self.sigma_min < self.sigma_max:
+        low, high = max(sigma_min, _EDM_RANGE[0]), min(sigma_max, _EDM_RANGE[1])
+        if not low < high:
             raise UserError(
                 f"sigma_min {sigma_min:g} and sigma_max {sigma_max:g} are no range of noise "
                 f"levels within {list(_EDM_RANGE)}: give the smaller first"
             )
         if not 0 < sigma_data < math.inf:
             raise UserError(f"sigma_data {sigma_data:g} is no finite number above 0: 0.5 is usual")
-        self.identity = _identity(
-            "EDM", sigma_data=sigma_data, sigma_max=self.sigma_max, sigma_min=self.sigma_min
-        )
+        super().__init__("EDM", low, high, sigma_data=sigma_data)
 
     def scalings(self, sigma: Levels) -> Scalings:
         return edm_scalings(sigma, self.sigma_data)
@@ -254,7 +243,3 @@ def edm_scalings(sigma: Levels, sigma_data: float) -> Scalings:
 def like(sigma: Tensor, x: Tensor) -> Tensor:
     """Return sigma (B,) with as many dimensions as x."""
     return sigma.reshape(-1, *(1,) * (x.ndim - 1))
-
-
-def _identity(kind: str, **numbers: object) -> str:
-    return f"{kind} {numbers}"

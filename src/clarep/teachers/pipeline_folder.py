@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from clarep.engine import artefacts
 from clarep.engine.extras import require_extra
 from clarep.errors import UserError, first_line
+from clarep.teachers.families import FAMILIES
 from clarep.teachers.parametrisation import DDPM
 
 EXTRA = "diffusers"
@@ -44,16 +45,6 @@ _SPARE_SETTINGS = {
     "use_linear_projection": False,
 }
 """What a Transformer2DModel has beside a DiT's settings, as it is where it is one."""
-_FAMILIES = {
-    "DiTPipeline": "dit",
-    "StableDiffusionPipeline": "sd",
-    "DDPMPipeline": "diffusers",
-    "DDIMPipeline": "diffusers",
-    "UNet2DModel": "diffusers",
-    "ClarepPipeline": "diffusers",
-    "ClarepUNet": "diffusers",
-}
-"""Class of a pipeline or model -> family of teachers that takes its folder."""
 _BROKEN = (OSError, ImportError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError)
 
 
@@ -71,8 +62,8 @@ def refuse_diffusers(folder: Path, wanted: str) -> None:
 
 def other_family(kind: str | None, folder: Path, own: str = "") -> str:
     """Return "; give FAMILY:FOLDER ..." if another family than `own` takes that class, else ""."""
-    family = _FAMILIES.get(str(kind), own)
-    return f"; give {family}:{folder} for this one" if family != own else ""
+    takes = [name for name, family in FAMILIES.items() if kind in family.classes and name != own]
+    return f"; give {takes[0]}:{folder} for this one" if takes else ""
 
 
 def _class_of(config: Mapping[str, Any]) -> str | None:

@@ -3,9 +3,11 @@
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
+from typing import cast
 
 from clarep.engine.artefacts import located
 from clarep.errors import UserError, unknown_name
+from clarep.teachers.families import FAMILIES
 from clarep.teachers.options import TeacherOptions, check_device, check_options
 from clarep.teachers.pipeline_folder import refuse_diffusers
 from clarep.teachers.teacher import Teacher
@@ -17,15 +19,6 @@ BUNDLED = {
     "cifar10": "cifar10.safetensors",
 }
 """Name -> file in `teachers/assets`; NAME.json and NAME_history.jsonl lie beside it."""
-FAMILIES = {
-    "diffusers": "diffusers_unet",
-    "dit": "dit",
-    "sd": "stable_diffusion",
-    "edm": "edm",
-    "sit": "sit",
-    "uvit": "uvit",
-}
-"""Family -> its module in `teachers/families`, whose `load(place, options)` gives the teacher."""
 _CHECKPOINT_NAME = "checkpoint.pt"
 
 
@@ -95,9 +88,8 @@ def load_teacher(spec: str | Path, options: TeacherOptions | None = None) -> Tea
             raise unknown_name("teacher family", family, FAMILIES)
         if not place:
             raise UserError(f"teacher {spec} names no place: give {spec}PATH, a file or folder")
-        module = import_module(f"clarep.teachers.families.{FAMILIES[family]}")
-        loaded: Teacher = module.load(place, options)
-        return loaded
+        module = import_module(f"clarep.teachers.families.{FAMILIES[family].module}")
+        return cast(Teacher, module.load(place, options))
     check_options(options, "", ("device",))
     teacher = load_unet(teacher_path(spec))
     teacher.device = check_device(options.device)

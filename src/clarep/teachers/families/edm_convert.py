@@ -16,7 +16,6 @@ import struct
 import subprocess
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,31 +57,17 @@ class _Container:
         self.state = dict(state)
 
 
-class _Storage:
-    """A storage, still as the bytes that torch.save made of it."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def load(self) -> tuple[torch.UntypedStorage, torch.dtype]:
-        """Read it by torch's own restricted unpickler."""
-        loaded = torch.load(io.BytesIO(self.data), map_location="cpu", weights_only=True)
-        return loaded._untyped_storage, loaded.dtype
-
-
 class _Tensor:
-    """A tensor: a storage and what part of it."""
+    """A tensor: a storage, still as the bytes that torch.save made of it, and what part of it."""
 
-    def __init__(self, storage: _Storage, offset: int, size: Any, stride: Any, *_: Any) -> None:
-        self.storage, self.offset = storage, offset
-        self.size, self.stride = tuple(size), tuple(stride)
+    def __init__(self, data: bytes, offset: int, size: Any, stride: Any, *_: Any) -> None:
+        self.data, self.view = data, (size, stride, offset)
 
     def load(self) -> Tensor:
-        storage, dtype = self.storage.load()
-        whole = torch.empty(0, dtype=dtype)
-        whole.set_(storage)
-        # as_strided refuses what lies outside the storage
-        return whole.as_strided(self.size, self.stride, self.offset)
+        """Read it by torch's own restricted unpickler; as_strided refuses what lies outside."""
+        storage = torch.load(io.BytesIO(self.data), map_location="cpu", weights_only=True)
+        whole: Tensor = torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage)
+        return whole.as_strided(*self.view)
 
 
 class _Dtype:
@@ -95,8 +80,8 @@ class _Dtype:
         self.order = state[1]
 
 
-def _parameter(data: _Tensor, *_: Any) -> _Tensor:
-    return data
+def _first(given: Any, *_: Any) -> Any:
+    return given
 
 
 def _scalar(dtype: _Dtype, data: bytes) -> float:
@@ -112,8 +97,8 @@ _TABLE: dict[tuple[str, str], Any] = {
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): _Persistent,
     ("torch.nn.modules.container", "ModuleDict"): _Container,
     ("torch._utils", "_rebuild_tensor_v2"): _Tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch.storage", "_load_from_bytes"): _Storage,
+    ("torch._utils", "_rebuild_parameter"): _first,
+    ("torch.storage", "_load_from_bytes"): _first,
     ("numpy", "dtype"): _Dtype,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy._core.multiarray", "scalar"): _scalar,
@@ -139,7 +124,7 @@ def read_pickle(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
         with open_regular(path) as stream:
             content = _Reader(stream).load()
         network = content["ema"]
-        arguments = _plain(network.state["_init_kwargs"])
+        arguments = json.loads(json.dumps(network.state["_init_kwargs"]))
         weights: dict[str, Tensor] = {}
         _collect(network, "", weights)
     except OSError as error:
@@ -166,17 +151,6 @@ def _collect(module: Any, prefix: str, weights: dict[str, Tensor]) -> None:
     for name, child in module.state["_modules"].items():
         if child is not None:
             _collect(child, f"{prefix}{name}.", weights)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON holds it. Raises TypeError for anything else."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(f"an argument is {type(value).__name__}")
 
 
 def convert_here(source: Path, target: Path) -> int:

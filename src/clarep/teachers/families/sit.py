@@ -18,8 +18,7 @@ from clarep.teachers.families.vit_parts import (
     Mlp,
     PatchEmbed,
     PatchShape,
-    grid_side,
-    num_heads,
+    patch_numbers,
     patch_teacher,
     patches_to_image,
     time_mlp,
@@ -126,24 +125,19 @@ def sit_shape(checkpoint: Checkpoint) -> SiTShape:
 
     Raises UserError if they are none of a SiT.
     """
-    width, channels, patch, _ = checkpoint.shape("x_embedder.proj.weight", 4)
-    tokens = checkpoint.shape("pos_embed", 3)[1]
+    table = "y_embedder.embedding_table"
+    numbers = patch_numbers(checkpoint, "x_embedder", table, "blocks.0", HEADS)
+    pixels, channels = numbers["patch"] ** 2, numbers["channels"]
     outputs = checkpoint.shape("final_layer.linear.weight", 2)[0]
-    if outputs not in (patch**2 * channels, 2 * patch**2 * channels):
+    if outputs not in (pixels * channels, 2 * pixels * channels):
         raise checkpoint.refusal(
-            f"it has {outputs} outputs a patch, where {patch}x{patch} patches of {channels} "
-            f"channels ask for {patch**2 * channels}, or twice that"
+            f"it has {outputs} outputs a patch, where patches of {pixels} pixels and {channels} "
+            f"channels ask for {pixels * channels}, or twice that"
         )
     return SiTShape(
-        channels=channels,
-        grid=grid_side(checkpoint, tokens),
-        patch=patch,
-        width=width,
-        heads=num_heads(checkpoint, width, HEADS),
-        label_rows=checkpoint.shape("y_embedder.embedding_table.weight", 2)[0],
-        hidden=checkpoint.shape("blocks.0.mlp.fc1.weight", 2)[0],
+        **numbers,
         depth=checkpoint.count("blocks"),
-        out_channels=outputs // patch**2,
+        out_channels=outputs // pixels,
         time_channels=checkpoint.shape("t_embedder.mlp.0.weight", 2)[1],
     )
 

@@ -18,8 +18,7 @@ from clarep.teachers.families.vit_parts import (
     Mlp,
     PatchEmbed,
     PatchShape,
-    grid_side,
-    num_heads,
+    patch_numbers,
     patch_teacher,
     patches_to_image,
     time_mlp,
@@ -108,21 +107,15 @@ def uvit_shape(checkpoint: Checkpoint) -> UViTShape:
 
     Raises UserError if they are none of a class-conditional U-ViT.
     """
-    width, channels, patch, _ = checkpoint.shape("patch_embed.proj.weight", 4)
     weights = checkpoint.weights
-    if "label_emb.weight" not in weights:
-        text = "context_embed.weight" in weights
-        without = "it has no label_emb, so it was trained without classes"
-        raise checkpoint.refusal("it is conditioned on text (context_embed)" if text else without)
-    tokens = checkpoint.shape("pos_embed", 3)[1]
+    if "context_embed.weight" in weights:
+        raise checkpoint.refusal("it is conditioned on text (context_embed)")
+    if "patch_embed.proj.weight" in weights and "label_emb.weight" not in weights:
+        raise checkpoint.refusal("it has no label_emb, so it was trained without classes")
     return UViTShape(
-        channels=channels,
-        grid=grid_side(checkpoint, tokens - _EXTRA_TOKENS),
-        patch=patch,
-        width=width,
-        heads=num_heads(checkpoint, width, HEADS),
-        label_rows=checkpoint.shape("label_emb.weight", 2)[0],
-        hidden=checkpoint.shape("mid_block.mlp.fc1.weight", 2)[0],
+        **patch_numbers(
+            checkpoint, "patch_embed", "label_emb", "mid_block", HEADS, extra_tokens=_EXTRA_TOKENS
+        ),
         half_depth=checkpoint.count("in_blocks"),
         qkv_bias="mid_block.attn.qkv.bias" in weights,
         time_mlp="time_embed.0.weight" in weights,

@@ -101,13 +101,32 @@ def patches_to_image(tokens: Tensor, shape: PatchShape) -> Tensor:
     return parts.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
 
-def num_heads(checkpoint: Checkpoint, width: int, table: Mapping[int, int]) -> int:
-    """Return the setting `heads`, or a published model's. Raises UserError for neither."""
-    heads = checkpoint.settings.get("heads", table.get(width))
+def patch_numbers(
+    checkpoint: Checkpoint,
+    embed: str,
+    table: str,
+    block: str,
+    published: Mapping[int, int],
+    *,
+    extra_tokens: int = 0,
+) -> dict[str, int]:
+    """Read the fields of a `PatchShape` off the shapes of a checkpoint's weights.
+
+    embed, table, block: names of the patches' and the labels' embeddings and of a block.
+    published: width -> heads of published models, as no shape tells them.
+
+    Raises UserError if the shapes are none of such a network, or the heads are not known.
+    """
+    width, channels, patch, _ = checkpoint.shape(f"{embed}.proj.weight", 4)
+    tokens = checkpoint.shape("pos_embed", 3)[1] - extra_tokens
+    grid = math.isqrt(max(tokens, 0))
+    if grid < 1 or grid**2 != tokens:
+        raise checkpoint.refusal(f"its {tokens} patches make no square")
+    heads = checkpoint.settings.get("heads", published.get(width))
     if heads is None:
         raise UserError(
             f"{checkpoint.path} is a {checkpoint.family} of width {width}, which no published one "
-            f"has ({', '.join(map(str, table))}), and no shape tells its number of heads: add "
+            f"has ({', '.join(map(str, published))}), and no shape tells its number of heads: add "
             '?heads=N to the file\'s name, or "heads": N to the settings beside it'
         )
     if heads < 1 or width % heads:
@@ -115,15 +134,15 @@ def num_heads(checkpoint: Checkpoint, width: int, table: Mapping[int, int]) -> i
             f"heads {heads} does not divide the width {width} of {checkpoint.path}: give a number "
             "that does"
         )
-    return int(heads)
-
-
-def grid_side(checkpoint: Checkpoint, tokens: int) -> int:
-    """Return the patches a side. Raises UserError unless they make a square."""
-    side = math.isqrt(max(tokens, 0))
-    if side < 1 or side**2 != tokens:
-        raise checkpoint.refusal(f"its {tokens} patches make no square")
-    return side
+    return {
+        "channels": channels,
+        "grid": grid,
+        "patch": patch,
+        "width": width,
+        "heads": heads,
+        "label_rows": checkpoint.shape(f"{table}.weight", 2)[0],
+        "hidden": checkpoint.shape(f"{block}.mlp.fc1.weight", 2)[0],
+    }
 
 
 def patch_teacher(
