@@ -397,10 +397,10 @@ def only_a_pickle(folder: Path) -> None:
     ("change", "words"),
     [
         (edit_unet(_class_name="UNet2DConditionModel"), "holds a UNet2DConditionModel"),
-        (edit_unet(num_class_embeds=None), "has 1 weights that class UNet2DModel has not .class_e"),
+        (edit_unet(num_class_embeds=None), "has 1 weights too many for class UNet2DModel .class_e"),
         (edit_unet(dual_attention=True), "has dual_attention True, which class UNet2DModel does"),
-        (edit_unet(sample_size=None), "does not say how large its images are"),
-        (edit_unet(sample_size=[16]), "how large its images are .sample_size is .16,?."),
+        (edit_unet(sample_size=None), "does not say how large its maps are"),
+        (edit_unet(sample_size=[16]), "how large its maps are .sample_size is .16,?."),
         (
             edit_unet(quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True}),
             "has quantization_config {.*, which class UNet2DModel does not know",

@@ -230,7 +230,7 @@ def test_select_and_bench(spec, unet_path, garments_path, capsys):
     sizes = "--ks 2 --batches 1 --images 1 --max-iterations 2"
     run(f"bench subspace --teacher {spec} --class-names names.txt {sizes} --out bench")
     config = json.loads(Path("bench/bench_subspace.json").read_text())["config"]
-    assert config["teacher_options"] == {"class_names": "names.txt", "device": "cpu"}
+    assert config["teacher_options"] == {"class_names": "names.txt"}
     refused(
         capsys,
         f"bench subspace --teacher {unet_path} --offload --out bench",

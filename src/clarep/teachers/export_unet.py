@@ -5,7 +5,6 @@ do, and clarep itself reads the folder's data alone. Preconditioning and noise l
 diffusers' EDMEulerScheduler (Karras et al. 2022, arXiv 2206.00364).
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict, fields
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +18,7 @@ from clarep.engine.lock import hold, is_leftover
 from clarep.engine.tensors import check_weights, note_file, read_tensors, save_tensors
 from clarep.errors import UserError
 from clarep.teachers.options import check_device
-from clarep.teachers.pipeline_folder import read_json
+from clarep.teachers.pipeline_folder import names_of, read_json
 from clarep.teachers.unet import UNet, UNetConfig
 from clarep.teachers.unet_teacher import CARD_NAME, UNetTeacher
 
@@ -29,6 +28,11 @@ _MODULE = "clarep_unet"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _INDEX = "model_index.json"
 _PREFIX = "network."  # of every weight: the class holds the network as its one part
+_BOUNDS = (
+    "from clarep.engine.bounds import Within\n",
+    "def Within(*_: object, **__: object) -> str:\n    return 'bounds, which clarep checks'\n\n",
+)
+"""What the network's module imports of clarep, and what stands for it in an export."""
 _IMPORT = "from clarep.teachers.unet import UNet, UNetConfig"
 _BROKEN = (LookupError, TypeError, ValueError, RuntimeError)
 
@@ -105,17 +109,6 @@ def load_export(unet_folder: Path, device: str = "cpu") -> UNetTeacher:
     return teacher
 
 
-def names_of(id2label: object, path: Path) -> tuple[str, ...]:
-    """Return the names of an id2label mapping in order. Raises UserError if it is none."""
-    count = len(id2label) if isinstance(id2label, Mapping) else 0
-    if not isinstance(id2label, Mapping) or set(id2label) != {str(i) for i in range(count)}:
-        raise UserError(
-            f"id2label in {path} does not name classes 0, 1, ...: mend it, or name the classes "
-            "with `class_names`"
-        )
-    return tuple(str(id2label[str(i)]) for i in range(count))
-
-
 def _check_out(out: Path) -> None:
     """Raise UserError if the folder holds a file and is no earlier export."""
     if not any(path.is_file() and not is_leftover(path) for path in out.rglob("*")):
@@ -168,6 +161,7 @@ def _index(teacher: UNetTeacher) -> dict[str, Any]:
 def _module_source() -> str:
     """Return the code of the network and of the class around it, which import no clarep."""
     network = (files("clarep.teachers") / "unet.py").read_text(encoding="utf-8")
+    network = network.replace(*_BOUNDS)
     wrapper = _asset("clarep_unet.py.txt")
     if _IMPORT not in wrapper or "clarep." in network:
         raise RuntimeError("the network's module no longer stands for itself")

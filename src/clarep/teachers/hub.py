@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from clarep.engine.extras import require_extra
 from clarep.errors import UserError, first_line
@@ -69,10 +70,13 @@ def _fits(name: str, patterns: Iterable[str]) -> bool:
 def _download(identifier: str, revision: str | None, part: str | None) -> Path:
     hub = require_extra("huggingface_hub", _EXTRA)
     errors = require_extra("huggingface_hub.errors", _EXTRA)
-    patterns = {"allow_patterns": list(_WANTED), "ignore_patterns": [*_UNWANTED, _HALF]}
+    patterns: dict[str, Any] = {
+        "allow_patterns": list(_WANTED),
+        "ignore_patterns": [*_UNWANTED, _HALF],
+    }
     with contextlib.suppress(Exception):  # no network, say: the cache must do, or tells it below
         listed = hub.list_repo_files(identifier, revision=revision)
-        patterns = {"allow_patterns": wanted_files(listed, part)}
+        patterns = {"allow_patterns": wanted_files(listed, part), "ignore_patterns": None}
     try:
         return Path(hub.snapshot_download(identifier, revision=revision, **patterns))
     except errors.HFValidationError as error:  # ../model, say

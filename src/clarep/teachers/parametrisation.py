@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clarep.errors import UserError, unknown_name
+from clarep.teachers.unet import edm_scalings
 
 Levels = Float[Tensor, " batch"]
 Scalings = tuple[Levels, Levels, Levels]
@@ -231,13 +232,6 @@ class EDM(Parametrisation):
     def sigma_from_t(self, t: float) -> float:
         low, high = self.sigma_min ** (1 / _EDM_RHO), self.sigma_max ** (1 / _EDM_RHO)
         return float((low + t * (high - low)) ** _EDM_RHO)
-
-
-def edm_scalings(sigma: Levels, sigma_data: float) -> Scalings:
-    """Return c_skip, c_out and c_in of EDM for data of standard deviation sigma_data, (B,) each."""
-    total = sigma**2 + sigma_data**2
-    c_out = sigma * sigma_data / torch.sqrt(total)
-    return sigma_data**2 / total, c_out, torch.rsqrt(total)
 
 
 def like(sigma: Tensor, x: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def refuse_diffusers(folder: Path, wanted: str) -> None:
     """Raise UserError if a folder where `wanted` was looked for is one of diffusers."""
     for name in ("model_index.json", "config.json"):
         try:
-            kind = _class_of(read_json(folder / name))
+            kind = _class_of(read_json(folder / name).get("_class_name"))
         except UserError:  # missing or broken: the caller tells what it looked for
             continue
         if kind is not None:
@@ -60,46 +60,75 @@ def refuse_diffusers(folder: Path, wanted: str) -> None:
             raise UserError(f"{folder} holds a {kind} of diffusers and no {wanted}{hint}")
 
 
-def other_family(kind: str | None, folder: Path, own: str = "") -> str:
+def other_family(kind: object, folder: Path, own: str = "") -> str:
     """Return "; give FAMILY:FOLDER ..." if another family than `own` takes that class, else ""."""
     takes = [name for name, family in FAMILIES.items() if kind in family.classes and name != own]
     return f"; give {takes[0]}:{folder} for this one" if takes else ""
 
 
-def _class_of(config: Mapping[str, Any]) -> str | None:
-    """Return the class that a JSON of diffusers names; of a pipeline's own code [module, class]."""
-    found = config.get("_class_name")
-    kind = found[-1] if isinstance(found, list) and found else found
-    return kind if isinstance(kind, str) else None
+def _class_of(entry: object) -> object:
+    """Return the class of an entry: of a part, or of a pipeline's own code, [module, class]."""
+    return entry[-1] if isinstance(entry, list) and entry else entry
 
 
 def read_index(folder: Path, pipeline: str, parts: Mapping[str, Collection[str]]) -> dict[str, Any]:
     """Return a folder's model_index.json.
 
-    Args:
-        folder: of the pipeline.
-        pipeline: class that it must be of.
-        parts: name of a part -> classes that it may be of.
-
-    Raises:
-        UserError: if the file is missing or no JSON, or the pipeline or a part is another.
+    pipeline: class that it must be of; parts: name of a part -> classes that it may be of.
+    Raises UserError if the file is missing or no JSON, or the pipeline or a part is another.
     """
     index = read_json(folder / "model_index.json")
-    found = _class_of(index)
+    found = _class_of(index.get("_class_name"))
     if found != pipeline:
         raise UserError(
             f"{folder} holds a pipeline of class {found}: this family of teachers takes {pipeline}"
             + other_family(found, folder)
         )
     for part, kinds in parts.items():
-        entry = index.get(part)
-        kind = entry[-1] if isinstance(entry, list) and entry else None
+        kind = _class_of(index.get(part))
         if kind not in kinds:
             raise UserError(
                 f"the {part} of {folder} is of class {kind}: this family of teachers takes "
                 f"{' or '.join(kinds)}"
             )
     return index
+
+
+def names_of(id2label: object, path: Path, count: int | None = None) -> tuple[str, ...]:
+    """Return the names of an id2label mapping, in order.
+
+    Raises UserError if it is none, or not of `count` classes.
+    """
+    given = id2label if isinstance(id2label, Mapping) else {}
+    numbers = [str(i) for i in range(len(given) if count is None else count)]
+    if not numbers or set(given) != set(numbers):
+        classes = "0, 1, ..." if count is None else f"0 to {count - 1}"
+        raise UserError(
+            f"id2label in {path} does not name classes {classes}: mend it, or name the classes "
+            "with `class_names`"
+        )
+    return tuple(str(given[number]) for number in numbers)
+
+
+def maps_of(network: Any) -> tuple[int, int, int]:
+    """Return (C, H, W) of the images or latents that a network of diffusers takes.
+
+    Raises UserError if its output is none of these, or its configuration does not say the size.
+    """
+    config, kind = network.config, type(network).__name__
+    channels, size = config.in_channels, config.sample_size
+    if config.out_channels not in (None, channels, 2 * channels):
+        raise UserError(
+            f"the {kind} takes {channels} channels and gives {config.out_channels}: supported is "
+            "as many, or twice as many where it learns the variance, and no inpainting or editing"
+        )
+    match (size, size) if isinstance(size, int) else size:
+        case [int(height), int(width)]:
+            return channels, height, width
+    raise UserError(
+        f"the {kind} does not say how large its maps are (sample_size is {size}): write their side "
+        "into its config.json"
+    )
 
 
 def load_part(folder: Path, class_name: str, library: str = "diffusers") -> Any:
@@ -115,8 +144,15 @@ def load_part(folder: Path, class_name: str, library: str = "diffusers") -> Any:
             "that has them, such as save_pretrained of the loaded pipeline writes"
         )
     kind = getattr(require_extra(library, EXTRA), class_name)
-    if library == "diffusers":  # transformers' configurations know what else there may be
-        _check_settings(folder, kind)
+    known = inspect.signature(kind.__init__).parameters
+    config = read_json(folder / "config.json")
+    for name, value in config.items() if library == "diffusers" else ():
+        spare = name in _SPARE_SETTINGS and _SPARE_SETTINGS[name] == value
+        if not (name in known or name.startswith("_") or spare):
+            raise UserError(
+                f"{folder / 'config.json'} has {name} {value}, which class {class_name} does not "
+                "know and would pass over: give a checkpoint of that very class"
+            )
     try:
         with _silent(library):  # what does not fit is told below, in one sentence
             model, report = kind.from_pretrained(
@@ -131,15 +167,14 @@ def load_part(folder: Path, class_name: str, library: str = "diffusers") -> Any:
             f"cannot load class {class_name} from {folder} ({first_line(error)}): "
             "give a whole checkpoint of it"
         ) from error
-    lacking = sorted(report["missing_keys"])
-    surplus = sorted(set(report["unexpected_keys"]) - set(_SPARE_WEIGHTS))
-    if lacking or surplus:
-        fault = (
-            f"lacks {len(lacking)} weights of class {class_name} ({lacking[0]} ...)"
-            if lacking
-            else f"has {len(surplus)} weights that class {class_name} has not ({surplus[0]} ...)"
-        )
-        raise UserError(f"{folder} {fault}: give a whole checkpoint of it")
+    surplus = set(report["unexpected_keys"]) - set(_SPARE_WEIGHTS)
+    faults = {"lacks {} weights of": report["missing_keys"], "has {} weights too many for": surplus}
+    for fault, names in faults.items():
+        if names:
+            raise UserError(
+                f"{folder} {fault.format(len(names))} class {class_name} ({min(names)} ...): "
+                "give a whole checkpoint of it"
+            )
     return model
 
 
@@ -156,18 +191,6 @@ def _variant(folder: Path) -> str | None:
         )
     variant: str = found.pop()
     return variant
-
-
-def _check_settings(folder: Path, kind: Any) -> None:
-    """Raise UserError for a setting that a class of diffusers does not know and would pass over."""
-    known = inspect.signature(kind.__init__).parameters
-    for name, value in read_json(folder / "config.json").items():
-        spare = name in _SPARE_SETTINGS and _SPARE_SETTINGS[name] == value
-        if not (name in known or name.startswith("_") or spare):
-            raise UserError(
-                f"{folder / 'config.json'} has {name} {value}, which class {kind.__name__} does "
-                "not know and would pass over: give a checkpoint of that very class"
-            )
 
 
 def load_schedule(folder: Path) -> DDPM:

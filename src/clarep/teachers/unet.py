@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clarep.engine.bounds import Within
-from clarep.teachers.parametrisation import edm_scalings, like
 
 GROUPS = 8
 """Of every GroupNorm: each width is a multiple of it."""
@@ -48,6 +47,13 @@ class UNetConfig(UNetShape):
     """Channels of the images."""
     num_classes: int = 10
     """Number of classes; one more embedding serves as the null label."""
+
+
+def edm_scalings(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return c_skip, c_out and c_in of EDM for data of standard deviation sigma_data, (B,) each."""
+    total = sigma**2 + sigma_data**2
+    c_out = sigma * sigma_data / torch.sqrt(total)
+    return sigma_data**2 / total, c_out, torch.rsqrt(total)
 
 
 def sigma_from_t(t: Tensor) -> Tensor:
@@ -164,8 +170,8 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
         """Denoise x (B, C, H, W) at noise levels sigma (B,) given labels (B,) int64."""
-        c_skip, c_out, _ = edm_scalings(sigma, self.config.sigma_data)
-        return like(c_skip, x) * x + like(c_out, x) * self._run(x, sigma, labels, tap=None)
+        scalings = edm_scalings(sigma[:, None, None, None], self.config.sigma_data)
+        return scalings[0] * x + scalings[1] * self._run(x, sigma, labels, tap=None)
 
     def features(self, x: Tensor, sigma: Tensor, labels: Tensor, tap: str) -> Tensor:
         """Return the feature map at `tap`, (B, channels, H/stride, W/stride)."""
@@ -180,7 +186,7 @@ class UNet(nn.Module):
     def _run(self, x: Tensor, sigma: Tensor, labels: Tensor, tap: str | None) -> Tensor:
         """Run the raw network as far as `tap`, or to its end for None."""
         emb = self._embed(sigma, labels)
-        h: Tensor = x * like(edm_scalings(sigma, self.config.sigma_data)[2], x)
+        h: Tensor = x * edm_scalings(sigma[:, None, None, None], self.config.sigma_data)[2]
         h = self.stem(F.pixel_unshuffle(h, self.config.patch))
         skips = []
         for level, stage in enumerate(self.down_blocks):

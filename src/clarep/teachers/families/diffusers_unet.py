@@ -10,7 +10,7 @@ from torch import nn
 from clarep.engine.artefacts import parse_json
 from clarep.errors import UserError
 from clarep.teachers.class_choice import Classes, classes_of_table
-from clarep.teachers.export_unet import EXPORT_CLASS, load_export, names_of
+from clarep.teachers.export_unet import EXPORT_CLASS, load_export
 from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.hub import checkpoint_folder
 from clarep.teachers.options import TeacherOptions, check_options, read_class_names
@@ -18,6 +18,8 @@ from clarep.teachers.parametrisation import DDPM
 from clarep.teachers.pipeline_folder import (
     load_part,
     load_schedule,
+    maps_of,
+    names_of,
     other_family,
     read_json,
     scheduler_config,
@@ -68,30 +70,17 @@ def unet_teacher(
 
     Raises UserError if it is no class-conditional pixel model of supported parts.
     """
-    config = unet.config
-    size, channels = config.sample_size, config.in_channels
-    if config.time_embedding_type != "positional":
+    if unet.config.time_embedding_type != "positional":
         raise UserError(
-            f"the UNet2DModel embeds time by '{config.time_embedding_type}': supported is "
+            f"the UNet2DModel embeds time by '{unet.config.time_embedding_type}': supported is "
             "'positional', which takes the timesteps of a DDPM schedule and those between"
-        )
-    if config.out_channels not in (channels, 2 * channels):
-        raise UserError(
-            f"the UNet2DModel takes {channels} channels and gives {config.out_channels}: supported "
-            "is as many, or twice as many where it learns the variance"
-        )
-    sides = [size, size] if isinstance(size, int) else size
-    if not isinstance(sides, list | tuple) or len(sides) != 2:
-        raise UserError(
-            f"the UNet2DModel does not say how large its images are (sample_size is {size}): "
-            "write their side into its config.json"
         )
     taps, default_tap = unet_taps(unet)
     return ForeignTeacher(
         unet,
         schedule,
         options,
-        latent_shape=(channels, sides[0], sides[1]),
+        latent_shape=maps_of(unet),
         class_names=classes.names,
         default_tap=default_tap,
         tap_modules=taps,
@@ -172,19 +161,15 @@ def _names_beside(folders: Sequence[Path]) -> tuple[str, ...]:
     """Return the names of the classes as one of the folders gives them, if any does."""
     for path in [folder / _NAMES_NAME for folder in folders]:
         if path.exists():
-            return _listed_names(path)
+            try:
+                names = parse_json(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise UserError(f"cannot read {path} ({error}): give a list of names") from error
+            if not names or not isinstance(names, list) or {type(name) for name in names} != {str}:
+                raise UserError(f"{path} holds no list of names: give one, in order of the labels")
+            return tuple(names)
     for path in [folder / n for folder in folders for n in ("model_index.json", "config.json")]:
         id2label = read_json(path).get("id2label") if path.exists() else None
         if id2label is not None:
             return names_of(id2label, path)
     return ()
-
-
-def _listed_names(path: Path) -> tuple[str, ...]:
-    try:
-        names = parse_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path} ({error}): give a JSON list of names") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not names:
-        raise UserError(f"{path} holds no list of names: give one, in the order of the labels")
-    return tuple(names)

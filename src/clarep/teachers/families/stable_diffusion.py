@@ -21,7 +21,7 @@ from clarep.teachers.options import (
     read_class_names,
 )
 from clarep.teachers.parametrisation import DDPM
-from clarep.teachers.pipeline_folder import EXTRA, load_part, load_schedule, read_index
+from clarep.teachers.pipeline_folder import EXTRA, load_part, load_schedule, maps_of, read_index
 
 _TAKES = ("device", "bf16", "class_names", "template", "offload", "vae_slicing", "attention")
 _PARTS = {
@@ -83,11 +83,6 @@ def prompted_teacher(
     class. Raises UserError if the parts do not fit each other, or the U-Net takes more.
     """
     config = unet.config
-    if config.in_channels != config.out_channels:
-        raise UserError(
-            f"the U-Net takes {config.in_channels} channels and gives {config.out_channels}: "
-            "supported is text-to-image, where they are the same, and no inpainting or editing"
-        )
     for name in _OTHER_CONDITIONS:
         if config.get(name) is not None:
             raise UserError(
@@ -99,20 +94,12 @@ def prompted_teacher(
             f"the text encoder gives {prompts.shape[-1]} channels and the U-Net takes "
             f"{config.cross_attention_dim}: give a checkpoint whose parts belong together"
         )
-    size = config.sample_size
-    match (size, size) if isinstance(size, int) else size:
-        case [int(side), int(width)] if side == width:
-            shape = (config.in_channels, side, side)
-        case _:
-            raise UserError(
-                f"the U-Net's sample_size is {size}: supported is one side of square latents"
-            )
     taps, default_tap = unet_taps(unet)
     return ForeignTeacher(
         unet,
         schedule,
         options,
-        latent_shape=shape,
+        latent_shape=maps_of(unet),
         class_names=class_names,
         default_tap=default_tap,
         tap_modules={"conv_in": unet.conv_in, **taps},
