@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from clarep.clarid.clarid import Clarid
 from clarep.cli.main import main
 from clarep.data.garments import CLASS_NAMES
-from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.data.labelled import LabelledImages
 from clarep.geometry.jacobian import Jacobian, differentiable, probe_engine
 from clarep.teachers import TeacherRun, TrainConfig, UNetShape, load_teacher
 from clarep.teachers.options import TeacherOptions
@@ -67,7 +67,7 @@ def teachers(request):
 
 
 def test_clarid_is_that_of_the_cpu(teachers, data):
-    images, labels = to_unit_range(data.images([0, 1])), torch.tensor([0, 1])
+    images, labels = data.images([0, 1]), torch.tensor([0, 1])
     found = []
     for teacher in teachers:
         clarid = Clarid(teacher, t=0.85, k=16, steps=4, tolerance=0.001)

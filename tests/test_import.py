@@ -10,7 +10,7 @@ EXTRAS = "torchvision timm diffusers accelerate tensorboard pyautoattack ray bea
 HEAVY = f"{EXTRAS} sklearn skimage scipy matplotlib tyro rich"
 """What nothing that finds CLAReps may pull in."""
 CLARID = (
-    "CLARep CanonicalSet Clarid ClaridConfig DataConfig LabelledImages Teacher UserError "
+    "CLAReps CanonicalSet Clarid ClaridConfig DataConfig LabelledImages Teacher UserError "
     "class_balanced_choice identify load_data load_teacher to_uint8 to_unit_range"
 )
 
@@ -58,7 +58,7 @@ def test_the_names_are_those_of_their_rooms():
     assert clarep.identify is identify
     assert clarep.Teacher is Teacher
     assert clarep.__version__.count(".") == 2
-    for name in ("Clarid", "ClaridConfig", "CLARep", "DataConfig", "load_data", "load_teacher"):
+    for name in ("Clarid", "ClaridConfig", "CLAReps", "DataConfig", "load_data", "load_teacher"):
         assert getattr(clarep, name).__name__ == name
         assert getattr(clarep, name).__module__.startswith("clarep.")
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clarep.clarid.canonical_set import CanonicalSet
-    from clarep.clarid.clarid import CLARep, Clarid, ClaridConfig
+    from clarep.clarid.clareps import CLAReps
+    from clarep.clarid.clarid import Clarid, ClaridConfig
     from clarep.clarid.identify import identify
     from clarep.data.labelled import LabelledImages, class_balanced_choice, to_uint8, to_unit_range
     from clarep.data.load import DataConfig, load_data
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __version__: str
 
 __all__ = [
-    "CLARep",
+    "CLAReps",
     "CanonicalSet",
     "Clarid",
     "ClaridConfig",
@@ -62,7 +63,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "CLARep": "clarep.clarid.clarid",
+    "CLAReps": "clarep.clarid.clareps",
     "CanonicalSet": "clarep.clarid.canonical_set",
     "Clarid": "clarep.clarid.clarid",
     "ClaridConfig": "clarep.clarid.clarid",

@@ -115,7 +115,7 @@ def text_teacher():
 @pytest.fixture
 def images():
     generator = torch.Generator().manual_seed(1)
-    return torch.rand(4, *SHAPE, generator=generator, dtype=torch.float64) * 2 - 1
+    return torch.rand(4, *SHAPE, generator=generator, dtype=torch.float64)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d
 
-from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES, load_garments
@@ -297,10 +296,8 @@ def test_controls_on_any_labelled_data_by_a_loop(teacher, tmp_path):
     clarid = Clarid(teacher, sigma=2.0, k=20, steps=3)
     chosen = np.array([0, 1, 2, 4, 5, 9])
     labels = torch.from_numpy(data.labels[chosen])
-    reps = clarid(to_unit_range(data.images(chosen)).double(), labels, indices=chosen.tolist())
-    names = ("index", "label", "x_te", "latent", "sample")
-    stacked = {n: torch.stack([torch.as_tensor(getattr(r, n)) for r in reps]) for n in names}
-    canonical = CanonicalSet(tmp_path, {}, stacked)
+    reps = clarid(data.images(chosen), labels, indices=chosen.tolist())
+    canonical, stacked = reps.save(tmp_path), reps.tensors
     weights = draw(48, 3, seed=5).double()
 
     def judge(images):

@@ -34,19 +34,15 @@ def clarid_of(teacher, **settings):
     return Clarid(teacher, **({"sigma": 2.0, "steps": 6, "k": 5} | settings))
 
 
-def stacked(reps, field):
-    return torch.stack([getattr(rep, field) for rep in reps])
-
-
 @pytest.mark.parametrize("tap", ["block1", "block2"])
 @pytest.mark.parametrize("k", [1, 5, 15])
 def test_the_clarep_is_numpys_projection(teacher, images, labels, tap, k):
     reps = clarid_of(teacher, tap=tap, k=k, **TIGHT)(images, labels)
-    x_te = stacked(reps, "x_te")
+    x_te = reps.x_te
     values, vectors = teacher.right_vectors(labels, tap)
     expected = without(x_te, vectors[:, :, :k])
-    assert float((stacked(reps, "latent") - expected).abs().max()) < 1e-5
-    assert torch.allclose(stacked(reps, "singular_values"), values[:, :k], rtol=1e-6)
+    assert float((reps.latent - expected).abs().max()) < 1e-5
+    assert torch.allclose(reps.singular_values, values[:, :k], rtol=1e-6)
     removed = (x_te - expected).norm() / x_te.norm()
     assert float(removed) > 0.02  # else the comparison would say nothing
 
@@ -72,8 +68,8 @@ def test_no_norm_is_restored(teacher, images, labels):
 @pytest.mark.parametrize("tap", ["block1", "block2"])
 def test_k_of_all_dimensions_leaves_nothing(teacher, images, labels, tap):
     reps = clarid_of(teacher, k=N, tap=tap)(images, labels)
-    assert float(stacked(reps, "latent").abs().max()) < 1e-9
-    assert float(stacked(reps, "x_te").abs().max()) > 1
+    assert float(reps.latent.abs().max()) < 1e-9
+    assert float(reps.x_te.abs().max()) > 1
 
 
 @pytest.mark.parametrize(
@@ -114,14 +110,14 @@ def test_a_share_of_energy(teacher, images, labels, tap, share):
         for row in squares
     ]
     expected = sorted(counts)[(len(counts) - 1) // 2]  # torch's median is the lower one
-    assert clarid.num_dirs == len(reps[0].singular_values) == expected
+    assert clarid.num_dirs == reps.singular_values.shape[1] == expected
     assert clarid.ledger.jacobian_products >= 4 * min(teacher.taps()[tap][0], N)
 
 
 def test_a_share_of_energy_is_settled_by_the_first_images(teacher, images, labels):
     clarid = clarid_of(teacher, k="energy:0.9")
-    settled = len(clarid(images[:1], labels[:1])[0].singular_values)
-    assert [len(rep.singular_values) for rep in clarid(images, labels)] == [settled] * 4
+    settled = clarid(images[:1], labels[:1]).singular_values.shape[1]
+    assert clarid(images, labels).singular_values.shape == (4, settled)
     jacobian = clarid.jacobian(images, labels)
     assert k_for_energy(jacobian, 0.2) < k_for_energy(jacobian, 0.99)
 
@@ -136,10 +132,10 @@ def test_kinds_are_parts_of_numpys_spectrum(teacher, images, labels, part, k):
     reps = clarid_of(teacher, kind=kind, k=k, tap=tap, **TIGHT)(images, labels)
     values, vectors = teacher.right_vectors(labels, tap)
     first = {"top": 0, "middle": (values.shape[1] - k) // 2, "bottom": N - k}[kind]
-    expected = without(stacked(reps, "x_te"), vectors[:, :, first : first + k])
-    assert float((stacked(reps, "latent") - expected).abs().max()) < 1e-5
+    expected = without(reps.x_te, vectors[:, :, first : first + k])
+    assert float((reps.latent - expected).abs().max()) < 1e-5
     expected_values = values[:, first : first + k]
-    assert torch.allclose(stacked(reps, "singular_values"), expected_values, rtol=1e-4, atol=1e-8)
+    assert torch.allclose(reps.singular_values, expected_values, rtol=1e-4, atol=1e-8)
 
 
 @pytest.mark.parametrize("k", [5, 28, 29, 40])
@@ -148,9 +144,9 @@ def test_bottom_of_a_wide_jacobian(teacher, images, labels, k):
     reps = clarid_of(teacher, kind="bottom", k=k)(images, labels)
     values, vectors = teacher.right_vectors(labels)
     if k >= 28:
-        expected = without(stacked(reps, "x_te"), vectors[:, :, N - k :])
-        assert float((stacked(reps, "latent") - expected).abs().max()) < 1e-6
-    removed = stacked(reps, "x_te") - stacked(reps, "latent")
+        expected = without(reps.x_te, vectors[:, :, N - k :])
+        assert float((reps.latent - expected).abs().max()) < 1e-6
+    removed = reps.x_te - reps.latent
     assert all(int(torch.count_nonzero(one)) == N for one in removed)
     seen = teacher.matrix(labels, "block2") @ removed.flatten(1)[:, :, None]
     largest = values[:, N - k] if k > 28 else torch.full((4,), 1e-12)
@@ -172,14 +168,14 @@ def test_random_directions_are_orthonormal_and_their_own_for_each_image(teacher,
     assert bool(subspace.singular_values.isnan().all())
     assert float((V[0].mT @ V[1]).abs().max()) < 0.9
     reps = clarid(images, labels, seed=3)
-    expected = without(stacked(reps, "x_te"), V)
-    assert float((stacked(reps, "latent") - expected).abs().max()) < 1e-9
+    expected = without(reps.x_te, V)
+    assert float((reps.latent - expected).abs().max()) < 1e-9
 
 
 def test_none_leaves_the_latent_as_it_is(teacher, images, labels):
-    for rep in clarid_of(teacher, kind="none")(images, labels):
-        assert torch.equal(rep.latent, rep.x_te)
-        assert rep.singular_values.shape == (0,)
+    reps = clarid_of(teacher, kind="none")(images, labels)
+    assert torch.equal(reps.latent, reps.x_te)
+    assert reps.singular_values.shape == (4, 0)
 
 
 def test_the_null_branch_is_another_jacobian(teacher, images, labels):
@@ -188,12 +184,12 @@ def test_the_null_branch_is_another_jacobian(teacher, images, labels):
     for branch, used in (("null", null), ("conditional", labels)):
         reps = clarid_of(teacher, branch=branch, **TIGHT)(images, labels)
         _, vectors = teacher.right_vectors(used)
-        expected = without(stacked(reps, "x_te"), vectors[:, :, :5])
-        by_branch[branch] = stacked(reps, "latent")
+        expected = without(reps.x_te, vectors[:, :, :5])
+        by_branch[branch] = reps.latent
         assert float((by_branch[branch] - expected).abs().max()) < 1e-5
         # The canonical features are those of the class, whatever the branch of the Jacobian.
         features = teacher.features(by_branch[branch], torch.full((4,), 2.0), labels, "block2")
-        assert torch.allclose(stacked(reps, "features"), features)
+        assert torch.allclose(reps.features, features)
     assert float((by_branch["null"] - by_branch["conditional"]).abs().max()) > 0.01
 
 
@@ -209,23 +205,23 @@ def test_features_under_the_class_and_under_none(teacher, images, labels):
 def test_features_and_jacobian_are_taken_at_sigma_te(teacher, images, labels, sigma):
     reps = clarid_of(teacher, sigma=sigma, **TIGHT)(images, labels)
     at_sigma_te = torch.full((4,), sigma, dtype=torch.float64)
-    expected = teacher.features(stacked(reps, "latent"), at_sigma_te, labels, "block2")
-    assert torch.allclose(stacked(reps, "features"), expected, rtol=1e-12)
+    expected = teacher.features(reps.latent, at_sigma_te, labels, "block2")
+    assert torch.allclose(reps.features, expected, rtol=1e-12)
     values = np.linalg.svd(teacher.matrix(labels, "block2", sigma).numpy(), compute_uv=False)
-    assert np.allclose(stacked(reps, "singular_values").numpy(), values[:, :5], rtol=1e-6)
+    assert np.allclose(reps.singular_values.numpy(), values[:, :5], rtol=1e-6)
 
 
 def test_inversion_follows_the_exact_ode(teacher, images, labels):
     x_te, psnr = clarid_of(teacher, steps=60).invert(images, labels)
-    assert float((x_te - teacher.at(images, labels, 2.0)).abs().max()) < 0.01
+    assert float((x_te - teacher.at(images * 2 - 1, labels, 2.0)).abs().max()) < 0.01
     assert bool((psnr > 60).all())
 
 
 def test_guidance_1_without_projection_reproduces_the_image(teacher, images, labels):
     reps = clarid_of(teacher, kind="none", guidance=1.0, steps=60)(images, labels)
     # Decoding ends at noise level 0, and so a last step nearer to the mean than the image.
-    assert float((stacked(reps, "sample") - images).abs().max()) < 5e-3
-    assert all(rep.round_trip_psnr > 60 for rep in reps)
+    assert float((reps.sample - (images * 2 - 1)).abs().max()) < 5e-3
+    assert bool((reps.round_trip_psnr > 60).all())
 
 
 @pytest.mark.parametrize("pair", [("heun", "heun"), ("fixed_point", "euler"), ("euler", "euler")])
@@ -233,7 +229,7 @@ def test_every_pair_of_solvers_makes_the_round_trip(teacher, images, labels, pai
     inversion, solver = pair
     reps = clarid_of(teacher, inversion=inversion, solver=solver, steps=50)(images, labels)
     floor = {"heun": 50, "fixed_point": 55, "euler": 20}[inversion]
-    assert all(rep.round_trip_psnr > floor for rep in reps)
+    assert bool((reps.round_trip_psnr > floor).all())
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
@@ -242,8 +238,8 @@ def test_the_sample_is_the_guided_decoding_of_the_clarep(teacher, images, labels
     reps = clarid_of(teacher, guidance=guidance, steps=80)(images, labels)
     mean = guidance * teacher.mean(labels)
     shrink = 0.5 / math.sqrt(0.25 + 4)
-    expected = mean + (stacked(reps, "latent") - mean) * shrink
-    assert float((stacked(reps, "sample") - expected).abs().max()) < 0.01
+    expected = mean + (reps.latent - mean) * shrink
+    assert float((reps.sample - expected).abs().max()) < 0.01
     assert float(teacher.mean(labels).abs().max()) > 0.5
 
 
@@ -253,26 +249,26 @@ def test_t_and_sigma_are_two_names_of_one_level(teacher, images, labels):
     assert by_t.sigma_te == pytest.approx(2.0, rel=1e-12)
     assert Clarid(teacher).sigma_te == pytest.approx(math.tan(math.pi * 0.85 / 2))
     reps = clarid_of(teacher, sigma=0.5)(images, labels)
-    assert all(rep.sigma_te == 0.5 for rep in reps)
-    assert torch.allclose(stacked(reps, "x_te"), teacher.at(images, labels, 0.5), atol=0.03)
+    assert reps.sigma_te == 0.5
+    assert torch.allclose(reps.x_te, teacher.at(images * 2 - 1, labels, 0.5), atol=0.03)
 
 
 def test_mid_is_the_familys_default_tap(teacher, images, labels):
     clarid = clarid_of(teacher)
     assert clarid.tap == "block2"
-    assert {rep.tap for rep in clarid(images, labels)} == {"block2"}
+    assert clarid(images, labels).tap == "block2"
     assert clarid_of(teacher, tap="block1").tap == "block1"
 
 
 def test_what_a_clarep_knows_of_its_image(teacher, images, labels):
     reps = clarid_of(teacher)(images, labels, indices=[9, 4, 7, 30])
-    assert [(rep.index, rep.label) for rep in reps] == [(9, 0), (4, 2), (7, 1), (30, 2)]
-    assert [rep.index for rep in clarid_of(teacher)(images, labels)] == [0, 1, 2, 3]
+    assert reps.index.tolist() == [9, 4, 7, 30] and reps.label.tolist() == [0, 2, 1, 2]
+    assert torch.allclose(reps.original, images * 2 - 1)
+    assert clarid_of(teacher)(images, labels).index.tolist() == [0, 1, 2, 3]
 
 
 def everything(reps):
-    fields = ("x_te", "latent", "singular_values", "features", "sample")
-    return [getattr(rep, field).numpy().tobytes() for rep in reps for field in fields]
+    return {name: tensor.numpy().tobytes() for name, tensor in reps.tensors.items()}
 
 
 @pytest.mark.parametrize("kind", ["top", "random", "bottom"])
@@ -286,7 +282,7 @@ def test_the_same_seed_gives_the_same_bytes(teacher, images, labels, kind):
 @pytest.mark.parametrize("kind", ["random", "bottom"])
 def test_another_seed_gives_other_directions(teacher, images, labels, kind):
     clarid = clarid_of(teacher, kind=kind)
-    one, two = (stacked(clarid(images, labels, seed=seed), "latent") for seed in (5, 6))
+    one, two = (clarid(images, labels, seed=seed).latent for seed in (5, 6))
     assert float((one - two).abs().max()) > 0.01
 
 
@@ -413,9 +409,15 @@ def test_images_and_labels_that_do_not_fit(teacher, images, labels):
 
 def test_images_that_are_not_in_range(teacher, images, labels):
     clarid = clarid_of(teacher)
-    for wrong in (images * 127.5, images + 0.5, images * math.nan, images / 0):
-        with pytest.raises(UserError, match=r"give finite values in \[-1, 1\]; clarep.to_unit_ra"):
+    for wrong in (images * 255, images + 0.5, images * 2 - 1, images * math.nan, images / 0):
+        with pytest.raises(
+            UserError, match=r"give finite values in \[0, 1\]; .*\(images \+ 1\) / 2"
+        ):
             clarid(wrong, labels)
+    assert len(clarid((images * 1.0005).clamp_max(1.0005), labels)) == 4  # rounding
+    teacher.denoised = 0
+    with pytest.raises(UserError, match=r"give finite values in \[-1, 1\]; clarep.to_unit_ra"):
+        teacher.accept_images(images * 127.5)
     with pytest.raises(UserError, match=r"images are torch.uint8: give float in \[-1, 1\]"):
         teacher.accept_images(torch.zeros(2, 3, 4, 4, dtype=torch.uint8))
     with pytest.raises(UserError, match=r"images have 3 dimensions: .* one alone is images\[None"):
@@ -423,7 +425,7 @@ def test_images_that_are_not_in_range(teacher, images, labels):
     with pytest.raises(UserError, match="the batch holds no images"):
         teacher.accept_images(images[:0])
     assert teacher.denoised == 0
-    teacher.accept_images(images.clamp(-1, 1) * 1.0005)  # an interpolation's rounding
+    teacher.accept_images(images * 1.0005)
 
 
 @pytest.mark.parametrize(
@@ -434,21 +436,49 @@ def test_images_that_are_not_in_range(teacher, images, labels):
         lambda x, y: (x, y.to(torch.uint8)),
         lambda x, y: (x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2), y),
         lambda x, y: (x.clone().requires_grad_(), y),
+        lambda x, y: (x.numpy()[:, :, ::-1][:, :, ::-1], ["cat", "owl", "dog", "owl"]),
+        lambda x, y: (x, np.array(["cat", "owl", "dog", "owl"])),
     ],
-    ids=["arrays", "list", "uint8 labels", "layout", "graph"],
+    ids=["arrays", "list", "uint8 labels", "layout", "graph", "names", "array of names"],
 )
 def test_images_and_labels_of_other_makes_are_the_same(teacher, images, labels, turn):
     whole, other = clarid_of(teacher)(images, labels), clarid_of(teacher)(*turn(images, labels))
-    for one, same in zip(whole, other, strict=True):
-        assert one.label == same.label
-        assert torch.equal(one.sample, same.sample)
-        assert torch.equal(one.latent, same.latent)
+    assert everything(whole) == everything(other)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        torch.from_numpy,
+        lambda x: x,
+        lambda x: x[:, :, ::-1][:, :, ::-1],
+        lambda x: [Image.fromarray(one) for one in x.transpose(0, 2, 3, 1)],
+        lambda x: tuple(Image.fromarray(one).convert("RGBA") for one in x.transpose(0, 2, 3, 1)),
+    ],
+    ids=["tensor", "array", "layout", "PIL", "PIL with alpha"],
+)
+def test_pixels_of_any_make_are_the_teachers_images(teacher, labels, made):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 4, 4), np.uint8)
+    reps = clarid_of(teacher)(made(pixels), labels)
+    assert torch.equal(reps.original, (torch.from_numpy(pixels).float() / 127.5 - 1).double())
+    assert everything(reps) == everything(clarid_of(teacher)(pixels, labels))
+    of_floats = clarid_of(teacher)(pixels / 255, labels)
+    torch.testing.assert_close(of_floats.latent, reps.latent, rtol=1e-5, atol=1e-5)
+
+
+def test_a_turned_photograph_is_set_upright(teacher, labels):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    image.getexif()[0x0112] = 6  # show it turned by 90 degrees
+    found = clarid_of(teacher)([image], labels[:1]).original
+    expected = torch.from_numpy(np.rot90(pixels, -1).copy()).permute(2, 0, 1)
+    assert torch.equal(((found[0] + 1) * 127.5).round().byte(), expected)
 
 
 def test_images_are_taken_in_the_teacher_s_precision(teacher, images, labels):
     """Single precision for a double teacher and the other way round, arrays of numpy's own type."""
     single = clarid_of(teacher)(images.float(), labels)
-    assert single[0].sample.dtype == torch.float64
+    assert single.sample.dtype == torch.float64
     net = nn.Conv2d(3, 3, 1).eval().requires_grad_(False)
     of_floats = Teacher.from_callable(
         lambda x, sigma, label: net(x),
@@ -461,18 +491,22 @@ def test_images_are_taken_in_the_teacher_s_precision(teacher, images, labels):
         fingerprint=net,
     )
     found = Clarid(of_floats, sigma=2.0, steps=2, k=3)(images.double().numpy(), labels)
-    assert found[0].sample.dtype == torch.float32
+    assert found.sample.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (lambda x, y: ((x * 127 + 127).byte(), y), "uint8"),
+        (lambda x, y: ((x * 255).int(), y), "int32"),
         (lambda x, y: (x.permute(0, 2, 3, 1).numpy(), y), r"permute\(0, 3, 1, 2\)"),
-        (lambda x, y: ([Image.new("RGB", (4, 4))] * 4, y), "list"),
+        (lambda x, y: ([Image.new("RGB", (4, 4 + i)) for i in range(4)], y), "4x4, 4x5, 4x6"),
+        (lambda x, y: ([Image.new("F", (4, 4))] * 4, y), "image 0 cannot be read: float pixels"),
+        (lambda x, y: (list(x), y), "a list with a Tensor"),
+        (lambda x, y: ([], y), "a list of none"),
+        (lambda x, y: (x, ["cat", "owl", "dgo", "cat"]), "unknown class 'dgo': did you mean dog"),
         (lambda x, y: (x[0], y[:1]), "3 dimensions"),
         (lambda x, y: (x[:0], y[:0]), "no images"),
-        (lambda x, y: (x * 200, y), r"in \[-1, 1\]"),
+        (lambda x, y: (x * 200, y), r"in \[0, 1\]"),
         (lambda x, y: (x, y[:, None]), r"labels of shape \(4, 1\)"),
         (lambda x, y: (x, y[:1]), r"labels of shape \(1,\)"),
         (lambda x, y: (x, y.float()), "float32"),
@@ -534,6 +568,10 @@ for labels, indices in ((3, None), (5, None), (4, [1, 2])):
         clarid(images, torch.zeros(labels, dtype=torch.int64), indices)
     except UserError as error:
         print(error)
+try:
+    Clarid(None)
+except UserError as error:
+    print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == ""
@@ -541,6 +579,7 @@ for labels, indices in ((3, None), (5, None), (4, [1, 2])):
         "4 images came with labels of shape (3,): give the number of a class for each image, (4,)",
         "4 images came with labels of shape (5,): give the number of a class for each image, (4,)",
         "4 images came with 2 indices: give one for each image",
+        "a NoneType names no teacher: give backdrops, a path, or FAMILY:PLACE",
     ]
 
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.identify import identify
 from clarep.clarid.round_trip import POOR_PSNR, RoundTrip, autoencoder_psnr, median_round_trip
-from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.data.labelled import LabelledImages
 from clarep.sampling import psnr
 from clarep.teachers.teacher import Teacher
 
@@ -51,13 +50,14 @@ def coarse():
 
 
 def test_the_floor_is_of_images_encoded_and_decoded(teacher):
-    images = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert autoencoder_psnr(teacher, images).isinf().all()
+    given = torch.rand(3, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    images = given * 2 - 1
+    assert autoencoder_psnr(teacher, given).isinf().all()
     assert str(RoundTrip(30.0)) == "30.0 dB"
     latent = coarse()
     means = images.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5))
     expected = psnr(means.repeat_interleave(2, 2).repeat_interleave(2, 3), images)
-    assert torch.allclose(autoencoder_psnr(latent, images), expected)
+    assert torch.allclose(autoencoder_psnr(latent, given), expected)
     assert str(RoundTrip(9.0, 12.0)) == "9.0 dB (the autoencoder alone 12.0 dB)"
 
 
@@ -67,10 +67,9 @@ def test_a_stored_set_tells_its_floor(tmp_path):
     labels = np.array([0, 1, 0, 1, 1, 1, 0], np.int64)
     data = LabelledImages("made", labels, ("a", "b"), list("abcdefg"), pixels.__getitem__)
     clarid = Clarid(coarse(), k=1, kind="none", guidance=1.0, batch_size=3, steps=2)
-    list(identify(clarid, data, np.arange(7), {}, tmp_path, seed=0, shard_size=4))
-    canonical = CanonicalSet.load(tmp_path)
+    canonical = identify(clarid, data, tmp_path, shard_size=4)
     trip = median_round_trip(canonical)
-    expected = autoencoder_psnr(coarse(), to_unit_range(data.images(np.arange(7)))).quantile(0.5)
+    expected = autoencoder_psnr(coarse(), data.images(np.arange(7))).quantile(0.5)
     assert trip.autoencoder == pytest.approx(float(expected))
     assert trip.psnr == pytest.approx(trip.autoencoder, abs=1e-3)
     assert trip.psnr < POOR_PSNR and not trip.poor

@@ -9,7 +9,7 @@ import torch
 
 from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
 from clarep.clarid.clarid import Clarid
-from clarep.clarid.identify import identify
+from clarep.clarid.identify import identify_steps
 from clarep.data.labelled import LabelledImages
 from clarep.errors import UserError
 from clarep.select.controls import measure_set
@@ -49,7 +49,9 @@ def swapped(i, j):
 
 def walk(teacher, data, folder, place="x", stop=99, **settings):
     clarid = Clarid(teacher, **({"sigma": 2.0, "steps": 2, "k": 3, "batch_size": 2} | settings))
-    steps = identify(clarid, data, CHOSEN, of_place(place), folder, seed=0, shard_size=4)
+    steps = identify_steps(
+        clarid, data, folder, CHOSEN, described=of_place(place), seed=0, shard_size=4
+    )
     done = [step.done for _, step in zip(range(stop), steps, strict=False)]
     return done, clarid
 

@@ -9,7 +9,7 @@ import torch
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
-from clarep.clarid.identify import identify
+from clarep.clarid.identify import identify_steps
 from clarep.data.load import DataConfig, load_data
 from clarep.distill.distill_config import DistillConfig
 from clarep.teachers import UNet, UNetConfig, load_teacher, save_unet
@@ -75,7 +75,7 @@ def canonical_of(data, data_options, teacher, tmp_path_factory):
             clarid = Clarid(teacher, k=2, steps=1, kind=kind, guidance=guidance, solver="euler")
             described = {"teacher": "tiny", "data_options": data_options}
             chosen = np.arange(0, 120, 4)
-            list(identify(clarid, data, chosen, described, folder, seed=0))
+            list(identify_steps(clarid, data, folder, chosen, described=described))
             made[kind, guidance] = CanonicalSet.load(folder)
         return made[kind, guidance]
 

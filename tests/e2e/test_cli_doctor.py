@@ -112,7 +112,7 @@ def test_the_round_trip_is_clarids(capsys, unet_path):
     answer = json.loads(ask(capsys, f"--teacher {unet_path} --k 4 --json"))["round_trip"]
     data = load_backdrops("test")
     place = list(data.sources).index(answer["image"])
-    images, labels = to_unit_range(data.images([place])), torch.from_numpy(data.labels[[place]])
+    images, labels = data.images([place]), torch.from_numpy(data.labels[[place]])
     assert answer["class"] == CLASS_NAMES[int(labels)]
     _, quality = Clarid(load_teacher(str(unet_path))).invert(images, labels)
     assert answer["psnr"] == pytest.approx(float(quality[0]), abs=1e-3)
@@ -173,7 +173,7 @@ def test_the_cost_is_that_of_a_batch(capsys, unet_path, monkeypatch, overhead):
     cost = json.loads(ask(capsys, f"--teacher {unet_path} --k 4 --for-images 50 --json"))["clarid"]
     clarid, data = Clarid(load_teacher(str(unet_path)), k=4), load_backdrops("test")
     for part in np.arange(50).reshape(2, 25):
-        clarid(to_unit_range(data.images(part)), torch.from_numpy(data.labels[part]))
+        clarid(data.images(part), torch.from_numpy(data.labels[part]))
     assert cost["at_once"] == 25
     assert cost["seconds"] == pytest.approx(sum(clarid.ledger.seconds.values()))
 

@@ -211,8 +211,8 @@ def test_a_teacher_of_other_classes_is_not_judged(teacher_path, capsys):
 
 
 def test_the_stored_set_is_what_the_api_gives(command, teacher_path):
-    from clarep.clarid.identify import identify
-    from clarep.data.labelled import class_balanced_choice, to_unit_range
+    from clarep.clarid.identify import identify_steps
+    from clarep.data.labelled import class_balanced_choice
     from clarep.teachers import load_teacher
 
     assert main(command("--seed 1 --shard-size 4")) == 0
@@ -223,14 +223,13 @@ def test_the_stored_set_is_what_the_api_gives(command, teacher_path):
     clarid = Clarid(load_teacher(str(teacher_path)), steps=2, k=4)
     part = chosen[4:8]
     reps = clarid(
-        to_unit_range(data.images(part)),
-        torch.from_numpy(data.labels[part]),
+        data.images(part),
+        data.labels[part],
         seed=1 + int(part[0]),
     )
-    for i, rep in enumerate(reps):
-        assert torch.equal(stored[4 + i].latent, rep.latent)
-        assert torch.equal(stored[4 + i].sample, rep.sample)
-    steps = list(identify(clarid, data, chosen, {}, Path("api"), seed=1, shard_size=4))
+    assert torch.equal(stored[4:8].latent, reps.latent)
+    assert torch.equal(stored[4:8].sample, reps.sample)
+    steps = list(identify_steps(clarid, data, "api", chosen, seed=1, shard_size=4))
     assert [(step.done, step.new, step.total) for step in steps] == [
         (0, 0, 10),
         (4, 4, 10),

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from clarep.clarid.clarid import Clarid, ClaridConfig
-from clarep.clarid.identify import identify
+from clarep.clarid.identify import identify_steps
 from clarep.data.backdrops import load_backdrops
 from clarep.data.foregrounds import VARIANTS
 from clarep.data.garments import CLASS_NAMES
@@ -35,8 +35,7 @@ def make_canon(folder: Path, teacher: str, count: int = 12, **clarid: Any) -> Pa
     solver = Clarid(load_teacher(teacher), ClaridConfig(**settings))
     options = json.loads(json.dumps(asdict(data), default=str))
     described = {"teacher": teacher, "data_options": options}
-    chosen = np.arange(count, dtype=np.int64)
-    for _ in identify(solver, loaded, chosen, described, folder, seed=0):
+    for _ in identify_steps(solver, loaded, folder, np.arange(count), described=described):
         pass
     return folder
 

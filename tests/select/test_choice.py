@@ -10,7 +10,7 @@ from scipy.stats import t as student
 
 from clarep.clarid.clarid import Clarid
 from clarep.data.garments import load_garments
-from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
@@ -179,7 +179,7 @@ def test_smaller_ks_are_nested_in_the_largest(tiny_teacher_path: Path):
     clarid = Clarid(load_unet(tiny_teacher_path), t=0.85, k=24, steps=2)
     data = load_data(DataConfig())
     labels = torch.from_numpy(data.labels[:1])
-    x_te, _ = clarid.invert(to_unit_range(data.images([0])), labels)
+    x_te, _ = clarid.invert(data.images([0]), labels)
     found = clarid.directions(x_te, labels)
     assert bool((found.singular_values.diff(dim=1) <= 0).all())
     dense = clarid.jacobian(x_te, labels).dense()[0].double()
@@ -318,7 +318,7 @@ def test_a_given_judge_is_asked_by_a_loop(
     right = 0
     for i in chosen:
         label = torch.from_numpy(data.labels[[i]])
-        x_te, _ = clarid.invert(to_unit_range(data.images([int(i)])), label)
+        x_te, _ = clarid.invert(data.images([int(i)]), label)
         sample = clarid.sample(x_te, label).clamp(-1, 1)
         right += int(darkness(sample).argmax()) == int(label)
     alone, projected = cell["rows"]

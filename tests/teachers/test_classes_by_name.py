@@ -8,7 +8,6 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.cli.main import main
 from clarep.data.garments import CLASS_NAMES
-from clarep.data.labelled import to_unit_range
 from clarep.data.load import DataConfig, load_data
 from clarep.errors import UserError
 from clarep.teachers.classes_by_name import of_classes
@@ -113,7 +112,7 @@ def test_identify_chooses_and_says_so(tmp_path, tiny_teacher_path, capsys) -> No
     config = ClaridConfig(k=4, steps=2, tolerance=0.9)
     clarid = Clarid(load_teacher(str(tiny_teacher_path)), config)
     data = load_data(DataConfig(data=str(path)))
-    images = to_unit_range(data.images(np.arange(4)))
+    images = data.images(np.arange(4))
     expected = clarid(images, torch.tensor([7, 2, 7, 2]))
     found = canonical[0]
     torch.testing.assert_close(found.x_te, expected[0].x_te, rtol=1e-4, atol=1e-4)

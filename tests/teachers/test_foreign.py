@@ -241,11 +241,11 @@ def test_forward_ad_and_finite_differences(teacher, batch, tap):
 
 
 def test_clarid_end_to_end(teacher):
-    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     reps = Clarid(teacher, t=0.6, k=4, steps=2)(images, torch.tensor([0, 1]))
-    assert [rep.sample.shape for rep in reps] == [(3, 8, 8)] * 2
-    assert all(rep.tap == "down" and rep.features.shape == (16, 4, 4) for rep in reps)
-    assert all(bool((rep.singular_values > 0).all()) for rep in reps)
+    assert reps.sample.shape == (2, 3, 8, 8)
+    assert reps.tap == "down" and reps.features.shape == (2, 16, 4, 4)
+    assert bool((reps.singular_values > 0).all())
 
 
 def test_t_is_a_share_of_the_timesteps(teacher):

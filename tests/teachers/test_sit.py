@@ -13,7 +13,6 @@ from torch import nn
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.cli.main import main
-from clarep.data.labelled import to_unit_range
 from clarep.data.load import DataConfig, load_data
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
@@ -303,14 +302,14 @@ def test_jacobian_against_finite_differences(teacher):
 
 def test_clarid_end_to_end(teacher, photographs):
     data = load_data(DataConfig(data=str(photographs("ab")), image_size=16))
-    images = to_unit_range(data.images([0, 2]))
+    images = data.images([0, 2])
     clarid = Clarid(teacher, k=4, steps=2)
     reps = clarid(images, torch.tensor([0, 1]))
     assert clarid.tap == "blocks.1"
     assert clarid.sigma_te == pytest.approx(5.64, abs=0.02)
     for rep in reps:
-        assert rep.sample.shape == teacher.image_shape == (3, 16, 16)
-        assert rep.latent.shape == (4, 8, 8) and rep.features.shape == (WIDTH, 4, 4)
+        assert rep.sample.shape == (1, *teacher.image_shape) == (1, 3, 16, 16)
+        assert rep.latent.shape == (1, 4, 8, 8) and rep.features.shape == (1, WIDTH, 4, 4)
         assert torch.isfinite(rep.sample).all()
         assert float((rep.latent - rep.x_te).norm()) > 0.01 * float(rep.x_te.norm())
 

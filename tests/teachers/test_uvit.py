@@ -11,7 +11,6 @@ from torch import nn
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.cli.main import main
-from clarep.data.labelled import to_unit_range
 from clarep.data.load import DataConfig, load_data
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
@@ -453,11 +452,11 @@ def test_jacobian_against_finite_differences(teacher):
 def test_clarid_end_to_end(teacher, photographs):
     clarid = Clarid(teacher, k=4, steps=2)
     data = load_data(DataConfig(data=str(photographs("ab")), image_size=8))
-    reps = clarid(to_unit_range(data.images([0, 2])), torch.tensor([0, 1]))
+    reps = clarid(data.images([0, 2]), torch.tensor([0, 1]))
     assert clarid.tap == "mid_block"
     for rep in reps:
-        assert rep.sample.shape == teacher.image_shape == (3, 8, 8)
-        assert rep.features.shape == (16, 4, 4)
+        assert rep.sample.shape == (1, *teacher.image_shape) == (1, 3, 8, 8)
+        assert rep.features.shape == (1, 16, 4, 4)
         assert torch.isfinite(rep.sample).all()
         assert float((rep.latent - rep.x_te).norm()) > 0.01 * float(rep.x_te.norm())
 
@@ -493,7 +492,7 @@ def test_without_a_null_class_there_is_no_guidance(uvit_path):
         Clarid(teacher, k=4, steps=1)
     with pytest.raises(UserError, match=words):
         Clarid(teacher, k=4, steps=1, guidance=1.0, branch="null")
-    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     assert len(Clarid(teacher, k=4, steps=1, guidance=1.0)(images, torch.tensor([0, 3]))) == 2
 
 

@@ -9,20 +9,18 @@ again.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor
 
 from clarep.clarid.canonical_shards import (
     ABOUT,
     FORMAT,
     MANIFEST,
-    TENSORS,
     find_manifest,
     manifest_of,
     sha256_tensors,
@@ -30,7 +28,7 @@ from clarep.clarid.canonical_shards import (
     verified,
     whole,
 )
-from clarep.clarid.clarid import CLARep
+from clarep.clarid.clareps import TENSORS, CLAReps
 from clarep.engine.artefacts import (
     as_read,
     atomic_path,
@@ -62,7 +60,7 @@ class CanonicalSetWriter:
     """
 
     def __init__(
-        self, folder: Path, config: dict[str, Any], chosen: Sequence[int], shard_size: int
+        self, folder: Path, config: Mapping[str, Any], chosen: Sequence[int], shard_size: int
     ) -> None:
         self.folder = folder
         groups = [list(chosen[i : i + shard_size]) for i in range(0, len(chosen), shard_size)]
@@ -70,7 +68,7 @@ class CanonicalSetWriter:
         self._manifest: dict[str, Any] = {
             "format": FORMAT,
             "complete": False,
-            "config": as_read(config),
+            "config": as_read(dict(config)),
             "images": len(chosen),
             "shards": [],
         }
@@ -78,7 +76,11 @@ class CanonicalSetWriter:
         stored = find_manifest(folder)
         if stored is not None and stored["shards"]:  # else nothing is worth keeping
             self._resume(stored)
-        if not self._is_on_disk():
+        try:
+            written = read_json(folder / MANIFEST)
+        except (OSError, ValueError):  # none yet, or a damaged one
+            written = {}
+        if written != self._manifest:
             self._write_manifest()
 
     @property
@@ -99,10 +101,10 @@ class CanonicalSetWriter:
             if name not in stored:
                 yield name, group
 
-    def add(self, name: str, reps: Sequence[CLARep], cost: dict[str, Any]) -> None:
+    def add(self, name: str, parts: Sequence[CLAReps], cost: dict[str, Any]) -> None:
         """Store the CLAReps of one of `missing`'s shards, and what they cost."""
         tensors = {
-            field: torch.stack([torch.as_tensor(getattr(rep, field)) for rep in reps]).contiguous()
+            field: torch.cat([getattr(part, field) for part in parts]).contiguous()
             for field in TENSORS
         }
         path = self.folder / name
@@ -126,16 +128,10 @@ class CanonicalSetWriter:
     def _write_manifest(self) -> None:
         write_json(self.folder / MANIFEST, self._manifest, sealed=True)
 
-    def _is_on_disk(self) -> bool:
-        try:
-            return read_json(self.folder / MANIFEST) == self._manifest
-        except (OSError, ValueError):  # none yet, or a damaged one
-            return False
 
-
-@dataclass(frozen=True)
-class CanonicalSet:
-    """A stored canonical set, all tensors in memory, in the order of `index`.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class CanonicalSet(CLAReps):
+    """`CLAReps` that lie in a folder, in the order of `index`.
 
     `CanonicalSet.load(folder)` verifies every shard.
     """
@@ -144,9 +140,6 @@ class CanonicalSet:
     """Where it was loaded from."""
     manifest: dict[str, Any]
     """Configuration, versions, shards with hashes and ranges, cost."""
-    tensors: dict[str, Tensor]
-    """index, label (N,) int64; x_te, latent (N, C, H, W); singular_values (N, k); features
-    (N, ...); sample (N, C, H, W), about [-1, 1]; round_trip_psnr (N,), dB."""
 
     @classmethod
     def load(cls, folder: Path | str) -> "CanonicalSet":
@@ -171,12 +164,10 @@ class CanonicalSet:
                 f"{folder} is incomplete ({done} of {manifest['images']} images): "
                 "run the same command again, it goes on where it stopped"
             )
-        shards = [verified(folder, shard, manifest["config"]) for shard in manifest["shards"]]
+        config = manifest["config"]
+        shards = [verified(folder, shard, config) for shard in manifest["shards"]]
         tensors = {name: torch.cat([shard[name] for shard in shards]) for name in TENSORS}
-        return cls(folder, manifest, tensors)
-
-    def __len__(self) -> int:
-        return len(self.tensors["index"])
+        return cls(**tensors, config=config, folder=folder, manifest=manifest)
 
     @property
     def sha256(self) -> str:
@@ -190,20 +181,3 @@ class CanonicalSet:
         """Fields of `ClaridConfig` that it was made with, those of defaults too."""
         setting: dict[str, Any] = whole(self.manifest["config"])["clarid"]
         return setting
-
-    def balanced(self, count: int) -> "CanonicalSet":
-        """Return at most `count` of the set, evenly from the classes, each class's first ones."""
-        labels = self.tensors["label"]
-        rank = torch.stack([(labels[: i + 1] == label).sum() for i, label in enumerate(labels)])
-        # By rank within the class, then by class; a stable sort keeps the choice reproducible.
-        order = torch.argsort(rank * (int(labels.max()) + 1) + labels, stable=True)
-        kept = order[:count]
-        return replace(self, tensors={name: t[kept] for name, t in self.tensors.items()})
-
-    def __getitem__(self, i: int) -> CLARep:
-        """Return the i-th CLARep, in the order of storage."""
-        config = self.manifest["config"]
-        stored: dict[str, Any] = {name: tensor[i] for name, tensor in self.tensors.items()}
-        for name, kind in (("index", int), ("label", int), ("round_trip_psnr", float)):
-            stored[name] = kind(stored[name])
-        return CLARep(sigma_te=config["sigma_te"], tap=config["tap"], **stored)

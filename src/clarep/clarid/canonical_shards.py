@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from clarep.clarid.clareps import TENSORS
 from clarep.clarid.clarid_config import ClaridConfig
 from clarep.engine.artefacts import parse_json, read_json, sha256_file
 from clarep.engine.cost import sum_costs
@@ -19,16 +20,6 @@ FORMAT = 2  # 1 held no hash of the images that a set was made of
 _KEYS = ("complete", "config", "images", "shards")
 ABOUT = "clarep"  # in a shard's metadata: what it tells of its set
 _SHARD_KEYS = {"file": str, "sha256": str, "images": list, "cost": dict}
-TENSORS = (
-    "index",
-    "label",
-    "x_te",
-    "latent",
-    "singular_values",
-    "features",
-    "sample",
-    "round_trip_psnr",
-)
 _MEND = "delete it and run the same command again, which computes only what is missing"
 
 

@@ -4,15 +4,23 @@
 paper leaves open, and what was chosen, stands in docs/method.md.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from clarep.clarid.clarid_config import ClaridConfig, check_config, resolve_sigma, resolve_tap
+from clarep.clarid.clareps import CLAReps
+from clarep.clarid.clarid_config import (
+    AT_ONCE,
+    ClaridConfig,
+    check_config,
+    resolve_sigma,
+    resolve_tap,
+)
 from clarep.clarid.directions import (
     energy_share,
     find_directions,
@@ -21,54 +29,38 @@ from clarep.clarid.directions import (
     project_out,
     random_directions,
 )
-from clarep.engine.arrays import Images, Labels, as_batch, as_labels, check_finite
+from clarep.data.labelled import to_unit_range
+from clarep.engine.arrays import Images, Labels, as_batch, as_labels, check_finite, numbered
 from clarep.engine.cost import Ledger
+from clarep.engine.identity import recorded
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Engine, Jacobian, probe_engine
 from clarep.geometry.subspace import Subspace
 from clarep.sampling.ode import Denoiser
 from clarep.sampling.walks import decode, invert, psnr
 from clarep.teachers.teacher import Teacher
+from clarep.teachers.zoo import load_teacher
 
-__all__ = ["CLARep", "Clarid", "ClaridConfig"]
-
-
-@dataclass(frozen=True)
-class CLARep:
-    """The canonical latent representation of one image, and what was made from it."""
-
-    index: int
-    """The image's index in its data set."""
-    label: int
-    """Its class."""
-    sigma_te: float
-    """Noise level of the latents."""
-    tap: str
-    """Layer of the Jacobian and the features."""
-    x_te: Float[Tensor, "c h w"]
-    """The inverted latent."""
-    latent: Float[Tensor, "c h w"]
-    """The CLARep: x_te without its extraneous directions."""
-    singular_values: Float[Tensor, " k"]
-    """Of the directions projected out; NaN for random ones, empty for none."""
-    features: Float[Tensor, "*feature"]
-    """Canonical features: the teacher's activations at the tap, given the CLARep and its class."""
-    sample: Float[Tensor, "ci hi wi"]
-    """Canonical sample: the CLARep decoded with guidance, about [-1, 1]."""
-    round_trip_psnr: float
-    """PSNR in dB of the image against itself inverted and decoded, guidance 1."""
+__all__ = ["Clarid", "ClaridConfig"]
 
 
 class Clarid:
     """Finds CLAReps with one teacher and one setting.
 
-    Images, latents and labels may lie anywhere: they are moved to the teacher's device, and what is
-    returned lies on the CPU (but for `jacobian`). Images and latents are tensors or arrays of
-    floats of any memory layout, labels whole numbers of any type; others are refused by every
-    method.
+    Images are a tensor or an array (B, C, H, W) of uint8 in 0 to 255 or of floats in [0, 1], or a
+    list of PIL images; latents are tensors or arrays of floats; labels are whole numbers or the
+    teacher's names of classes. Others are refused by every method. All may lie anywhere: they are
+    moved to the teacher's device, and what is returned lies on the CPU (but for `jacobian`).
+
+    >>> import clarep
+    >>> data = clarep.load_data(clarep.DataConfig(data="backdrops"))
+    >>> clarid = clarep.Clarid("backdrops", k=8, steps=2, guidance=2.0)
+    >>> reps = clarid(data.images([0, 1]), data.labels[:2])
+    >>> reps.latent.shape, reps.sample.shape, reps.singular_values.shape
+    (torch.Size([2, 3, 32, 32]), torch.Size([2, 3, 32, 32]), torch.Size([2, 8]))
 
     Args:
-        teacher: any `Teacher`.
+        teacher: any `Teacher`, or what `load_teacher` takes.
         config: the setting; single fields may be given as keywords instead.
 
     Attributes:
@@ -84,10 +76,10 @@ class Clarid:
     """
 
     def __init__(
-        self, teacher: Teacher, config: ClaridConfig | None = None, **settings: Any
+        self, teacher: Teacher | str | Path, config: ClaridConfig | None = None, **settings: Any
     ) -> None:
+        self.teacher = teacher = teacher if isinstance(teacher, Teacher) else load_teacher(teacher)
         teacher.check_attributes()
-        self.teacher = teacher
         self.config = config = replace(config or ClaridConfig(), **settings)
         self.sigma_te = resolve_sigma(teacher, config)
         self.tap = resolve_tap(teacher, config.tap)
@@ -102,48 +94,59 @@ class Clarid:
         self,
         images: Images,
         labels: Labels,
-        indices: list[int] | None = None,
+        indices: Sequence[int] | None = None,
         seed: int = 0,
-    ) -> list[CLARep]:
-        """Return the CLARep of each image.
+    ) -> CLAReps:
+        """Return the CLAReps of images.
 
         Args:
-            images: of the teacher's shape, in [-1, 1].
+            images: of the teacher's shape.
             labels: their classes.
-            indices: what to record as `CLARep.index`; 0, 1, ... by default.
+            indices: what to record as `CLAReps.index`; 0, 1, ... by default.
             seed: of the solver's start and of random directions.
 
         Raises:
-            UserError: for images of another shape or outside [-1, 1], labels outside the
-                teacher's classes, or another number of labels or indices than of images.
+            UserError: for images of another shape or range, labels outside the teacher's classes,
+                or another number of labels or indices than of images.
         """
-        images, labels = self._accepted(images, labels)
-        if indices is not None and len(indices) != len(images):
+        x0, classes = self._accepted(images, labels)
+        index = torch.arange(len(x0)) if indices is None else torch.as_tensor(indices)
+        if len(index) != len(x0):
             raise UserError(
-                f"{len(images)} images came with {len(indices)} indices: give one for each image"
+                f"{len(x0)} images came with {len(index)} indices: give one for each image"
             )
-        x_te, round_trip = self.invert(images, labels)
-        subspace = self.directions(x_te, labels, seed)
+        x_te, round_trip = self.invert(images, classes)
+        subspace = self.directions(x_te, classes, seed)
         latents = x_te if subspace is None else project_out(x_te, subspace.V)
-        features = self.features(latents, labels)
-        samples = self.sample(latents, labels)
-        self.ledger.images += len(images)
-        values = x_te.new_zeros(len(images), 0) if subspace is None else subspace.singular_values
-        return [
-            CLARep(
-                index=i if indices is None else indices[i],
-                label=int(labels[i]),
-                sigma_te=self.sigma_te,
-                tap=self.tap,
-                x_te=x_te[i],
-                latent=latents[i],
-                singular_values=values[i],
-                features=features[i],
-                sample=samples[i],
-                round_trip_psnr=float(round_trip[i]),
-            )
-            for i in range(len(images))
-        ]
+        features = self.features(latents, classes)
+        samples = self.sample(latents, classes)
+        self.ledger.images += len(x0)
+        values = x_te.new_zeros(len(x0), 0) if subspace is None else subspace.singular_values
+        return CLAReps(
+            index=index,
+            label=classes.cpu(),
+            x_te=x_te,
+            latent=latents,
+            singular_values=values,
+            features=features,
+            sample=samples,
+            round_trip_psnr=round_trip.float(),
+            original=x0.cpu(),
+            config=self.describe(seed, len(x0)) | {"num_dirs": values.shape[1]},
+        )
+
+    def describe(self, seed: int, shard_size: int) -> dict[str, Any]:
+        """Return what CLAReps of this teacher and setting follow from, as JSON values."""
+        setting = recorded(self.config)
+        return {
+            "clarid": {name: setting[name] for name in setting if name not in AT_ONCE},
+            "sigma_te": self.sigma_te,
+            "tap": self.tap,
+            "seed": seed,
+            "shard_size": shard_size,
+            "teacher_sha256": self.teacher.fingerprint,
+            "class_names": list(self.teacher.class_names),
+        }
 
     @torch.no_grad()
     def invert(
@@ -204,7 +207,7 @@ class Clarid:
             return random_directions(x, num_dirs, generator)
         with self.ledger.stage("directions"):
             jacobian = self.jacobian(x, labels)
-            subspace = find_directions(
+            found = find_directions(
                 jacobian,
                 self.config.kind,
                 num_dirs,
@@ -212,9 +215,11 @@ class Clarid:
                 measure=self.config.measure,
                 tolerance=self.config.tolerance,
             )
-            subspace = _on_cpu(subspace)
+            on_cpu: dict[str, Any] = {
+                name: value.cpu() for name, value in vars(found).items() if torch.is_tensor(value)
+            }
         self.ledger.jacobian_products += jacobian.products * len(x)
-        return subspace
+        return replace(found, **on_cpu)
 
     @torch.no_grad()
     def features(
@@ -250,8 +255,12 @@ class Clarid:
         self, images: Images, labels: Labels
     ) -> tuple[Float[Tensor, "batch c h w"], Int64[Tensor, " batch"]]:
         """Return images and labels as the teacher takes them; raise UserError for others."""
-        images = self.teacher.accept_images(images)
-        return images, as_labels(labels, len(images), self.teacher.num_classes, "the teacher's")
+        accepted = self.teacher.accept_images(to_unit_range(images))
+        return accepted, self._labels(labels, len(accepted))
+
+    def _labels(self, labels: Labels, count: int) -> Int64[Tensor, " batch"]:
+        names = self.teacher.class_names
+        return as_labels(numbered(labels, names), count, len(names), "the teacher's")
 
     def _placed(
         self, x: Images, labels: Labels
@@ -265,8 +274,7 @@ class Clarid:
                 f"latents are {tuple(x.shape[1:])} and the teacher takes {teacher.latent_shape}: "
                 "give such as Clarid.invert gives"
             )
-        labels = as_labels(labels, len(x), teacher.num_classes, "the teacher's")
-        return x.to(teacher.device, teacher.dtype), labels.to(teacher.device)
+        return x.to(teacher.device, teacher.dtype), self._labels(labels, len(x)).to(teacher.device)
 
     def _denoiser(self, labels: Tensor, guidance: float) -> Denoiser:
         denoise: Callable[[Tensor, Tensor], Tensor] = self.teacher.denoiser(labels, guidance)
@@ -277,14 +285,3 @@ class Clarid:
             return denoise(x, sigma)
 
         return counted
-
-
-def _on_cpu(subspace: Subspace) -> Subspace:
-    """Return the same with every tensor on the CPU."""
-    return replace(
-        subspace,
-        V=subspace.V.cpu(),
-        singular_values=subspace.singular_values.cpu(),
-        residuals=subspace.residuals.cpu(),
-        error=subspace.error.cpu(),
-    )

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clarep.clarid.canonical_set import CanonicalSet
+from clarep.data.labelled import to_unit_range
+from clarep.engine.arrays import Images
 from clarep.sampling.walks import psnr
 from clarep.teachers.teacher import Teacher
 
@@ -17,14 +19,12 @@ _BELOW_FLOOR = 1.0  # dB that a walk may lose beside an autoencoder which is tha
 
 
 @torch.no_grad()
-def autoencoder_psnr(
-    teacher: Teacher, images: Float[Tensor, "batch c h w"]
-) -> Float[Tensor, " batch"]:
-    """Return the PSNR in dB of images in [-1, 1] against themselves encoded and decoded.
+def autoencoder_psnr(teacher: Teacher, given: Images) -> Float[Tensor, " batch"]:
+    """Return the PSNR in dB of images, as `Clarid` takes them, encoded and decoded.
 
     No round trip can be asked for more; infinite for a pixel teacher.
     """
-    images = teacher.accept_images(images)
+    images = teacher.accept_images(to_unit_range(given))
     back = teacher.decode(teacher.encode(images.to(teacher.device)))
     return psnr(back.cpu(), images.cpu())
 

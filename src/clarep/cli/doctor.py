@@ -28,7 +28,7 @@ from clarep.cli.doctor_page import (
     taps_lines,
 )
 from clarep.cli.shared import flags, of_the_datas_classes
-from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, DataOptions, load_data
 from clarep.engine.bounds import Within
 from clarep.errors import UserError
@@ -164,15 +164,14 @@ class Doctor:
         return load_data(DataConfig(data=self.data, **vars(self.data_options)))
 
     def _images(self, teacher: Teacher, data: LabelledImages | None) -> tuple[Tensor, Tensor, str]:
-        """Return a batch of images in [-1, 1], their labels, and what the first of them is."""
+        """Return a batch of images, their labels, and what the first of them is."""
         if data is None:
             return example_image(teacher, self.image)
         rng = np.random.default_rng(0)
         few = evenly(data.labels, np.arange(len(data)), self.batch_size, rng)
         labels = torch.from_numpy(data.labels[few])
         teacher.check_labels(labels)
-        images = teacher.accept_images(to_unit_range(data.images(few)))
-        return images, labels, data.sources[int(few[0])]
+        return data.images(few), labels, data.sources[int(few[0])]
 
 
 @contextmanager

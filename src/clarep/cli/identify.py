@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
 from clarep.clarid.clarid import Clarid, ClaridConfig
-from clarep.clarid.identify import SHARD_SIZE, identify
+from clarep.clarid.identify import SHARD_SIZE, identify_steps
 from clarep.clarid.round_trip import POOR_PSNR, RoundTrip, median_round_trip
 from clarep.cli.shared import (
     describe,
@@ -28,7 +28,7 @@ from clarep.data.backdrops import Backdrops
 from clarep.data.labelled import (
     LabelledImages,
     class_balanced_choice,
-    readable_indices,
+    in_memory,
     to_unit_range,
 )
 from clarep.data.load import DataConfig, load_data
@@ -107,7 +107,7 @@ class Identify:
         classifier = load_classifier(self.classifier, teacher)
         self._check_control_images(data)
         balanced = class_balanced_choice(data.labels, self.fraction, self.seed)
-        chosen, bad = readable_indices(data, balanced, self.skip_bad)
+        data, chosen, bad = in_memory(data, self.skip_bad, balanced)
         _lock = hold(self.out)
         self._identify(clarid, data, chosen, classifier, bad)
         canonical = CanonicalSet.load(self.out / "canon")
@@ -142,12 +142,12 @@ class Identify:
         described = describe(self.teacher, self.data, self.teacher_options)
         described |= {"fraction": self.fraction} | ({"skipped": bad} if bad else {})
         described |= data.noted()
-        steps = identify(
+        steps = identify_steps(
             clarid,
             data,
-            chosen,
-            described,
             self.out / "canon",
+            chosen,
+            described=described,
             seed=self.seed,
             shard_size=self.shard_size,
         )

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clarep.engine.arrays import Images
+from clarep.engine.arrays import Images, as_images
 from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
 
@@ -139,17 +139,48 @@ class LabelledImages:
 
 
 def to_unit_range(images: Images) -> Tensor:
-    """Map uint8 in [0, 255] to float32 in [-1, 1], the range that teachers take.
+    """Map images to floats in [-1, 1], the range that teachers take.
 
-    Raises UserError for anything but a tensor or an array of uint8: floats may be of any range.
+    images: a tensor or an array of uint8 in 0 to 255, or of floats in [0, 1]; or a list of PIL
+        images of one size, which become upright RGB.
+
+    Raises UserError for anything else, floats outside [0, 1] included.
     """
-    kind = getattr(images, "dtype", type(images).__name__)
-    if kind not in (torch.uint8, np.dtype("uint8")):
+    if isinstance(images, Sequence):
+        images = _stacked(images)
+    if getattr(images, "dtype", None) == np.dtype("uint8"):
+        images = torch.from_numpy(np.array(images, order="C"))
+    if isinstance(images, Tensor) and images.dtype == torch.uint8:
+        return images.float() / 127.5 - 1
+    mend = "uint8 in 0 to 255 and lists of PIL images are taken too; of [-1, 1] (images + 1) / 2"
+    return (as_images(images, 0, mend) * 2 - 1).clamp(-1, 1)  # an interpolation's rounding goes
+
+
+def _stacked(images: Sequence[Any]) -> NDArray[np.uint8]:
+    """Return PIL images as uint8 RGB, (B, 3, H, W)."""
+    from PIL import Image, ImageOps
+
+    from clarep.data.decode_image import to_rgb  # which imports this module
+
+    other = next(
+        (type(image).__name__ for image in images if not isinstance(image, Image.Image)), ""
+    )
+    if other or not images:
         raise UserError(
-            f"to_unit_range was given {kind}: give a tensor or an array of uint8; of floats in "
-            "[0, 1] take images * 2 - 1, of PIL images np.stack([np.asarray(i) for i in images])"
+            f"images are a list {f'with a {other}' if other else 'of none'}: give PIL images, or "
+            "one tensor or array (B, C, H, W)"
         )
-    return torch.as_tensor(images).float() / 127.5 - 1
+    arrays: list[NDArray[np.uint8]] = []
+    for i, image in enumerate(images):
+        try:
+            arrays.append(np.asarray(to_rgb(ImageOps.exif_transpose(image)), np.uint8))
+        except ValueError as error:
+            raise UserError(f"image {i} cannot be read: {error}") from error
+    if len(sizes := {array.shape[1::-1] for array in arrays}) > 1:
+        shown = ", ".join(f"{width}x{height}" for width, height in sorted(sizes)[:3])
+        raise UserError(f"the PIL images have several sizes ({shown}): resize them to one")
+    stack: NDArray[np.uint8] = np.stack(arrays).transpose(0, 3, 1, 2)
+    return stack
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -180,6 +211,15 @@ def class_balanced_choice(
         count = max(1, round(fraction * len(members)))
         chosen.append(rng.choice(members, size=count, replace=False))
     return np.sort(np.concatenate(chosen))
+
+
+def rank_within_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many entries of the same label come before each entry."""
+    by_label = np.argsort(labels, kind="stable")
+    ordered = labels[by_label]
+    rank = np.empty(len(labels), np.int64)
+    rank[by_label] = np.arange(len(labels)) - np.searchsorted(ordered, ordered)
+    return rank
 
 
 def readable_indices(
@@ -219,13 +259,14 @@ def readable_indices(
 
 
 def in_memory(
-    data: LabelledImages, skip_bad: bool
+    data: LabelledImages, skip_bad: bool, chosen: NDArray[np.int64] | None = None
 ) -> tuple[LabelledImages, NDArray[np.int64], list[str]]:
-    """Decode every image once, for training, and keep them unless all need over 1 GB.
+    """Decode each chosen image once, and keep them in memory unless they need over 1 GB.
 
     Args:
         data: the set that is read.
         skip_bad: go on without unreadable images.
+        chosen: indices of the images; all without any.
 
     Returns:
         The set, the indices that can be read, and for each other image "source: reason".
@@ -234,15 +275,19 @@ def in_memory(
         UserError: for an unreadable image unless `skip_bad`, or if no image is left.
     """
     pixels: dict[int, NDArray[np.uint8]] = {}
+    indices = np.arange(len(data)) if chosen is None else chosen
 
     def read(i: int) -> NDArray[np.uint8]:
-        image = data.read(i)
-        if len(data) * image.nbytes <= _MEMORY:
-            pixels[i] = image
+        image = pixels.get(i)
+        if image is None:
+            image = data.read(i)
+            if len(indices) * image.nbytes <= _MEMORY:
+                pixels[i] = image
         return image
 
-    kept, bad = readable_indices(replace(data, read=read), np.arange(len(data)), skip_bad)
-    return replace(data, read=pixels.__getitem__) if pixels else data, kept, bad
+    held = replace(data, read=read)
+    kept, bad = readable_indices(held, indices, skip_bad)
+    return held, kept, bad
 
 
 def subset(data: LabelledImages, kept: NDArray[np.int64], which: str) -> LabelledImages:

@@ -31,13 +31,20 @@ def synthetic_set(data: LabelledImages, fraction: float, seed: int) -> Canonical
         "chosen": chosen.tolist(),
         "data_sha256": data.sha256(chosen),
     }
-    tensors = {
-        "index": torch.from_numpy(chosen),
-        "label": torch.from_numpy(data.labels[chosen]),
-        "sample": to_unit_range(data.images(chosen)),
-        "features": torch.randn(len(chosen), *_FEATURES, generator=generator),
-    }
-    return CanonicalSet(Path("synthetic"), {"config": config, "shards": []}, tensors)
+    images = to_unit_range(data.images(chosen))
+    return CanonicalSet(
+        index=torch.from_numpy(chosen),
+        label=torch.from_numpy(data.labels[chosen]),
+        x_te=images,
+        latent=images,
+        singular_values=torch.zeros(len(chosen), 0),
+        features=torch.randn(len(chosen), *_FEATURES, generator=generator),
+        sample=images,
+        round_trip_psnr=torch.zeros(len(chosen)),
+        config=config,
+        folder=Path("synthetic"),
+        manifest={"config": config, "shards": []},
+    )
 
 
 def time_epochs(

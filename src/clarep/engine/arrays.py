@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clarep.errors import UserError
+from clarep.errors import UserError, unknown_name
 
 Images = Tensor | NDArray[Any] | Sequence[Any]
 """A batch (B, C, H, W) of floats, of any memory layout; see `as_images`."""
@@ -95,6 +95,19 @@ def as_labels(given: object, images: int, classes: int, whose: str = "") -> Int6
             f"{classes - 1}: give labels of these, or a model of more classes"
         )
     return labels
+
+
+def numbered(labels: Labels, class_names: Sequence[str]) -> Labels:
+    """Return names of classes as their numbers, and all else as it is.
+
+    Raises UserError for a name that is none of them.
+    """
+    if not isinstance(labels, Sequence | np.ndarray) or not any(isinstance(i, str) for i in labels):
+        return labels
+    number = {name: i for i, name in enumerate(class_names)}
+    if unknown := [name for name in labels if name not in number]:
+        raise unknown_name("class", str(unknown[0]), class_names)
+    return [number[name] for name in labels]
 
 
 def logits_in(answer: object) -> object:

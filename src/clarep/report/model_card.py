@@ -179,7 +179,7 @@ def round_trip(teacher: Teacher, data: LabelledImages, count: int = 100) -> dict
     clarid = Clarid(teacher, kind="none")
     chosen = np.arange(min(count, len(data)))
     labels = torch.from_numpy(data.labels[chosen])
-    _, quality = clarid.invert(to_unit_range(data.images(chosen)), labels)
+    _, quality = clarid.invert(data.images(chosen), labels)
     return {
         "psnr_median": round(float(torch.quantile(quality, 0.5)), 2),
         "psnr_least": round(float(quality.min()), 2),

@@ -17,7 +17,6 @@ from torch import Tensor
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.clarid_config import AT_ONCE
 from clarep.clarid.directions import project_out
-from clarep.data.labelled import to_unit_range
 from clarep.engine.artefacts import (
     Progressed,
     read_json,
@@ -86,7 +85,7 @@ def compute_cell(grid: Grid, cell: Cell, judge: Scorer | None) -> dict[str, Any]
     Returns JSON values: the cell, its images, `rows` and the cost.
     """
     clarid, chosen = grid.clarid(cell), grid.chosen[cell.seed]
-    images = to_unit_range(grid.data.images(chosen))
+    images = grid.data.images(chosen)
     scene, ks = scene_of(grid.data, chosen), (0, *grid.counts)
     parts = [
         _latents(clarid, images[part], scene.labels[part], ks, cell.seed + int(chosen[part[0]]))

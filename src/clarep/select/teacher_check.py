@@ -44,8 +44,8 @@ def example_data(teacher: Teacher) -> LabelledImages | None:
 
 def example_image(
     teacher: Teacher, path: Path | None = None
-) -> tuple[Float[Tensor, "1 c h w"], Int64[Tensor, " 1"], str]:
-    """Return an image in [-1, 1] that fits the teacher, as one of the first class, and what it is.
+) -> tuple[Tensor, Int64[Tensor, " 1"], str]:
+    """Return an image (1, C, H, W) that fits the teacher, its label 0, and what it is.
 
     path: an image file, cropped to its central square and resized; without it a photograph of
     scikit-image's.
@@ -68,21 +68,22 @@ def example_image(
         ) from error
     top, left = (side - height) // 2, (side - width) // 2
     cut = torch.from_numpy(pixels[top : top + height, left : left + width].copy())
-    images = to_unit_range(cut.permute(2, 0, 1)[None])
-    images = images if channels == 3 else images.mean(1, keepdim=True)
+    images = cut.permute(2, 0, 1)[None]
+    if channels == 1:
+        images = images.float().mean(1, keepdim=True) / 255
     return images, torch.tensor([0]), "scikit-image's cat" if path is None else str(path)
 
 
 @torch.no_grad()
 def noisy_latent(
-    clarid: Clarid, images: Float[Tensor, "1 c h w"], labels: Int64[Tensor, " 1"]
+    clarid: Clarid, image: Tensor, labels: Int64[Tensor, " 1"]
 ) -> Float[Tensor, "1 c2 h2 w2"]:
     """Return x_0 + sigma eps of an image, on the teacher's device, once it was denoised.
 
     Raises UserError if its latent is not of latent_shape, or the denoiser does not stay finite.
     """
     teacher = clarid.teacher
-    x0 = teacher.encode(images.to(teacher.device))
+    x0 = teacher.encode(teacher.accept_images(to_unit_range(image)).to(teacher.device))
     if tuple(x0.shape[1:]) != tuple(teacher.latent_shape):
         raise UserError(
             f"the teacher encodes an image to {tuple(x0.shape[1:])} and its latent_shape is "
@@ -121,7 +122,7 @@ def try_engines(
 
 
 def try_round_trip(
-    clarid: Clarid, images: Float[Tensor, "1 c h w"], labels: Int64[Tensor, " 1"]
+    clarid: Clarid, images: Tensor, labels: Int64[Tensor, " 1"]
 ) -> tuple[Float[Tensor, "1 c2 h2 w2"], dict[str, Any]]:
     """Return x_te, and the PSNR in dB of the image against itself inverted and decoded.
 
@@ -178,7 +179,7 @@ def attention_calls(teacher: Teacher) -> list[dict[str, Any]]:
 def extrapolate(
     clarid: Clarid,
     latents: Float[Tensor, "1 c h w"],
-    images: Float[Tensor, "batch c2 h2 w2"],
+    images: Tensor,
     labels: Int64[Tensor, " batch"],
     count: int,
 ) -> dict[str, Any]:

@@ -6,13 +6,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.clarid_config import AT_ONCE
 from clarep.clarid.directions import Kind
-from clarep.clarid.identify import SHARD_SIZE, identify
+from clarep.clarid.identify import SHARD_SIZE, identify_steps
 from clarep.data.labelled import LabelledImages, class_balanced_choice
 from clarep.data.load import DataConfig, stored_options
 from clarep.engine.artefacts import Progressed, differences
@@ -139,12 +137,12 @@ class SetJob:
             "fraction": self.fraction,
             "teacher_options": dict(self.teacher_options) or None,
         }
-        yield from identify(
+        yield from identify_steps(
             Clarid(self.teacher, self.clarid),
             self.data,
-            np.array(self.chosen, np.int64),
-            {name: value for name, value in described.items() if value is not None},
             self.folder,
+            self.chosen,
+            described={name: value for name, value in described.items() if value is not None},
             seed=self.seed,
             shard_size=self.shard_size,
         )

@@ -81,6 +81,10 @@ def load_teacher(spec: str | Path, options: TeacherOptions | None = None) -> Tea
             option means nothing to it, the device is not here, or an extra is missing.
     """
     options = options or TeacherOptions()
+    if not isinstance(spec, str | Path):
+        raise UserError(
+            f"a {type(spec).__name__} names no teacher: give backdrops, a path, or FAMILY:PLACE"
+        )
     spec = str(spec)
     family, colon, place = spec.partition(":")
     if colon and not Path(spec).exists():

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clarep.clarid.canonical_set import CanonicalSet
-from clarep.data.labelled import to_uint8
+from clarep.data.labelled import rank_within_class, to_uint8
 from clarep.errors import UserError
 
 
@@ -68,7 +68,7 @@ class CanonicalImages:
         order = np.random.default_rng(seed).permutation(len(self))
         paired = np.isin(self.index, batch_index)
         order = np.concatenate([order[paired[order]], order[~paired[order]]])
-        rank = _rank_within_class(self.labels.cpu().numpy()[order])
+        rank = rank_within_class(self.labels.cpu().numpy()[order])
         # By rank within the class; the sort is stable, so that pairs stay before all others.
         rows = order[np.lexsort((rank, ~paired[order]))[:count]]
         place = {int(image): i for i, image in enumerate(batch_index)}
@@ -89,12 +89,3 @@ class CanonicalBatch(CanonicalImages):
 
     pairs: Int64[Tensor, " p"]
     """Where in the training batch the images lie whose samples are the first p."""
-
-
-def _rank_within_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how many entries of the same label come before each entry."""
-    by_label = np.argsort(labels, kind="stable")
-    ordered = labels[by_label]
-    rank = np.empty(len(labels), np.int64)
-    rank[by_label] = np.arange(len(labels)) - np.searchsorted(ordered, ordered)
-    return rank

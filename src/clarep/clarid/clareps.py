@@ -1,0 +1,212 @@
+"""`CLAReps`: the canonical latent representations of some images, stacked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from clarep.data.labelled import rank_within_class, to_uint8
+from clarep.engine.cost import Ledger
+from clarep.engine.extras import require_extra
+from clarep.engine.printable import one_line, printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from clarep.clarid.canonical_set import CanonicalSet
+
+TENSORS = (
+    "index",
+    "label",
+    "x_te",
+    "latent",
+    "singular_values",
+    "features",
+    "sample",
+    "round_trip_psnr",
+)
+"""The fields of `CLAReps` that are stored."""
+_Reps = TypeVar("_Reps", bound="CLAReps")
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class CLAReps:
+    """Canonical latent representations of N images, and what was made from them.
+
+    `reps[3]`, `reps[2:5]`, `reps[[7, 1]]` and `reps[reps.label == 0]` are `CLAReps` again, of these
+    images; the tensors are `reps.latent` and so on.
+    """
+
+    index: Int64[Tensor, " n"]
+    """Each image's index in its data set, or among those that were given."""
+    label: Int64[Tensor, " n"]
+    """Its class."""
+    x_te: Float[Tensor, "n c h w"]
+    """The inverted latents."""
+    latent: Float[Tensor, "n c h w"]
+    """The CLAReps: x_te without their extraneous directions."""
+    singular_values: Float[Tensor, "n k"]
+    """Of the directions projected out; NaN for random ones, k = 0 for none."""
+    features: Float[Tensor, "n *feature"]
+    """Canonical features: the teacher's activations at the tap, given the CLARep and its class."""
+    sample: Float[Tensor, "n ci hi wi"]
+    """Canonical samples: the CLAReps decoded with guidance, about [-1, 1]."""
+    round_trip_psnr: Float[Tensor, " n"]
+    """PSNR in dB of each image against itself inverted and decoded, guidance 1."""
+    original: Float[Tensor, "n ci hi wi"] | None = None
+    """The images they were made of, in [-1, 1]; None where they are not at hand."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What made them, as JSON values: clarid, sigma_te, tap, num_dirs, teacher_sha256 ..."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(
+        self: _Reps, rows: int | slice | Sequence[int] | Tensor | NDArray[Any]
+    ) -> _Reps:
+        """Return those at some rows: a number, a slice, a list of numbers or a mask."""
+        chosen = torch.arange(len(self))[rows].reshape(-1)
+        kept: dict[str, Any] = {name: tensor[chosen] for name, tensor in self.tensors.items()}
+        kept["original"] = None if self.original is None else self.original[chosen]
+        return replace(self, **kept)
+
+    def __repr__(self) -> str:
+        c, h, w = self.latent.shape[1:]
+        quality = f"{float(self.round_trip_psnr.median()):.1f} dB" if len(self) else "none"
+        return (
+            f"{type(self).__name__}({len(self)} images of {len(self.label.unique())} classes, "
+            f"latents {c}x{h}x{w}, k = {self.singular_values.shape[1]}, sigma {self.sigma_te:.3g}, "
+            f"tap {self.tap}, median round trip {quality})"
+        )
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors that are stored, by their names."""
+        return {name: getattr(self, name) for name in TENSORS}
+
+    @property
+    def sigma_te(self) -> float:
+        """Noise level of the latents."""
+        return float(self.config["sigma_te"])
+
+    @property
+    def tap(self) -> str:
+        """Layer of the Jacobian and the features."""
+        return str(self.config["tap"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the teacher's classes, or their numbers where they are not known."""
+        count = int(self.label.max()) + 1
+        return tuple(self.config.get("class_names") or map(str, range(count)))
+
+    def balanced(self: _Reps, count: int) -> _Reps:
+        """Return at most `count`, evenly from the classes, each class's first ones."""
+        labels = self.label.numpy()
+        order = np.lexsort((labels, rank_within_class(labels)))
+        return self[order[:count]]
+
+    def save(self, folder: Path | str) -> "CanonicalSet":
+        """Store them in a folder, as `clarep identify` does, and return the stored set.
+
+        Raises UserError if the folder holds others.
+        """
+        from clarep.clarid.canonical_set import CanonicalSet, CanonicalSetWriter
+        from clarep.clarid.canonical_shards import sha256_tensors
+
+        chosen = self.index.tolist()
+        config = {**self.config, "chosen": chosen, "reps_sha256": sha256_tensors(self.tensors)}
+        writer = CanonicalSetWriter(Path(folder), config, chosen, max(1, len(self)))
+        for name, _ in writer.missing():
+            writer.add(name, [self], Ledger().as_dict())
+        return CanonicalSet.load(folder)
+
+    def to_dataset(self, features: bool = False) -> TensorDataset:
+        """Return (canonical sample in [0, 1], label) of each for a torch `DataLoader`.
+
+        features: give the canonical features as a third.
+        """
+        images = ((self.sample.float() + 1) / 2).clamp(0, 1)
+        return TensorDataset(images, self.label, *([self.features] if features else []))
+
+    def to_hf(self) -> Any:
+        """Return the canonical samples as a `datasets.Dataset` of image and label.
+
+        Raises UserError where Hugging Face's datasets is not installed.
+        """
+        from PIL import Image
+
+        datasets = require_extra("datasets", "notebooks")
+        names = datasets.ClassLabel(names=list(self.class_names))
+        columns = {
+            "image": [Image.fromarray(_pixels(sample)) for sample in self.sample],
+            "label": self.label.tolist(),
+        }
+        kinds = datasets.Features({"image": datasets.Image(), "label": names})
+        return datasets.Dataset.from_dict(columns, features=kinds)
+
+    def to_frame(self) -> Any:
+        """Return a `pandas.DataFrame`, a row an image.
+
+        removed: the share of the latent's energy that was projected out.
+
+        Raises UserError where pandas is not installed.
+        """
+        energy = [x.double().flatten(1).square().sum(1) for x in (self.latent, self.x_te)]
+        names = self.class_names
+        return require_extra("pandas", "notebooks").DataFrame(
+            {
+                "index": self.index.numpy(),
+                "label": self.label.numpy(),
+                "class": [names[label] for label in self.label.tolist()],
+                "round_trip_psnr": self.round_trip_psnr.numpy(),
+                "removed": (1 - energy[0] / energy[1]).numpy(),
+            }
+        )
+
+    def figure(
+        self, between: Mapping[str, Tensor] | None = None, title: str = "", rows: int = 10
+    ) -> "Figure":
+        """Draw the first images: originals where they are at hand, samples, what was removed.
+
+        What was removed is drawn on grey, each row scaled to its own largest value. One channel is
+        drawn grey; of more than three (a latent), the first three.
+
+        Args:
+            between: heading -> images in [-1, 1] for columns before the canonical samples.
+            title: above it.
+            rows: how many at most.
+        """
+        from matplotlib.figure import Figure
+
+        shown = self[:rows]
+        removed = shown.x_te - shown.latent
+        largest = removed.abs().flatten(1).amax(1).clamp_min(1e-12)
+        columns = {} if shown.original is None else {"original": shown.original}
+        columns |= dict(between or {}) | {"canonical sample": shown.sample}
+        columns["what was removed"] = removed / largest[:, None, None, None]
+        size = (1.35 * len(columns) + 0.9, 1.32 * len(shown) + 0.8)
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(len(shown), len(columns), squeeze=False)
+        for column, (name, images) in enumerate(columns.items()):
+            axes[0, column].set_title(one_line(name), fontsize=9, parse_math=False)
+            for axis, image in zip(axes[:, column], images, strict=False):
+                axis.imshow(_pixels(image), interpolation="nearest")
+                axis.set(xticks=[], yticks=[])
+        for axis, label in zip(axes[:, 0], shown.label.tolist(), strict=True):
+            axis.set_ylabel(one_line(self.class_names[label]), fontsize=9, parse_math=False)
+        figure.suptitle(printable(title), fontsize=10, parse_math=False)
+        return figure
+
+
+def _pixels(image: Float[Tensor, "c h w"]) -> NDArray[np.uint8]:
+    """Return an image in [-1, 1] as uint8 RGB, (H, W, 3): of a latent its first channels."""
+    channels = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+    return to_uint8(channels).permute(1, 2, 0).numpy()
