@@ -8,89 +8,74 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clarep.clarid.canonical_set import CanonicalSet
-    from clarep.clarid.clareps import CLAReps
-    from clarep.clarid.clarid import Clarid, ClaridConfig
-    from clarep.clarid.identify import identify
-    from clarep.data.labelled import LabelledImages, class_balanced_choice, to_uint8, to_unit_range
-    from clarep.data.load import DataConfig, load_data
-    from clarep.distill.distill_config import DistillConfig
-    from clarep.distill.methods import Method
-    from clarep.distill.train_student import cadistill, train_student
-    from clarep.errors import UserError
-    from clarep.report.html import build_report
-    from clarep.robustness.evaluation import Evaluation
-    from clarep.robustness.suite.suite import robustness_suite
-    from clarep.robustness.suite.suite_config import SuiteConfig
-    from clarep.students.student import Student
-    from clarep.students.student_files import build_student, load_student
-    from clarep.study.comparison import compare
-    from clarep.study.runs import read_run
-    from clarep.teachers.teacher import Teacher
-    from clarep.teachers.zoo import load_teacher
+    from clarep.clarid.canonical_set import CanonicalSet as CanonicalSet
+    from clarep.clarid.clareps import CLAReps as CLAReps
+    from clarep.clarid.clarid import Clarid as Clarid
+    from clarep.clarid.clarid import ClaridConfig as ClaridConfig
+    from clarep.clarid.identify import identify as identify
+    from clarep.clarid.identify import identify_steps as identify_steps
+    from clarep.data.labelled import LabelledImages as LabelledImages
+    from clarep.data.labelled import class_balanced_choice as class_balanced_choice
+    from clarep.data.labelled import to_uint8 as to_uint8
+    from clarep.data.labelled import to_unit_range as to_unit_range
+    from clarep.data.load import DataConfig as DataConfig
+    from clarep.data.load import load_data as load_data
+    from clarep.distill.distill_config import DistillConfig as DistillConfig
+    from clarep.distill.distill_config import RivalsConfig as RivalsConfig
+    from clarep.distill.methods import Method as Method
+    from clarep.distill.train_student import cadistill as cadistill
+    from clarep.distill.train_student import train_student as train_student
+    from clarep.engine.artefacts import Progressed as Progressed
+    from clarep.errors import UserError as UserError
+    from clarep.report.html import build_report as build_report
+    from clarep.robustness.attacks.attack_config import AttackConfig as AttackConfig
+    from clarep.robustness.evaluation import Evaluation as Evaluation
+    from clarep.robustness.evaluation import Measurement as Measurement
+    from clarep.robustness.suite.suite import robustness_suite as robustness_suite
+    from clarep.robustness.suite.suite_config import SuiteConfig as SuiteConfig
+    from clarep.students.student import Student as Student
+    from clarep.students.student import StudentInfo as StudentInfo
+    from clarep.students.student_files import build_student as build_student
+    from clarep.students.student_files import load_student as load_student
+    from clarep.study.comparison import Comparison as Comparison
+    from clarep.study.comparison import compare as compare
+    from clarep.study.runs import StudiedRun as StudiedRun
+    from clarep.study.runs import read_run as read_run
+    from clarep.teachers.options import TeacherOptions as TeacherOptions
+    from clarep.teachers.teacher import Teacher as Teacher
+    from clarep.teachers.zoo import load_teacher as load_teacher
 
 __version__: str
 
-__all__ = [
-    "CLAReps",
-    "CanonicalSet",
-    "Clarid",
-    "ClaridConfig",
-    "DataConfig",
-    "DistillConfig",
-    "Evaluation",
-    "LabelledImages",
-    "Method",
-    "Student",
-    "SuiteConfig",
-    "Teacher",
-    "UserError",
-    "__version__",
-    "build_report",
-    "build_student",
-    "cadistill",
-    "class_balanced_choice",
-    "compare",
-    "identify",
-    "load_data",
-    "load_student",
-    "load_teacher",
-    "read_run",
-    "robustness_suite",
-    "to_uint8",
-    "to_unit_range",
-    "train_student",
-]
-
-_MODULES = {
-    "CLAReps": "clarep.clarid.clareps",
-    "CanonicalSet": "clarep.clarid.canonical_set",
-    "Clarid": "clarep.clarid.clarid",
-    "ClaridConfig": "clarep.clarid.clarid",
-    "DataConfig": "clarep.data.load",
-    "DistillConfig": "clarep.distill.distill_config",
-    "Evaluation": "clarep.robustness.evaluation",
-    "LabelledImages": "clarep.data.labelled",
-    "Method": "clarep.distill.methods",
-    "Student": "clarep.students.student",
-    "SuiteConfig": "clarep.robustness.suite.suite_config",
-    "Teacher": "clarep.teachers.teacher",
-    "UserError": "clarep.errors",
-    "build_report": "clarep.report.html",
-    "build_student": "clarep.students.student_files",
-    "cadistill": "clarep.distill.train_student",
-    "class_balanced_choice": "clarep.data.labelled",
-    "compare": "clarep.study.comparison",
-    "identify": "clarep.clarid.identify",
-    "load_data": "clarep.data.load",
-    "load_student": "clarep.students.student_files",
-    "load_teacher": "clarep.teachers.zoo",
-    "read_run": "clarep.study.runs",
-    "robustness_suite": "clarep.robustness.suite.suite",
-    "to_uint8": "clarep.data.labelled",
-    "to_unit_range": "clarep.data.labelled",
-    "train_student": "clarep.distill.train_student",
+_NAMES = {
+    "clarid.canonical_set": "CanonicalSet",
+    "clarid.clareps": "CLAReps",
+    "clarid.clarid": "Clarid ClaridConfig",
+    "clarid.identify": "identify identify_steps",
+    "data.labelled": "LabelledImages class_balanced_choice to_uint8 to_unit_range",
+    "data.load": "DataConfig load_data",
+    "distill.distill_config": "DistillConfig RivalsConfig",
+    "distill.methods": "Method",
+    "distill.train_student": "cadistill train_student",
+    "engine.artefacts": "Progressed",
+    "errors": "UserError",
+    "report.html": "build_report",
+    "robustness.attacks.attack_config": "AttackConfig",
+    "robustness.evaluation": "Evaluation Measurement",
+    "robustness.suite.suite": "robustness_suite",
+    "robustness.suite.suite_config": "SuiteConfig",
+    "students.student": "Student StudentInfo",
+    "students.student_files": "build_student load_student",
+    "study.comparison": "Comparison compare",
+    "study.runs": "StudiedRun read_run",
+    "teachers.options": "TeacherOptions",
+    "teachers.teacher": "Teacher",
+    "teachers.zoo": "load_teacher",
 }
+"""Module -> its public names, which type checkers read above."""
+_MODULES = {name: f"clarep.{module}" for module, names in _NAMES.items() for name in names.split()}
+
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

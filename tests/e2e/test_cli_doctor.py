@@ -258,7 +258,7 @@ def test_an_image_of_ones_own(capsys, grey):
     assert answer["round_trip"]["image"] == "red.png"
     images, labels, _ = example_image(load_teacher(grey), Path("red.png"))
     assert images.shape == (1, 1, 16, 16)
-    assert torch.allclose(images, torch.full((1, 1, 16, 16), -1 / 3), atol=1e-6)
+    assert torch.allclose(images, torch.full((1, 1, 16, 16), 1 / 3), atol=1e-6)
     assert labels.tolist() == [0]
 
 

@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -285,7 +286,8 @@ def in_memory(
                 pixels[i] = image
         return image
 
-    held = replace(data, read=read)
+    held = copy(data)  # a set that composes its images takes no other `read`
+    object.__setattr__(held, "read", read)
     kept, bad = readable_indices(held, indices, skip_bad)
     return held, kept, bad
 
