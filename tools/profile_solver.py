@@ -11,7 +11,6 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from clarep.clarid.clarid import Clarid
-from clarep.data.labelled import to_unit_range
 from clarep.data.load import DataConfig, load_data
 from clarep.teachers.zoo import load_teacher
 
@@ -31,7 +30,7 @@ def main(k: int, batch: int) -> None:
     """Profile one solve and print the shares."""
     data = load_data(DataConfig())
     clarid = Clarid(load_teacher("backdrops"), t=0.85, k=k)
-    images, labels = to_unit_range(data.images(range(batch))), torch.tensor(data.labels[:batch])
+    images, labels = data.images(range(batch)), torch.tensor(data.labels[:batch])
     x_te, _ = clarid.invert(images, labels)
     clarid.directions(x_te[:1], labels[:1])  # what is loaded at first use
     with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
