@@ -13,7 +13,6 @@ from torch import nn
 from clarep.data.garments import load_garments
 from clarep.errors import UserError
 from clarep.robustness.attacks import Threat, apgd, auto_attack, cw_l2, pgd
-from clarep.robustness.attacks import standard as standard_module
 from clarep.robustness.attacks.passes import still_right
 
 POINT = 0.01
@@ -178,66 +177,6 @@ def test_ours_together_are_within_a_point_of_autoattack(net, shown, shorten):
     )
 
 
-def test_autoattack_goes_on_after_a_kill_with_the_same_bytes(
-    net, shown, short, tmp_path, monkeypatch
-):
-    x, y = shown[0][:30], shown[1][:30]
-
-    def run(folder):
-        return auto_attack(net, x, y, LINF, batch_size=10, folder=folder, fingerprint="net")
-
-    whole = run(tmp_path / "whole")
-    calls = []
-    attack = standard_module._attack
-
-    def killed(*args, **kwargs):
-        calls.append(kwargs["seed"])
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return attack(*args, **kwargs)
-
-    monkeypatch.setattr(standard_module, "_attack", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut")
-    resumed = run(tmp_path / "cut")
-    assert calls == [0, 1, 1, 2]  # the first batch was not attacked again
-    assert torch.equal(resumed.x_adv, whole.x_adv)
-    assert torch.equal(resumed.correct, whole.correct)
-    stored = sorted(path.name for path in (tmp_path / "whole").iterdir())
-    assert stored == sorted(path.name for path in (tmp_path / "cut").iterdir())
-    for name in stored:
-        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-
-
-def test_stored_batches_serve_only_what_they_were_made_of(net, shown, short, tmp_path, monkeypatch):
-    x, y = shown[0][:6], shown[1][:6]
-    calls = []
-
-    def fake(library, model, x, y, threat, *, seed, classes):
-        calls.append(seed)
-        return standard_module.Standard(x, torch.ones_like(y, dtype=torch.bool), ["doubtful"])
-
-    monkeypatch.setattr(standard_module, "_attack", fake)
-
-    def run(x=x, y=y, threat=LINF, seed=0, fingerprint="a"):
-        calls.clear()
-        result = auto_attack(net, x, y, threat, seed=seed, folder=tmp_path, fingerprint=fingerprint)
-        assert result.reasons == ["doubtful"]
-        return len(calls)
-
-    assert run() == 1
-    assert run() == 0
-    assert run(threat=Threat("linf", 0.1)) == 1
-    assert run(threat=Threat("l2", LINF.eps)) == 1
-    assert run(seed=1) == 1
-    assert run(fingerprint="b") == 1
-    assert run(x=x.flip(0)) == 1
-    assert run(y=y.flip(0)) == 1
-    for path in tmp_path.iterdir():
-        path.write_bytes(path.read_bytes()[:50])
-    assert run() == 1  # a damaged batch is attacked again
-
-
 def test_autoattack_leaves_the_process_as_it_was(net, shown, short):
     def tracer(*_):
         return None
@@ -267,12 +206,10 @@ def test_at_radius_zero_nothing_is_run(net, shown):
     assert torch.equal(result.x_adv, x)
 
 
-def test_what_autoattack_cannot_do_is_said(net, shown, monkeypatch, tmp_path):
+def test_what_autoattack_cannot_do_is_said(net, shown, monkeypatch):
     x, y = shown
     with pytest.raises(UserError, match="4 classes or more and the model has 3"):
         auto_attack(lambda x: net(x)[:, :3], x, y % 3, LINF)
-    with pytest.raises(UserError, match="fingerprint"):
-        auto_attack(net, x, y, LINF, folder=tmp_path)
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     with pytest.raises(UserError, match=r"pip install 'clarep\[attacks\]'"):
         auto_attack(net, x, y, LINF)

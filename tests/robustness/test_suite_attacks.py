@@ -10,6 +10,7 @@ import torch
 
 from clarep.data.labelled import LabelledImages
 from clarep.robustness.attacks.attack_config import AttackConfig
+from clarep.robustness.attacks.standard import Standard
 from clarep.robustness.attacks.threat import Threat
 from clarep.robustness.evaluation import Evaluation, mean_of
 from clarep.robustness.measures import measure_of
@@ -200,6 +201,32 @@ def test_stopped_between_radii_it_goes_on_to_the_same_bytes(data, tmp_path: Path
     assert both[0] == both[1]
 
 
+def test_autoattack_goes_on_after_a_kill_batch_by_batch(data, tmp_path, monkeypatch) -> None:
+    seeds = []
+
+    def fake(model, x, y, threat, *, seed, batch_size):
+        seeds.append(seed)
+        if len(seeds) == 2:
+            raise KeyboardInterrupt
+        reasons = ["doubtful"] if seed == 1 else []
+        return Standard(x, (x.mean(dim=(1, 2, 3)) > 0.5) == (y > 0), reasons)
+
+    monkeypatch.setattr("clarep.robustness.suite.attack_parts.auto_attack", fake)
+    attack = AttackConfig(
+        eps_255=(20.0,), eps_l2=(), attacks=("pgd",), pgd_steps=2, cw=False, check_images=0,
+        autoattack_eps_255=(20.0,), batch_size=15,
+    )  # fmt: skip
+    config = dataclasses.replace(CONFIG, attack=attack)
+    with pytest.raises(KeyboardInterrupt):
+        robustness_suite(Grey(), data, config, folder=tmp_path)
+    found = robustness_suite(Grey(), data, config, folder=tmp_path)
+    assert seeds == [0, 1, 1, 2]  # the first batch was not attacked again
+    one = found["attack/autoattack-linf/eps_255=20"]
+    assert (one.value, one.images, one.untrustworthy) == (1, 40, "doubtful")
+    assert found.arrays[one.key].tolist() == [1] * 40
+    assert not any(key.startswith(f"{one.key}/") for key in found.arrays)
+
+
 def test_a_reference_enters_the_checks_alone(data, tmp_path: Path) -> None:
     robustness_suite(Grey(), data, CONFIG, folder=tmp_path)
     run = SuiteRun(Grey(), data, CONFIG, folder=tmp_path, reference=Grey())
@@ -270,7 +297,7 @@ def test_doubts_go_to_every_attack_of_their_norm() -> None:
         mean_of("attack/autoattack-linf/eps_255=1", ones, "it says so"),
         mean_of("attack/cw-l2/median_l2", ones),
     ]
-    doubts = {"attack/*-linf/*": "weak", "attack/*-l2/*": ""}
+    doubts = [("attack/*-linf/*", "weak"), ("attack/*-l2/*", ""), ("attack/*-linf/*", "weak")]
     reasons = {one.key: one.untrustworthy for one in doubted(given, doubts)}
     assert reasons == {
         "clean/accuracy": "",

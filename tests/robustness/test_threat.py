@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from clarep.errors import UserError
-from clarep.robustness.attacks.attack_config import AttackConfig, check_attacks
-from clarep.robustness.attacks.threat import Threat, l2_unit_note, steepest, unit_note
+from clarep.robustness.attacks.attack_config import AttackConfig, check_attacks, unit_notes
+from clarep.robustness.attacks.threat import Threat, steepest
 
 SHAPE = (3, 32, 32)
 TOLERANCE = 1e-6
@@ -135,6 +135,14 @@ def test_radii_in_the_wrong_unit_are_refused():
     with pytest.raises(UserError, match=r"`eps_l2=56` is above 55.4.*3x32x32.*\[0, 1\]"):
         Threat.of_eps_l2(56.0, SHAPE)
     Threat.of_eps_l2(55.0, SHAPE)
+
+
+def unit_note(eps_255: float) -> str:
+    return "".join(unit_notes(AttackConfig(eps_255=(eps_255,), eps_l2=()), SHAPE))
+
+
+def l2_unit_note(eps_l2: float, shape: tuple[int, ...]) -> str:
+    return "".join(unit_notes(AttackConfig(eps_255=(), eps_l2=(eps_l2,)), shape))
 
 
 def test_large_radii_get_a_note_on_their_unit():

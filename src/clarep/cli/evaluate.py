@@ -15,7 +15,7 @@ from clarep.data.labelled import LabelledImages
 from clarep.engine.progress import progress
 from clarep.errors import UserError, unknown_name
 from clarep.report.tables import plain_table
-from clarep.robustness.attacks.threat import l2_unit_note, unit_note
+from clarep.robustness.attacks.attack_config import unit_notes
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import MEASURES, heading_of, measure_of
 from clarep.robustness.suite.natural_sets import BEYOND
@@ -110,19 +110,11 @@ class Evaluate:
                 f"{tested.out} holds an evaluation of other settings ({replaced}), which this one "
                 "replaces: what was measured with other settings is measured again"
             )
-        notes = (*tested.notes, *suite.notes)
-        for text in (*notes, replaced, *self._unit_notes(tested.student)):
-            if text:
-                note(text)
-
-    def _unit_notes(self, student: Student) -> list[str]:
-        """Return what to say where a radius looks as if another unit were meant."""
-        attack, shape = self.suite.attack, student.info.image_shape
-        if "attacks" not in self.suite.groups:
-            return []
-        linf = dict.fromkeys((*attack.eps_255, *attack.autoattack_eps_255))
-        l2 = dict.fromkeys(attack.eps_l2)
-        return [*map(unit_note, linf), *(l2_unit_note(eps_l2, shape) for eps_l2 in l2)]
+        units = []
+        if "attacks" in self.suite.groups:
+            units = unit_notes(self.suite.attack, tested.student.info.image_shape)
+        for text in filter(None, (*tested.notes, *suite.notes, replaced, *units)):
+            note(text)
 
     def _tested(self) -> Tested:
         """Load student and test data."""

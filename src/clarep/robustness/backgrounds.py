@@ -9,6 +9,7 @@ from torch import Tensor
 from clarep.data.foregrounds import Separated
 from clarep.data.labelled import LabelledImages
 from clarep.engine.statistics import bootstrap_means, percentile_interval
+from clarep.robustness.attacks.shapes import Marks, Values
 from clarep.robustness.evaluation import Measured, Measurement, mean_of
 from clarep.robustness.tested_student import Subject, choose_images, named, right_at
 
@@ -60,7 +61,7 @@ def chosen_of(parts: Separated, name: str, count: int, seed: int) -> NDArray[np.
     return parts.usable[choose_images(labels[parts.usable], count, seed)]
 
 
-def gap(same: Float[Tensor, " batch"], rand: Float[Tensor, " other"], paired: bool) -> Measurement:
+def gap(same: Values, rand: Float[Tensor, " other"], paired: bool) -> Measurement:
     """Return the BG-gap, accuracy on mixed_same minus accuracy on mixed_rand.
 
     same, rand: 1 where right, else 0. Paired values (the same foreground at the same place) are
@@ -101,7 +102,7 @@ def flipped(
     parts: Separated,
     indices: NDArray[np.int64],
     backdrops: UInt8[Tensor, "backdrops 3 h w"],
-) -> Bool[Tensor, " batch"]:
+) -> Marks:
     """Say of each image whether its foreground is misclassified on any of the backdrops."""
     original = parts.variants["original"]
     assert parts.masks is not None

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clarep.data.foregrounds import Separated
+from clarep.robustness.attacks.shapes import Batch, Classes, Values
 from clarep.robustness.evaluation import Measured, mean_of
 from clarep.robustness.tested_student import Subject, as_float, batches, named
 
@@ -18,9 +19,7 @@ _BATCH = 50  # images whose gradients are taken at once
 Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
-def input_gradient(
-    model: nn.Module, x: Float[Tensor, "batch c h w"], labels: Int[Tensor, " batch"]
-) -> Float[Tensor, "batch c h w"]:
+def input_gradient(model: nn.Module, x: Batch, labels: Classes) -> Batch:
     """Return the gradient of each image's logit of its label with respect to the image.
 
     Simonyan et al. 2014 (arXiv 1312.6034).
@@ -33,11 +32,8 @@ def input_gradient(
 
 
 def integrated_gradients(
-    model: nn.Module,
-    x: Float[Tensor, "batch c h w"],
-    labels: Int[Tensor, " batch"],
-    steps: int = IG_STEPS,
-) -> Float[Tensor, "batch c h w"]:
+    model: nn.Module, x: Batch, labels: Classes, steps: int = IG_STEPS
+) -> Batch:
     """Return each pixel's part in the logit's rise from black to the image.
 
     Sundararajan et al. 2017 (arXiv 1703.01365): baseline black, the integral over the straight
@@ -49,9 +45,7 @@ def integrated_gradients(
     return x * total / steps
 
 
-def energy_share(
-    saliency: Float[Tensor, "batch c h w"], masks: Bool[Tensor, "batch h w"]
-) -> Float[Tensor, " batch"]:
+def energy_share(saliency: Batch, masks: Bool[Tensor, "batch h w"]) -> Values:
     """Return the share of squared saliency, over all channels, that lies inside the mask.
 
     Where the saliency is zero everywhere it is the mask's share of the area: no preference.

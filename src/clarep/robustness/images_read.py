@@ -8,11 +8,7 @@ from numpy.typing import NDArray
 
 from clarep.data.foregrounds import Separated
 from clarep.data.labelled import LabelledImages
-from clarep.robustness.backgrounds import (
-    adversarial_choice,
-    chosen_of,
-    first_of_each_class,
-)
+from clarep.robustness.backgrounds import adversarial_choice, chosen_of, first_of_each_class
 from clarep.robustness.suite.suite_config import SuiteConfig
 from clarep.robustness.tested_student import choose_images
 

@@ -7,13 +7,15 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clarep.data.labelled import LabelledImages, class_balanced_choice
+from clarep.engine.tensors import sha256_state
 from clarep.errors import UserError
 from clarep.robustness.attacks.passes import evaluating
+from clarep.robustness.attacks.shapes import Batch, Classes, Logits, Values
 from clarep.students.foreign_model import ForeignStudent
 from clarep.students.student import Student, logits_of
 
@@ -44,7 +46,7 @@ class Subject(nn.Module):
         own = student.info.class_names
         self._classes = len(student.columns if isinstance(student, ForeignStudent) else own)
 
-    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
+    def forward(self, x: Batch) -> Logits:
         """Return the logits of images in [0, 1]: what attacks see.
 
         Raises UserError for an answer that is not (B, classes), NotFinite for a logit that is not.
@@ -56,7 +58,7 @@ class Subject(nn.Module):
     @torch.no_grad()
     def both(
         self, images: UInt8[Tensor, "batch c h w"], sources: Sequence[str] = ()
-    ) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch classes"]]:
+    ) -> tuple[Float[Tensor, "batch d"], Logits]:
         """Return features and logits of images; raises NotFinite, with the image's source."""
         features, logits = [], []
         for x in self._batches(images, sources):
@@ -67,15 +69,13 @@ class Subject(nn.Module):
         return torch.cat(features), torch.cat(logits)
 
     @torch.no_grad()
-    def predict(
-        self, images: UInt8[Tensor, "batch c h w"], sources: Sequence[str] = ()
-    ) -> Int[Tensor, " batch"]:
+    def predict(self, images: UInt8[Tensor, "batch c h w"], sources: Sequence[str] = ()) -> Classes:
         """Return the predicted class of each image; raises NotFinite, with the image's source."""
         return torch.cat([self(x).argmax(dim=1) for x in self._batches(images, sources)])
 
     def both_at(
         self, data: LabelledImages, indices: NDArray[np.int64]
-    ) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch classes"]]:
+    ) -> tuple[Float[Tensor, "batch d"], Logits]:
         """Return features and logits of the images at `indices`, read a batch at a time."""
         found = [self.both(data.images(part), named(data, part)) for part in batches(indices)]
         return torch.cat([f for f, _ in found]), torch.cat([logits for _, logits in found])
@@ -107,7 +107,7 @@ def named(data: LabelledImages, indices: NDArray[np.int64]) -> list[str]:
     return [data.sources[int(i)] for i in indices]
 
 
-def as_float(images: UInt8[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
+def as_float(images: UInt8[Tensor, "batch c h w"]) -> Batch:
     """Map uint8 in [0, 255] to float32 in [0, 1], the range that students take."""
     return images.float() / 255
 
@@ -117,9 +117,7 @@ def batches(indices: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     return (indices[i : i + BATCH] for i in range(0, len(indices), BATCH))
 
 
-def right_at(
-    subject: Subject, data: LabelledImages, indices: NDArray[np.int64]
-) -> Float[Tensor, " batch"]:
+def right_at(subject: Subject, data: LabelledImages, indices: NDArray[np.int64]) -> Values:
     """Return 1 for each image at `indices` that is classified rightly, else 0."""
     parts = [subject.predict(data.images(part), named(data, part)) for part in batches(indices)]
     return (torch.cat(parts) == torch.from_numpy(data.labels[indices])).float()
@@ -148,14 +146,10 @@ def fingerprint(student: Student) -> str:
     Of a foreign student its identity too: a TorchScript's code, a configuration's heads and so on
     are in no state dict.
     """
-    digest = hashlib.sha256()
-    if isinstance(student, ForeignStudent):
-        digest.update(student.identity.encode())
-    for name, value in sorted(student.state_dict().items()):
-        array = np.ascontiguousarray(value.detach().cpu().numpy())
-        digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+    state = sha256_state(student)
+    if not isinstance(student, ForeignStudent):
+        return state
+    return hashlib.sha256(f"{student.identity} {state}".encode()).hexdigest()
 
 
 def found_at(data: LabelledImages, indices: NDArray[np.int64]) -> dict[str, str]:

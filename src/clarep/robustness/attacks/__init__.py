@@ -1,4 +1,14 @@
-"""Attacks of our own, AutoAttack, curves over their strength, and checks that they were strong."""
+"""Attacks of our own, AutoAttack, curves over their strength, and checks that they were strong.
+
+All of them take:
+    model: images in [0, 1] -> logits; a module is held in evaluation mode.
+    x: images in [0, 1].
+    y: true labels.
+    threat: how far an image may be changed.
+    batch_size: images a pass.
+
+And raise UserError for what `accepted` refuses, or a count below 1.
+"""
 
 from clarep.robustness.attacks.apgd import apgd
 from clarep.robustness.attacks.attack_config import AttackConfig, check_attacks

@@ -21,6 +21,7 @@ from clarep.robustness.attacks.passes import (
     dlr,
 )
 from clarep.robustness.attacks.pgd import with_restarts
+from clarep.robustness.attacks.shapes import Batch, Classes, Marks
 from clarep.robustness.attacks.threat import Threat, steepest
 
 LOSSES: dict[str, Loss] = {"ce": cross_entropy, "dlr": dlr}
@@ -39,19 +40,12 @@ def apgd(
     restarts: int = 1,
     generator: torch.Generator,
     batch_size: int = BATCH,
-) -> Float[Tensor, "batch c h w"]:
+) -> Batch:
     """Return adversarial images within the threat.
 
     An image that is fooled is left alone from then on. Of one that never is, the point of the
-    highest loss is returned.
-
-    Args:
-        model, x, y, threat, restarts, generator, batch_size: as `pgd` takes them.
-        loss: ce, the cross-entropy; dlr, which needs three classes or more.
-        steps: steps an image and restart; each takes one gradient.
-
-    Raises:
-        UserError: for a count below 1, an unknown loss, or too few classes for dlr.
+    highest loss is returned. Arguments are those of `pgd`, but the loss: ce, the cross-entropy, or
+    dlr, which needs three classes or more. Raises UserError for another loss, or too few classes.
     """
     if loss not in LOSSES:
         raise unknown_name("loss", loss, LOSSES)
@@ -106,15 +100,8 @@ class _Front:
 
 
 def _walk(
-    model: Model,
-    loss: Loss,
-    x: Float[Tensor, "batch c h w"],
-    y: Int[Tensor, " batch"],
-    start: Float[Tensor, "batch c h w"],
-    *,
-    threat: Threat,
-    steps: int,
-) -> tuple[Float[Tensor, "batch c h w"], Bool[Tensor, " batch"]]:
+    model: Model, loss: Loss, x: Batch, y: Classes, start: Batch, *, threat: Threat, steps: int
+) -> tuple[Batch, Marks]:
     """Walk from `start`; return where each image ended, and whether it is fooled there."""
     ends = start.clone()
     fooled = torch.zeros_like(y, dtype=torch.bool)

@@ -1,5 +1,6 @@
 """Which attacks are run and how strong they are."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -8,6 +9,11 @@ from clarep.errors import UserError, unknown_name
 from clarep.robustness.attacks.pgd import StepRule
 from clarep.robustness.attacks.threat import check_eps_255, check_eps_l2
 
+SMALL_EPS_255, LARGE_EPS_255 = 0.1, 64
+"""Outside these, whoever means shares of [0, 1] or counts pixels is told the unit."""
+LARGE_L2_SHARE = 0.05
+"""Above this root mean square change of a value, whoever gives an L2 radius in steps of 1/255 is
+told the unit: 2.8 for 32x32 with 3 channels, where 0.5 is usual, and 19 for 224x224."""
 ATTACK_NAMES = ("pgd", "apgd-ce", "apgd-dlr")
 
 
@@ -74,3 +80,28 @@ def check_attacks(config: AttackConfig, image_shape: tuple[int, ...] | None = No
         raise UserError(
             "`attacks_l2` names none for the radii of `eps_l2`: give pgd, or no `eps_l2`"
         )
+
+
+def unit_notes(config: AttackConfig, image_shape: tuple[int, ...]) -> list[str]:
+    """Return a sentence for each legal radius that looks as if another unit were meant."""
+    notes = []
+    for eps in dict.fromkeys((*config.eps_255, *config.autoattack_eps_255)):
+        if 0 < eps < SMALL_EPS_255:
+            notes.append(
+                f"`eps_255={eps:g}` is far below one grey level of 8 bits: units of 0-255 are "
+                f"meant, and {eps:g} of the range 0-1 is {255 * eps:g}"
+            )
+        elif eps > LARGE_EPS_255:
+            notes.append(
+                f"`eps_255={eps:g}` changes a pixel by {eps / 255:.0%} of its range: units of "
+                "0-255 are meant, and 8 is usual"
+            )
+    for eps in dict.fromkeys(config.eps_l2):
+        share = eps / math.sqrt(math.prod(image_shape))  # of each value, as of the L2 diameter
+        if share > LARGE_L2_SHARE:
+            notes.append(
+                f"`eps_l2={eps:g}` is room to change every value of a "
+                f"{'x'.join(map(str, image_shape))} image by {share:.0%} of its range: a length in "
+                "units of pixels in [0, 1] is meant, not steps of 1/255, and 0.5 is usual at 32x32"
+            )
+    return notes

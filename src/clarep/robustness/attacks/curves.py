@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor
 
 from clarep.engine.arrays import Images, Labels
@@ -12,6 +11,7 @@ from clarep.robustness.attacks.apgd import apgd
 from clarep.robustness.attacks.attack_config import AttackConfig
 from clarep.robustness.attacks.passes import Model, accepted, check_marks, still_right
 from clarep.robustness.attacks.pgd import pgd
+from clarep.robustness.attacks.shapes import Marks
 from clarep.robustness.attacks.threat import Norm, Threat
 
 WORST = "worst"
@@ -49,10 +49,6 @@ def robust_accuracy(
     `masking_reasons` tells.
 
     Args:
-        model: images in [0, 1] -> logits; a module is held in evaluation mode.
-        x: images in [0, 1].
-        y: true labels.
-        threat: how far an image may be changed.
         config: which attacks, and how strong.
         before: what this function gave at a smaller radius of the same norm, or here by weaker
             attacks. Images that an attack fooled there count as fooled by it here and are not
@@ -105,7 +101,7 @@ def generator_of(seed: int, name: str, threat: Threat) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def threat_to_check(curve: Mapping[Threat, Mapping[str, Bool[Tensor, " batch"]]]) -> Threat | None:
+def threat_to_check(curve: Mapping[Threat, Mapping[str, Marks]]) -> Threat | None:
     """Return the threat whose worst case is nearest to half the accuracy at the smallest radius.
 
     There the checks against gradient masking can tell most: where nearly all or nearly no images

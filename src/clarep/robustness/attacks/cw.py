@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from clarep.engine.arrays import Images, Labels
@@ -18,6 +17,7 @@ from clarep.robustness.attacks.passes import (
     margin,
     still_right,
 )
+from clarep.robustness.attacks.shapes import Batch, Classes, Values
 
 _INSIDE = 0.99  # black and white are at infinite w; from nearer to them Adam needs many steps
 _FIRST_WEIGHT = 1e-1
@@ -30,9 +30,9 @@ _HALVINGS = 8  # of the way back to the image
 class Nearest(NamedTuple):
     """What `cw_l2` found."""
 
-    x_adv: Float[Tensor, "batch c h w"]
+    x_adv: Batch
     """The nearest misclassified image found; the image itself where none was."""
-    distance: Float[Tensor, " batch"]
+    distance: Values
     """Its L2 distance: 0 for an image that was wrong already, infinite where none was found."""
 
 
@@ -52,12 +52,8 @@ def cw_l2(
     back along the line to x as far as it stays misclassified (ours). Nothing is random.
 
     Args:
-        model: images in [0, 1] -> logits; a module is held in evaluation mode.
-        x: images in [0, 1].
-        y: true labels.
         steps: steps of Adam for each c.
         searches: how many c are tried.
-        batch_size: images a pass.
     """
     check_counts(steps=steps, searches=searches, batch_size=batch_size)
     x, y = accepted(model, x, y)
@@ -78,12 +74,7 @@ def cw_l2(
 class _Search:
     """The binary search over c for one batch."""
 
-    def __init__(
-        self,
-        model: Model,
-        x: Float[Tensor, "batch c h w"],
-        y: Int[Tensor, " batch"],
-    ) -> None:
+    def __init__(self, model: Model, x: Batch, y: Classes) -> None:
         self._model, self._x, self._y = model, x, y
         self.best = x.clone()
         self.distance = x.new_full((len(x),), torch.inf)
@@ -105,7 +96,7 @@ class _Search:
             scale = (square / (1 - beta2**step)).sqrt() + eps
             w = w - _LEARNING_RATE * mean / (1 - beta1**step) / scale
 
-    def _look(self, w: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
+    def _look(self, w: Batch) -> Batch:
         """Note what is fooled at w, and return the gradient of the objective there."""
         x_adv = (torch.tanh(w) + 1) / 2
 

@@ -9,7 +9,6 @@ than `check_margin` allows by more than chance (`exceeds`).
 import math
 from dataclasses import replace
 
-from jaxtyping import Bool
 from torch import Tensor
 
 from clarep.engine.arrays import Images, Labels
@@ -25,6 +24,7 @@ from clarep.robustness.attacks.passes import (
     still_right,
 )
 from clarep.robustness.attacks.pgd import pgd
+from clarep.robustness.attacks.shapes import Marks
 from clarep.robustness.attacks.threat import Threat
 
 _MORE_STEPS = 5
@@ -50,16 +50,14 @@ def masking_reasons(
     y: Labels,
     threat: Threat,
     *,
-    correct: Bool[Tensor, " batch"],
+    correct: Marks,
     config: AttackConfig,
     reference: Model | None = None,
 ) -> list[str]:
     """Make all checks but `stronger_attack` on the first `config.check_images` images.
 
     Args:
-        model: the attacked model.
         x: the attacked images, in an order in which the first ones stand for all.
-        y: their labels.
         threat: where the checks are made; `threat_to_check` finds one that can tell.
         correct: which images were reported to be still right there, under all attacks.
         config: the attacks as they were run, and the margin of the checks.
@@ -70,7 +68,7 @@ def masking_reasons(
     """
     if not config.check_images:
         return []
-    x, y, correct = _checked(model, x, y, threat, correct=correct, config=config)
+    x, y, correct = _first(model, x, y, threat, correct=correct, count=config.check_images)
     found = [zero_gradients(model, x, y, config), unbounded_attack(model, x, y, threat, config)]
     if reference is not None:
         found.append(
@@ -79,41 +77,28 @@ def masking_reasons(
     return [reason for reason in found if reason]
 
 
-def _checked(
-    model: Model,
-    x: Images,
-    y: Labels,
-    threat: Threat,
-    *,
-    correct: Bool[Tensor, " batch"],
-    config: AttackConfig,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the first images, labels and marks, as many as are checked; raises UserError."""
-    x, y = accepted(model, x, y, threat)
-    check_marks(len(x), correct=correct)
-    return x[: config.check_images], y[: config.check_images], correct[: config.check_images]
+def stronger_attack(
+    model: Model, x: Images, y: Labels, threat: Threat, *, correct: Marks, config: AttackConfig
+) -> str:
+    """Check, on the first `config.check_images`, that the `strengthened` attacks fool few more.
 
-
-def zero_gradients(model: Model, x: Tensor, y: Tensor, config: AttackConfig) -> str:
-    """Check that the cross-entropy of rightly classified images has a gradient.
-
-    It is exactly 0 where the softmax saturates in fp32 or the input is quantised; one that is not
-    finite counts as such.
+    And that, where an `unbounded_attack` fails, theirs does too. Takes what `masking_reasons`
+    takes. Where it speaks, the figures are to be those of the stronger attacks.
     """
-    right = still_right(model, x, y, config.batch_size).nonzero().flatten()
-    if not len(right):
+    if not config.check_images:
         return ""
-    flat = 0
-    with evaluating(model):
-        for part in right.split(config.batch_size):
-            _, _, grad = ascend(model, cross_entropy, x[part], y[part])
-            flat += int((grad.flatten(1) == 0).all(dim=1).sum())
-    if not exceeds(flat, len(right), config.check_margin):
+    x, y, correct = _first(model, x, y, threat, correct=correct, count=config.check_images)
+    at, stronger = correct.nonzero().flatten(), strengthened(config)
+    if not len(at):
         return ""
-    return (
-        f"the loss's gradient is exactly zero, or not finite, on {flat} of {len(right)} images, "
-        "where attacks by gradients of the cross-entropy cannot move"
-    )
+    more = f"{_MORE_STEPS} times the steps and {_MORE_RESTARTS} more restarts"
+    fallen = ~robust_accuracy(model, x[at], y[at], threat, stronger)[WORST]
+    if exceeds(int(fallen.sum()), len(x), config.check_margin):
+        return f"{more} fool {_of(fallen, x)} at {threat.setting}"
+    failed = unbounded_attack(model, x, y, threat, config)
+    if failed and not unbounded_attack(model, x, y, threat, stronger):
+        return f"{failed}, and {more} leave none"
+    return ""
 
 
 def strengthened(config: AttackConfig) -> AttackConfig:
@@ -128,34 +113,33 @@ def strengthened(config: AttackConfig) -> AttackConfig:
     )
 
 
-def stronger_attack(
-    model: Model,
-    x: Images,
-    y: Labels,
-    threat: Threat,
-    *,
-    correct: Bool[Tensor, " batch"],
-    config: AttackConfig,
-) -> str:
-    """Check, on the first `config.check_images`, that the `strengthened` attacks fool few more.
+def _first(
+    model: Model, x: Images, y: Labels, threat: Threat, *, correct: Marks, count: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the first images, labels and marks, checked."""
+    x, y = accepted(model, x, y, threat)
+    check_marks(len(x), correct=correct)
+    return x[:count], y[:count], correct[:count]
 
-    And that, where an `unbounded_attack` fails, theirs does too. Takes what `masking_reasons`
-    takes. Where it speaks, the figures are to be those of the stronger attacks.
+
+def zero_gradients(model: Model, x: Tensor, y: Tensor, config: AttackConfig) -> str:
+    """Check that the cross-entropy of rightly classified images has a gradient.
+
+    It is exactly 0 where the softmax saturates in fp32 or the input is quantised; one that is not
+    finite counts as such.
     """
-    if not config.check_images:
+    right = still_right(model, x, y, config.batch_size).nonzero().flatten()
+    flat = 0
+    with evaluating(model):
+        for part in right.split(config.batch_size):
+            _, _, grad = ascend(model, cross_entropy, x[part], y[part])
+            flat += int((grad.flatten(1) == 0).all(dim=1).sum())
+    if not flat or not exceeds(flat, len(right), config.check_margin):
         return ""
-    x, y, correct = _checked(model, x, y, threat, correct=correct, config=config)
-    at, stronger = correct.nonzero().flatten(), strengthened(config)
-    if not len(at):
-        return ""
-    more = f"{_MORE_STEPS} times the steps and {_MORE_RESTARTS} more restarts"
-    fallen = ~robust_accuracy(model, x[at], y[at], threat, stronger)[WORST]
-    if exceeds(int(fallen.sum()), len(x), config.check_margin):
-        return f"{more} fool {_of(fallen, x)} at {threat.setting}"
-    failed = unbounded_attack(model, x, y, threat, config)
-    if failed and not unbounded_attack(model, x, y, threat, stronger):
-        return f"{failed}, and {more} leave none"
-    return ""
+    return (
+        f"the loss's gradient is exactly zero, or not finite, on {flat} of {len(right)} images, "
+        "where attacks by gradients of the cross-entropy cannot move"
+    )
 
 
 def unbounded_attack(
@@ -165,18 +149,16 @@ def unbounded_attack(
 
     At half the range, or half the L2 diameter, all images can be turned into the same grey one.
     """
-    shape = tuple(x.shape[1:])
-    eps = 0.5 if threat.norm == "linf" else 0.5 * math.sqrt(math.prod(shape))
-    huge = Threat(threat.norm, eps)
+    huge = Threat(threat.norm, 0.5 if threat.norm == "linf" else 0.5 * math.sqrt(x[0].numel()))
     correct = robust_accuracy(model, x, y, huge, config)
-    failed = {
-        name: int(right.sum())
-        for name, right in correct.items()
-        if name != WORST and exceeds(int(right.sum()), len(x), config.check_margin)
-    }
-    if not failed:
+    left = {name: int(right.sum()) for name, right in correct.items() if name != WORST}
+    names = " and ".join(
+        f"{name} leaves {count} of {len(x)}"
+        for name, count in left.items()
+        if exceeds(count, len(x), config.check_margin)
+    )
+    if not names:
         return ""
-    names = " and ".join(f"{name} leaves {count} of {len(x)}" for name, count in failed.items())
     return f"{names} right at {huge.setting}, where any image can be reached and none should be"
 
 
@@ -187,7 +169,7 @@ def transfer_attack(
     y: Tensor,
     *,
     threat: Threat,
-    correct: Bool[Tensor, " batch"],
+    correct: Marks,
     config: AttackConfig,
 ) -> str:
     """Check that images made against another model fool few that withstood attacks of their own."""
@@ -209,5 +191,5 @@ def transfer_attack(
     )
 
 
-def _of(fallen: Bool[Tensor, " left"], checked: Tensor) -> str:
+def _of(fallen: Marks, checked: Tensor) -> str:
     return f"{int(fallen.sum())} of {len(checked)} images that were reported right"

@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int, Int64
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from clarep.engine.arrays import Images, Labels, as_images, as_labels, as_logits
 from clarep.errors import UserError
+from clarep.robustness.attacks.shapes import Batch, Classes, Logits, Marks, Values
 from clarep.robustness.attacks.threat import Threat, check_eps_l2
 from clarep.students.student import FAULTS, said_by
 
@@ -48,7 +49,7 @@ def evaluating(model: Model) -> Iterator[None]:
 
 def accepted(
     model: Model, x: Images, y: Labels, threat: Threat | None = None
-) -> tuple[Float[Tensor, "batch c h w"], Int64[Tensor, " batch"]]:
+) -> tuple[Batch, Int64[Tensor, " batch"]]:
     """Return images and labels as the attacks take them: checked, in one piece, on one device.
 
     Raises UserError for images outside [0, 1], labels outside the model's classes, other counts,
@@ -83,7 +84,7 @@ def accepted(
     return x, y
 
 
-def gradient_at(model: Model, x: Float[Tensor, "batch c h w"]) -> Gradient:
+def gradient_at(model: Model, x: Batch) -> Gradient:
     """Tell whether a gradient of the logits reaches the images."""
     try:
         with torch.enable_grad(), evaluating(model):
@@ -116,32 +117,23 @@ def check_marks(images: int, **marks: Tensor | None) -> None:
             raise UserError(f"{name} is {found}: give a bool for each of the {images} images")
 
 
-def answered(model: Model, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
+def answered(model: Model, x: Batch) -> Logits:
     """Return the logits of one pass, of a copy: a model may work in place."""
     return as_logits(model(x.clone()), len(x))
 
 
-def logits_of(
-    model: Model, x: Float[Tensor, "batch c h w"], batch_size: int = BATCH
-) -> Float[Tensor, "batch classes"]:
+def logits_of(model: Model, x: Batch, batch_size: int = BATCH) -> Logits:
     """Return the logits, without a graph."""
     with torch.no_grad(), evaluating(model):
         return torch.cat([answered(model, part) for part in x.split(batch_size)])
 
 
-def still_right(
-    model: Model,
-    x: Float[Tensor, "batch c h w"],
-    y: Int[Tensor, " batch"],
-    batch_size: int = BATCH,
-) -> Bool[Tensor, " batch"]:
+def still_right(model: Model, x: Batch, y: Classes, batch_size: int = BATCH) -> Marks:
     """Tell which images are classified rightly."""
     return logits_of(model, x, batch_size).argmax(dim=1) == y
 
 
-def ascend(
-    model: Model, loss: Loss, x: Float[Tensor, "batch c h w"], y: Int[Tensor, " batch"]
-) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, " batch"], Float[Tensor, "batch c h w"]]:
+def ascend(model: Model, loss: Loss, x: Batch, y: Classes) -> tuple[Logits, Values, Batch]:
     """Return logits, losses, and the gradient of each loss with respect to its image.
 
     Only the image's gradient is taken: the model's parameters get none.
@@ -155,16 +147,12 @@ def ascend(
     return logits.detach(), losses.detach(), grad.nan_to_num(0, 0, 0)
 
 
-def cross_entropy(
-    logits: Float[Tensor, "batch classes"], y: Int[Tensor, " batch"]
-) -> Float[Tensor, " batch"]:
+def cross_entropy(logits: Logits, y: Classes) -> Values:
     """Return the cross-entropy of each image."""
     return nn.functional.cross_entropy(logits, y, reduction="none")
 
 
-def dlr(
-    logits: Float[Tensor, "batch classes"], y: Int[Tensor, " batch"]
-) -> Float[Tensor, " batch"]:
+def dlr(logits: Logits, y: Classes) -> Values:
     """Return the difference-of-logits ratio (Croce & Hein 2020, eq. 6), for 3 classes or more.
 
     -(z_y - max_{i != y} z_i) / (z_(1) - z_(3)), with z_(1) >= z_(2) ... the sorted logits: shift
@@ -180,9 +168,7 @@ def dlr(
     return -margin(logits, y) / spread
 
 
-def margin(
-    logits: Float[Tensor, "batch classes"], y: Int[Tensor, " batch"]
-) -> Float[Tensor, " batch"]:
+def margin(logits: Logits, y: Classes) -> Values:
     """Return z_y - max_{i != y} z_i: below 0 where the image is misclassified."""
     own = logits.gather(1, y[:, None])
     rest = logits.scatter(1, y[:, None], -torch.inf)

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clarep.engine.arrays import Images, Labels
@@ -21,6 +20,7 @@ from clarep.robustness.attacks.passes import (
     evaluating,
     still_right,
 )
+from clarep.robustness.attacks.shapes import Batch, Classes, Marks
 from clarep.robustness.attacks.threat import Threat, steepest
 
 StepRule = Literal["constant", "cosine"]
@@ -43,14 +43,10 @@ def pgd(
     rule: StepRule = "constant",
     drop_fooled: bool = True,
     batch_size: int = BATCH,
-) -> Float[Tensor, "batch c h w"]:
-    """Return adversarial images within the threat.
+) -> Batch:
+    """Return adversarial images within the threat; see `clarep.robustness.attacks`.
 
     Args:
-        model: images in [0, 1] -> logits; a module is held in evaluation mode.
-        x: images in [0, 1].
-        y: true labels.
-        threat: how far an image may be changed.
         steps: gradients an image and restart.
         step_size: of the first step, in units of [0, 1] pixels; None takes the size with which
             all steps together are 2.5 radii long.
@@ -60,10 +56,8 @@ def pgd(
             with a first step twice as long).
         drop_fooled: leave an image alone once it is fooled, which is what makes it quick; False
             walks on to the end, and deeper: for images that shall fool another model too.
-        batch_size: images a pass.
 
-    Raises:
-        UserError: for a count below 1, a step size that is none, or an unknown rule.
+    Raises UserError for a step size that is none, or an unknown rule, too.
     """
     sizes = step_sizes(threat, steps, step_size, rule)
 
@@ -94,14 +88,14 @@ def step_sizes(
 
 def _walk(
     model: Model,
-    x: Float[Tensor, "batch c h w"],
-    y: Int[Tensor, " batch"],
-    start: Float[Tensor, "batch c h w"],
+    x: Batch,
+    y: Classes,
+    start: Batch,
     *,
     threat: Threat,
     sizes: list[float],
     drop_fooled: bool,
-) -> tuple[Float[Tensor, "batch c h w"], Bool[Tensor, " batch"]]:
+) -> tuple[Batch, Marks]:
     """Walk from `start`; return where each image ended, and whether it is fooled there."""
     ends = start.clone()
     fooled = torch.zeros_like(y, dtype=torch.bool)
@@ -131,7 +125,7 @@ def with_restarts(
     generator: torch.Generator,
     batch_size: int,
     skip_wrong: bool = True,
-) -> Float[Tensor, "batch c h w"]:
+) -> Batch:
     """Walk from random points until an image is fooled, at most `restarts` times.
 
     Images that are wrong from the start stay as they are, if `skip_wrong`; of those never fooled,

@@ -9,15 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clarep.errors import UserError, unknown_name
+from clarep.robustness.attacks.shapes import Batch, Values
 
 Norm = Literal["linf", "l2"]
 NORMS: tuple[Norm, ...] = ("linf", "l2")
-SMALL_EPS_255 = 0.1
-LARGE_EPS_255 = 64
-"""Outside these, whoever means shares of [0, 1] or counts pixels is told the unit."""
-LARGE_L2_SHARE = 0.05
-"""Above this root mean square change of a value, whoever gives an L2 radius in steps of 1/255 is
-told the unit: 2.8 for 32x32 with 3 channels, where 0.5 is usual, and 19 for 224x224."""
 _ROUNDS = 32  # of the L2 projection; it ends by itself after three or so
 
 
@@ -59,9 +54,7 @@ class Threat:
             return f"eps_255={self.eps * 255:g}"
         return f"eps_l2={self.eps:g}"
 
-    def project(
-        self, moved: Float[Tensor, "batch c h w"], x: Float[Tensor, "batch c h w"]
-    ) -> Float[Tensor, "batch c h w"]:
+    def project(self, moved: Batch, x: Batch) -> Batch:
         """Return the nearest point (Euclidean) of the set around x in [0, 1] to each `moved`."""
         if self.norm == "linf":
             # The least and the most of every value.
@@ -71,9 +64,7 @@ class Threat:
         scale = _largest_scale(change.flatten(1).abs(), room.flatten(1), self.eps)
         return (x + scale.view(-1, 1, 1, 1) * change).clamp(0, 1)
 
-    def random_start(
-        self, x: Float[Tensor, "batch c h w"], generator: torch.Generator
-    ) -> Float[Tensor, "batch c h w"]:
+    def random_start(self, x: Batch, generator: torch.Generator) -> Batch:
         """Return a random point around each x: uniform in the ball, then into [0, 1].
 
         The noise is drawn on the generator's device: the same on every machine for one on the CPU.
@@ -86,9 +77,7 @@ class Threat:
             noise = steepest(noise, "l2") * radius ** (1 / max(1, x[0].numel()))
         return self.project(x + self.eps * noise.to(x), x)
 
-    def size(
-        self, x_adv: Float[Tensor, "batch c h w"], x: Float[Tensor, "batch c h w"]
-    ) -> Float[Tensor, " batch"]:
+    def size(self, x_adv: Batch, x: Batch) -> Values:
         """Return the norm of each change, in float64."""
         change = (x_adv.double() - x.double()).flatten(1)
         if self.norm == "linf":
@@ -97,7 +86,7 @@ class Threat:
         return length
 
 
-def steepest(grad: Float[Tensor, "batch c h w"], norm: Norm) -> Float[Tensor, "batch c h w"]:
+def steepest(grad: Batch, norm: Norm) -> Batch:
     """Return the change of norm 1 along which the loss rises fastest; 0 where grad is 0."""
     if norm == "linf":
         return grad.sign()
@@ -111,7 +100,7 @@ def steepest(grad: Float[Tensor, "batch c h w"], norm: Norm) -> Float[Tensor, "b
 
 def _largest_scale(
     change: Float[Tensor, "batch n"], room: Float[Tensor, "batch n"], eps: float
-) -> Float[Tensor, " batch"]:
+) -> Values:
     """Return for each row the largest s <= 1 with || min(s * change, room) || <= eps.
 
     By the optimality conditions, x + that s * change, clipped, is the nearest point of ball and
@@ -131,9 +120,7 @@ def _largest_scale(
     return scale.to(given)
 
 
-def _solve(
-    free: Float[Tensor, " batch"], taken: Float[Tensor, " batch"], eps: float
-) -> Float[Tensor, " batch"]:
+def _solve(free: Values, taken: Values, eps: float) -> Values:
     """Return the s in [0, 1] at which s^2 * free + taken = eps^2, or 1 if there is no such s."""
     left = (eps**2 - taken).clamp_min(0)
     return torch.where(free > left, left / free.clamp_min(1e-300), 1).sqrt()
@@ -161,35 +148,6 @@ def check_eps_l2(eps_l2: float, image_shape: tuple[int, ...] | None = None) -> N
             f"`eps_l2={eps_l2:g}` is above {diameter:.1f}, the distance of a black {shape} image "
             "from a white one: its unit is that of pixels in [0, 1], so give 0.5, say"
         )
-
-
-def unit_note(eps_255: float) -> str:
-    """Return a sentence on the unit where a legal eps_255 is oddly small or large, else ''."""
-    if 0 < eps_255 < SMALL_EPS_255:
-        return (
-            f"`eps_255={eps_255:g}` is far below one grey level of 8 bits: units of 0-255 are "
-            f"meant, and {eps_255:g} of the range 0-1 is {255 * eps_255:g}"
-        )
-    if eps_255 <= LARGE_EPS_255:
-        return ""
-    return (
-        f"`eps_255={eps_255:g}` changes a pixel by {eps_255 / 255:.0%} of its range: "
-        "units of 0-255 are meant, and 8 is usual"
-    )
-
-
-def l2_unit_note(eps_l2: float, image_shape: tuple[int, ...]) -> str:
-    """Return a sentence on the unit where a legal eps_l2 is oddly large for the shape, else ''."""
-    # A length grows with the root of the number of values, as the L2 diameter does.
-    share = eps_l2 / math.sqrt(math.prod(image_shape))
-    if share <= LARGE_L2_SHARE:
-        return ""
-    shape = "x".join(str(size) for size in image_shape)
-    return (
-        f"`eps_l2={eps_l2:g}` is room to change every value of a {shape} image by {share:.0%} of "
-        "its range: a length in units of pixels in [0, 1] is meant, not steps of 1/255, and 0.5 "
-        "is usual at 32x32"
-    )
 
 
 def _check_radius(name: str, value: float) -> None:

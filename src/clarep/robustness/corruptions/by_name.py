@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
-from clarep.robustness.corruptions import blur, digital, noise, weather
+from clarep.robustness.corruptions import blur, noise_and_digital, weather
 from clarep.robustness.corruptions.constants import Setting, setting_of
 from clarep.robustness.corruptions.filters import Images, Rngs
 
@@ -26,7 +26,7 @@ COMMON = (
 """The 15 that mean accuracy and mCE are made of."""
 EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 """The four that Hendrycks & Dietterich keep for validation."""
-_MODULES = (noise, blur, weather, digital)
+_MODULES = (noise_and_digital, blur, weather)
 CORRUPTIONS: dict[str, Callable[[Images, Setting, Rngs], Images]] = {
     name: getattr(module, name)
     for name in COMMON + EXTRA

@@ -11,7 +11,7 @@ from torch import Tensor
 from clarep.robustness.attacks.curves import WORST
 from clarep.robustness.corruptions import mean_accuracy, mean_corruption_error
 from clarep.robustness.evaluation import Evaluation, Measured, Measurement, mean_of
-from clarep.robustness.suite.attack_parts import key_of, radii
+from clarep.robustness.suite.attack_parts import AUTOATTACK, key_of, radii
 from clarep.robustness.suite.suite_inputs import SuiteInputs
 
 
@@ -20,11 +20,18 @@ def joined(inputs: SuiteInputs, parts: Iterable[Evaluation]) -> Measured:
     figures: dict[str, Measurement] = {}  # an attack's may have been measured anew
     arrays: dict[str, Tensor] = {}
     answers = inputs.answers
-    doubts = {} if answers is None else {f"{at}*": why for at, why in answers.doubts.items()}
+    doubts = [] if answers is None else [(f"{at}*", why) for at, why in answers.doubts.items()]
     for part in parts:
         figures |= {one.key: one for one in part.measurements}
-        arrays |= part.arrays
-        doubts |= part.config.get("doubts", {})
+        for key, values in part.arrays.items():
+            name, _, _ = key.rpartition("/")
+            if not name.startswith(AUTOATTACK):
+                arrays[key] = values
+                continue
+            before = arrays.get(name, values[:0])  # the batches come one after another
+            arrays[name] = torch.cat([before, values])
+            figures[name] = mean_of(name, arrays[name])
+        doubts += part.config.get("doubts", {}).items()
     if "corruptions" in inputs.config.groups:
         more = corruption_means(inputs, arrays)
         figures |= {one.key: one for one in more.measurements}
@@ -32,7 +39,7 @@ def joined(inputs: SuiteInputs, parts: Iterable[Evaluation]) -> Measured:
     for key, right in worst_cases(inputs, arrays).items():
         arrays[key] = right
         figures[key] = replace(mean_of(key, right), note=figures[key].note)
-    return Measured(doubted(figures.values(), doubts), arrays, doubts)
+    return Measured(doubted(figures.values(), doubts), arrays)
 
 
 def corruption_means(inputs: SuiteInputs, arrays: Mapping[str, Tensor]) -> Measured:
@@ -69,11 +76,13 @@ def worst_cases(inputs: SuiteInputs, arrays: Mapping[str, Tensor]) -> dict[str, 
     return worst
 
 
-def doubted(measurements: Iterable[Measurement], doubts: Mapping[str, str]) -> list[Measurement]:
-    """Put doubts (pattern of keys -> why no such figure can be trusted) to the figures' own."""
+def doubted(
+    measurements: Iterable[Measurement], doubts: Iterable[tuple[str, str]]
+) -> list[Measurement]:
+    """Put doubts (pattern of keys, and why no such figure can be trusted) to the figures' own."""
     result = []
     for one in measurements:
-        matching = [why for keys, why in doubts.items() if fnmatchcase(one.key, keys)]
-        reasons = "; ".join(filter(None, [one.untrustworthy, *matching]))
-        result.append(replace(one, untrustworthy=reasons))
+        matching = [why for keys, why in doubts if fnmatchcase(one.key, keys)]
+        reasons = dict.fromkeys(filter(None, [one.untrustworthy, *matching]))
+        result.append(replace(one, untrustworthy="; ".join(reasons)))
     return result

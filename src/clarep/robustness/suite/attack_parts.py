@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from clarep.engine.statistics import bootstrap
@@ -19,15 +18,18 @@ from clarep.robustness.attacks.curves import (
 )
 from clarep.robustness.attacks.cw import cw_l2
 from clarep.robustness.attacks.masking import masking_reasons, strengthened, stronger_attack
+from clarep.robustness.attacks.shapes import Values
 from clarep.robustness.attacks.standard import auto_attack
 from clarep.robustness.attacks.threat import NORMS, Norm, Threat
 from clarep.robustness.evaluation import Measured, Measurement, mean_of
-from clarep.robustness.suite.suite_inputs import BACKWARD, PARTS_NAME, Part, SuiteInputs
+from clarep.robustness.suite.suite_inputs import BACKWARD, Part, SuiteInputs
 from clarep.robustness.tested_student import as_float, fingerprint, right_at
 
 CLEAN = "attack/clean"
 """Key of the accuracy of the attacked images as they are: where every curve begins."""
 CLEAN_PART = "attacks/clean"
+AUTOATTACK = "attack/autoattack-"
+"""Beginning of its keys; what follows is a batch's number in the arrays of a part alone."""
 _AUTOATTACK_PASSES = 10_000  # of an image that withstands, about
 _OF_OTHER_PARTS = ("eps_255", "eps_l2", "cw", "autoattack_eps_255", "check_images", "check_margin")
 
@@ -46,7 +48,7 @@ def attack_parts(inputs: SuiteInputs) -> list[Part]:
     if config.cw:
         parts.append(attacks.nearest())
     for eps_255 in sorted(set(config.autoattack_eps_255)):
-        parts.append(attacks.autoattack(Threat.of_eps_255(eps_255)))
+        parts += attacks.autoattack(Threat.of_eps_255(eps_255))
     return [attacks.clean(), *parts] if parts else []
 
 
@@ -88,18 +90,15 @@ class _Attacks:
         settings = {"attack_images": self.inputs.config.attack_images, **settings}
         return Part(f"attacks/{name}", cost, settings, measure)
 
-    def _images(self) -> tuple[Tensor, Tensor]:
+    def _images(self, of: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Return the attacked images in [0, 1], and their labels."""
-        images = as_float(self.inputs.data.images(self.indices))
-        return images, torch.from_numpy(self.inputs.data.labels[self.indices])
+        images = as_float(self.inputs.data.images(self.indices[of]))
+        return images, torch.from_numpy(self.inputs.data.labels[self.indices[of]])
 
-    def _left(self, arrays: Arrays, *keys: str, first: int | None = None) -> int:
-        """Return how many images a part attacks: those right in the last of `keys` that is known.
-
-        first: of how many images; None for all.
-        """
+    def _left(self, arrays: Arrays, *keys: str, of: slice = slice(None)) -> int:
+        """Return how many images are attacked: those right in the last of `keys` that is known."""
         known = [arrays[key] for key in (CLEAN, *keys) if key in arrays]
-        return int(known[-1][:first].sum()) if known else len(self.indices[:first])
+        return int(known[-1][of].sum()) if known else len(self.indices[of])
 
     def _steps(self, norm: Norm) -> dict[str, int]:
         """Return the gradients that each attack of a norm takes of an image that withstands."""
@@ -157,11 +156,11 @@ class _Attacks:
             return self._checked(ladder, threat)
 
         checked = min(config.check_images, len(self.indices))
-        each = BACKWARD * 15 * sum(self._steps(norm).values())  # five times the steps, three starts
-
+        # Five times the steps of three starts, on the half that is still right.
+        each = BACKWARD * 15 * sum(self._steps(norm).values()) // 2
         return self._part(
             f"masking-{norm}",
-            lambda arrays: each * self._left(arrays, first=checked) // 2,  # half are still right
+            lambda arrays: each * self._left(arrays, of=slice(checked)),
             measure,
             **self._strength(ladder),
             check_images=config.check_images,
@@ -201,19 +200,16 @@ class _Attacks:
 
     def nearest(self) -> Part:
         """Return the part of CW."""
-        steps, searches, batch_size = (
-            self.config.cw_steps,
-            self.config.cw_searches,
-            self.config.batch_size,
-        )
+        config = self.config
+        steps, searches, size = config.cw_steps, config.cw_searches, config.batch_size
 
         def measure() -> Measured:
             x, y = self._images()
-            distance = cw_l2(
-                self.inputs.subject, x, y, steps=steps, searches=searches, batch_size=batch_size
-            ).distance
-            median = _median("attack/cw-l2/median_l2", distance)
-            return Measured([median], {"attack/cw-l2/distance": distance})
+            found = cw_l2(
+                self.inputs.subject, x, y, steps=steps, searches=searches, batch_size=size
+            )
+            median = _median("attack/cw-l2/median_l2", found.distance)
+            return Measured([median], {"attack/cw-l2/distance": found.distance})
 
         return self._part(
             "cw-l2",
@@ -221,30 +217,30 @@ class _Attacks:
             measure,
             cw_steps=steps,
             cw_searches=searches,
-            batch_size=batch_size,
+            batch_size=size,
         )
 
-    def autoattack(self, threat: Threat) -> Part:
-        """Return the part of AutoAttack at one radius."""
-        config, folder = self.config, self.inputs.folder
+    def autoattack(self, threat: Threat) -> list[Part]:
+        """Return AutoAttack's parts at one radius: one a batch, since each takes minutes."""
+        size, key = self.config.batch_size, key_of("autoattack", threat)
 
-        def measure() -> Measured:
-            found = auto_attack(
-                *(self.inputs.subject, *self._images(), threat),
-                seed=config.seed,
-                batch_size=config.batch_size,
-                folder=None if folder is None else folder / PARTS_NAME / "autoattack",
-                fingerprint=self.inputs.fingerprint,
+        def part(i: int) -> Part:
+            batch, seed = slice(i * size, (i + 1) * size), (self.config.seed + i) % 2**32
+
+            def measure() -> Measured:
+                x, y = self._images(batch)
+                found = auto_attack(self.inputs.subject, x, y, threat, seed=seed, batch_size=size)
+                reasons = "; ".join(found.reasons)
+                return Measured([], {f"{key}/{i}": found.correct.float()}, {key: reasons})
+
+            return self._part(
+                f"autoattack-{threat.setting}/{i}",
+                lambda arrays: _AUTOATTACK_PASSES * self._left(arrays, of=batch),
+                measure,
+                batch_size=size,
             )
-            key, right = key_of("autoattack", threat), found.correct.float()
-            return Measured([mean_of(key, right, "; ".join(found.reasons))], {key: right})
 
-        return self._part(
-            f"autoattack-{threat.setting}",
-            lambda arrays: _AUTOATTACK_PASSES * self._left(arrays),
-            measure,
-            batch_size=config.batch_size,
-        )
+        return [part(i) for i in range(-(-len(self.indices) // size))]
 
 
 def _accuracies(threat: Threat, correct: Mapping[str, Tensor]) -> Measured:
@@ -253,7 +249,7 @@ def _accuracies(threat: Threat, correct: Mapping[str, Tensor]) -> Measured:
     return Measured([mean_of(key, right) for key, right in arrays.items()], arrays)
 
 
-def _median(key: str, values: Float[Tensor, " batch"]) -> Measurement:
+def _median(key: str, values: Values) -> Measurement:
     """Return the (lower) median with its 95 % bootstrap interval over images.
 
     An image for which nothing was found counts as farther than all others.

@@ -109,7 +109,6 @@ class SuiteRun:
             data,
             self.config,
             fingerprint=fingerprint(student),
-            folder=folder,
             reference=reference,
             baseline=scale,
             ood=ood or {},

@@ -141,27 +141,28 @@ def scale_of(
     Raises UserError for a baseline that was not measured on the very same images: its errors
     would be those of another task.
     """
-    there = evaluation.config.get("suite", {}).get("severities")
-    if there != list(config.severities):
+    stored, suite = evaluation.config, evaluation.config.get("suite", {})
+    files, there = stored.get("official_corruptions"), stored.get("data_sha256", {})
+    if there.get("corruptions") is None:
         raise UserError(
-            f"the baseline was measured at the severities {there} and this student would be at "
-            f"{list(config.severities)}: give both the same `severities`"
+            "the baseline's evaluation does not say which images it corrupted, or it corrupted "
+            "none: evaluate it again, with corruptions among its `groups`"
         )
-    theirs = evaluation.config.get("official_corruptions")
-    if (theirs is None) != (official is None):
-        ways = ("generated corruptions", "official files")
+    theirs = {"data_sha256": there["corruptions"], "severities": suite.get("severities")}
+    ours: dict[str, Any] = {"data_sha256": read, "severities": list(config.severities)}
+    if theirs["data_sha256"] != read:  # then these may say why
+        theirs |= {"corruption_images": suite.get("corruption_images"), "seed": stored.get("seed")}
+        ours |= {"corruption_images": config.corruption_images, "seed": config.seed}
+    shared = (files or {"sha256": {}})["sha256"].keys() & (official or {"sha256": {}})["sha256"]
+    for side, known in ((theirs, files), (ours, official)):
+        content = None if known is None else {name: known["sha256"][name] for name in shared}
+        side["official_corruptions"] = content
+    if found := differences(theirs, ours):
         raise UserError(
-            f"the baseline was measured on {ways[theirs is not None]} and this student would be on "
-            f"{ways[theirs is None]}: give both the same `official_corruptions`, or neither"
+            f"the baseline was measured on other images ({found}), so that its errors are no "
+            "measure of these: give both the same test data, `severities`, `corruption_images`, "
+            "`seed` and `official_corruptions`"
         )
-    _check_same_images(evaluation, config, read)
-    if official is not None and theirs is not None:
-        for name, content in official["sha256"].items():
-            if theirs["sha256"].get(name, content) != content:
-                raise UserError(
-                    f"the baseline was measured on other official files of {name} than these in "
-                    f"{official['place']}: give both the same `official_corruptions`"
-                )
     doubts = {one.untrustworthy for one in evaluation.measurements if "corruption/" in one.key}
     if reasons := "; ".join(sorted(filter(None, doubts))):
         raise UserError(
@@ -172,26 +173,6 @@ def scale_of(
     one_right = torch.ones(1, 1, dtype=torch.bool)
     mean_corruption_error({name: one_right for name in config.corruptions}, baseline)
     return baseline
-
-
-def _check_same_images(evaluation: Evaluation, config: SuiteConfig, read: str) -> None:
-    there = evaluation.config.get("data_sha256", {}).get("corruptions")
-    if there == read:
-        return
-    if there is None:
-        raise UserError(
-            "the baseline's evaluation does not say which images it corrupted, or it corrupted "
-            "none: evaluate it again, with corruptions among its `groups`"
-        )
-    suite = evaluation.config.get("suite", {})
-    theirs = {"corruption_images": suite.get("corruption_images"), "data_sha256": there}
-    ours = {"corruption_images": config.corruption_images, "data_sha256": read}
-    theirs["seed"], ours["seed"] = evaluation.config.get("seed"), config.seed
-    raise UserError(
-        f"the baseline was measured on other images ({differences(theirs, ours)}), so that its "
-        "errors are no measure of these: give both the same test data, `corruption_images` and "
-        "`seed`"
-    )
 
 
 def told_apart(stored: dict[str, Any], now: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,7 +51,6 @@ class SuiteInputs:
     config: SuiteConfig
     fingerprint: str
     """Of the student."""
-    folder: Path | None
     reference: Student | None
     baseline: Baseline | None
     ood: Mapping[str, LabelledImages]

@@ -1,4 +1,4 @@
-"""Corruptions of colour, shape and coding."""
+"""Corruptions by noise, and of light, colour, shape and coding."""
 
 import io
 
@@ -8,14 +8,35 @@ from PIL import Image
 from skimage.color import hsv2rgb, rgb2hsv
 
 from clarep.robustness.corruptions.constants import REFERENCE_SIDES, Setting, size_class
-from clarep.robustness.corruptions.filters import (
-    Floats,
-    Images,
-    Rngs,
-    sample,
-    to_bytes,
-    to_float,
-)
+from clarep.robustness.corruptions.filters import Floats, Images, Rngs, sample, to_bytes, to_float
+
+
+def gaussian_noise(images: Images, setting: Setting, rngs: Rngs) -> Images:
+    """Low light: normal noise of one strength."""
+    (deviation,) = setting
+    return to_bytes(to_float(images) + deviation * _normal(images, rngs))
+
+
+def shot_noise(images: Images, setting: Setting, rngs: Rngs) -> Images:
+    """Few photons: each value is Poisson."""
+    (photons,) = setting
+    counts = [rng.poisson(x * photons) for x, rng in zip(to_float(images), rngs, strict=True)]
+    return to_bytes(np.stack(counts) / photons)
+
+
+def impulse_noise(images: Images, setting: Setting, rngs: Rngs) -> Images:
+    """Salt and pepper: a share of the values turns 0 or 255, either as likely."""
+    (share,) = setting
+    draws = np.stack([rng.random(images.shape[1:]) for rng in rngs])
+    salted = np.where(draws < share, np.uint8(255), images)
+    return np.where(draws < share / 2, np.uint8(0), salted)
+
+
+def speckle_noise(images: Images, setting: Setting, rngs: Rngs) -> Images:
+    """Noise that grows with the value."""
+    (deviation,) = setting
+    x = to_float(images)
+    return to_bytes(x + x * deviation * _normal(images, rngs))
 
 
 def brightness(images: Images, setting: Setting, rngs: Rngs) -> Images:
@@ -57,10 +78,7 @@ def elastic_transform(images: Images, setting: Setting, rngs: Rngs) -> Images:
     right, down = distance * smooth[:, 0], distance * smooth[:, 1]
     return to_bytes(
         sample(
-            moved,
-            np.arange(height)[:, None] + down,
-            np.arange(width) + right,
-            repeats_border=True,
+            moved, np.arange(height)[:, None] + down, np.arange(width) + right, repeats_border=True
         )
     )
 
@@ -88,6 +106,10 @@ def jpeg_compression(images: Images, setting: Setting, rngs: Rngs) -> Images:
         return Image.open(stream)
 
     return np.stack([np.asarray(compressed(Image.fromarray(x))) for x in images])
+
+
+def _normal(images: Images, rngs: Rngs) -> Floats:
+    return np.stack([rng.standard_normal(images.shape[1:]) for rng in rngs])
 
 
 def _affine_places(moves: Floats, height: int, width: int) -> tuple[Floats, Floats]:
