@@ -323,7 +323,7 @@ def test_a_student_of_other_classes_or_another_size_is_refused(data) -> None:
         ({"severities": ()}, "no severity is given"),
         ({"severities": (1, 1)}, "given twice"),
         ({"attack_images": 0}, "`attack_images=0` is below 1"),
-        ({"attack": AttackConfig(seed=-1)}, "seed -1"),
+        ({"attack": AttackConfig(seed=-1)}, "seed=-1"),
         ({"attack": AttackConfig(eps_255=(-1.0,))}, "eps_255=-1"),
     ],
 )

@@ -167,7 +167,7 @@ def test_an_l2_radius_in_steps_of_255_is_noted_by_the_size_of_the_image():
     [
         ({"eps_255": (1.0, -2.0)}, "`eps_255=-2.0` is no radius"),
         ({"eps_255": (256.0,)}, "`eps_255=256` is above 255"),
-        ({"autoattack_eps_255": (math.nan,)}, "`eps_255=nan` is not finite"),
+        ({"autoattack_eps_255": (math.nan,)}, "`autoattack_eps_255=nan` is not finite"),
         ({"eps_l2": (128.0,)}, "`eps_l2=128` is above 55.4"),
         ({"attacks": ("pdg",)}, "unknown attack 'pdg': did you mean pgd"),
         ({"attacks": ()}, "`attacks` names none"),
