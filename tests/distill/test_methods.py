@@ -371,7 +371,7 @@ def test_a_method_of_ones_own(data, config, tmp_path):
     assert stored["options"] == {"weight": 2.0}
     with pytest.raises(UserError, match=r"another configuration \(weight: 0.5 there, 2.0 now\)"):
         train_student(data, tmp_path / "a", **parts, options=Mine.Config(weight=2.0))
-    with pytest.raises(UserError, match="`weight=-1` is outside"):
+    with pytest.raises(UserError, match="`weight=-1` is below 0"):
         train_student(data, tmp_path / "c", **parts, options=Mine.Config(weight=-1))
     with pytest.raises(UserError, match="options of method mine are of another class"):
         train_student(data, tmp_path / "c", **parts, options=RIVALS)

@@ -15,7 +15,7 @@ import torch
 from clarep.distill.distill_config import DistillConfig, RivalsConfig
 from clarep.distill.train_student import cadistill, train_student
 from clarep.distill.trainer import run_folder
-from clarep.distill.trainer.run_folder import Curves
+from clarep.distill.trainer.run_folder import curves
 from clarep.distill.trainer.student_run import StudentRun
 from clarep.distill.trainer.train_state import learning_rate
 from clarep.engine.artefacts import sha256_file, unseal
@@ -309,14 +309,12 @@ def test_one_call_does_it(data, canonical_of, quick, tmp_path, whole):
 def test_curves_after_the_checkpoint_are_replaced(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    first = Curves(tmp_path, 0)
-    for epoch in (1, 2, 3):
-        first.add({"epoch": epoch, "train": {"loss": 1.0}})
-    first.close()
+    with curves(tmp_path, 0) as draw:
+        for epoch in (1, 2, 3):
+            draw({"epoch": epoch, "train": {"loss": 1.0}})
     time.sleep(1.1)  # the next file's name holds the second
-    second = Curves(tmp_path, 1)
-    second.add({"epoch": 2, "train": {"loss": 2.0}})
-    second.close()
+    with curves(tmp_path, 1) as draw:
+        draw({"epoch": 2, "train": {"loss": 2.0}})
     scalars = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("train/loss")
     assert [(scalar.step, scalar.value) for scalar in scalars] == [(1, 1.0), (2, 2.0)]
 

@@ -147,16 +147,6 @@ def load_student(
     return student.eval()
 
 
-def check_takes(student: Student, class_names: tuple[str, ...], shape: tuple[int, ...]) -> None:
-    """Raise UserError unless a student is of these classes and takes images of this shape."""
-    check_classes(student, class_names)
-    if student.info.image_shape != shape:
-        raise UserError(
-            f"the student takes images of shape {student.info.image_shape} and the data have "
-            f"{shape}: give `image_size`, or another student"
-        )
-
-
 def check_classes(student: Student, class_names: tuple[str, ...]) -> None:
     """Raise UserError unless the head's classes are `class_names`, in that order."""
     own = student.info.class_names

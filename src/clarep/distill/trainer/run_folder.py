@@ -1,6 +1,7 @@
 """What a student's run keeps beside its training: all its settings, images held out, curves."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,33 +63,28 @@ def held_out_of(folder: Path, data: LabelledImages) -> tuple[LabelledImages, str
     return held_out, PICKED_ON_THESE if picked else ""
 
 
-class Curves:
-    """The history as TensorBoard scalars, where it is installed.
+@contextmanager
+def curves(out: Path, epoch: int, *, wanted: bool = True) -> Iterator[Callable[[Any], None]]:
+    """Yield what draws a record as TensorBoard scalars; a nested record's are under its name.
 
-    A resumed run's replace those after its checkpoint.
+    Those after `epoch`, of a run that was killed, are replaced. Nothing is drawn where TensorBoard
+    is not installed.
     """
+    if not wanted or find_spec("tensorboard") is None:
+        yield lambda record: None
+        return
+    from torch.utils.tensorboard import SummaryWriter
 
-    def __init__(self, out: Path, epoch: int) -> None:
-        self._writer: Any = None
-        if find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
+    make: Callable[..., Any] = SummaryWriter
+    with make(str(out / "tensorboard"), purge_step=epoch + 1) as writer:
 
-            make: Callable[..., Any] = SummaryWriter
-            self._writer = make(str(out / "tensorboard"), purge_step=epoch + 1)
+        def draw(record: dict[str, Any]) -> None:
+            for name, value in record.items():
+                parts = value if isinstance(value, dict) else {"": value}
+                for part, number in parts.items():
+                    if number is not None:
+                        tag = f"{name}/{part}" if part else name
+                        writer.add_scalar(tag, number, record["epoch"])
+            writer.flush()
 
-    def add(self, record: dict[str, Any]) -> None:
-        """Write a record's numbers; a nested record's under its name."""
-        if self._writer is None:
-            return
-        for name, value in record.items():
-            parts = value if isinstance(value, dict) else {"": value}
-            for part, number in parts.items():
-                if number is not None:
-                    tag = f"{name}/{part}" if part else name
-                    self._writer.add_scalar(tag, number, record["epoch"])
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._writer is not None:
-            self._writer.close()
+        yield draw

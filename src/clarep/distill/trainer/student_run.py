@@ -19,8 +19,8 @@ from clarep.distill.distill_config import DistillConfig, check_distill, settled
 from clarep.distill.methods import Batch, Ingredients, Method
 from clarep.distill.trainer.canonical_batches import CanonicalImages
 from clarep.distill.trainer.processes import make_accelerator
-from clarep.distill.trainer.run_folder import Curves, whole
-from clarep.distill.trainer.sources import Sources
+from clarep.distill.trainer.run_folder import curves, whole
+from clarep.distill.trainer.sources import Sources, check_fits
 from clarep.distill.trainer.train_images import TrainImages, epoch_batches, seed_of
 from clarep.distill.trainer.train_state import TrainState, learning_rate
 from clarep.distill.trainer.training_config import TrainingConfig
@@ -30,7 +30,7 @@ from clarep.engine.identity import recorded
 from clarep.engine.tensors import sha256_state
 from clarep.engine.training_folder import TrainingFolder
 from clarep.students.student import Student, StudentInfo
-from clarep.students.student_files import STUDENT_NAME, build_student, check_takes, save_student
+from clarep.students.student_files import STUDENT_NAME, build_student, save_student
 from clarep.teachers.teacher import Teacher
 
 _REPORT_EVERY = 10.0  # seconds between reports within an epoch
@@ -88,53 +88,50 @@ class StudentRun:
         sources = Sources(canonical, teacher, classifier).used_by(kind)
         sources.check(kind, data, data_options)
         channels, height, width = data.images([0]).shape[1:]
-        shape, begun = (channels, height, width), {}
-        check_views(config, shape)
+        check_views(config, (channels, height, width))
+        begun = {}
         if isinstance(student, Student):
-            check_takes(student, tuple(data.class_names), shape)
+            check_fits("the student's", student.info.class_names, student.info.image_shape, data)
             built = copy.deepcopy(student)
             begun = {"begun_from_sha256": sha256_state(student)}
         else:
-            info = StudentInfo(student, tuple(data.class_names), shape)
+            info = StudentInfo(student, tuple(data.class_names), (channels, height, width))
             built = build_student(info, layer, config.seed)
         readable, self.skipped = readable_indices(data, np.arange(len(data)), skip_bad)
         kept, apart = split_off(data, config.validation_share, readable)
 
-        self.out, self._layer, self._noted = out, layer, data.noted()
-        self.described = (
-            {
-                "method": kind.name,
-                "seed": config.seed,
-                "student": built.info.name,
-                "layer": layer,
-                "data": data.name,
-                "data_options": None if data_options is None else dict(data_options),
-                "data_sha256": data.sha256(readable),
-                "held_out": held_out_record(data, apart),
-                "skipped": self.skipped,
-                "train": recorded(config, TrainingConfig),
-                "options": recorded(options),
-            }
-            | begun
-            | sources.described(kind)
-        )
+        self.out, self._noted = out, data.noted()
+        self.described = {
+            "method": kind.name,
+            "seed": config.seed,
+            "student": built.info.name,
+            "layer": layer,
+            "data": data.name,
+            "data_options": None if data_options is None else dict(data_options),
+            "data_sha256": data.sha256(readable),
+            "held_out": held_out_record(data, apart),
+            "skipped": self.skipped,
+            "train": recorded(config, TrainingConfig),
+            "options": recorded(options),
+            **begun,
+            **sources.described(kind),
+        }
         self._accelerator = make_accelerator(config.mixed_precision)
         self._folder = TrainingFolder(
             out, self.described, partial(whole, options=kind.Config), writes=self.is_main
         )
-        device = self._accelerator.device
-        taken = None
+        device, taken = self._accelerator.device, None
         if sources.canonical is not None:
             pooled = config.teacher_features == "pooled"
             taken = CanonicalImages.of(sources.canonical, pooled, apart).to(device)
         strong = sources.classifier and sources.classifier.to(device).eval()
         images = TrainImages.of(data, kept, config.memory_mb, config.workers)
         self._validation = TrainImages.of(data, apart, config.memory_mb, config.workers)
+        built.to(memory_format=torch.channels_last)
+        teacher = sources.teacher
+        given = Ingredients(config, options, images, out, device, taken, teacher, strong)
         with self._accelerator.main_process_first():
-            made = kind(
-                built.to(memory_format=torch.channels_last),
-                Ingredients(config, options, images, out, device, taken, sources.teacher, strong),
-            )
+            made = kind(built, given)
         self.images, self._canonical = made.images, made.canonical
         self._state = TrainState(made.to(device), self._accelerator)
         if self._folder.saved is not None:
@@ -160,29 +157,24 @@ class StudentRun:
         return bool(self._accelerator.is_main_process)
 
     def records(
-        self, report: Callable[[int], None] | None = None
+        self, report: Callable[..., None] = lambda *told: None
     ) -> Generator[dict[str, Any], None, None]:
         """Train to the end, yielding what is logged, a record an epoch.
 
-        report: is told how many images more were trained on, in epochs of over 10 seconds.
+        report: is told how many images more were trained on, and after an epoch how it went.
         Raises UserError if the loss or its gradient is not finite; the last checkpoint is whole.
         """
-        if self.epoch == self.config.epochs:
-            return
-        curves = Curves(self.out, self.epoch) if self.is_main else None
-        try:
+        is_done = self.epoch == self.config.epochs
+        with curves(self.out, self.epoch, wanted=self.is_main and not is_done) as draw:
             while self.epoch < self.config.epochs:
                 record = self._epoch(report)
                 self._state.history.append(record)
-                if curves is not None:
+                if self.is_main:
                     self._folder.append(record)
-                    curves.add(record)
+                    draw(record)
                     self._folder.save(self._state.as_dict())
                 self._accelerator.wait_for_everyone()
                 yield record
-        finally:
-            if curves is not None:
-                curves.close()
 
     def finish(self) -> dict[str, Any]:
         """Write the picked weights and the whole configuration; returns what the latter holds."""
@@ -205,7 +197,7 @@ class StudentRun:
         self._accelerator.wait_for_everyone()
         return done
 
-    def _epoch(self, report: Callable[[int], None] | None) -> dict[str, Any]:
+    def _epoch(self, report: Callable[..., None]) -> dict[str, Any]:
         """Train one epoch and validate; the record of it."""
         config, state = self.config, self._state
         started = reported = time.perf_counter()
@@ -223,7 +215,7 @@ class StudentRun:
                 for name, value in state.step(self._wrapped, batch).items():
                     sums[name] = sums.get(name, 0.0) + value
                 unreported += len(cut[step])
-                if report is not None and time.perf_counter() - reported > _REPORT_EVERY:
+                if time.perf_counter() - reported > _REPORT_EVERY:
                     report(unreported)
                     reported, unreported = time.perf_counter(), 0
         seconds = time.perf_counter() - started
@@ -232,9 +224,12 @@ class StudentRun:
         accuracy = self._accuracy() if len(self._validation) else None
         if accuracy is not None and config.pick == "best":
             state.note_accuracy(accuracy)
+        means = {name: round(value / len(mine), 5) for name, value in sums.items()}
+        note = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
+        report(unreported, f"epoch {state.epoch}, loss {means['loss']:.4f}{note}")
         return {
             "epoch": state.epoch,
-            "train": {name: round(value / len(mine), 5) for name, value in sums.items()},
+            "train": means,
             "validation_accuracy": accuracy,
             "learning_rate": learning_rate(config, state.epoch - 0.5 / len(mine)),
             "images_per_s": round(len(self.images) / seconds, 1),
