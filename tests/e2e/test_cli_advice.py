@@ -212,7 +212,7 @@ def test_what_compare_leaves_out_can_be_measured(photos_home, capsys):
         assert main(f"evaluate {run} {CLEAN} {more}".split()) == 0
     capsys.readouterr()
     assert main(["compare", "v", "c"]) == 0
-    assert "calibration left out, since not measured on c" in capsys.readouterr().out
+    assert "calibration: left out, since not measured on c" in capsys.readouterr().out
     assert main(f"evaluate c {CLEAN} calibration".split()) == 0
     assert main(["compare", "v", "c"]) == 0
     assert "left out" not in capsys.readouterr().out.split("evaluation in")[-1]

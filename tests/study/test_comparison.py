@@ -200,8 +200,8 @@ def test_runs_that_share_groups_are_compared_by_what_both_have(make_run):
     assert compared.measures == ("clean/accuracy", "calibration/ece")
     assert cell(compared, "kd", "clean/accuracy").difference is not None
     for text in (comparison_table(compared), comparison_markdown(compared)):
-        assert f"attacks left out, since not measured on {few}" in text
-    with pytest.raises(UserError, match=f"attacks left out, since not measured on {few}"):
+        assert f"attacks: left out, since not measured on {few}" in text
+    with pytest.raises(UserError, match=f"attack/.* is left out, since not measured on {few}"):
         compare(runs, ["clean/*", "attack/*"])
     assert compare(runs[:1]).measures[1].startswith("attack/") and not compare(runs[:1]).notes
     more = make_run("adv", groups=(*ALL, "focus"), suite={"images": 400, "attack": {"s": 9}})

@@ -26,32 +26,19 @@ _CONTENT = ("data_sha256", "seed", "chosen", "shard_size", "teacher_sha256")
 class SetJob:
     """A canonical set, and all that its content follows from."""
 
-    store: Path
-    """Folder above its own."""
-    spec: str
-    """The teacher as the user named it."""
-    teacher: Teacher
-    """The same, loaded."""
-    teacher_options: Mapping[str, Any]
-    """What `recorded` gave of its options; they enter its fingerprint too."""
-    options: DataConfig
-    """The images as the user named them."""
-    data: LabelledImages
-    """The same, loaded."""
-    clarid: ClaridConfig
-    """How CLAReps are found."""
-    chosen: tuple[int, ...] = ()
-    """Which of the images, as indices."""
-    data_sha256: str = ""
-    """Of these and their labels."""
-    fraction: float | None = None
-    """The share of every class that they are, where it is known."""
-    seed: int = 0
-    """Of the solver's start and of random directions."""
-    shard_size: int = SHARD_SIZE
-    """Images a shard."""
-    existing: Path | None = None
-    """Where it is already, if it is not the study's own."""
+    store: Path  # folder above its own
+    spec: str  # the teacher as the user named it
+    teacher: Teacher  # the same, loaded
+    teacher_options: Mapping[str, Any]  # recorded; they enter its fingerprint too
+    options: DataConfig  # the images as the user named them
+    data: LabelledImages  # the same, loaded
+    clarid: ClaridConfig  # how CLAReps are found
+    chosen: tuple[int, ...] = ()  # which of the images, as indices
+    data_sha256: str = ""  # of these and their labels
+    fraction: float | None = None  # the share of every class that they are, where it is known
+    seed: int = 0  # of the solver's start and of random directions
+    shard_size: int = SHARD_SIZE  # images a shard
+    existing: Path | None = None  # where it is already, if it is not the study's own
     unit = "images"
     kind = "canonical set"
 
@@ -76,13 +63,8 @@ class SetJob:
     def of_share(self, fraction: float, seed: int) -> "SetJob":
         """Return the set of a random share of every class."""
         chosen = class_balanced_choice(self.data.labels, fraction, seed)
-        return replace(
-            self,
-            chosen=tuple(chosen.tolist()),
-            data_sha256=self.data.sha256(chosen),
-            fraction=fraction,
-            seed=seed,
-        )
+        indices, content = tuple(chosen.tolist()), self.data.sha256(chosen)
+        return replace(self, chosen=indices, data_sha256=content, fraction=fraction, seed=seed)
 
     def existing_in(self, folder: Path) -> "SetJob":
         """Return the existing set of CLARID's own directions in a folder.
@@ -109,11 +91,10 @@ class SetJob:
                 f"{folder} was made with another teacher or of other images than the recipe's "
                 f"({difference}): give the same, or another set"
             )
-        kept = {name: stored[name] for name in ("data_sha256", "seed", "shard_size")}
-        optional = {"teacher_options": stored.get("teacher_options", {})}
-        optional["fraction"] = stored.get("fraction")
-        chosen = tuple(chosen)
-        return replace(self, **kept, **optional, chosen=chosen, clarid=clarid, existing=folder)
+        same = {name: stored[name] for name in ("data_sha256", "seed", "shard_size")}
+        told = {name: stored[name] for name in ("fraction", "teacher_options") if name in stored}
+        settings = {"fraction": None, "teacher_options": {}, **same, **told, "clarid": clarid}
+        return replace(self, **settings, chosen=tuple(chosen), existing=folder)
 
     def of(self, kind: Kind, guidance: float | None) -> "SetJob":
         """Return the set of other directions, and another guidance if one is given."""

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clarep.engine.statistics import TEST_RESAMPLES, holm, paired_bootstrap, t_interval
+from clarep.engine.statistics import holm, paired_bootstrap, t_interval
 from clarep.errors import UserError, unknown_name
 from clarep.robustness.measures import DEFAULT_MEASURES, measure_of
 from clarep.robustness.suite.suite_config import GROUPS
-from clarep.study.runs import StudiedRun, caveats, group_runs, groups_of
+from clarep.study.runs import StudiedRun, caveats, gathered, group_runs, groups_of
 
 REFERENCE = "vanilla"
 _LEVEL = 0.05
@@ -96,7 +96,6 @@ def compare(
     runs: Sequence[StudiedRun],
     measures: Sequence[str] | None = None,
     reference: str | None = None,
-    resamples: int = TEST_RESAMPLES,
 ) -> Comparison:
     """Compare runs with each other.
 
@@ -105,7 +104,6 @@ def compare(
         measures: keys or patterns such as corruption/*/mean; DEFAULT_MEASURES by default.
         reference: name that the others are compared with; None takes REFERENCE, if there is a
             run of that name.
-        resamples: of the paired bootstrap.
 
     The test asks whether these students would differ on other images of the same kind; it
     does not see what another training seed would change, which the interval over seeds shows.
@@ -122,7 +120,7 @@ def compare(
     if reference is not None and reference not in groups:
         raise unknown_name("reference", reference, groups)
     present = reference or (REFERENCE if REFERENCE in groups else None)
-    differences = _tested(keys, groups, present, resamples)
+    differences = _tested(keys, groups, present)
     rows = tuple(
         Row(
             name,
@@ -132,29 +130,24 @@ def compare(
         for name, members in groups.items()
     )
     against = caveats((str(run.folder), run.evaluation) for run in runs)
-    notes = (*dict.fromkeys(unshared.values()), *against)
+    notes = (*gathered(unshared.items()), *against)
     return Comparison(present, keys, rows, len(differences), notes)
 
 
 def unshared_groups(runs: Sequence[StudiedRun]) -> dict[str, str]:
-    """Return the groups of measures that some runs have and others were not asked for, and why.
-
-    The reason is the same of all groups that lack on the same runs.
-    """
-    asked = {str(run.folder): groups_of(run.evaluation) for run in runs}
-    keys = dict.fromkeys(m.key for run in runs for m in run.evaluation.measurements)
-    found = dict.fromkeys(measure_of(key).group for key in keys)
-    measured = [group for group in found if group in GROUPS]
-    apart: dict[tuple[str, ...], list[str]] = {}
-    for group in measured:
-        lacking = tuple(run for run, groups in asked.items() if group not in groups)
-        apart.setdefault(lacking, []).append(group)
+    """Return the groups of measures that some runs have and others were not asked for, and why."""
+    keys = {m.key for run in runs for m in run.evaluation.measurements}
+    measured = {measure_of(key).group for key in keys}
+    lacking = {
+        group: [str(run.folder) for run in runs if group not in groups_of(run.evaluation)]
+        for group in GROUPS
+        if group in measured
+    }
     return {
-        group: f"{', '.join(groups)} left out, since not measured on {', '.join(lacking)}: "
-        "clarep evaluate, with the options that the others were evaluated with, measures it"
-        for lacking, groups in apart.items()
-        if lacking
-        for group in groups
+        group: f"left out, since not measured on {', '.join(names)}: clarep evaluate, with the "
+        "options that the others were evaluated with, measures it"
+        for group, names in lacking.items()
+        if names
     }
 
 
@@ -171,7 +164,9 @@ def _choose(
         matching = [key for key in known if fnmatchcase(key, pattern)]
         if not matching and patterns is not None:
             reasons = [reason for key, reason in left.items() if fnmatchcase(key, pattern)]
-            raise UserError(reasons[0]) if reasons else unknown_name("measure", pattern, known)
+            if reasons:
+                raise UserError(f"{pattern} is {reasons[0]}")
+            raise unknown_name("measure", pattern, known)
         chosen += [key for key in matching if key not in chosen]
     if not chosen:
         raise unknown_name("measure", ", ".join(DEFAULT_MEASURES), known)
@@ -182,7 +177,6 @@ def _tested(
     keys: Sequence[str],
     groups: Mapping[str, Sequence[StudiedRun]],
     reference: str | None,
-    resamples: int,
 ) -> dict[tuple[str, str], Difference]:
     """Return (measure, method) -> difference from the reference, corrected over all of them."""
     found: dict[tuple[str, str], tuple[float, NDArray[np.float64], float]] = {}
@@ -202,9 +196,7 @@ def _tested(
         }
         if paired:
             columns = np.stack(list(paired.values()), axis=1)
-            for name, interval, p in zip(
-                paired, *paired_bootstrap(columns, resamples), strict=True
-            ):
+            for name, interval, p in zip(paired, *paired_bootstrap(columns), strict=True):
                 found[key, name] = (float(paired[name].mean()), interval, float(p))
     adjusted = holm([p for *_, p in found.values()])
     return {

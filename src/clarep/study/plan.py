@@ -1,6 +1,8 @@
-"""`Study`: what a recipe needs, where each part belongs, and which parts are there already."""
+"""`Study`: what a recipe needs, where it belongs, what is there already, and building the rest."""
 
-from dataclasses import replace
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from clarep.data.labelled import LabelledImages, subset
 from clarep.data.load import DataConfig, load_data, load_test
 from clarep.distill.methods import METHODS
 from clarep.distill.trainer.run_folder import PICKED_ON_THESE
+from clarep.engine.artefacts import Progressed, read_json, write_json
 from clarep.errors import UserError
 from clarep.robustness.images_read import sha256_read, widest
 from clarep.robustness.suite.suite import SuiteRun
@@ -29,8 +32,9 @@ from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher
 
 STORE, RUNS = "store", "runs"
-
-
+_TIMES_NAME = "seconds.json"
+_Times = dict[str, list[float]]
+"""What finished jobs took, kept in a file for later runs."""
 Job = SetJob | StudentJob | EvaluationJob
 """One thing to build, in `folder`: `is_done` tells whether it is there, whole and of its settings,
 and `build` builds it or goes on with it, yielding after each part."""
@@ -222,3 +226,62 @@ class Study:
         self.jobs += [student, evaluation]
         self.runs.append(student.folder)
         return student.folder
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A job whose turn it is: walk `parts` to its end to build it."""
+
+    job: Job  # what is built
+    number: int  # which of the jobs that were missing, from 1
+    total: int  # how many were missing
+    seconds_left: float | None  # for it and all later ones; None where a kind was never timed
+    parts: Iterator[Progressed]  # the building itself
+
+
+def missing_jobs(study: Study) -> list[Job]:
+    """Return the jobs that are not done."""
+    return [job for job in study.jobs if not job.is_done()]
+
+
+def turns(study: Study) -> Iterator[Turn]:
+    """Yield each missing job in turn; it is built while the caller walks `Turn.parts`.
+
+    What is done stays done: after a kill, the same study goes on in the middle of a job.
+    """
+    path = study.out / STORE / _TIMES_NAME
+    times, missing = _read_times(path), missing_jobs(study)
+    for i, job in enumerate(missing):
+        known = [seconds for one in missing[i:] if (seconds := _expected(one, times)) is not None]
+        left = sum(known) if len(known) == len(missing) - i else None
+        yield Turn(job, i + 1, len(missing), left, _timed(job, times, path))
+
+
+def _timed(job: Job, times: _Times, path: Path) -> Iterator[Progressed]:
+    """Build a job, and store how long it took unless an earlier run had begun it."""
+    started, fresh = time.perf_counter(), True
+    for i, part in enumerate(job.build()):
+        fresh = fresh and (i > 0 or part.done == 0)
+        yield part
+    if fresh:
+        times.setdefault(_like(job), []).append(round(time.perf_counter() - started, 1))
+        write_json(path, times)
+
+
+def _like(job: Job) -> str:
+    """Return what jobs have in common that take about as long: all but the seed."""
+    return f"{job.kind} {job.name.split(' seed ')[0]}"
+
+
+def _read_times(path: Path) -> _Times:
+    try:
+        return {str(k): [float(s) for s in v] for k, v in read_json(path).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # an estimate is all that is lost
+
+
+def _expected(job: Job, times: _Times) -> float | None:
+    """Return the mean of jobs like it, or of all of its kind; None if there was none."""
+    of_kind = [spent for name, spent in times.items() if name.startswith(f"{job.kind} ")]
+    alike = times.get(_like(job)) or [seconds for spent in of_kind for seconds in spent]
+    return sum(alike) / len(alike) if alike else None

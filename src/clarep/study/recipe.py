@@ -117,14 +117,11 @@ def load_recipe(path: Path) -> Recipe:
     """
     place, table = f"{path}:", read_toml(path)
     tables = {name: table_of(table.get(name, {}), place, name) for name in _MERGED}
-    own = table.pop("variants", {})
+    table.pop("variants", None)
     table["test"] = {**tables["data"], "split": "test", **tables["test"]}
     recipe = build(Recipe, table, place, ("name", *_SET_BY_RUNNER))
-    rows = (
-        ("methods", recipe.methods, '["vanilla", "cadistill"]'),
-        ("seeds", recipe.seeds, "[0, 1]"),
-    )
-    for key, given, such in rows:
+    for key, such in (("methods", '["vanilla", "cadistill"]'), ("seeds", "[0, 1]")):
+        given = getattr(recipe, key)
         if not given or len(set(given)) < len(given):
             raise UserError(f"{place} {key} must name at least one, each once: give {such}, say")
     for seed in (*recipe.seeds, recipe.canonical.seed):
@@ -137,7 +134,7 @@ def load_recipe(path: Path) -> Recipe:
         own_set += ["[clarid]"] if tables["clarid"] else []
         if own_set:
             raise UserError(f"{place} {own_set[0]} is that of the set that top names: leave it out")
-    return replace(recipe, name=path.stem, variants=_variants(recipe, tables, own, place))
+    return replace(recipe, name=path.stem, variants=_variants(recipe, tables, place))
 
 
 def with_top(recipe: Recipe, folder: Path) -> Recipe:
@@ -163,11 +160,9 @@ def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     return {**base, **own, **inner}
 
 
-def _variants(
-    recipe: Recipe, tables: Mapping[str, Any], own: Mapping[str, Any], place: str
-) -> tuple[Variant, ...]:
+def _variants(recipe: Recipe, tables: Mapping[str, Any], place: str) -> tuple[Variant, ...]:
     """Return a variant for each name in methods, merged from the recipe and its own table."""
-    methods = recipe.methods
+    methods, own = recipe.methods, tables["variants"]
     for name in own:
         if name not in methods:
             raise UserError(
@@ -186,10 +181,10 @@ def _variants(
     for name in methods:
         here = below(place, f"variants.{name}")
         table = table_of(own.get(name, {}), place, f"variants.{name}")
-        if table.get("method", name) not in METHODS:
+        method = str(table.get("method", name))
+        if method not in METHODS:
             where = f"{here} method:" if "method" in table else f"{place} methods:"
-            unknown = unknown_name("method", str(table.get("method", name)), [*METHODS, *own])
-            raise UserError(f"{where} {unknown}")
+            raise UserError(f"{where} {unknown_name('method', method, [*METHODS, *own])}")
         if recipe.canonical.top and table.keys() & {"clarid", "fraction", "canonical_seed"}:
             raise UserError(
                 f"{here} gives settings of a canonical set, and [canonical] top names one that "

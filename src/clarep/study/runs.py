@@ -89,11 +89,15 @@ def evaluation_of(folder: Path, config: dict[str, Any]) -> Evaluation:
 
 def caveats(runs: Iterable[tuple[str, Evaluation]]) -> list[str]:
     """Return what evaluations, by the names of their runs, say against their own figures."""
-    said: dict[str, list[str]] = {}
-    for name, evaluation in runs:
-        if caveat := evaluation.config.get("caveat"):
-            said.setdefault(str(caveat), []).append(name)
-    return [f"{', '.join(names)}: {caveat}" for caveat, names in said.items()]
+    return gathered((name, evaluation.config.get("caveat", "")) for name, evaluation in runs)
+
+
+def gathered(said: Iterable[tuple[str, str]]) -> list[str]:
+    """Return each text once, behind the names of all that it is said of."""
+    names: dict[str, list[str]] = {}
+    for name, text in said:
+        names.setdefault(text, []).append(name)
+    return [f"{', '.join(names[text])}: {text}" for text in names if text]
 
 
 def group_runs(runs: Sequence[StudiedRun]) -> dict[str, list[StudiedRun]]:
@@ -106,19 +110,10 @@ def group_runs(runs: Sequence[StudiedRun]) -> dict[str, list[StudiedRun]]:
     for i, run in enumerate(runs):
         for earlier in runs[:i]:  # not the first alone, which may lack what two others share
             _check_comparable(earlier, run)
-        members = groups.setdefault(run.name, [])
-        for other in members:
-            _check_same_method(other, run)
-        members.append(run)
+            if earlier.name == run.name:
+                _check_same_method(earlier, run)
+        groups.setdefault(run.name, []).append(run)
     return groups
-
-
-def _contents(kind: str, sets: dict[str, dict[str, str]]) -> dict[str, str]:
-    """Return by name what sets' content is told by, wherever they were found."""
-    return {
-        f"{kind} {name}": " ".join(found[key][:12] for key in sorted(found) if key != "place")
-        for name, found in sets.items()
-    }
 
 
 def _check_comparable(first: StudiedRun, run: StudiedRun) -> None:
@@ -147,7 +142,12 @@ def _check_comparable(first: StudiedRun, run: StudiedRun) -> None:
         known = [config.get(key) or {} for config in configs]
         for test, ours in zip(tests, known, strict=True):
             both = {name: ours[name] for name in known[0] if name in known[1]}
-            test.update({key: both} if key == "data_sha256" else _contents(key, both))
+            if key == "data_sha256":
+                test[key] = both
+                continue
+            for name, content in both.items():
+                hashes = [content[of][:12] for of in sorted(content) if of != "place"]
+                test[f"{key} {name}"] = " ".join(hashes)
     if difference := differences(tests[0], tests[1], places):
         raise UserError(
             f"{first.folder} and {run.folder} were not measured alike ({difference}): "
@@ -183,10 +183,9 @@ def _settings(run: StudiedRun) -> dict[str, Any]:
     The hash of a canonical set's manifest is left out: a set that is made again has another one,
     because the manifest tells the seconds.
     """
-    config = whole(run.config)
+    config, without = whole(run.config), {"train": "seed", "canon": "sha256"}
     settings = {key: config.get(key) for key in _SETTINGS}
-    for key, without in (("train", "seed"), ("canon", "sha256")):
-        value = settings[key]
-        if isinstance(value, dict):
-            settings[key] = {k: v for k, v in value.items() if k != without}
+    for key, left_out in without.items():
+        if isinstance(value := settings[key], dict):
+            settings[key] = {k: v for k, v in value.items() if k != left_out}
     return settings

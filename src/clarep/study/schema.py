@@ -41,9 +41,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return table
     except OSError as error:
         raise UserError(f"cannot read {path} ({error}): give an existing .toml file") from error
-    except RecursionError:
-        raise UserError(f"{path} is nested too deeply: mend its brackets") from None
-    except ValueError as error:  # no TOML, no UTF-8, or no number to compute with
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, no number to compute with
         raise UserError(f"{path} is not valid TOML ({first_line(error)}): mend it there") from error
 
 

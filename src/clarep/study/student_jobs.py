@@ -28,30 +28,18 @@ from clarep.teachers.teacher import Teacher
 class StudentJob:
     """A student, or the classifier that others learn from, and all that its weights follow from."""
 
-    kind: str
-    """Student or classifier."""
-    store: Path
-    """Folder above its own."""
-    title: str
-    """What the study calls it; empty for a classifier."""
-    method: str
-    """One of METHODS."""
-    student: str
-    """Architecture."""
-    layer: str | None
-    """Of the student, which meets the teacher."""
-    options: DataConfig
-    """What it is trained on, as the user named it."""
-    data: LabelledImages
-    """The same, loaded."""
-    train: DistillConfig
-    """How, its seed too."""
-    canonical: SetJob | None = None
-    """For methods that take one."""
-    teacher: Teacher | None = None
-    """For methods that ask it."""
-    classifier: "StudentJob | None" = None
-    """For methods that ask it."""
+    kind: str  # student or classifier
+    store: Path  # folder above its own
+    title: str  # what the study calls it; empty for a classifier
+    method: str  # one of METHODS
+    student: str  # architecture
+    layer: str | None  # of the student, which meets the teacher
+    options: DataConfig  # what it is trained on, as the user named it
+    data: LabelledImages  # the same, loaded
+    train: DistillConfig  # how, its seed too
+    canonical: SetJob | None = None  # for methods that take one
+    teacher: Teacher | None = None  # for methods that ask it
+    classifier: "StudentJob | None" = None  # for methods that ask it
     unit = "epochs"
 
     @property
@@ -118,21 +106,13 @@ class StudentJob:
 class EvaluationJob:
     """What is measured on a student, and beside which other one."""
 
-    run: StudentJob
-    """The student."""
-    options: DataConfig
-    """How the test images are read."""
-    images: LabelledImages
-    """The test images."""
-    caveat: str
-    """What speaks against figures on them; empty where nothing does."""
-    images_sha256: Mapping[str, str]
-    """Of the test images that each group of the suite reads."""
-    suite: SuiteConfig
-    """What is measured."""
-    reference: Path | None
-    """Run of the vanilla student: attacks are transferred from it, corruption errors divided by
-    its; None where there is no other."""
+    run: StudentJob  # the student
+    options: DataConfig  # how the test images are read
+    images: LabelledImages  # the test images
+    caveat: str  # what speaks against figures on them; empty where nothing does
+    images_sha256: Mapping[str, str]  # of the test images that each group of the suite reads
+    suite: SuiteConfig  # what is measured
+    reference: Path | None  # vanilla's run: its attacks are transferred, its errors are mCE's unit
     kind = "evaluation"
     unit = "passes"
 

@@ -13,9 +13,8 @@ from clarep.data.held_out import load_held_out
 from clarep.errors import UserError
 from clarep.students.student_files import STUDENT_NAME
 from clarep.study.comparison import compare
-from clarep.study.plan import Study
+from clarep.study.plan import Study, missing_jobs, turns
 from clarep.study.recipe import load_recipe, with_top
-from clarep.study.runner import missing_jobs, turns
 from clarep.study.runs import read_run
 
 
