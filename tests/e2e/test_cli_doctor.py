@@ -131,7 +131,7 @@ def test_a_round_trip_is_told_beside_what_the_autoencoder_alone_gives(
     assert found["autoencoder_psnr"] == pytest.approx(float(psnr(image.round(), image)), abs=1e-3)
     for trip, poor in ((8.9, True), (9.1, False)):
         monkeypatch.setattr(
-            "clarep.cli.doctor.try_round_trip",
+            "clarep.select.teacher_findings.try_round_trip",
             lambda clarid, images, labels, trip=trip: (
                 clarid.invert(images, labels)[0],
                 found | {"psnr": trip, "autoencoder_psnr": 10.0},
@@ -196,7 +196,7 @@ def test_a_slow_teacher_is_judged_by_fewer_images(capsys, unet_path, monkeypatch
 
 def test_lines_for_people(capsys, grey, monkeypatch):
     monkeypatch.setattr("clarep.clarid.round_trip.POOR_PSNR", 500.0)
-    monkeypatch.setattr("clarep.cli.doctor_page.POOR_PSNR", 500.0)
+    monkeypatch.setattr("clarep.select.teacher_findings.POOR_PSNR", 500.0)
     printed = ask(capsys, f"--teacher {grey} --k 3")
     for line in (
         "images       1 x 16 x 16, channels x height x width",
@@ -242,9 +242,9 @@ def test_which_kernels_attention_ran_by(capsys, grey, monkeypatch):
         {"kernel": "math", "channels": 160, "tokens": 64, "kind": "self", "calls": 4},
         {"kernel": "math", "channels": 40, "tokens": 256, "kind": "cross", "calls": 8},
     ]
-    monkeypatch.setattr("clarep.cli.doctor.attention_calls", lambda _: calls)
+    monkeypatch.setattr("clarep.select.teacher_findings.attention_calls", lambda _: calls)
     loaded = load_teacher(grey)
-    monkeypatch.setattr("clarep.cli.doctor.load_teacher", lambda *_: loaded)
+    monkeypatch.setattr("clarep.select.teacher_findings.load_teacher", lambda *_: loaded)
     assert "attention    " not in ask(capsys, f"--teacher {grey} --k 3")
     command = f"--teacher {grey} --k 3 --attention flash"
     line = "by flash self 256 x 64 (12); by math self 64 x 160 (4), cross 256 x 40 (8)\n"

@@ -374,7 +374,7 @@ def test_table_and_heat_map(grid: Grid, walked: Path, tmp_path: Path):
     assert "0 (guidance alone)" in text
     assert "Student's t over 2 seeds" in text
     assert max(map(len, text.splitlines())) <= 200
-    write_selection(settings, tmp_path)
+    write_selection(settings, None, tmp_path)
     rows = (tmp_path / "table.csv").read_text().splitlines()
     assert rows[0].startswith("t,tap,k,sigma,share,seeds,judge_accuracy,judge_accuracy_low")
     assert len(rows) == 1 + 6

@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from clarep.cli.main import main
-from clarep.cli.shared import describe
-from clarep.data.load import DataConfig, load_data
+from clarep.data.load import DataConfig, load_data, stored_options
 from clarep.engine.artefacts import unseal
 from clarep.errors import UserError
 from clarep.teachers import TeacherRun, TrainConfig, UNetShape, held_out_losses, load_teacher
@@ -405,7 +404,7 @@ def test_a_folder_that_cannot_be_written(archive, tmp_path, capsys):
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_valid(whole, data, archive, tmp_path):
-    options = describe("", DataConfig(data=str(archive)))["data_options"]
+    options = stored_options(DataConfig(data=str(archive)))
     held_out = load_data(DataConfig(data=str(archive), split="test"))
     next(TeacherRun(data, held_out, CONFIG, tmp_path, data_options=options).records())
     code = (

@@ -14,9 +14,9 @@ import tyro
 from torch import Tensor
 
 from clarep.clarid.canonical_set import CanonicalSet
-from clarep.cli.shared import describe
+from clarep.cli.option_groups import DataGroup, TeacherGroup, TeacherSpec
 from clarep.data.labelled import LabelledImages, to_unit_range
-from clarep.data.load import DataConfig, load_data
+from clarep.data.load import DataConfig, load_data, stored_options
 from clarep.distill.distill_config import DistillConfig, check_distill
 from clarep.distill.overhead import METHODS_TIMED, summarise, synthetic_set, time_epochs
 from clarep.engine.artefacts import versions, write_json
@@ -41,17 +41,11 @@ class BenchSubspace:
     the same at every batch.
     """
 
-    data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
-    """Which images; they must fit the teacher."""
+    data: DataGroup = field(default_factory=DataConfig)
     out: Path = Path("runs/bench")
     """Folder for bench_subspace.json."""
-    teacher_options: Annotated[TeacherOptions, tyro.conf.arg(name="")] = field(
-        default_factory=TeacherOptions
-    )
-    """How the teacher is loaded and run."""
-    teacher: str = "backdrops"
-    """A bundled teacher's name, a path to a teacher.safetensors or its folder, or FAMILY:PLACE such
-    as dit:PATH."""
+    teacher_options: TeacherGroup = field(default_factory=TeacherOptions)
+    teacher: TeacherSpec = "backdrops"
     tap: str | None = None
     """Layer whose Jacobian is taken; without it, the teacher's middle."""
     t: float = 0.85
@@ -130,8 +124,7 @@ class BenchSubspace:
 class BenchDistill:
     """Time an epoch of CaDistill beside one of plain training, in turn, of the same student."""
 
-    data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(default_factory=DataConfig)
-    """Which images."""
+    data: DataGroup = field(default_factory=DataConfig)
     train: DistillConfig = field(default_factory=lambda: DistillConfig(epochs=3))
     """How to train; its epochs are those timed, after one to warm up."""
     student: str = "resnet8"
@@ -171,7 +164,7 @@ class BenchDistill:
             "what": "seconds an epoch of cadistill over vanilla, in turn in one process, after an "
             "epoch to warm up; the loader's share is reading, views and canonical batches",
             "config": {
-                "data": describe("", self.data)["data_options"],
+                "data": stored_options(self.data),
                 "train": asdict(self.train),
                 "student": self.student,
                 "images": len(data),

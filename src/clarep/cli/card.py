@@ -1,32 +1,19 @@
 """`clarep card`: measure a trained teacher and complete its model card."""
 
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import tyro
 
-from clarep.cli.shared import warn
-from clarep.cli.tested import test_options, trained_on
-from clarep.data.files import NoSplitError
-from clarep.data.held_out import SHARE, load_held_out, marks_of_trained, seen_before
-from clarep.data.labelled import LabelledImages
-from clarep.data.load import load_data, load_test
-from clarep.distill.trainer.sources import check_fits
+from clarep.cli.terminal import warn
 from clarep.engine.artefacts import write_json
 from clarep.engine.bounds import Seed, Within
 from clarep.errors import UserError
-from clarep.report.model_card import garment_quality, round_trip, student_quality, training_card
+from clarep.report.model_card import measured_card
 from clarep.report.quality import SampleSettings
-from clarep.students.student_files import load_student, student_path
-from clarep.teachers.teacher import Teacher
-from clarep.teachers.unet_teacher import CARD_NAME, WEIGHTS_NAME, load_unet
-
-_MOST_PER_CLASS = 100
-_DOUBLES = 0.1  # share of the test images: more are no mishap
+from clarep.teachers.unet_teacher import CARD_NAME
 
 
 @dataclass(frozen=True)
@@ -69,17 +56,17 @@ class Card:
         """Measure, write, print what was measured."""
         if not self.guidances:
             raise UserError("--guidances is empty: give at least one strength, such as 1 3")
-        started = time.perf_counter()
-        card = training_card(self.run_folder)
-        # Not load_teacher, to which a folder called backdrops is the bundled teacher's name.
-        teacher = load_unet(self.run_folder / WEIGHTS_NAME)
-        data = self._sides()
-        check_fits("the teacher's", teacher.class_names, teacher.image_shape, data[1])
-        quality = self._quality(teacher, data)
-        card["quality"] = quality | {"seconds": round(time.perf_counter() - started, 1)}
-        card["round_trip"] = round_trip(teacher, data[1])
+        names = ("data", "image_size", "correlation", "data_seed")
+        card = measured_card(
+            self.run_folder,
+            SampleSettings(self.guidances, steps=self.steps, seed=self.seed),
+            {name: value for name in names if (value := getattr(self, name)) is not None},
+            classifier=self.classifier,
+            images_per_class=self.images_per_class,
+            warn=warn,
+        )
         card["name"] = self.name or card["name"]
-        out = self.out or self.run_folder / CARD_NAME
+        out, quality = self.out or self.run_folder / CARD_NAME, card["quality"]
         write_json(out, card)
         floor = quality["frechet_distance_of_train_images"]
         print(
@@ -94,41 +81,3 @@ class Card:
         print(f"median round trip: {card['round_trip']['psnr_median']:.1f} dB")
         print(f"held-out loss: {json.dumps(card['held_out_loss'])}")
         print(f"card in {out}")
-
-    def _sides(self) -> tuple[LabelledImages, LabelledImages]:
-        """Return what the teacher was trained on, and images of the same data that it was not."""
-        names = ("data", "image_size", "correlation", "data_seed")
-        given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        options = test_options(trained_on(self.run_folder / WEIGHTS_NAME), given)
-        trained = load_data(options)
-        try:
-            sides = trained, load_test(options)[1]
-        except NoSplitError:
-            sides = load_held_out(self.run_folder, trained)
-        for run in (self.run_folder, self.classifier and student_path(self.classifier).parent):
-            self._check_unseen(run, sides[1])
-        return sides
-
-    def _check_unseen(self, run: Path | None, tested: LabelledImages) -> None:
-        """Raise UserError if a run has seen what it is to be measured on; warn of a few doubles."""
-        known = (run and marks_of_trained(run)) or ()
-        seen, said = seen_before(known, tested, np.arange(len(tested)))
-        if seen > _DOUBLES * len(tested):
-            raise UserError(
-                f"{run}: {said}: give other images with --data; of classifiers, give one "
-                f"of clarep distill --train.validation-share {SHARE}"
-            )
-        if seen:
-            warn(f"{run}: {said}: figures on them are too good")
-
-    def _quality(
-        self, teacher: Teacher, data: tuple[LabelledImages, LabelledImages]
-    ) -> dict[str, Any]:
-        fewest = _MOST_PER_CLASS
-        if self.classifier is not None:
-            fewest = min(fewest, min(map(len, data)) // teacher.num_classes)
-        each = max(1, fewest) if self.images_per_class is None else self.images_per_class
-        settings = SampleSettings(self.guidances, each, self.steps, self.seed)
-        if self.classifier is None:
-            return garment_quality(teacher, settings)
-        return student_quality(teacher, load_student(self.classifier), data, settings)

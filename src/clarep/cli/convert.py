@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from clarep.cli.shared import note, warn
+from clarep.cli.terminal import note, warn
 from clarep.errors import UserError
 from clarep.teachers.families.edm_convert import convert
 

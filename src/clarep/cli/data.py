@@ -9,7 +9,8 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from clarep.cli.shared import told
+from clarep.cli.option_groups import DataOptionsGroup
+from clarep.cli.terminal import told
 from clarep.data.labelled import LabelledImages, readable_indices
 from clarep.data.load import DataConfig, DataOptions, load_data
 from clarep.data.sheet import choose_by_class, class_sheet
@@ -25,8 +26,7 @@ class Show:
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")]
     """A name (garments, backdrops, noise-backdrops) or a path: class folders, an .npz, or
     CIFAR-10's batches."""
-    options: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
-    """How the data set is read."""
+    options: DataOptionsGroup = field(default_factory=DataOptions)
     columns: Annotated[int, Within(1)] = 10
     """Images a class."""
     seed: Seed | None = None

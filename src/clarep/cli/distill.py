@@ -3,14 +3,13 @@
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from clarep.clarid.canonical_set import CanonicalSet
-from clarep.cli.shared import describe, note, told
+from clarep.cli.option_groups import DataGroup, Json, SkipBad, TeacherGroup
+from clarep.cli.terminal import note, told
 from clarep.data.labelled import LabelledImages
-from clarep.data.load import DataConfig, load_data
+from clarep.data.load import DataConfig, load_data, stored_options
 from clarep.distill.distill_config import STUDENT_DATA, DistillConfig, check_distill
 from clarep.distill.methods import method_named
 from clarep.distill.train_student import walk
@@ -30,10 +29,7 @@ class Distill:
     Under accelerate launch -m clarep.cli.main distill ... or torchrun, on many processes.
     """
 
-    data: Annotated[DataConfig, tyro.conf.arg(name="")] = field(
-        default_factory=lambda: STUDENT_DATA
-    )
-    """What to train on; backdrops by default nine in ten with their class's own scene."""
+    data: DataGroup = field(default_factory=lambda: STUDENT_DATA)
     train: DistillConfig = field(default_factory=DistillConfig)
     """How to train."""
     method: str = "cadistill"
@@ -49,19 +45,14 @@ class Distill:
     teacher: str | None = None
     """A bundled teacher's name, a path or FAMILY:PLACE, for diffusion-features and generated;
     elsewhere only checked to be the one that made the canonical set."""
-    teacher_options: Annotated[TeacherOptions, tyro.conf.arg(name="")] = field(
-        default_factory=TeacherOptions
-    )
-    """How the teacher is loaded and run; nothing here is of the student."""
+    teacher_options: TeacherGroup = field(default_factory=TeacherOptions)
     classifier: Path | None = None
     """Folder or file of a stronger student, for kd and rkd."""
-    skip_bad: bool = False
-    """Go on without unreadable images, and list them."""
+    skip_bad: SkipBad = False
     out: Path = Path("runs/distill")
     """Folder of the run: student/ holds student.safetensors, config.json, history.jsonl,
     checkpoint.pt and tensorboard/."""
-    json: bool = False
-    """Print one JSON object instead of lines; progress goes to stderr."""
+    json: Json = False
 
     def run(self) -> None:
         """Train to the end, then write the picked student."""
@@ -81,7 +72,7 @@ class Distill:
             canonical=canonical,
             teacher=self._teacher(images),
             classifier=None if self.classifier is None else load_student(self.classifier),
-            data_options=describe("", data)["data_options"],
+            data_options=stored_options(data),
             skip_bad=self.skip_bad,
         )
         if run.is_main:

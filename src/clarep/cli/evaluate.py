@@ -1,28 +1,28 @@
 """`clarep evaluate`: a student through the robustness suite."""
 
 import json
-import re
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from clarep.cli.shared import note, warn
-from clarep.cli.tested import Tested, foreign_student, load_any_split, own_student
-from clarep.data.labelled import LabelledImages
+from clarep.cli.option_groups import Json
+from clarep.cli.terminal import note, warn
 from clarep.engine.progress import progress
-from clarep.errors import UserError, unknown_name
 from clarep.report.tables import plain_table
 from clarep.robustness.attacks.attack_config import unit_notes
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import MEASURES, heading_of, measure_of
-from clarep.robustness.suite.natural_sets import BEYOND
+from clarep.robustness.student_and_data import (
+    StudentAndData,
+    load_ood,
+    student_and_data,
+)
+from clarep.robustness.suite.natural_sets import named_paths
 from clarep.robustness.suite.suite import SuiteRun
 from clarep.robustness.suite.suite_config import SuiteConfig, check_suite
-from clarep.students.foreign_students import is_foreign
-from clarep.students.student import Outputs, Student
+from clarep.students.student import Outputs
 from clarep.students.student_files import load_student
 
 
@@ -72,23 +72,33 @@ class Evaluate:
     """For classifiers of other libraries: what they answer with, logits unless told otherwise."""
     out: Path | None = None
     """Folder of the evaluation; without it, RUN/robustness."""
-    json: bool = False
-    """Print one JSON object instead of a table; progress goes to stderr."""
+    json: Json = False
 
     def run(self) -> None:
         """Measure, store, and print a short table."""
-        beyond = _named_paths(self.beyond)
+        beyond = named_paths(self.beyond)
         check_suite(self.suite)
-        tested = self._tested()
+        names = ("data", "split", "image_size", "correlation", "data_seed")
+        tested = student_and_data(
+            self.student,
+            {name: value for name in names if (value := getattr(self, name)) is not None},
+            self.out,
+            self.suite,
+            weights=self.weights,
+            class_names=self.class_names,
+            outputs=self.outputs,
+        )
+        others = {"reference": self.reference, "baseline": self.baseline}
         suite = SuiteRun(
             tested.student,
             tested.data,
             self.suite,
             folder=tested.out,
-            described=tested.described | self._others(),
+            described=tested.described
+            | {name: path and str(path) for name, path in others.items()},
             reference=None if self.reference is None else load_student(self.reference),
             baseline=None if self.baseline is None else _load_evaluation(self.baseline),
-            ood=self._ood(tested.student),
+            ood=load_ood(self.ood, tested.student),
             official_corruptions=self.official_corruptions,
             beyond=beyond,
         )
@@ -100,68 +110,20 @@ class Evaluate:
                 advance(step.new, skipped=step.skipped)
         self._print(suite.evaluation(), tested.out)
 
-    def _tell(self, tested: Tested, suite: SuiteRun) -> None:
+    def _tell(self, tested: StudentAndData, suite: SuiteRun) -> None:
         """Say on stderr what is otherwise than one may expect, before anything is measured."""
-        for text in filter(None, (tested.warning, *suite.warnings)):
+        for text in (tested.warning, *suite.warnings):
             warn(text)
-        replaced = suite.replaced()
-        if replaced:
-            replaced = (
+        for text in (*tested.notes, *suite.notes):
+            note(text)
+        if replaced := suite.replaced():
+            note(
                 f"{tested.out} holds an evaluation of other settings ({replaced}), which this one "
                 "replaces: what was measured with other settings is measured again"
             )
-        units = []
         if "attacks" in self.suite.groups:
-            units = unit_notes(self.suite.attack, tested.student.info.image_shape)
-        for text in filter(None, (*tested.notes, *suite.notes, replaced, *units)):
-            note(text)
-
-    def _tested(self) -> Tested:
-        """Load student and test data."""
-        names = ("data", "split", "image_size", "correlation", "data_seed")
-        given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        if is_foreign(self.student):
-            return foreign_student(
-                self.student,
-                given,
-                self.out,
-                weights=self.weights,
-                class_names=self.class_names,
-                outputs=self.outputs or "logits",
-            )
-        for name in ("weights", "class_names", "outputs"):
-            if (value := getattr(self, name)) is not None:
-                raise UserError(
-                    f"--{name.replace('_', '-')} {value} means nothing to a student of clarep's "
-                    "own: leave it out"
-                )
-        return own_student(self.student, given, self.out, self.suite)
-
-    def _others(self) -> dict[str, str | None]:
-        """Return what else an evaluation's configuration names."""
-        others = {"reference": self.reference, "baseline": self.baseline}
-        return {name: None if path is None else str(path) for name, path in others.items()}
-
-    def _ood(self, student: Student) -> dict[str, LabelledImages]:
-        """Read the sets of other images; raises UserError, also for one of another size."""
-        sets: dict[str, LabelledImages] = {}
-        _, height, width = student.info.image_shape
-        for given in self.ood:
-            name = re.sub(r"[^\w.-]+", "_", Path(given).stem) or "set"
-            if name in sets:
-                raise UserError(f"two sets of --ood are called {name}: rename one of them")
-            try:
-                data = load_any_split(given, height)
-            except UserError as error:
-                raise UserError(f"--ood {given}: {error}") from error
-            shape = data.read(0).shape
-            if shape[:2] != (height, width):
-                raise UserError(
-                    f"images of --ood {given} are {shape[1]}x{shape[0]} and the student takes "
-                    f"{width}x{height}: give a set of that size"
-                )
-            sets[name] = data
-        return sets
+            for text in unit_notes(self.suite.attack, tested.student.info.image_shape):
+                note(text)
 
     def _print(self, evaluation: Evaluation, out: Path) -> None:
         cost = evaluation.config["cost"]
@@ -193,21 +155,6 @@ def evaluation_table(evaluation: Evaluation) -> str:
         rows.append([heading_of(one.key), *figure, str(one.images), doubt + " ".join(marks)])
     below = "\n".join(f"({number}) {text}" for text, number in remarks.items())
     return plain_table(("", "value", "95 %", "unit", "images", ""), rows, below)
-
-
-def _named_paths(given: Sequence[str]) -> dict[str, Path]:
-    """Read the NAME=PATH of --beyond; raises UserError."""
-    paths: dict[str, Path] = {}
-    for text in given:
-        name, equals, path = text.partition("=")
-        if name not in BEYOND:
-            raise unknown_name("set of --beyond", name, BEYOND)
-        if not equals or not path:
-            raise UserError(f"--beyond {text} names no path: give {name}=PATH")
-        if name in paths:
-            raise UserError(f"--beyond gives {name} twice: name each set once")
-        paths[name] = Path(path)
-    return paths
 
 
 def _load_evaluation(path: Path) -> Evaluation:

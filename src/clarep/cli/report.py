@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from clarep.cli.shared import note
+from clarep.cli.terminal import note
 from clarep.report.html import build_report
 
 

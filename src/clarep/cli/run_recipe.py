@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from clarep.cli.shared import note, told, warn
+from clarep.cli.terminal import note, told, warn
 from clarep.engine.lock import hold
 from clarep.engine.progress import duration, progress
 from clarep.errors import UserError

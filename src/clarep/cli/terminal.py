@@ -10,9 +10,12 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
 from dataclasses import fields, is_dataclass
-from typing import Any, cast, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, get_origin, get_type_hints
 
 from clarep.engine.printable import one_line, printable
+
+if TYPE_CHECKING:  # without torch: a mistaken command line is told here too
+    from clarep.data.labelled import LabelledImages
 
 _OTHERWISE = {"canonical": "canon", "folder": "out"}
 """Arguments whose option has another name."""
@@ -22,7 +25,26 @@ _OPTIONS = ContextVar[Collection[str]]("options", default=())
 
 def say(text: str) -> None:
     """Write one line to stderr."""
-    print(f"clarep: {one_line(in_options(text, _OPTIONS.get()))}", file=sys.stderr)
+    print(f"clarep: {one_line(in_own_options(text))}", file=sys.stderr)
+
+
+def note(text: str) -> None:
+    """Say on stderr what a run does otherwise than one may expect, if anything."""
+    if text:
+        say(f"note: {text}")
+
+
+def warn(text: str) -> None:
+    """Say on stderr why a run's result should not be trusted, if there is such a reason."""
+    if text:
+        say(f"warning: {text}")
+
+
+def told(data: "LabelledImages") -> "LabelledImages":
+    """Return a set, having said what should be known of it before it is trusted."""
+    for text in data.notes:
+        note(text)
+    return data
 
 
 def options_of(command: Any, group: str = "") -> Iterator[str]:
@@ -36,6 +58,11 @@ def options_of(command: Any, group: str = "") -> Iterator[str]:
             yield from options_of(value, group if get_origin(hints[field.name]) else f"{name}.")
         else:
             yield from (f"--{name}", f"--{group}no-{name.removeprefix(group)}")
+
+
+def in_own_options(text: str) -> str:
+    """Return text whose arguments are written as options of the command that runs."""
+    return in_options(text, _OPTIONS.get())
 
 
 def in_options(text: str, options: Collection[str]) -> str:

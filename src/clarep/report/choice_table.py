@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clarep.engine.artefacts import write_json
+from clarep.report.set_figures import save_figure
 from clarep.report.tables import plain_table, write_csv
 from clarep.select.choice import Estimate, Setting
 from clarep.select.clarep_columns import COLUMNS
@@ -36,9 +37,13 @@ def selection_table(settings: Sequence[Setting]) -> str:
     )
 
 
-def write_selection(settings: Sequence[Setting], folder: Path) -> dict[str, Path]:
-    """Write table.csv and table.json into `folder`; return name -> path."""
+def write_selection(
+    settings: Sequence[Setting], chosen: Setting | None, folder: Path
+) -> dict[str, Path]:
+    """Write table.csv, table.json and heatmap.png into `folder`; return name -> path."""
     paths = {"table": folder / "table.csv", "table as JSON": folder / "table.json"}
+    paths["heat map"] = folder / "heatmap.png"
+    save_figure(selection_heatmap(settings, chosen), paths["heat map"])
     write_json(paths["table as JSON"], [asdict(setting) for setting in settings])
     write_csv([_flat(setting) for setting in settings], paths["table"])
     return paths

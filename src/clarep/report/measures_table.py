@@ -1,13 +1,20 @@
 """The measures as a table: on a terminal, as CSV, as JSON."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from clarep.clarid.canonical_set import CanonicalSet
+from clarep.clarid.clarid import Clarid
+from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.engine.artefacts import as_read, read_json, versions, write_json
+from clarep.engine.tensors import weights_hash
+from clarep.report.quality import student_judge
 from clarep.report.tables import plain_table, write_csv
 from clarep.select.clarep_columns import COLUMNS
-from clarep.select.clarep_measures import Measures
+from clarep.select.clarep_measures import Measures, judged
+from clarep.select.controls import measure_set
+from clarep.students.student import Student
 
 CLASSIFIER_NAME = "classifier.json"
 MEASURES_NAME = "measures.json"
@@ -31,6 +38,52 @@ def measures_table(rows: Sequence[Measures], classifier: Mapping[str, Any] | Non
     cells = [[row.kind, str(row.images), *(_cell(row, name) for name in shown)] for row in rows]
     headings = ("directions", "images", *(COLUMNS[name].heading for name in shown))
     return plain_table(headings, cells, note)
+
+
+def measure_rows(
+    clarid: Clarid,
+    judge: Student,
+    data: LabelledImages,
+    subset: CanonicalSet,
+    kinds: Sequence[str],
+    *,
+    folder: Path,
+    described: dict[str, Any],
+    seed: int,
+) -> Iterator[tuple[str, list[Measures]]]:
+    """Measure a set's own row and those of its controls into `folder`, or go on with them.
+
+    Yields before each row that is missing, and at the end: the kind that comes next, "" where none
+    does, and the rows so far. Rows of other kinds that `folder` holds stay there.
+
+    Args:
+        clarid: the setting that made the set.
+        judge: of the teacher's classes.
+        data: the set's images.
+        subset: what is measured, of the set.
+        kinds: the set's own and those of CONTROLS, in the order of the table.
+        folder: of measures.json and measures.csv.
+        described: what else than seed and judge the rows follow from, as JSON values.
+        seed: of random directions and of k-means.
+    """
+    config = described | {"seed": seed, "judge_sha256": weights_hash(judge)["sha256"]}
+    rows, scorer = read_measures(folder, config), student_judge(judge)
+    for kind in kinds:
+        if kind not in rows:
+            yield kind, [rows[known] for known in kinds if known in rows]
+            control = None if kind == clarid.config.kind else kind
+            rows[kind] = measure_set(clarid, scorer, data, subset, control, seed=seed)
+            write_measures(list(rows.values()), folder, config)
+    write_measures([rows[kind] for kind in dict.fromkeys((*kinds, *rows))], folder, config)
+    yield "", [rows[kind] for kind in kinds]
+
+
+def judge_originals(judge: Student, data: LabelledImages, subset: CanonicalSet) -> dict[str, Any]:
+    """Return which judge it is, and what it says of the images that a set was made of."""
+    images = to_unit_range(data.images(subset.tensors["index"].numpy()))
+    said = judged(student_judge(judge), images, subset.tensors["label"])
+    originals = {"images": len(subset)} | said
+    return {"student": judge.info.name, **weights_hash(judge), "originals": originals}
 
 
 def write_measures(rows: Sequence[Measures], folder: Path, config: dict[str, Any]) -> None:

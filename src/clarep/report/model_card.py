@@ -4,6 +4,9 @@ Layout: name, weights, images, recipe, training, held_out_loss, quality, version
 teacher NAME has its card in NAME.json and its whole log in NAME_history.jsonl.
 """
 
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,12 @@ import torch
 
 from clarep.clarid.clarid import Clarid
 from clarep.data.backdrops import load_backdrops
+from clarep.data.files import NoSplitError
 from clarep.data.garments import CLASS_NAMES
+from clarep.data.held_out import SHARE, load_held_out, marks_of_trained, seen_before
 from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.data.load import load_data, load_test
+from clarep.distill.trainer.sources import check_fits
 from clarep.engine.artefacts import read_json, sha256_file, versions
 from clarep.engine.tensors import weights_hash
 from clarep.engine.training_folder import HISTORY_NAME, read_records
@@ -27,12 +34,16 @@ from clarep.report.quality import (
     student_classifier,
     teacher_quality,
 )
+from clarep.robustness.student_and_data import test_options, trained_on
 from clarep.students.judge import judge_card, load_judge
 from clarep.students.student import Student
+from clarep.students.student_files import load_student, student_path
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet_teacher import WEIGHTS_NAME, load_unet
 
 _CURVE_POINTS = 20
+_MOST_PER_CLASS = 100
+_DOUBLES = 0.1  # share of the test images: more are no mishap
 
 
 def training_card(folder: Path) -> dict[str, Any]:
@@ -72,6 +83,71 @@ def training_card(folder: Path) -> dict[str, Any]:
         "quality": None,
         "versions": versions(),
     }
+
+
+def measured_card(
+    folder: Path,
+    settings: SampleSettings,
+    given: dict[str, Any],
+    *,
+    classifier: Path | None,
+    images_per_class: int | None,
+    warn: Callable[[str], None],
+) -> dict[str, Any]:
+    """Return the card of a finished run with its quality and round trip.
+
+    Args:
+        folder: that clarep train-teacher wrote.
+        settings: which samples, but for their number.
+        given: fields of `DataConfig` that differ from what the teacher was trained on.
+        classifier: run of a student, which measures instead of the bundled judge.
+        images_per_class: number of samples; None takes 100, or as many as there are images.
+        warn: is told of a few test images that a run has seen; more raise UserError.
+    """
+    started = time.perf_counter()
+    card = training_card(folder)
+    # Not load_teacher, to which a folder called backdrops is the bundled teacher's name.
+    teacher = load_unet(folder / WEIGHTS_NAME)
+    data = train, test = _sides(folder, given)
+    for run in (folder, classifier and student_path(classifier).parent):
+        if run is not None:
+            _check_unseen(run, test, warn)
+    check_fits("the teacher's", teacher.class_names, teacher.image_shape, test)
+    if images_per_class is None:
+        most = _MOST_PER_CLASS
+        if classifier is not None:
+            most = min(most, min(len(train), len(test)) // teacher.num_classes)
+        images_per_class = max(1, most)
+    settings = replace(settings, images_per_class=images_per_class)
+    if classifier is None:
+        quality = garment_quality(teacher, settings)
+    else:
+        quality = student_quality(teacher, load_student(classifier), data, settings)
+    card["quality"] = quality | {"seconds": round(time.perf_counter() - started, 1)}
+    card["round_trip"] = round_trip(teacher, test)
+    return card
+
+
+def _sides(folder: Path, given: dict[str, Any]) -> tuple[LabelledImages, LabelledImages]:
+    """Return what a teacher was trained on, and images of the same data that it was not."""
+    options = test_options(trained_on(folder / WEIGHTS_NAME), given)
+    trained = load_data(options)
+    try:
+        return trained, load_test(options)[1]
+    except NoSplitError:
+        return load_held_out(folder, trained)
+
+
+def _check_unseen(run: Path, tested: LabelledImages, warn: Callable[[str], None]) -> None:
+    """Raise UserError if a run has seen what it is to be measured on; warn of a few doubles."""
+    seen, said = seen_before(marks_of_trained(run) or (), tested, np.arange(len(tested)))
+    if seen > _DOUBLES * len(tested):
+        raise UserError(
+            f"{run}: {said}: give other images with `data`; of classifiers, give one of "
+            f"`clarep distill --train.validation-share {SHARE}`"
+        )
+    if seen:
+        warn(f"{run}: {said}: figures on them are too good")
 
 
 def _summary(history: list[dict[str, Any]], batch_size: int) -> dict[str, Any]:

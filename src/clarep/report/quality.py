@@ -6,18 +6,28 @@ The distance is never called FID: FID is defined on another network's features.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
+from PIL import Image
 from torch import Tensor
 
+from clarep.data.labelled import to_uint8
 from clarep.engine.arrays import check_finite
+from clarep.engine.artefacts import atomic_path
 from clarep.errors import UserError
 from clarep.sampling.walks import decode
 from clarep.select.clarep_measures import Scorer
 from clarep.students.student import Student
+from clarep.students.student_files import load_student
 from clarep.teachers.teacher import Teacher
+
+_GRID_COLUMNS = 8
+_GRID_ROWS = 20  # of more classes, the first
+_GRID_GUIDANCE = 2.0
+_GRID_STEPS = 20
 
 Classifier = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Images (B, C, H, W) in [-1, 1] to features (B, D) and logits (B, K), of one pass."""
@@ -46,6 +56,18 @@ def student_judge(student: Student) -> Scorer:
     """Return a student as a judge: images (B, C, H, W) in [-1, 1] to logits (B, K)."""
     classifier = student_classifier(student)
     return lambda images: classify_all(classifier, images)[1]
+
+
+def load_classifier(place: Path | None, teacher: Teacher) -> Student | None:
+    """Return the student at `place`, which is to judge the teacher's samples; None for None.
+
+    Raises UserError if there is none, or it is of other classes or images than the teacher's.
+    """
+    if place is None:
+        return None
+    student = load_student(place)
+    check_classifier(student, teacher)
+    return student
 
 
 def check_classifier(student: Student, teacher: Teacher) -> None:
@@ -112,6 +134,18 @@ def sample_classes(
         latents = decode(denoise, x, teacher.sigma_max, teacher.sigma_min, steps, solver="heun")
         images.append(teacher.decode(latents).cpu())
     return torch.cat(images).clamp(-1, 1)
+
+
+def write_sample_grid(teacher: Teacher, path: Path) -> None:
+    """Write a PNG of samples: a row a class, at most 20, always of the same noise."""
+    rows = min(teacher.num_classes, _GRID_ROWS)
+    labels = torch.arange(rows).repeat_interleave(_GRID_COLUMNS)
+    images = to_uint8(sample_classes(teacher, labels, _GRID_GUIDANCE, steps=_GRID_STEPS, seed=0))
+    channels, height, width = images.shape[1:]
+    grid = images.unflatten(0, (rows, _GRID_COLUMNS)).permute(0, 3, 1, 4, 2)  # (R, H, C, W, 3)
+    pixels = grid.reshape(rows * height, _GRID_COLUMNS * width, channels)
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels.cpu().numpy()).save(temporary, format="PNG")
 
 
 @torch.no_grad()

@@ -4,6 +4,8 @@ The sceptic's questions: are these directions special (random, bottom, middle), 
 just stronger guidance (none), or the decoder alone (reconstruction: no projection, no guidance)?
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,9 +15,39 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.directions import project_out
 from clarep.data.labelled import LabelledImages
+from clarep.errors import UserError, unknown_name
 from clarep.select.clarep_measures import Measures, Scene, Scorer, measure, scene_of
 
+_FEWEST = 2  # of each class: with one, k-means finds the classes whatever the features
+
 CONTROLS = ("none", "reconstruction", "random", "bottom", "middle")
+
+
+def check_controls(controls: Sequence[str], count: int, labels: NDArray[np.int64]) -> None:
+    """Raise UserError for an unknown control, or too few images of these labels to measure on."""
+    for name in controls:
+        if name not in CONTROLS:
+            raise unknown_name("control", name, CONTROLS)
+    fewest = _FEWEST * len(np.unique(labels))
+    if 0 < count < fewest:
+        raise UserError(
+            f"`control_images={count}` are too few to measure on: give at least {fewest}, two of "
+            "each class, or 0 to skip the table"
+        )
+
+
+def measured_on(canonical: CanonicalSet, count: int) -> tuple[CanonicalSet, str]:
+    """Return `count` images of a set, evenly from the classes, and why they are too few, or ""."""
+    subset = canonical.balanced(count)
+    labels, counts = subset.tensors["label"].unique(return_counts=True)
+    if int(counts.min()) >= _FEWEST:
+        return subset, ""
+    rarest = canonical.manifest["config"]["class_names"][int(labels[counts.argmin()])]
+    return subset, (
+        f"class '{rarest}' has {int(counts.min())} of the {len(subset)} images that would be "
+        "measured, and the table takes two of each class: it is left out; a larger `fraction` "
+        "gives it"
+    )
 
 
 def measure_set(

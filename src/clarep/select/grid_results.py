@@ -24,8 +24,10 @@ from clarep.engine.artefacts import (
     versions,
     write_json,
 )
+from clarep.engine.cost import sum_costs
 from clarep.engine.lock import hold
 from clarep.errors import UserError
+from clarep.select.choice import RULE, Recommendation, Setting
 from clarep.select.clarep_measures import Scene, Scorer, measure, scene_of
 from clarep.select.grid import Cell, Grid
 
@@ -70,6 +72,30 @@ def walk_grid(
         write_json(folder / CELLS / cell.name, stored, sealed=True)
         done += 1
         yield Progressed(done, 1, len(grid.cells))
+
+
+def best_of(
+    grid: Grid,
+    cells: list[dict[str, Any]],
+    found: Recommendation,
+    conditional: Recommendation,
+) -> dict[str, Any]:
+    """Return what best.json holds: the chosen setting, why, and all that it follows from."""
+    return _where(found.chosen) | {
+        "reason": found.reason,
+        "runner_up": _where(found.runner_up),
+        "by_conditional_nmi": _where(conditional.chosen),
+        "rule": RULE,
+        "seeds": sorted(grid.config.seeds),
+        "grid": asdict(grid.config),
+        "config": cells[0]["config"],
+        "versions": versions(),
+        "cost": sum_costs([cell["cost"] for cell in cells]),
+    }
+
+
+def _where(setting: Setting | None) -> dict[str, Any]:
+    return dict.fromkeys(("t", "tap", "k", "sigma")) if setting is None else setting.where()
 
 
 def load_cells(grid: Grid, folder: Path) -> list[dict[str, Any]]:

@@ -12,12 +12,12 @@ from clarep.clarid.clarid_config import AT_ONCE
 from clarep.clarid.directions import Kind
 from clarep.clarid.identify import SHARD_SIZE, identify_steps
 from clarep.data.labelled import LabelledImages, class_balanced_choice
-from clarep.data.load import DataConfig, stored_options
+from clarep.data.load import DataConfig
 from clarep.engine.artefacts import Progressed, differences
 from clarep.engine.identity import address, in_full, plain, shortened
 from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
-from clarep.teachers.zoo import stored_spec
+from clarep.teachers.zoo import sources
 
 _CONTENT = ("data_sha256", "seed", "chosen", "shard_size", "teacher_sha256")
 
@@ -112,18 +112,15 @@ class SetJob:
 
     def build(self) -> Iterator[Progressed]:
         """Build it, yielding after each shard."""
-        described = {
-            "teacher": stored_spec(self.spec),
-            "data_options": stored_options(self.options),
-            "fraction": self.fraction,
-            "teacher_options": dict(self.teacher_options) or None,
-        }
+        described = sources(self.spec, self.options, self.teacher_options)
+        if self.fraction is not None:
+            described["fraction"] = self.fraction
         yield from identify_steps(
             Clarid(self.teacher, self.clarid),
             self.data,
             self.folder,
             self.chosen,
-            described={name: value for name, value in described.items() if value is not None},
+            described=described,
             seed=self.seed,
             shard_size=self.shard_size,
         )

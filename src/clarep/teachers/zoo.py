@@ -1,10 +1,12 @@
 """Teachers by name, path, or family and place (`dit:PATH`)."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+from clarep.data.load import DataConfig, stored_options
 from clarep.engine.artefacts import located
 from clarep.errors import UserError, unknown_name
 from clarep.teachers.families import FAMILIES
@@ -64,6 +66,15 @@ def teacher_path(spec: str) -> Path:
 def stored_spec(spec: str) -> str:
     """Return what stands for a teacher, to be stored with a run; a path is absolute."""
     return spec if spec in BUNDLED else located(spec)
+
+
+def sources(teacher: str, data: DataConfig, teacher_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return where a run's teacher and data came from, as JSON values, to be stored with it.
+
+    teacher_options: as `recorded` gave them; left out if empty.
+    """
+    found = {"teacher": stored_spec(teacher), "data_options": stored_options(data)}
+    return found | ({"teacher_options": dict(teacher_options)} if teacher_options else {})
 
 
 def load_teacher(spec: str | Path, options: TeacherOptions | None = None) -> Teacher:

@@ -70,6 +70,21 @@ class BeyondSet:
         return found | {"accepted_sha256": hashlib.sha256(accepted.encode()).hexdigest()}
 
 
+def named_paths(given: Sequence[str]) -> dict[str, Path]:
+    """Read NAME=PATH of each set; raises UserError for an unknown name, or one given twice."""
+    paths: dict[str, Path] = {}
+    for text in given:
+        name, _, path = text.partition("=")
+        if name not in BEYOND:
+            raise unknown_name("test set", name, BEYOND)
+        if not path:
+            raise UserError(f"`beyond={text}` names no path: give {name}=PATH")
+        if name in paths:
+            raise UserError(f"`beyond` gives {name} twice: name each set once")
+        paths[name] = Path(path)
+    return paths
+
+
 def load_beyond(
     paths: Mapping[str, Path], student: Student, data: LabelledImages
 ) -> list[BeyondSet]:

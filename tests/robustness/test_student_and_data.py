@@ -1,8 +1,8 @@
 import pytest
 
-from clarep.cli.tested import load_any_split
 from clarep.data.load import DataConfig, load_data
 from clarep.errors import UserError
+from clarep.robustness.student_and_data import load_any_split
 
 
 def test_the_home_of_nobody_is_no_traceback():

@@ -6,15 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from clarep.cli.shared import (
-    check_order_of_classes,
-    flags,
-    note_other_classes,
-    warn_of_other_classes,
-)
+from clarep.cli.option_groups import flags
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig
 from clarep.errors import UserError
+from clarep.select.class_match import matched_by_number, of_the_datas_classes, taken_for_others
 from clarep.teachers.callable_teacher import CallableTeacher
 from clarep.teachers.options import TeacherOptions
 
@@ -23,39 +19,36 @@ READABLE = [f"thing {number}" for number in range(1000)]
 WNIDS = ["n01440764", *(f"n02{number:06d}" for number in range(998)), "n15075141"]
 
 
-def said(capsys, ours, theirs):
-    """Return notes and warnings for the classes of data and teacher."""
+def said(ours, theirs):
+    """Return what is to be known of the classes of data and teacher, then what speaks against."""
     labels = np.arange(len(ours))
     data = LabelledImages("data", labels, tuple(ours), [""] * len(ours), lambda _: labels)
     teacher = CallableTeacher.__new__(CallableTeacher)
     teacher.__dict__.update(SimpleNamespace(class_names=tuple(theirs)).__dict__)
-    note_other_classes(teacher, data)
-    warn_of_other_classes(teacher, data)
-    lines = capsys.readouterr().err.splitlines()
-    return [line.removeprefix("clarep: ") for line in lines]
+    return [*filter(None, (matched_by_number(teacher, data), taken_for_others(teacher, data)))]
 
 
 @pytest.mark.parametrize("theirs", [NUMBERS, READABLE, WNIDS])
-def test_imagenets_folders_are_the_labels_of_a_model_of_imagenet(capsys, theirs):
-    assert said(capsys, WNIDS, theirs) == []
+def test_imagenets_folders_are_the_labels_of_a_model_of_imagenet(theirs):
+    assert said(WNIDS, theirs) == []
 
 
 @pytest.mark.parametrize("ours", [WNIDS[::-1], [*WNIDS[:-1], "n99999999"], sorted(NUMBERS)])
-def test_what_is_not_the_whole_of_imagenet_in_order_is_noted(capsys, ours):
-    (note, *warnings) = said(capsys, ours, READABLE)
-    assert note.startswith("note: the classes of the data are not named as the teacher's")
+def test_what_is_not_the_whole_of_imagenet_in_order_is_noted(ours):
+    (note, *warnings) = said(ours, READABLE)
+    assert note.startswith("the classes of the data are not named as the teacher's")
     assert len(warnings) == (ours[0] != "0")  # numbers say nothing
 
 
-def test_a_few_classes_under_a_teacher_that_knows_numbers_alone(capsys):
-    _, warning = said(capsys, WNIDS[500:510], NUMBERS)
+def test_a_few_classes_under_a_teacher_that_knows_numbers_alone():
+    _, warning = said(WNIDS[500:510], NUMBERS)
     assert warning.startswith(
-        "warning: the teacher knows its 1000 classes by numbers alone, and those of the data "
+        "the teacher knows its 1000 classes by numbers alone, and those of the data "
         "(n02000499, n02000500, n02000501 ...) are taken for its first 10"
     )
-    assert "choose them with --class-names FILE, a number a line" in warning
-    assert len(said(capsys, ["cat", "dog"], ["0", "1"])) == 1  # as many: the note alone
-    assert len(said(capsys, ["0", "1"], NUMBERS)) == 1
+    assert "choose them with a file of `class_names`, a number a line" in warning
+    assert len(said(["cat", "dog"], ["0", "1"])) == 1  # as many: the note alone
+    assert len(said(["0", "1"], NUMBERS)) == 1
 
 
 def test_the_same_classes_in_another_order_are_refused():
@@ -65,7 +58,7 @@ def test_the_same_classes_in_another_order_are_refused():
         teacher = CallableTeacher.__new__(CallableTeacher)
         teacher.__dict__.update(SimpleNamespace(class_names=tuple(theirs)).__dict__)
         with pytest.raises(UserError, match="another order") if refused else nullcontext():
-            check_order_of_classes(teacher, data)
+            of_the_datas_classes(teacher, data)
 
 
 def test_flags_are_what_was_given_otherwise_than_by_default():
@@ -75,8 +68,8 @@ def test_flags_are_what_was_given_otherwise_than_by_default():
     assert flags(given, "image_size") == " --image-size 32" and flags(DataConfig()) == ""
 
 
-def test_a_teacher_that_has_never_heard_of_the_classes(capsys):
-    _, warning = said(capsys, ["cat", "dog"], ["shirt", "coat"])
-    assert warning.startswith("warning: no class of the data (cat, dog ...) is one of the teacher")
-    assert len(said(capsys, ["cat", "dog"], ["dog", "coat"])) == 1
-    assert said(capsys, ["cat", "dog"], ["cat", "dog"]) == []
+def test_a_teacher_that_has_never_heard_of_the_classes():
+    _, warning = said(["cat", "dog"], ["shirt", "coat"])
+    assert warning.startswith("no class of the data (cat, dog ...) is one of the teacher")
+    assert len(said(["cat", "dog"], ["dog", "coat"])) == 1
+    assert said(["cat", "dog"], ["cat", "dog"]) == []

@@ -1,15 +1,16 @@
-"""What `clarep evaluate` measures: a student of whatever library, and the data for it."""
+"""What is evaluated: a student of whatever library, and the data for it."""
 
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from clarep.cli.shared import describe
 from clarep.data.files import NoSplitError
 from clarep.data.held_out import HELD_OUT, marks_of_trained, seen_before
 from clarep.data.labelled import LabelledImages
-from clarep.data.load import DataConfig, load_data, load_test
+from clarep.data.load import DataConfig, load_data, load_test, stored_options
 from clarep.data.sets.boxes import has_boxes
 from clarep.distill.trainer.run_folder import held_out_of
 from clarep.engine.artefacts import read_json
@@ -18,13 +19,13 @@ from clarep.robustness.images_read import widest
 from clarep.robustness.suite.suite_checks import check_fit
 from clarep.robustness.suite.suite_config import SuiteConfig
 from clarep.students.class_columns import student_of
-from clarep.students.foreign_students import load_foreign
+from clarep.students.foreign_students import is_foreign, load_foreign
 from clarep.students.student import Outputs, Student
 from clarep.students.student_files import load_student, student_path
 
 
 @dataclass(frozen=True)
-class Tested:
+class StudentAndData:
     """A student, what it is tested on, and where the evaluation goes."""
 
     student: Student
@@ -38,14 +39,49 @@ class Tested:
     """Why the figures should not be trusted."""
 
 
-def own_student(
-    given_path: str, given: dict[str, Any], out: Path | None, suite: SuiteConfig
-) -> Tested:
-    """Return a student of clarep's own and its test data: what it was trained on, but for `given`.
+def student_and_data(
+    spec: str,
+    given: dict[str, Any],
+    out: Path | None,
+    suite: SuiteConfig,
+    *,
+    weights: Path | None = None,
+    class_names: str | None = None,
+    outputs: Outputs | None = None,
+) -> StudentAndData:
+    """Return a student of whatever library and its test data: what it was trained on, or `given`.
 
-    given: fields of `DataConfig`; `data` only if it was given. suite: tells how many images are
-    held against those that it was trained on.
+    Args:
+        spec: a run's folder, a student's file, or FAMILY:PLACE as `load_foreign` takes it.
+        given: fields of `DataConfig`; `data` only if it was given.
+        out: of the evaluation; None for a student of clarep's own is its run's robustness/.
+        suite: tells how many images are held against those that the student was trained on.
+        weights, class_names, outputs: of `load_foreign`; nothing else takes them.
+
+    Raises:
+        UserError: for what is missing, does not fit, or means nothing to this student.
     """
+    of_foreign = {"weights": weights, "class_names": class_names, "outputs": outputs}
+    if is_foreign(spec):
+        return _foreign_student(
+            spec,
+            given,
+            out,
+            weights=weights,
+            class_names=class_names,
+            outputs=outputs or "logits",
+        )
+    for name, value in of_foreign.items():
+        if value is not None:
+            raise UserError(
+                f"`{name}={value}` means nothing to a student of clarep's own: leave it out"
+            )
+    return _own_student(spec, given, out, suite)
+
+
+def _own_student(
+    given_path: str, given: dict[str, Any], out: Path | None, suite: SuiteConfig
+) -> StudentAndData:
     file = student_path(given_path)
     student = load_student(file)
     trained = trained_on(file)
@@ -60,14 +96,14 @@ def own_student(
         "on_training_data": None if known is None else bool(seen),
         "caveat": caveat,
     }
-    warning = f"{said}: figures on them are not those on new images, so give others, with --data "
-    warning += "or --split, or remove them"
+    warning = f"{said}: figures on them are not those on new images, so give others, with `data` "
+    warning += "or `split`, or remove them"
     told = f"measured on {data.name}, {len(data)} images{caveat and '; '}{caveat}"
-    return Tested(
+    return StudentAndData(
         student_of(student, data.class_names),
         data,
         _home(file) / "robustness" if out is None else out,
-        described | _data_options(options),
+        described | {"data_options": stored_options(options)},
         notes=(told,) if options.split == HELD_OUT else (),
         warning=warning if seen else "",
     )
@@ -98,7 +134,7 @@ def _own_images(
         except NoSplitError as error:
             undivided = error
         if split is not None:
-            or_else = f"; what {file.parent} held out is --split {HELD_OUT}" if is_own else ""
+            or_else = f"; what {file.parent} held out is `split={HELD_OUT}`" if is_own else ""
             raise NoSplitError(f"{undivided}{or_else}")
     try:
         whole = load_data(replace(options, split=trained.split if trained else DataConfig.split))
@@ -123,7 +159,7 @@ def _place(data: str) -> str:
     return str(path.resolve()) if path.exists() else data
 
 
-def foreign_student(
+def _foreign_student(
     spec: str,
     given: dict[str, Any],
     out: Path | None,
@@ -131,38 +167,60 @@ def foreign_student(
     weights: Path | None,
     class_names: str | None,
     outputs: Outputs,
-) -> Tested:
+) -> StudentAndData:
     """Return a classifier of another library as a student of the test data's classes.
 
     Raises UserError without `out` and data: neither is known of it.
     """
     if out is None:
-        raise UserError(f"{spec} has no run folder to write in: give --out DIR")
+        raise UserError(f"{spec} has no run folder to write in: give one, `out`")
     if "data" not in given:
-        raise UserError(f"what {spec} was trained on is not known here: give test data, --data")
+        raise UserError(f"what {spec} was trained on is not known here: give test data, `data`")
     model = load_foreign(spec, weights, class_names, given.get("image_size"), outputs=outputs)
     side = model.side if _can_be_resized(given["data"]) else None
     options = DataConfig(**({"image_size": side} | given))
     options, data = _load_split(options, given.get("split"))
     height, width, channels = data.read(0).shape
     student = model.student(data.class_names, (channels, height, width))
-    described = {
+    described: dict[str, Any] = {
         "run": spec,
         "weights": None if weights is None else str(weights),
         "class_names": class_names,
         "outputs": outputs,
     }
-    return Tested(student, data, out, described | _data_options(options))
-
-
-def _data_options(options: DataConfig) -> dict[str, Any]:
-    return {"data_options": describe("", options)["data_options"]}
+    described["data_options"] = stored_options(options)
+    return StudentAndData(student, data, out, described)
 
 
 def _can_be_resized(data: str) -> bool:
     """Say whether a set takes an image size: named ones and images with boxes do not."""
     path = Path(os.path.expanduser(data))
     return path.exists() and not has_boxes(path)
+
+
+def load_ood(given: Sequence[str], student: Student) -> dict[str, LabelledImages]:
+    """Load sets of images of none of the student's classes, each under the name of its file.
+
+    Raises UserError for one that cannot be read, of another size, or of another's name.
+    """
+    sets: dict[str, LabelledImages] = {}
+    _, height, width = student.info.image_shape
+    for place in given:
+        name = re.sub(r"[^\w.-]+", "_", Path(place).stem) or "set"
+        if name in sets:
+            raise UserError(f"two sets of `ood` are called {name}: rename one of them")
+        try:
+            data = load_any_split(place, height)
+        except UserError as error:
+            raise UserError(f"`ood={place}`: {error}") from error
+        shape = data.read(0).shape
+        if shape[:2] != (height, width):
+            raise UserError(
+                f"images of `ood={place}` are {shape[1]}x{shape[0]} and the student takes "
+                f"{width}x{height}: give a set of that size"
+            )
+        sets[name] = data
+    return sets
 
 
 def load_any_split(given: str, image_size: int) -> LabelledImages:
@@ -201,5 +259,5 @@ def trained_on(file: Path) -> DataConfig | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"cannot read {path} ({type(error).__name__}: {error}): train that run again, or "
-            "give the student's file alone in another folder, with --data"
+            "give the student's file alone in another folder, with `data`"
         ) from error

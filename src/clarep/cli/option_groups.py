@@ -1,0 +1,51 @@
+"""Options that several commands have, each with its help once, and given options as text."""
+
+import shlex
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from clarep.clarid.clarid_config import ClaridConfig
+from clarep.data.load import DataConfig, DataOptions
+from clarep.teachers.options import TeacherOptions
+
+_FLAT = tyro.conf.arg(name="")
+DataGroup = Annotated[DataConfig, _FLAT]
+DataOptionsGroup = Annotated[DataOptions, _FLAT]
+ClaridGroup = Annotated[ClaridConfig, _FLAT]
+TeacherGroup = Annotated[TeacherOptions, _FLAT]
+TeacherSpec = Annotated[
+    str,
+    tyro.conf.arg(
+        help="A bundled teacher's name, a path to a teacher.safetensors or its folder, or "
+        "FAMILY:PLACE such as dit:PATH."
+    ),
+]
+JudgeRun = Annotated[
+    Path | None,
+    tyro.conf.arg(
+        help="Run of a student trained on the same classes (clarep distill --method vanilla), "
+        "which judges samples where the bundled judge does not know the classes, or instead of it."
+    ),
+]
+SkipBad = Annotated[bool, tyro.conf.arg(help="Go on without unreadable images, and list them.")]
+Json = Annotated[
+    bool,
+    tyro.conf.arg(help="Print one JSON object instead of lines; progress goes to stderr."),
+]
+
+
+def flags(settings: Any, *names: str) -> str:
+    """Return the fields of a dataclass that differ from their defaults, as command-line options.
+
+    names: those that are looked at; all without any. Empty, or it starts with a space.
+    """
+    given = ""
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if value != field.default and field.name in (names or (field.name,)):
+            given += f" --{field.name.replace('_', '-')}"
+            given += "" if value is True else f" {shlex.quote(str(value))}"
+    return given
