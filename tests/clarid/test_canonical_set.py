@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -448,9 +449,11 @@ FULL = """
 import resource, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
+from dataclasses import dataclass
 from clarep.cli import main as cli
 import test_canonical_set as t
 
+@dataclass(frozen=True)
 class Command:
     def run(self):
         t.write(Path({folder!r}))
@@ -469,9 +472,9 @@ def run_with_a_limit(folder, limit):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@dataclass(frozen=True)
 class _Write:
-    def __init__(self, folder):
-        self.folder = folder
+    folder: Path
 
     def run(self):
         write(self.folder)
@@ -549,6 +552,7 @@ def test_a_manifest_that_does_not_fit_leaves_the_old_one(tmp_path, folder, no_fi
 
 @pytest.mark.parametrize("code", [errno.EDQUOT, errno.EROFS, errno.EACCES])
 def test_other_ways_of_not_being_able_to_write(code, monkeypatch, capsys):
+    @dataclass(frozen=True)
     class Command:
         def run(self):
             raise OSError(code, os.strerror(code), "/there/x")
@@ -561,6 +565,7 @@ def test_other_ways_of_not_being_able_to_write(code, monkeypatch, capsys):
 
 
 def test_a_fault_of_ours_is_not_hidden(monkeypatch):
+    @dataclass(frozen=True)
     class Command:
         def run(self):
             raise OSError(errno.EBADF, "Bad file descriptor")

@@ -14,7 +14,7 @@ from clarep.cli.terminal import _ARGUMENT, in_options, options_of
 ROOT = Path(clarep.__file__).parent
 WHOLE_COMMANDS = ("report/html/seed_commands.py", "teachers/families/edm_convert.py")
 """Files that build commands to run, of clarep or of the system, and no advice."""
-IN_PYTHON_ALONE = {"step_size", "first_index", "torch.jit.load"}
+IN_PYTHON_ALONE = {"image_shape", "step_size", "first_index", "torch.jit.load"}
 """Arguments of functions that no command offers."""
 REQUIRED = {
     "data": "show x",
