@@ -68,14 +68,14 @@ class Checkpoint:
 
     def fill(self, network: nn.Module) -> None:
         """Put the weights into a network. Raises UserError unless names and shapes are its own."""
-        wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-        found = {name: tuple(value.shape) for name, value in self.weights.items()}
-        for name, shape in wanted.items():
-            if name not in found:
+        wanted = network.state_dict()
+        for name, own in wanted.items():
+            if name not in self.weights:
                 raise self.refusal(f"it lacks {name}")
-            if found[name] != shape:
-                raise self.refusal(f"its {name} is {found[name]}, where {shape} is asked for")
-        surplus = [name for name in found if name not in wanted]
+            found, shape = tuple(self.weights[name].shape), tuple(own.shape)
+            if found != shape:
+                raise self.refusal(f"its {name} is {found}, where {shape} is asked for")
+        surplus = [name for name in self.weights if name not in wanted]
         if surplus:
             raise self.refusal(
                 f"it has {len(surplus)} tensors that a {self.family} has not, {surplus[0]} first"

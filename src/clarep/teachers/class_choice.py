@@ -25,15 +25,9 @@ def choose_classes(options: TeacherOptions, synonyms: Sequence[Sequence[str]]) -
     """Return the classes of a checkpoint that the options' file of names, if any, asks for.
 
     As many names as the checkpoint has classes rename them in their order; fewer choose, each
-    by a name that the checkpoint knows or by its number.
+    by a name that the checkpoint knows or by its number. Raises UserError for any other file.
 
-    Args:
-        options: with the file, a name a line, or without.
-        synonyms: the names of each class of the checkpoint; its number where it has none.
-
-    Raises:
-        UserError: for a file that cannot be read, more names than classes, all names in another
-            order, a name that stands for no class or for several, or a class chosen twice.
+    synonyms: the names of each class of the checkpoint; its number where it has none.
     """
     count = len(synonyms)
     if options.class_names is None:
@@ -83,11 +77,8 @@ def classes_of_table(
     """Return the classes that the rows of a checkpoint's table of label embeddings stand for.
 
     Their number is num_classes, that of the names, or the guess; their names are the known ones,
-    else their numbers. The options' file renames or chooses them.
-
-    Raises:
-        UserError: if there are neither `rows` classes nor one fewer, their number is not known,
-            or the file's names do not fit them; it names the place.
+    else their numbers. The options' file renames or chooses them. Raises UserError, which names
+    the place, if there are neither `rows` classes nor one fewer, or their number is not known.
     """
     given = () if options.class_names is None else read_class_names(options.class_names)
     fitting = {num_classes} if num_classes is not None else {rows - 1, rows}

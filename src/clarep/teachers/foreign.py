@@ -25,11 +25,6 @@ from clarep.teachers.teacher import Teacher
 
 Maps = Float[Tensor, "batch c h w"]
 
-_ALL_CLASSES = (
-    "all its {count} label embeddings are taken for classes; use `guidance=1` and the conditional "
-    "branch or, if the last one stands for no class, name the others with `class_names`"
-)
-
 
 class ForeignTeacher(Teacher):
     """A network of another library behind the `Teacher` interface, of pixels or of VAE latents.
@@ -59,7 +54,6 @@ class ForeignTeacher(Teacher):
         tap_modules: Mapping[str, nn.Module],
         conditions: Shaped[Tensor, "classes_and_none *condition"] | None = None,
         has_null: bool = True,
-        why_no_null: str = _ALL_CLASSES,
         vae: Any = None,
         token_grid: tuple[int, int] | None = None,
         settings: Mapping[str, object] | None = None,
@@ -70,7 +64,7 @@ class ForeignTeacher(Teacher):
         conditions: what the network takes for each class and, last, for none; without them
             the labels themselves.
         has_null: whether that for none is known to the network; otherwise it is refused, and so
-            is guidance. why_no_null: the sentence says so, and how to mend it.
+            is guidance.
         settings: what changes the teacher beside its weights; they enter the fingerprint.
 
         Raises UserError if weights are not finite, or latents of the VAE are not the network's.
@@ -82,7 +76,7 @@ class ForeignTeacher(Teacher):
         self.sigma_min, self.sigma_max = parametrisation.sigma_min, parametrisation.sigma_max
         self.latent_shape = self.image_shape = latent_shape
         self.class_names, self.null_label = class_names, len(class_names)
-        self.has_null, self._why_no_null = has_null, why_no_null
+        self.has_null = has_null
         if conditions is None:
             conditions = torch.arange(len(class_names) + 1)
         self._conditions = conditions.to(self.device)
@@ -132,8 +126,10 @@ class ForeignTeacher(Teacher):
         """Raise UserError if the network knows no null class."""
         if not self.has_null:
             raise UserError(
-                "this teacher has no null class, which guidance and the null branch need: "
-                + self._why_no_null.format(count=self.num_classes)
+                "this teacher has no null class, which guidance and the null branch need: it was "
+                f"trained without dropping labels, or all its {self.num_classes} label embeddings "
+                "are taken for classes; use `guidance=1` and the conditional branch or, if the "
+                "last one stands for no class, name the others with `class_names`"
             )
 
     def condition(self, labels: Int64[Tensor, " batch"]) -> Shaped[Tensor, "batch *condition"]:

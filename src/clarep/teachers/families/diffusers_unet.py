@@ -34,16 +34,8 @@ _TAP = re.compile(r"(down_blocks\.\d+|mid_block|up_blocks\.\d+)(\.(resnets|atten
 def load(place: str, options: TeacherOptions) -> Teacher:
     """Load a `UNet2DModel`, or clarep's own export, from a folder or the Hugging Face hub.
 
-    Args:
-        place: a folder that a pipeline of unet and scheduler was saved to, or the model alone
-            with its scheduler_config.json in it or up to two folders above; or an identifier
-            of the hub.
-        options: `class_names` names the classes; with one name fewer than the model embeds
-            labels, the last embedding is the null label (docs/teachers/diffusers.md).
-
-    Raises:
-        UserError: if there is no such checkpoint, it is of another kind or damaged, or the class
-            names do not fit it.
+    place: a pipeline of unet and scheduler, or the model alone with its scheduler_config.json in
+    it or up to two folders above. Raises UserError.
     """
     folder = checkpoint_folder(place)
     unet_folder = _unet_folder(folder)
@@ -66,10 +58,7 @@ def load(place: str, options: TeacherOptions) -> Teacher:
 def unet_teacher(
     unet: Any, schedule: DDPM, options: TeacherOptions, classes: Classes
 ) -> ForeignTeacher:
-    """Return the teacher of diffusers' model, in any dtype, and the schedule it was trained with.
-
-    Raises UserError if it is no class-conditional pixel model of supported parts.
-    """
+    """Return the teacher of diffusers' model and the schedule it was trained with."""
     if unet.config.time_embedding_type != "positional":
         raise UserError(
             f"the UNet2DModel embeds time by '{unet.config.time_embedding_type}': supported is "
@@ -89,10 +78,7 @@ def unet_teacher(
 
 
 def unet_taps(unet: Any) -> tuple[dict[str, nn.Module], str]:
-    """Return blocks and layers of a U-Net of diffusers by name, and which is the default tap.
-
-    That is the bottleneck, or the last block on the way down where there is none.
-    """
+    """Return blocks and layers by name, and the bottleneck, or the last block down without one."""
     taps = {name: module for name, module in unet.named_modules() if _TAP.fullmatch(name)}
     return taps, "mid_block" if "mid_block" in taps else f"down_blocks.{len(unet.down_blocks) - 1}"
 

@@ -21,17 +21,7 @@ _PARTS = {
 
 
 def load(place: str, options: TeacherOptions) -> ForeignTeacher:
-    """Load a `DiTPipeline` from a folder or the Hugging Face hub.
-
-    Args:
-        place: a folder that the pipeline was saved to, or an identifier of the hub.
-        options: `class_names` may name fewer classes than the checkpoint has, each by its name
-            there or its number: these are the teacher's then, in that order.
-
-    Raises:
-        UserError: if there is no such checkpoint, it is of another kind or damaged, its parts do
-            not fit each other, or an option or class name does not fit it.
-    """
+    """Load a `DiTPipeline` from a folder or the Hugging Face hub; raises UserError."""
     check_options(options, "dit", _TAKES)
     folder = checkpoint_folder(place)
     index = read_index(folder, "DiTPipeline", _PARTS)
@@ -48,10 +38,7 @@ def load(place: str, options: TeacherOptions) -> ForeignTeacher:
 def dit_teacher(
     transformer: Any, vae: Any, schedule: DDPM, options: TeacherOptions, classes: Classes
 ) -> ForeignTeacher:
-    """Return the teacher of diffusers' `DiTTransformer2DModel` and `AutoencoderKL`.
-
-    Raises UserError if these do not fit each other.
-    """
+    """Return the teacher of diffusers' `DiTTransformer2DModel` and `AutoencoderKL`."""
     shape = _, side, _ = maps_of(transformer)
     grid, left = divmod(side, transformer.config.patch_size)
     if left:

@@ -38,10 +38,6 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "decoder_type": ("standard",),
     "resample_filter": ([1, 1], [1, 3, 3, 1]),
 }
-_NO_NULL = (
-    "it was trained without dropping labels (label_dropout 0 in its file); use `guidance=1` and "
-    "the conditional branch"
-)
 
 
 @dataclass(frozen=True)
@@ -55,14 +51,10 @@ class EDMSpec:
 
 
 def load(place: str, options: TeacherOptions) -> ForeignTeacher:
-    """Load a file that `clarep convert edm` wrote; computing in fp32.
+    """Load a file that `clarep convert edm` wrote; raises UserError.
 
     A class's condition is one-hot, the null label's all zeros. A network that was trained without
     dropping labels, as the published ones were, has never seen that: it has no null class.
-
-    Raises:
-        UserError: if there is no such file, it is a pickle, truncated, or of a network that is
-            not supported, or class names do not fit its classes.
     """
     check_options(options, "edm", ("device", "bf16", "class_names"))
     path = Path(os.path.expanduser(place))
@@ -73,7 +65,15 @@ def load(place: str, options: TeacherOptions) -> ForeignTeacher:
             f"clarep convert edm {path}"
         )
     weights, metadata, _ = read_weights(path)
-    spec = read_metadata(metadata, path)
+    try:
+        described = parse_json(metadata[METADATA_KEY])
+        class_name, kwargs = str(described["class_name"]), dict(described["init_kwargs"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} holds no EDM network (no '{METADATA_KEY}' with class_name and init_kwargs in "
+            "its metadata): give a file that clarep convert edm wrote"
+        ) from error
+    spec = read_spec(class_name, kwargs, path)
     network, shape = build_network(spec, weights, path), spec.shape
     classes = choose_classes(options, numbered(shape.label_dim))
     one_hot = torch.eye(shape.label_dim + 1, shape.label_dim)
@@ -90,17 +90,11 @@ def load(place: str, options: TeacherOptions) -> ForeignTeacher:
         tap_modules={name: module for name, module in named if isinstance(module, Block)},
         conditions=one_hot[[*classes.ids, shape.label_dim]],
         has_null=spec.label_dropout > 0,
-        why_no_null=_NO_NULL,
     )
 
 
 def read_spec(class_name: str, init_kwargs: Mapping[str, Any], path: Path) -> EDMSpec:
-    """Return what a checkpoint's arguments describe.
-
-    Raises:
-        UserError: for another preconditioning, model or option than those supported, a network
-            without classes, or arguments that are missing or of another type; it names `path`.
-    """
+    """Return what a checkpoint's arguments describe; raises UserError that names `path`."""
     if class_name != _PRECOND:
         raise UserError(f"{path}: {unknown_name('preconditioning', class_name, [_PRECOND])}")
     given = {name: value for name, value in init_kwargs.items() if name not in _TRAINING_ONLY}
@@ -144,29 +138,12 @@ def read_spec(class_name: str, init_kwargs: Mapping[str, Any], path: Path) -> ED
 
 
 def metadata_of(class_name: str, init_kwargs: Mapping[str, Any]) -> dict[str, str]:
-    """Return the metadata that `read_metadata` reads."""
+    """Return the metadata that `load` reads."""
     return {METADATA_KEY: json.dumps({"class_name": class_name, "init_kwargs": dict(init_kwargs)})}
 
 
-def read_metadata(metadata: Mapping[str, str], path: Path) -> EDMSpec:
-    """Return what a file's metadata describe; raises UserError as `read_spec`."""
-    try:
-        described = parse_json(metadata[METADATA_KEY])
-        class_name, kwargs = str(described["class_name"]), dict(described["init_kwargs"])
-    except (LookupError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} holds no EDM network (no '{METADATA_KEY}' with class_name and init_kwargs in "
-            "its metadata): give a file that clarep convert edm wrote"
-        ) from error
-    return read_spec(class_name, kwargs, path)
-
-
 def build_network(spec: EDMSpec, weights: Mapping[str, Tensor], path: Path) -> EDMUNet:
-    """Return the network with these weights, which it takes as they are, not copied.
-
-    weights: by the names of the original state dict.
-    Raises UserError that names `path` if one is missing, too much, or of another shape.
-    """
+    """Return the network with these weights, by the names of the original state dict."""
     try:
         with torch.device("meta"):  # no memory and no random numbers are spent on weights
             network = EDMUNet(spec.shape)

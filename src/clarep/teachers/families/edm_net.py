@@ -248,10 +248,7 @@ class EDMUNet(nn.Module):
 
 
 def positional_angles(time: Tensor, channels: int, *, reaches_end: bool) -> Tensor:
-    """Return the angles of geometric frequencies from 1 towards 1/10000, (B, channels/2).
-
-    reaches_end: the last frequency is 1/10000 itself (DDPM++), or the one before it (ADM).
-    """
+    """Return time (B,) by frequencies from 1 to 1/10000 (DDPM++) or almost there (ADM)."""
     half = channels // 2
     share = torch.arange(half, device=time.device, dtype=time.dtype) / (half - int(reaches_end))
     return time[:, None] * 10_000.0**-share

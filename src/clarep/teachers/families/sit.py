@@ -12,18 +12,7 @@ from torch import Tensor, nn
 
 from clarep.errors import UserError
 from clarep.teachers.checkpoint_files import Checkpoint, read_checkpoint
-from clarep.teachers.families.vit_parts import (
-    SETTINGS,
-    Attention,
-    Mlp,
-    PatchEmbed,
-    PatchShape,
-    patch_numbers,
-    patch_teacher,
-    patches_to_image,
-    time_mlp,
-    time_waves,
-)
+from clarep.teachers.families import vit_parts as vit
 from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.parametrisation import Flow
@@ -39,7 +28,7 @@ _SUPPORTED = {"path_type": ("Linear", "linear"), "prediction": ("velocity", "v")
 
 
 @dataclass(frozen=True)
-class SiTShape(PatchShape):
+class SiTShape(vit.PatchShape):
     """What a SiT is built from."""
 
     depth: int
@@ -51,10 +40,10 @@ class _TimeEmbedder(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.channels = channels
-        self.mlp = time_mlp(channels, width, hidden=width)
+        self.mlp = vit.time_mlp(channels, width, hidden=width)
 
     def forward(self, time: Tensor) -> Tensor:
-        out: Tensor = self.mlp(time_waves(time, self.channels))
+        out: Tensor = self.mlp(vit.time_waves(time, self.channels))
         return out
 
 
@@ -72,8 +61,8 @@ class _Block(nn.Module):
 
     def __init__(self, shape: SiTShape) -> None:
         super().__init__()
-        self.attn = Attention(shape.width, shape.heads, qkv_bias=True)
-        self.mlp = Mlp(shape.width, shape.hidden, "tanh")
+        self.attn = vit.Attention(shape.width, shape.heads, qkv_bias=True)
+        self.mlp = vit.Mlp(shape.width, shape.hidden, "tanh")
         self.adaLN_modulation = _modulation(shape.width, 6)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
@@ -102,7 +91,7 @@ class SiT(nn.Module):
     def __init__(self, shape: SiTShape) -> None:
         super().__init__()
         self.shape = shape
-        self.x_embedder = PatchEmbed(shape.channels, shape.width, shape.patch)
+        self.x_embedder = vit.PatchEmbed(shape.channels, shape.width, shape.patch)
         self.t_embedder = _TimeEmbedder(shape.time_channels, shape.width)
         self.y_embedder = nn.ModuleDict(
             {"embedding_table": nn.Embedding(shape.label_rows, shape.width)}
@@ -116,17 +105,14 @@ class SiT(nn.Module):
         tokens = self.x_embedder(x) + self.pos_embed  # (B, N, width)
         for block in self.blocks:
             tokens = block(tokens, c)
-        out = patches_to_image(self.final_layer(tokens, c), self.shape)
+        out = vit.patches_to_image(self.final_layer(tokens, c), self.shape)
         return out[:, : self.shape.channels]
 
 
 def sit_shape(checkpoint: Checkpoint) -> SiTShape:
-    """Read what a SiT is built from off the shapes of its weights.
-
-    Raises UserError if they are none of a SiT.
-    """
+    """Read what a SiT is built from off the shapes of its weights."""
     table = "y_embedder.embedding_table"
-    numbers = patch_numbers(checkpoint, "x_embedder", table, "blocks.0", HEADS)
+    numbers = vit.patch_numbers(checkpoint, "x_embedder", table, "blocks.0", HEADS)
     pixels, channels = numbers["patch"] ** 2, numbers["channels"]
     outputs = checkpoint.shape("final_layer.linear.weight", 2)[0]
     if outputs not in (pixels * channels, 2 * pixels * channels):
@@ -148,15 +134,9 @@ def load(place: str, options: TeacherOptions) -> ForeignTeacher:
     Its time at the data is 1, as in SiT's own code, or 0, as in that of REPA, whose
     checkpoints are told by their projectors; the setting `data_at` says it of others.
 
-    Args:
-        place: FILE or FILE?vae=PLACE&heads=N&data_at=0&num_classes=N (docs/teachers/sit.md).
-        options: device, bf16, class_names and attention; for latents offload and vae_slicing too.
-
-    Raises:
-        UserError: if the file is no SiT, was trained on another path or prediction, or does not
-            say enough.
+    place: FILE or FILE?vae=PLACE&heads=N&data_at=0&num_classes=N. Raises UserError.
     """
-    checkpoint = read_checkpoint(place, {**SETTINGS, "data_at": int}, "SiT")
+    checkpoint = read_checkpoint(place, {**vit.SETTINGS, "data_at": int}, "SiT")
     for name, supported in _SUPPORTED.items():
         value = checkpoint.arguments.get(name, supported[0])
         if value not in supported:
@@ -171,7 +151,7 @@ def load(place: str, options: TeacherOptions) -> ForeignTeacher:
         raise UserError(f"data_at {data_at} is no end of the time axis: give 0 or 1")
     checkpoint = replace(checkpoint, weights=_own_weights(checkpoint))
     shape = sit_shape(checkpoint)
-    return patch_teacher(
+    return vit.patch_teacher(
         checkpoint,
         SiT,
         shape,

@@ -42,17 +42,9 @@ _PROMPTS_AT_ONCE = 32
 
 
 def load(place: str, options: TeacherOptions) -> ForeignTeacher:
-    """Load a `StableDiffusionPipeline` from a folder or the Hugging Face hub.
+    """Load a `StableDiffusionPipeline` from a folder or the hub; raises UserError.
 
     The text encoder embeds the prompts and is dropped; the safety checker is not loaded.
-
-    Args:
-        place: a folder that the pipeline was saved to, or an identifier of the hub.
-        options: `class_names` is needed, since a text model knows no classes.
-
-    Raises:
-        UserError: if there is no such checkpoint, it is of another kind or damaged, there are
-            no class names, or the template or a prompt does not fit.
     """
     check_options(options, "sd", _TAKES)
     names = _class_names(options)
@@ -79,8 +71,7 @@ def prompted_teacher(
 ) -> ForeignTeacher:
     """Return the teacher of diffusers' `UNet2DConditionModel` and `AutoencoderKL`.
 
-    prompts: embeddings of the classes' prompts and, last, of the empty one, which stands for no
-    class. Raises UserError if the parts do not fit each other, or the U-Net takes more.
+    prompts: embeddings of the classes' prompts and, last, of the empty one, which stands for none.
     """
     config = unet.config
     for name in _OTHER_CONDITIONS:
@@ -141,10 +132,7 @@ def _embed(
 
 
 def _tokenize(folder: Path, texts: Sequence[str]) -> Int64[Tensor, "texts tokens"]:
-    """Return the texts' tokens, filled up to the tokenizer's length.
-
-    Raises UserError if there is no tokenizer, or a text is longer than it takes.
-    """
+    """Return the texts' tokens, filled up to the tokenizer's length."""
     kind = require_extra("transformers", EXTRA).CLIPTokenizer
     # Without its files the class makes up a vocabulary of three tokens.
     whole = [("tokenizer.json",), ("vocab.json", "merges.txt")]

@@ -12,18 +12,7 @@ from torch import Tensor, nn
 
 from clarep.errors import UserError, unknown_name
 from clarep.teachers.checkpoint_files import Checkpoint, read_checkpoint
-from clarep.teachers.families.vit_parts import (
-    SETTINGS,
-    Attention,
-    Mlp,
-    PatchEmbed,
-    PatchShape,
-    patch_numbers,
-    patch_teacher,
-    patches_to_image,
-    time_mlp,
-    time_waves,
-)
+from clarep.teachers.families import vit_parts as vit
 from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.parametrisation import DDPM, VP, Parametrisation
@@ -40,7 +29,7 @@ _CLASSES = {10: 10, 11: 10, 1000: 1000, 1001: 1000}
 
 
 @dataclass(frozen=True)
-class UViTShape(PatchShape):
+class UViTShape(vit.PatchShape):
     """What a U-ViT is built from."""
 
     half_depth: int  # blocks before the middle one, and after it
@@ -54,8 +43,8 @@ class _Block(nn.Module):
         super().__init__()
         width = shape.width
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attn = Attention(width, shape.heads, shape.qkv_bias)
-        self.mlp = Mlp(width, shape.hidden, "none")
+        self.attn = vit.Attention(width, shape.heads, shape.qkv_bias)
+        self.mlp = vit.Mlp(width, shape.hidden, "none")
         self.skip_linear = nn.Linear(2 * width, width) if takes_skip else None
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
@@ -73,8 +62,8 @@ class UViT(nn.Module):
         super().__init__()
         self.shape = shape
         width, channels = shape.width, shape.channels
-        self.patch_embed = PatchEmbed(channels, width, shape.patch)
-        self.time_embed = time_mlp(width, width, 4 * width) if shape.time_mlp else nn.Identity()
+        self.patch_embed = vit.PatchEmbed(channels, width, shape.patch)
+        self.time_embed = vit.time_mlp(width, width, 4 * width) if shape.time_mlp else nn.Identity()
         self.label_emb = nn.Embedding(shape.label_rows, width)
         self.pos_embed = nn.Parameter(torch.zeros(1, _EXTRA_TOKENS + shape.grid**2, width))
         self.in_blocks = nn.ModuleList(_Block(shape) for _ in range(shape.half_depth))
@@ -86,7 +75,7 @@ class UViT(nn.Module):
         self.final_layer: nn.Module = conv
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
-        time_token = self.time_embed(time_waves(time, self.shape.width))[:, None]
+        time_token = self.time_embed(vit.time_waves(time, self.shape.width))[:, None]
         label_token = self.label_emb(labels)[:, None]
         tokens = torch.cat([label_token, time_token, self.patch_embed(x)], dim=1)
         tokens = tokens + self.pos_embed  # (B, 2 + N, width)
@@ -98,22 +87,19 @@ class UViT(nn.Module):
         for block in self.out_blocks:
             tokens = block(tokens, skips.pop())
         patches = self.decoder_pred(self.norm(tokens))[:, _EXTRA_TOKENS:]
-        out: Tensor = self.final_layer(patches_to_image(patches, self.shape))
+        out: Tensor = self.final_layer(vit.patches_to_image(patches, self.shape))
         return out
 
 
 def uvit_shape(checkpoint: Checkpoint) -> UViTShape:
-    """Read what a U-ViT is built from off the shapes of its weights.
-
-    Raises UserError if they are none of a class-conditional U-ViT.
-    """
+    """Read what a U-ViT is built from off the shapes of its weights."""
     weights = checkpoint.weights
     if "context_embed.weight" in weights:
         raise checkpoint.refusal("it is conditioned on text (context_embed)")
     if "patch_embed.proj.weight" in weights and "label_emb.weight" not in weights:
         raise checkpoint.refusal("it has no label_emb, so it was trained without classes")
     return UViTShape(
-        **patch_numbers(
+        **vit.patch_numbers(
             checkpoint, "patch_embed", "label_emb", "mid_block", HEADS, extra_tokens=_EXTRA_TOKENS
         ),
         half_depth=checkpoint.count("in_blocks"),
@@ -124,21 +110,17 @@ def uvit_shape(checkpoint: Checkpoint) -> UViTShape:
 
 
 def load(place: str, options: TeacherOptions) -> ForeignTeacher:
-    """Load a U-ViT, which predicts noise.
+    """Load a U-ViT, which predicts noise; raises UserError.
 
-    Args:
-        place: FILE or FILE?vae=PLACE&heads=N&schedule=vp&num_classes=N
-            (docs/teachers/uvit.md).
-        options: device, bf16 and class_names; for latents offload and vae_slicing too.
-
-    Raises:
-        UserError: if the file is no class-conditional U-ViT, or does not say enough.
+    place: FILE or FILE?vae=PLACE&heads=N&schedule=vp&num_classes=N.
     """
-    checkpoint = read_checkpoint(place, {**SETTINGS, "schedule": str}, "class-conditional U-ViT")
+    checkpoint = read_checkpoint(
+        place, {**vit.SETTINGS, "schedule": str}, "class-conditional U-ViT"
+    )
     shape = uvit_shape(checkpoint)
     schedule = schedule_of(checkpoint, shape)
     before, after = ([f"{side}_blocks.{i}" for i in range(shape.half_depth)] for side in _SIDES)
-    return patch_teacher(
+    return vit.patch_teacher(
         checkpoint,
         UViT,
         shape,

@@ -114,8 +114,6 @@ def patch_numbers(
 
     embed, table, block: names of the patches' and the labels' embeddings and of a block.
     published: width -> heads of published models, as no shape tells them.
-
-    Raises UserError if the shapes are none of such a network, or the heads are not known.
     """
     width, channels, patch, _ = checkpoint.shape(f"{embed}.proj.weight", 4)
     tokens = checkpoint.shape("pos_embed", 3)[1] - extra_tokens
@@ -162,10 +160,7 @@ def patch_teacher(
     """Build the network of a shape, with the checkpoint's weights, classes and VAE.
 
     family, takes: as of `vae_of`. blocks: names of the modules that can be tapped. guess: number
-    of classes where settings and names do not say it. settings: what changes the teacher beside
-    its weights.
-
-    Raises UserError if weights or class names do not fit, or as `vae_of`.
+    of classes where settings and names do not say it.
     """
     classes = classes_of_table(
         checkpoint.path,
@@ -205,10 +200,7 @@ def vae_of(
 ) -> Any:
     """Return the autoencoder that the settings name, or None for a model of pixels.
 
-    takes: options that the family has a use for beside those of both families.
-
-    Raises UserError if latents come without one, it cannot be read, or an option is set that
-    means nothing to such a model.
+    takes: options that the family has a use for beside those of both families; others are refused.
     """
     place = checkpoint.settings.get("vae")
     if place is None and channels != _PIXEL_CHANNELS:
