@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from clarep.errors import UserError
-from clarep.robustness.ood import auroc, max_softmax
+from clarep.robustness.calibration import auroc, max_softmax
 
 
 @pytest.mark.parametrize("is_tied", [False, True])

@@ -1,4 +1,4 @@
-"""Do a student's probabilities mean what they say? ECE, adaptive ECE, Brier score, NLL.
+"""Do a student's probabilities mean what they say? ECE, adaptive ECE, Brier score, NLL, AUROC.
 
 - ECE: Guo et al., "On Calibration of Modern Neural Networks" (arXiv 1706.04599): the top
   probability in 15 bins of the same width, mean distance of confidence from accuracy.
@@ -7,6 +7,8 @@
 - Brier (1950), over all classes: sum over classes of (p - [is the label])², in [0, 2].
 - NLL: -ln of the label's probability; a probability that underflowed counts as the smallest
   normal fp32 number.
+- AUROC between the top probabilities of its own images and of others (Hendrycks & Gimpel,
+  arXiv 1610.02136), for which any `LabelledImages` serve.
 """
 
 import math
@@ -18,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clarep.engine.arrays import Labels, as_labels
-from clarep.engine.statistics import Floats, Picks, bootstrap, percentile_interval
+from clarep.engine.statistics import RESAMPLES, Floats, Picks, bootstrap, percentile_interval
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Measured, Measurement, mean_of
 
@@ -98,6 +100,42 @@ def reliability(
     ]
 
 
+def max_softmax(logits: Float[Tensor, "images classes"]) -> Float[Tensor, " images"]:
+    """Return the top probability of each image, in float64."""
+    return logits.double().softmax(1).amax(1)
+
+
+def auroc(
+    name: str, inside: Float[Tensor, " own"], outside: Float[Tensor, " others"]
+) -> Measurement:
+    """Return how often one of the student's own images scores above one of the others.
+
+    A tie counts one half: the area under the ROC curve, 0.5 for chance.
+
+    Args:
+        name: of the other images; the measurement's key is ood/NAME/auroc.
+        inside: scores of the student's own images, high is familiar.
+        outside: scores of the others.
+
+    Raises:
+        UserError: if there are no images on one side, or a score is NaN.
+    """
+    for side, scores in (("own", inside), ("other", outside)):
+        if not len(scores) or bool(scores.isnan().any()):
+            raise UserError(f"the scores of the {side} images of {name} are missing or NaN")
+    both = torch.cat([inside.double(), outside.double()]).numpy()
+    _, place = np.unique(both, return_inverse=True)
+    own, others = place[: len(inside)], place[len(inside) :]
+    levels = int(place.max()) + 1
+    rng = np.random.default_rng(0)
+    found = [
+        _area(rng.choice(own, len(own)), rng.choice(others, len(others)), levels)
+        for _ in range(RESAMPLES)
+    ]
+    interval = percentile_interval(np.array(found))
+    return Measurement(f"ood/{name}/auroc", _area(own, others, levels), interval, len(both))
+
+
 def _error(key: str, gap: Floats, bin_of: Callable[[Picks], Picks], bins: int) -> Measurement:
     """Return a calibration error, |sum of the gaps| of each bin, over all images.
 
@@ -150,3 +188,11 @@ def _checked(probabilities: Probabilities, labels: Labels) -> tuple[Tensor, Tens
             "give the softmax of the logits, in single precision"
         )
     return probabilities, as_labels(labels, images, classes)
+
+
+def _area(own: Picks, others: Picks, levels: int) -> float:
+    """Return the area under the ROC curve of scores that are replaced by their ranks."""
+    of_own = np.bincount(own, minlength=levels)
+    of_others = np.bincount(others, minlength=levels)
+    below = np.cumsum(of_others) - of_others
+    return float(of_own @ (below + of_others / 2)) / (len(own) * len(others))

@@ -28,6 +28,11 @@ def _sides(side: int, *shares: Setting) -> _Figures:
     return tuple(tuple(side * share for share in setting) for setting in shares)
 
 
+def _side_by_side(*rows: tuple[Setting, Setting]) -> tuple[_Figures, _Figures]:
+    """Figures for small and for large images, a severity a row."""
+    return tuple(small for small, _ in rows), tuple(large for _, large in rows)
+
+
 CONSTANTS: dict[str, tuple[_Figures, _Figures]] = {
     # standard deviation
     "gaussian_noise": ((0.04, 0.06, 0.08, 0.09, 0.10), (0.08, 0.12, 0.18, 0.26, 0.38)),
@@ -57,21 +62,12 @@ CONSTANTS: dict[str, tuple[_Figures, _Figures]] = {
     ),
     # mean and deviation of the flakes, their zoom, threshold, radius and sigma of their fall,
     # what is left of the image
-    "snow": (
-        (
-            (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
-            (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
-            (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
-            (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
-            (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
-        ),
-        (
-            (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
-            (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
-            (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
-            (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
-            (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
-        ),
+    "snow": _side_by_side(
+        ((0.1, 0.2, 1, 0.6, 8, 3, 0.95), (0.1, 0.3, 3, 0.5, 10, 4, 0.8)),
+        ((0.1, 0.2, 1, 0.5, 10, 4, 0.9), (0.2, 0.3, 2, 0.5, 12, 4, 0.7)),
+        ((0.15, 0.3, 1.75, 0.55, 10, 4, 0.9), (0.55, 0.3, 4, 0.9, 12, 8, 0.7)),
+        ((0.25, 0.3, 2.25, 0.6, 12, 6, 0.85), (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65)),
+        ((0.3, 0.3, 1.25, 0.65, 14, 12, 0.8), (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55)),
     ),
     # weight of the image, weight of the frost
     "frost": (
@@ -117,21 +113,12 @@ CONSTANTS: dict[str, tuple[_Figures, _Figures]] = {
     "gaussian_blur": ((0.4, 0.6, 0.7, 0.8, 1), (1, 2, 3, 4, 6)),
     # mean and deviation of the liquid, sigma of its smoothing, threshold, strength (of water)
     # or sigma (of mud), 0 for water and 1 for mud
-    "spatter": (
-        (
-            (0.62, 0.1, 0.7, 0.7, 0.5, 0),
-            (0.65, 0.1, 0.8, 0.7, 0.5, 0),
-            (0.65, 0.3, 1, 0.69, 0.5, 0),
-            (0.65, 0.1, 0.7, 0.69, 0.6, 1),
-            (0.65, 0.1, 0.5, 0.68, 0.6, 1),
-        ),
-        (
-            (0.65, 0.3, 4, 0.69, 0.6, 0),
-            (0.65, 0.3, 3, 0.68, 0.6, 0),
-            (0.65, 0.3, 2, 0.68, 0.5, 0),
-            (0.65, 0.3, 1, 0.65, 1.5, 1),
-            (0.67, 0.4, 1, 0.65, 1.5, 1),
-        ),
+    "spatter": _side_by_side(
+        ((0.62, 0.1, 0.7, 0.7, 0.5, 0), (0.65, 0.3, 4, 0.69, 0.6, 0)),
+        ((0.65, 0.1, 0.8, 0.7, 0.5, 0), (0.65, 0.3, 3, 0.68, 0.6, 0)),
+        ((0.65, 0.3, 1, 0.69, 0.5, 0), (0.65, 0.3, 2, 0.68, 0.5, 0)),
+        ((0.65, 0.1, 0.7, 0.69, 0.6, 1), (0.65, 0.3, 1, 0.65, 1.5, 1)),
+        ((0.65, 0.1, 0.5, 0.68, 0.6, 1), (0.67, 0.4, 1, 0.65, 1.5, 1)),
     ),
     # factor of the saturation of HSV, what is added to it
     "saturate": (

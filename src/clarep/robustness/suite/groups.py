@@ -10,12 +10,11 @@ from torch import Tensor
 
 from clarep.data.labelled import LabelledImages
 from clarep.robustness.backgrounds import background_measures, example_arrays, first_of_each_class
-from clarep.robustness.calibration import calibration
+from clarep.robustness.calibration import auroc, calibration, max_softmax
 from clarep.robustness.corruptions import corrupt
 from clarep.robustness.evaluation import Measured, mean_of
 from clarep.robustness.focus import IG_STEPS, focus_measures, saliency_maps
 from clarep.robustness.images_read import chosen_for_focus
-from clarep.robustness.ood import auroc, max_softmax
 from clarep.robustness.suite.attack_parts import attack_parts
 from clarep.robustness.suite.natural_sets import BeyondSet
 from clarep.robustness.suite.suite_inputs import BACKWARD, Part, SuiteInputs
