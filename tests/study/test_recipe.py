@@ -83,7 +83,7 @@ WRONG = {
     "empty methods": ("methods = []\nseeds = [0]", "methods must name at least one"),
     "empty seeds": ('methods = ["vanilla"]\nseeds = []', "seeds must name at least one"),
     "seeds twice": ('methods = ["vanilla"]\nseeds = [1, 1]', "each once"),
-    "seed": ('methods = ["vanilla"]\nseeds = [-1]', "study.toml: seed -1 is outside"),
+    "seed": ('methods = ["vanilla"]\nseeds = [-1]', "study.toml: `seeds=-1` is below 0"),
     "method": (
         'methods = ["vanila"]\nseeds = [0]',
         "study.toml: methods: unknown method 'vanila': did you mean vanilla",
@@ -111,14 +111,17 @@ WRONG = {
     "clarid's value": (FIRST + "[clarid]\nsteps = 0", "study.toml: [clarid] `steps=0` is below 1"),
     "NaN": (FIRST + "[clarid]\nk = nan", "clarid.k is nan"),
     "1e13": (FIRST + "[train]\nbatch_size = 10_000_000_000_000", "[train] batch_size = 1000000"),
-    "fraction": (FIRST + "[canonical]\nfraction = 1.5", "fraction 1.5 is outside (0, 1]"),
+    "fraction": (
+        FIRST + "[canonical]\nfraction = 1.5",
+        "`canonical.fraction=1.5` is outside (0, 1]",
+    ),
     "variant's fraction": (
         FIRST + "[variants.cadistill]\nfraction = 0.0",
-        "[variants.cadistill] fraction 0.0 is outside",
+        "[variants.cadistill] `fraction=0.0` is outside",
     ),
     "variant's seed": (
         FIRST + "[variants.cadistill]\ncanonical_seed = -1",
-        "[variants.cadistill] seed -1 is outside",
+        "[variants.cadistill] `canonical_seed=-1` is below 0",
     ),
     "evaluate": (FIRST + "[evaluate]\nimags = 1", "[evaluate] unknown key 'imags': did you mean"),
     "evaluate's value": (FIRST + "[evaluate]\nimages = 0", "study.toml: [evaluate] "),

@@ -4,14 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from clarep.clarid.clarid_config import ClaridConfig, check_config
-from clarep.data.labelled import check_fraction
 from clarep.data.load import DataConfig
 from clarep.distill.distill_config import DistillConfig, check_distill
 from clarep.distill.methods import METHODS
-from clarep.engine.seeds import check_seed
+from clarep.engine.bounds import Seed, Within, check_bounds
 from clarep.errors import UserError, unknown_name
 from clarep.robustness.suite.suite_config import SuiteConfig, check_suite
 from clarep.study.schema import below, build, read_toml, table_of
@@ -26,9 +25,9 @@ _MERGED = ("data", "test", "canonical", "clarid", "train", "variants")
 class CanonicalSettings:
     """Of which images canonical sets are made."""
 
-    fraction: float = 0.1
+    fraction: Annotated[float, Within(0, 1, "(]")] = 0.1
     """Share of every class that is chosen at random."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the choice, of the solver's start and of random directions."""
     top: Path | None = None
     """An existing set of CLARID's own directions. The controls then take its images and its
@@ -49,9 +48,9 @@ class Variant:
     """How it is trained."""
     clarid: ClaridConfig
     """How its CLAReps are found."""
-    fraction: float
+    fraction: Annotated[float, Within(0, 1, "(]")]
     """Share of every class that has a canonical sample."""
-    canonical_seed: int
+    canonical_seed: Seed
     """Seed of the choice of these, of the solver's start and of random directions."""
     name: str = ""
     """In the table and in folder names."""
@@ -63,7 +62,7 @@ class Recipe:
 
     methods: tuple[str, ...]
     """Rows of the table: methods, or names that [variants.NAME] explains."""
-    seeds: tuple[int, ...]
+    seeds: tuple[Seed, ...]
     """Of each."""
     name: str = ""
     """Of the file, without .toml."""
@@ -124,11 +123,10 @@ def load_recipe(path: Path) -> Recipe:
         given = getattr(recipe, key)
         if not given or len(set(given)) < len(given):
             raise UserError(f"{place} {key} must name at least one, each once: give {such}, say")
-    for seed in (*recipe.seeds, recipe.canonical.seed):
-        _check(check_seed, seed, place)
     _check(check_config, recipe.clarid, below(place, "clarid"))
     _check(check_distill, recipe.train, below(place, "train"))
     _check(check_suite, recipe.evaluate, below(place, "evaluate"))
+    _check(check_bounds, recipe, place)
     if recipe.canonical.top is not None:
         own_set = [f"[canonical] {name}" for name in tables["canonical"] if name != "top"]
         own_set += ["[clarid]"] if tables["clarid"] else []
@@ -192,9 +190,8 @@ def _variants(recipe: Recipe, tables: Mapping[str, Any], place: str) -> tuple[Va
             )
         usual = general | ({"layer": None} if "student" in table else {}) | {"method": name}
         variant = build(Variant, _merged(usual, table), here, ("name", *_SET_BY_RUNNER))
-        _check(check_fraction, variant.fraction, here)
-        _check(check_seed, variant.canonical_seed, here)
         _check(check_distill, variant.train, below(here, "train"))
         _check(check_config, variant.clarid, below(here, "clarid"))
+        _check(check_bounds, variant, here)
         variants.append(replace(variant, name=name))
     return tuple(variants)
