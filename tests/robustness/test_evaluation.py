@@ -55,8 +55,8 @@ def test_figures_are_found_by_key(evaluation: Evaluation) -> None:
 def test_it_is_readable_in_a_session_and_in_a_notebook(evaluation: Evaluation) -> None:
     lines = repr(evaluation).splitlines()
     assert "2 figures" in lines[0]
-    assert "0.75 [" in lines[1]
-    assert "not trustworthy: it is masked" in lines[2]
+    assert lines[2].split()[:2] == ["clean/accuracy", "0.75"]
+    assert "not trustworthy: it is masked" in lines[3]
     html = evaluation._repr_html_()
     assert html.count("<tr>") == 3
     assert "<td>attack/x</td><td>0.25</td>" in html

@@ -64,6 +64,19 @@ def test_means_intervals_and_differences_are_those_of_a_loop(make_run):
     assert back.verdict == "worse"
 
 
+def test_a_comparison_reads_as_rows(make_run):
+    found = compare(load([make_run("vanilla", 0, 0.4), make_run("cadistill", 0, 0.8)]))
+    rows = found.to_rows()
+    assert [row["method"] for row in rows[:: len(found.measures)]] == ["vanilla", "cadistill"]
+    one, last = cell(found, "cadistill", "clean/accuracy"), rows[len(found.measures)]
+    assert (last["measure"], last["value"]) == ("clean/accuracy", one.value)
+    assert last["difference"] == one.difference.value
+    text = repr(found).splitlines()
+    assert "2 methods with vanilla" in text[0]
+    assert len(text) == 2 + len(rows)
+    assert found._repr_html_().count("<tr>") == 1 + len(rows)
+
+
 def test_one_seed_has_the_interval_over_images(make_run):
     run = make_run("vanilla")
     compared = compare(load([run]))

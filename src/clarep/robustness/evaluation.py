@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from html import escape
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clarep.engine.artefacts import read_json, sha256_file, write_json
-from clarep.engine.extras import require_extra
+from clarep.engine.figure_rows import FigureRows
 from clarep.engine.statistics import binomial_interval, bootstrap_interval
 from clarep.engine.tensors import save_tensors
 from clarep.errors import UserError
@@ -52,7 +51,7 @@ def remarks_of(untrustworthy: str, note: str) -> list[str]:
 
 
 @dataclass(frozen=True, repr=False)
-class Evaluation:
+class Evaluation(FigureRows):
     """Figures of one student on one test set."""
 
     config: dict[str, Any]
@@ -74,36 +73,15 @@ class Evaluation:
     def __contains__(self, key: str) -> bool:
         return any(measurement.key == key for measurement in self.measurements)
 
-    def __repr__(self) -> str:
-        """Say whose figures these are, and list them with their intervals."""
-        width = max((len(one.key) for one in self.measurements), default=0)
-        lines = [
-            f"  {one.key:<{width}}  {one.value:.4g} [{one.interval[0]:.4g}, {one.interval[1]:.4g}]"
-            + "".join(f"  {remark}" for remark in one.remarks)
-            for one in self.measurements
-        ]
-        return "\n".join([self._title, *lines])
+    @property
+    def title(self) -> str:
+        """Of which run and data these are."""
+        run, data = self.config.get("run"), self.config.get("data", {}).get("name")
+        of = "".join((f" of {run}" if run else "", f" on {data}" if data else ""))
+        return f"Evaluation{of}: {len(self.measurements)} figures with 95 % intervals"
 
-    def _repr_html_(self) -> str:
-        """Return the same as a table, for notebooks."""
-        rows = self._rows()
-        cells = [[f"{v:.4g}" if isinstance(v, float) else str(v) for v in r.values()] for r in rows]
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in cells
-        )
-        head = "".join(f"<th>{name}</th>" for name in (rows[0] if rows else ()))
-        caption = f"<caption>{escape(self._title)}</caption>"
-        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-    def to_frame(self) -> Any:
-        """Return a `pandas.DataFrame`, a row a figure: key, value, low, high, images, remarks.
-
-        low and high are the ends of the 95 % interval. Raises UserError where pandas is not
-        installed.
-        """
-        return require_extra("pandas", "notebooks").DataFrame(self._rows())
-
-    def _rows(self) -> list[dict[str, Any]]:
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return a row a figure: key, value, ends of the 95 % interval, images, remarks."""
         return [
             {
                 "key": one.key,
@@ -115,12 +93,6 @@ class Evaluation:
             }
             for one in self.measurements
         ]
-
-    @property
-    def _title(self) -> str:
-        run, data = self.config.get("run"), self.config.get("data", {}).get("name")
-        of = "".join((f" of {run}" if run else "", f" on {data}" if data else ""))
-        return f"Evaluation{of}: {len(self.measurements)} figures with 95 % intervals"
 
     def save(self, folder: Path) -> None:
         """Write arrays.safetensors, then evaluation.json, with the SHA-256 of both."""

@@ -1,13 +1,16 @@
 """Methods x measures: means over seeds with intervals, and differences from vanilla, tested."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from clarep.engine.figure_rows import FigureRows
 from clarep.engine.statistics import holm, paired_bootstrap, t_interval
 from clarep.errors import UserError, unknown_name
 from clarep.robustness.measures import DEFAULT_MEASURES, measure_of
@@ -76,8 +79,8 @@ class Row:
     """One a measure; None where it was not measured on every run."""
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(FigureRows):
     """The table."""
 
     reference: str | None
@@ -90,6 +93,31 @@ class Comparison:
     """How many differences were tested: what Holm's correction corrects for."""
     notes: tuple[str, ...] = ()
     """What is left out and why, and what speaks against figures, a sentence each."""
+
+    @property
+    def title(self) -> str:
+        """What is compared with what."""
+        against = f" with {self.reference}" if self.reference else ""
+        return f"Comparison of {len(self.rows)} methods{against}, {self.tests} differences tested"
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return a row a method and measure: value and difference from the reference, tested."""
+        return [
+            {
+                "method": row.name,
+                "seeds": len(row.seeds),
+                "measure": cell.measure,
+                "value": cell.value,
+                "low": cell.interval[0],
+                "high": cell.interval[1],
+                "difference": cell.difference.value if cell.difference else math.nan,
+                "p_holm": cell.difference.p_holm if cell.difference else math.nan,
+                "verdict": cell.verdict,
+            }
+            for row in self.rows
+            for cell in row.cells
+            if cell is not None
+        ]
 
 
 def compare(
