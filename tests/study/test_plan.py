@@ -77,7 +77,7 @@ def test_a_study_from_nothing(out, write_recipe, _built):
 
 
 def test_nothing_is_built_twice(out, write_recipe, monkeypatch):
-    for name in ("canonical_jobs.identify", "student_jobs.StudentRun"):
+    for name in ("canonical_jobs.identify_steps", "student_jobs.StudentRun"):
         monkeypatch.setattr(f"clarep.study.{name}", lambda *_, **__: pytest.fail("built again"))
     assert build(Study(load_recipe(write_recipe()), out)) == []
 
