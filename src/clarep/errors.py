@@ -23,3 +23,8 @@ def first_line(error: BaseException) -> str:
     """Return the first line of a library's message, at most 200 characters, or its type."""
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
+
+
+def said_by(error: BaseException) -> str:
+    """Return what another library's error says, with its type, in one short line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -21,7 +21,7 @@ from clarep.select.choice import Estimate, Setting, aggregate, estimate, recomme
 from clarep.select.clarep_columns import COLUMNS
 from clarep.select.grid import Grid, GridConfig, draw_images, plan_grid
 from clarep.select.grid_results import load_cells, walk_grid
-from clarep.students.judge import load_judge
+from clarep.students.student_files import load_judge
 from clarep.teachers import load_unet
 
 SMALL = GridConfig(ts=(0.6, 0.85), ks=(4, 8), seeds=(0, 1), images=20, steps=2)

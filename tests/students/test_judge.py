@@ -8,7 +8,7 @@ import torch
 
 from clarep.data import garment_arrays
 from clarep.engine.artefacts import sha256_file
-from clarep.students.judge import judge_card, load_judge
+from clarep.students.student_files import judge_card, load_judge
 
 TOOL = Path(__file__).parents[2] / "tools/train_judge.py"
 

@@ -17,9 +17,8 @@ from clarep.report.quality import (
     student_judge,
     teacher_quality,
 )
-from clarep.students.judge import load_judge
 from clarep.students.student import StudentInfo
-from clarep.students.student_files import build_student
+from clarep.students.student_files import build_student, load_judge
 from clarep.teachers import Teacher, UNet, UNetConfig, UNetTeacher
 
 

@@ -41,8 +41,8 @@ from clarep.report.set_figures import draw_set
 from clarep.select.clarep_measures import Measures, judge_knows
 from clarep.select.class_match import matched_by_number, of_the_datas_classes, taken_for_others
 from clarep.select.controls import check_controls, measured_on
-from clarep.students.judge import load_judge
 from clarep.students.student import Student
+from clarep.students.student_files import load_judge
 from clarep.teachers.options import TeacherOptions, recorded
 from clarep.teachers.zoo import load_teacher, sources
 

@@ -23,7 +23,7 @@ from clarep.select.clarep_measures import judge_knows
 from clarep.select.class_match import matched_by_number, of_the_datas_classes, taken_for_others
 from clarep.select.grid import Grid, GridConfig, plan_grid
 from clarep.select.grid_results import best_of, load_cells, walk_grid
-from clarep.students.judge import load_judge
+from clarep.students.student_files import load_judge
 from clarep.teachers.options import TeacherOptions, recorded
 from clarep.teachers.zoo import load_teacher, sources
 

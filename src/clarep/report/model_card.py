@@ -35,9 +35,8 @@ from clarep.report.quality import (
     teacher_quality,
 )
 from clarep.robustness.student_and_data import test_options, trained_on
-from clarep.students.judge import judge_card, load_judge
 from clarep.students.student import Student
-from clarep.students.student_files import load_student, student_path
+from clarep.students.student_files import judge_card, load_judge, load_student, student_path
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet_teacher import WEIGHTS_NAME, load_unet
 

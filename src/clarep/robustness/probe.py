@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clarep.data.labelled import LabelledImages
-from clarep.errors import UserError
+from clarep.errors import UserError, said_by
 from clarep.robustness.attacks.passes import Gradient, gradient_at
 from clarep.robustness.tested_student import Subject, as_float, named
-from clarep.students.student import FAULTS, Student, logits_of, said_by
+from clarep.students.student import FAULTS, Student, logits_of
 
 _PROBED = 8  # images
 _ROUNDING = 1e-6  # of probabilities, outside [0, 1]

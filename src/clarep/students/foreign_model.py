@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clarep.errors import UserError
+from clarep.errors import UserError, said_by
 from clarep.students.class_columns import Columns, match_columns
-from clarep.students.student import FAULTS, Outputs, Student, StudentInfo, said_by
+from clarep.students.student import FAULTS, Outputs, Student, StudentInfo
 
 _TINY = torch.finfo(torch.float32).tiny  # of probabilities: no logarithm is infinite
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from clarep.engine.extras import require_extra
 from clarep.engine.tensors import check_weights, read_tensors
-from clarep.errors import UserError
+from clarep.errors import UserError, said_by
 from clarep.students.foreign_model import ForeignModel, ForeignNet
 from clarep.students.module_student import LOGITS, last_linear, tapped
-from clarep.students.student import logits_of, said_by
+from clarep.students.student import logits_of
 from clarep.teachers.hub import checkpoint_folder
 
 HF = "hf"

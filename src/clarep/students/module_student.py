@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clarep.errors import UserError, unknown_name
-from clarep.students.student import FAULTS, Normalise, Student, StudentInfo, logits_of, said_by
+from clarep.errors import UserError, said_by, unknown_name
+from clarep.students.student import FAULTS, Normalise, Student, StudentInfo, logits_of
 
 LOGITS = "logits"
 """The layer of a classifier whose features cannot be got at: its logits stand for them."""

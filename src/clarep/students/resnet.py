@@ -1,6 +1,9 @@
 """Residual networks for small images: two ResNet-8, ResNet-18 of a fine stem, WRN-16-2."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -22,34 +25,32 @@ class PaddedSkip(nn.Module):
         return F.pad(x, (0, 0, 0, 0, 0, self.new))
 
 
-class ProjectedSkip(nn.Sequential):
-    """The skip with parameters, "option B": a 1x1 convolution and its normalisation."""
-
-    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
-        super().__init__(
-            nn.Conv2d(c_in, c_out, 1, stride, bias=False),
-            nn.BatchNorm2d(c_out),
-        )
+def conv_skip(c_in: int, c_out: int, stride: int) -> nn.Module:
+    """Build the skip that is a 1x1 convolution alone."""
+    return nn.Conv2d(c_in, c_out, 1, stride, bias=False)
 
 
-class ConvSkip(nn.Conv2d):
-    """The skip that is a 1x1 convolution alone."""
-
-    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
-        super().__init__(c_in, c_out, 1, stride, bias=False)
+def projected_skip(c_in: int, c_out: int, stride: int) -> nn.Module:
+    """Build the skip with parameters, "option B": a 1x1 convolution and its normalisation."""
+    return nn.Sequential(conv_skip(c_in, c_out, stride), nn.BatchNorm2d(c_out))
 
 
-Skip = type[PaddedSkip] | type[ProjectedSkip] | type[ConvSkip]
+Part = Callable[[int, int, int], nn.Module]
+"""Channels in, channels out and stride -> a block or a skip."""
+
+
+def _conv3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
 
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions, each followed by its normalisation (He et al. 2015)."""
 
-    def __init__(self, c_in: int, c_out: int, stride: int, skip: Skip) -> None:
+    def __init__(self, c_in: int, c_out: int, stride: int, skip: Part) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
+        self.conv1 = _conv3(c_in, c_out, stride)
         self.norm1 = nn.BatchNorm2d(c_out)
-        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
+        self.conv2 = _conv3(c_out, c_out)
         self.norm2 = nn.BatchNorm2d(c_out)
         same = c_in == c_out and stride == 1
         self.skip = nn.Identity() if same else skip(c_in, c_out, stride)
@@ -65,11 +66,11 @@ class WideBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int, stride: int) -> None:
         super().__init__()
         self.norm1 = nn.BatchNorm2d(c_in)
-        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
+        self.conv1 = _conv3(c_in, c_out, stride)
         self.norm2 = nn.BatchNorm2d(c_out)
-        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
+        self.conv2 = _conv3(c_out, c_out)
         same = c_in == c_out and stride == 1
-        self.skip = None if same else nn.Conv2d(c_in, c_out, 1, stride, bias=False)
+        self.skip = None if same else conv_skip(c_in, c_out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.relu(self.norm1(x), inplace=True)
@@ -78,28 +79,59 @@ class WideBlock(nn.Module):
         return out
 
 
+@dataclass(frozen=True)
+class ResNetShape:
+    """What tells one residual network from another."""
+
+    block: Part
+    widths: tuple[int, ...]
+    """Channels of each stage."""
+    depth: int = 1
+    """Blocks a stage."""
+    stem_stride: int = 1
+    preactivated_from: int | None = None
+    """Channels of the stem whose convolution stands alone, as each block begins with a
+    normalisation and a rectifier; another pair follows the last. None: the pair is the stem's."""
+
+
+RESNETS = {
+    "resnet8": ResNetShape(partial(BasicBlock, skip=PaddedSkip), (16, 32, 64)),
+    "resnet8-half": ResNetShape(partial(BasicBlock, skip=conv_skip), (32, 64, 112), stem_stride=2),
+    "resnet18": ResNetShape(partial(BasicBlock, skip=projected_skip), (64, 128, 256, 512), 2),
+    "wrn16-2": ResNetShape(WideBlock, (32, 64, 128), 2, preactivated_from=16),
+}
+"""resnet8: the CIFAR ResNet of 6n + 2 layers, n = 1; 75,000 weights (He et al. 2015, arXiv
+1512.03385, section 4.2). resnet8-half: the bundled judge's, at half the resolution; 263,000.
+resnet18: with a 3x3 stem of stride 1 and no pooling, for 32 px; 11.2 million (table 1 there);
+slow on large images, as its stem keeps them. wrn16-2: wide, depth 16, width 2; 0.7 million
+(Zagoruyko & Komodakis 2016, arXiv 1605.07146)."""
+
+
 class ResNetStudent(StagedStudent):
     """Stem, stages that halve the image from the second on, global average, linear head.
 
-    Layers: `stage1`, `stage2` ... and `penultimate`. Any image size; the stem keeps it.
+    Layers: `stage1`, `stage2` ... and `penultimate`. Any image size. Of a wide network the stages'
+    features come before the normalisation and rectifier of the next, those of `penultimate` after
+    the last ones.
     """
 
-    def __init__(
-        self,
-        info: StudentInfo,
-        layer: str | None,
-        *,
-        stem: nn.Module,
-        stages: list[nn.Sequential],
-        widths: tuple[int, ...],
-        last: nn.Module,
-    ) -> None:
-        """Take the parts; `last` stands between the last stage and the average."""
+    def __init__(self, info: StudentInfo, layer: str | None = None) -> None:
+        """Build the network of RESNETS that `info.name` names."""
+        shape = RESNETS[info.name]
+        widths = shape.widths
         dims = {f"stage{i}": width for i, width in enumerate(widths, start=1)}
         super().__init__(info, layer, dims | {PENULTIMATE: widths[-1]})
-        self.stem = stem
+        stem_width = shape.preactivated_from or widths[0]
+        first = _conv3(info.image_shape[0], stem_width, shape.stem_stride)
+        stages = []
+        for i, (c_in, width) in enumerate(pairwise((stem_width, *widths))):
+            blocks = [shape.block(c_in, width, 1 if i == 0 else 2)]
+            blocks += [shape.block(width, width, 1) for _ in range(shape.depth - 1)]
+            stages.append(nn.Sequential(*blocks))
+        plain = shape.preactivated_from is None
+        self.stem = nn.Sequential(first, *_pair(stem_width)) if plain else first
         self.stages = nn.ModuleList(stages)
-        self.last = last
+        self.last = nn.Identity() if plain else nn.Sequential(*_pair(widths[-1]))
         self.head = nn.Linear(widths[-1], len(info.class_names))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -114,67 +146,5 @@ class ResNetStudent(StagedStudent):
         yield PENULTIMATE, self.last(h).mean(dim=(2, 3))
 
 
-def _stem(channels: int, width: int, stride: int) -> nn.Sequential:
-    conv = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-
-
-def _basic_student(
-    info: StudentInfo,
-    layer: str | None,
-    widths: tuple[int, ...],
-    blocks: int,
-    skip: Skip,
-    *,
-    stem_stride: int = 1,
-) -> ResNetStudent:
-    """Build a ResNet of `blocks` basic blocks a stage."""
-    stages, c_in = [], widths[0]
-    for i, width in enumerate(widths):
-        first = BasicBlock(c_in, width, 1 if i == 0 else 2, skip)
-        rest = [BasicBlock(width, width, 1, skip) for _ in range(blocks - 1)]
-        stages.append(nn.Sequential(first, *rest))
-        c_in = width
-    stem = _stem(info.image_shape[0], widths[0], stem_stride)
-    last = nn.Identity()
-    return ResNetStudent(info, layer, stem=stem, stages=stages, widths=widths, last=last)
-
-
-def resnet8(info: StudentInfo, layer: str | None = None) -> ResNetStudent:
-    """Build the CIFAR ResNet of 6n + 2 layers, n = 1, widths 16, 32, 64; 75,000 weights.
-
-    He et al. 2015, arXiv 1512.03385, section 4.2, with its parameter-free skips (option A).
-    """
-    return _basic_student(info, layer, (16, 32, 64), 1, PaddedSkip)
-
-
-def resnet8_half(info: StudentInfo, layer: str | None = None) -> ResNetStudent:
-    """Build the bundled judge's ResNet-8: at half the resolution, of widths 32, 64, 112.
-
-    263,000 weights; its skips are 1x1 convolutions alone.
-    """
-    return _basic_student(info, layer, (32, 64, 112), 1, ConvSkip, stem_stride=2)
-
-
-def resnet18(info: StudentInfo, layer: str | None = None) -> ResNetStudent:
-    """Build ResNet-18 with a 3x3 stem of stride 1 and no pooling, for 32 px; 11.2 million weights.
-
-    He et al. 2015, arXiv 1512.03385, table 1; on large images it is slow, as its stem keeps them.
-    """
-    return _basic_student(info, layer, (64, 128, 256, 512), 2, ProjectedSkip)
-
-
-def wrn_16_2(info: StudentInfo, layer: str | None = None) -> ResNetStudent:
-    """Build a wide residual network, depth 16, width 2; 0.7 million weights.
-
-    Zagoruyko & Komodakis 2016, arXiv 1605.07146. The stages' features come before the
-    normalisation and rectifier of the next, those of `penultimate` after the last ones.
-    """
-    widths, stages, c_in = (32, 64, 128), [], 16
-    for i, width in enumerate(widths):
-        first = WideBlock(c_in, width, 1 if i == 0 else 2)
-        stages.append(nn.Sequential(first, WideBlock(width, width, 1)))
-        c_in = width
-    stem = nn.Conv2d(info.image_shape[0], 16, 3, padding=1, bias=False)
-    last = nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True))
-    return ResNetStudent(info, layer, stem=stem, stages=stages, widths=widths, last=last)
+def _pair(width: int) -> tuple[nn.Module, nn.Module]:
+    return nn.BatchNorm2d(width), nn.ReLU(inplace=True)

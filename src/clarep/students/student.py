@@ -38,6 +38,8 @@ class Student(nn.Module, ABC):
     """The layer that meets the teacher."""
     feature_dim: int
     """D of the features at that layer."""
+    identity: str = ""
+    """What tells it from another of the same weights, where they do not tell it all."""
     notes: tuple[str, ...] = ()
     """What is otherwise than one may expect."""
     outputs: Outputs = "logits"
@@ -84,18 +86,18 @@ class Student(nn.Module, ABC):
         return ModuleStudent(net, info, layer, mean or [0.0] * channels, std or [1.0] * channels)
 
     @abstractmethod
-    def features(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch d"]:
-        """Return the activations at the layer that meets the teacher, pooled, (B, D)."""
-
-    @abstractmethod
-    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
-        """Return the logits."""
-
-    @abstractmethod
     def both(
         self, x: Float[Tensor, "batch c h w"]
     ) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch classes"]]:
         """Return features and logits of one pass."""
+
+    def features(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch d"]:
+        """Return the activations at the layer that meets the teacher, pooled, (B, D)."""
+        return self.both(x)[0]
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
+        """Return the logits."""
+        return self.both(x)[1]
 
     def answers(self, x: Float[Tensor, "batch c h w"]) -> object:
         """Return what the model itself answers with, before anything is made logits of it."""
@@ -151,9 +153,6 @@ class StagedStudent(Student):
         # The walk is not continued past the layer: what lies behind it costs nothing.
         return next(pooled for name, pooled in self.walk(self.normalise(x)) if name == self.layer)
 
-    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
-        return self.both(x)[1]
-
     def both(
         self, x: Float[Tensor, "batch c h w"]
     ) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch classes"]]:
@@ -182,16 +181,10 @@ def logits_of(answer: object) -> Tensor:
 FAULTS = (
     AssertionError,
     AttributeError,
-    IndexError,
-    KeyError,
+    LookupError,
     RuntimeError,
     TypeError,
     ValueError,
     torch.jit.Error,
 )
 """What a model raises that cannot take what it is given."""
-
-
-def said_by(error: BaseException) -> str:
-    """Return what another library's error says, in one short line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

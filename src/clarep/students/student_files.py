@@ -1,28 +1,26 @@
-"""Students by name; saved and loaded as safetensors."""
+"""Students by name, saved and loaded as safetensors; the bundled judge is one."""
 
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from clarep.engine.artefacts import check_recorded, parse_json
+from clarep.engine.artefacts import check_recorded, parse_json, read_json
 from clarep.engine.seeds import check_seed
 from clarep.engine.tensors import check_weights, note_file, read_tensors, save_tensors
-from clarep.errors import UserError, unknown_name
-from clarep.students.resnet import resnet8, resnet8_half, resnet18, wrn_16_2
+from clarep.errors import UserError, said_by, unknown_name
+from clarep.students.resnet import RESNETS, ResNetStudent
 from clarep.students.student import Student, StudentInfo
 from clarep.students.timm_student import TIMM_PREFIX, TimmStudent
-from clarep.students.vit import vit_tiny
+from clarep.students.vit import ViTStudent
 
 STUDENTS: dict[str, Callable[[StudentInfo, str | None], Student]] = {
-    "resnet8": resnet8,
-    "resnet8-half": resnet8_half,
-    "resnet18": resnet18,
-    "wrn16-2": wrn_16_2,
-    "vit-tiny": vit_tiny,
+    **dict.fromkeys(RESNETS, ResNetStudent),
+    "vit-tiny": ViTStudent,
 }
 """Name -> builder from what is known of the student and the layer that meets the teacher."""
 STUDENT_NAME = "student.safetensors"
@@ -43,7 +41,13 @@ def build_student(info: StudentInfo, layer: str | None = None, seed: int = 0) ->
             fewer than two classes, or a timm model without the extra [timm].
     """
     check_seed(seed)
-    _check_info(info)
+    if len(info.class_names) < 2:
+        raise UserError(
+            f"a student of {len(info.class_names)} classes has nothing to tell apart: "
+            "give two class names or more"
+        )
+    if min(info.image_shape) < 1:
+        raise UserError(f"images of shape {info.image_shape} hold nothing: give (C, H, W) above 0")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         if info.name.startswith(TIMM_PREFIX):
@@ -53,22 +57,16 @@ def build_student(info: StudentInfo, layer: str | None = None, seed: int = 0) ->
         return STUDENTS[info.name](info, layer)
 
 
-def _check_info(info: StudentInfo) -> None:
-    if len(info.class_names) < 2:
-        raise UserError(
-            f"a student of {len(info.class_names)} classes has nothing to tell apart: "
-            "give two class names or more"
-        )
-    if min(info.image_shape) < 1:
-        raise UserError(f"images of shape {info.image_shape} hold nothing: give (C, H, W) above 0")
-
-
 def save_student(student: Student, path: Path, extra: dict[str, str] | None = None) -> None:
     """Write weights as fp32 safetensors, atomically, with all that `load_student` needs.
 
     The same student gives the same bytes. `extra`: more words for the file's metadata.
     """
-    weights = {name: _as_stored(value) for name, value in student.state_dict().items()}
+    weights = {}
+    for name, value in student.state_dict().items():
+        dtype = torch.float32 if value.is_floating_point() else value.dtype
+        # A copy of its own: some models share tensors.
+        weights[name] = value.detach().to("cpu", dtype, copy=True).contiguous()
     metadata = {
         "kind": _KIND,
         "info": json.dumps(asdict(student.info)),
@@ -76,13 +74,6 @@ def save_student(student: Student, path: Path, extra: dict[str, str] | None = No
         "extra": json.dumps(extra or {}, sort_keys=True),
     }
     save_tensors(path, weights, metadata)
-
-
-def _as_stored(value: Tensor) -> Tensor:
-    """Return a copy of its own (some models share tensors), floats as fp32."""
-    value = value.detach().cpu()
-    value = value.float() if value.is_floating_point() else value
-    return value.clone(memory_format=torch.contiguous_format)
 
 
 def student_path(path: Path | str) -> Path:
@@ -128,7 +119,12 @@ def load_student(
             not fit.
     """
     file = student_path(path)
-    metadata, weights = _read(file)
+    weights, metadata = read_tensors(file, "a student")
+    mend = f"give a {STUDENT_NAME} that clarep distill wrote"
+    if metadata.get("kind") != _KIND:
+        raise UserError(f"{file} holds no student: {mend}")
+    if file.name == STUDENT_NAME:
+        check_recorded(file, file.with_name("config.json"), "student_sha256")
     try:
         student = into or build_student(_info_from(metadata["info"]), metadata["layer"])
         student.load_state_dict(weights)
@@ -137,9 +133,7 @@ def load_student(
         raise UserError(f"{file}: {error}") from error
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{file} holds no student that this clarep can build "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}): "
-            f"give a {STUDENT_NAME} that clarep distill wrote"
+            f"{file} holds no student that this clarep can build ({said_by(error)}): {mend}"
         ) from error
     if class_names is not None:
         check_classes(student, class_names)
@@ -163,19 +157,24 @@ def check_classes(student: Student, class_names: tuple[str, ...]) -> None:
             )
 
 
-def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Return metadata and weights of a student's file."""
-    weights, metadata = read_tensors(file, "a student")
-    if metadata.get("kind") != _KIND:
-        raise UserError(f"{file} holds no student: give a {STUDENT_NAME} that clarep distill wrote")
-    if file.name == STUDENT_NAME:
-        check_recorded(file, file.with_name("config.json"), "student_sha256")
-    return metadata, weights
-
-
 def _info_from(text: str) -> StudentInfo:
     """Read `StudentInfo` from JSON; whatever does not fit raises what it raises."""
     fields = parse_json(text)
     channels, height, width = (int(size) for size in fields["image_shape"])
     names = tuple(str(name) for name in fields["class_names"])
     return StudentInfo(str(fields["name"]), names, (channels, height, width))
+
+
+def load_judge() -> Student:
+    """Load the bundled judge: ten garments before any background, 32 px; `Student`'s images.
+
+    It shares no training image with the bundled teachers: tools/train_judge.py trained it on the
+    images of Fashion-MNIST that none of them has seen.
+    """
+    path = Path(str(files("clarep.students") / "assets" / "judge.safetensors"))
+    return load_student(path).requires_grad_(False)
+
+
+def judge_card() -> dict[str, Any]:
+    """Return the bundled judge's recipe and test accuracies."""
+    return read_json(Path(str(files("clarep.students") / "assets" / "judge.json")))

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from clarep.engine.extras import require_extra
 from clarep.engine.tensors import check_weights
-from clarep.errors import UserError
+from clarep.errors import UserError, said_by
 from clarep.students.foreign_model import ForeignModel, ForeignNet
-from clarep.students.student import StudentInfo, said_by
+from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student
 from clarep.students.timm_student import TIMM_PREFIX, TimmStudent
 from clarep.teachers.checkpoint_files import ENTRY, read_weights, without_prefix

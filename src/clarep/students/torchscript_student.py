@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clarep.engine.artefacts import sha256_file
-from clarep.errors import UserError
+from clarep.errors import UserError, said_by
 from clarep.students.foreign_model import ForeignModel, ForeignNet
 from clarep.students.module_student import LOGITS
-from clarep.students.student import logits_of, said_by
+from clarep.students.student import logits_of
 
 TORCHSCRIPT = "torchscript"
 

@@ -36,9 +36,10 @@ class TransformerBlock(nn.Module):
 
 
 class ViTStudent(StagedStudent):
-    """Patches, learned positions, blocks, average over the tokens, linear head.
+    """Patches, positions, blocks, average over the tokens, linear head; 0.8 million weights.
 
-    Layers: `block1` to `block6` and `penultimate`, each averaged over the tokens.
+    Dosovitskiy et al. 2020, arXiv 2010.11929, with the average over tokens in place of a class
+    token (Beyer et al. 2022, arXiv 2205.01580). Layers: `block1` to `block6` and `penultimate`.
     """
 
     def __init__(self, info: StudentInfo, layer: str | None = None) -> None:
@@ -71,12 +72,3 @@ class ViTStudent(StagedStudent):
             h = block(h)
             yield f"block{i}", h.mean(dim=1)
         yield PENULTIMATE, self.norm(h).mean(dim=1)
-
-
-def vit_tiny(info: StudentInfo, layer: str | None = None) -> ViTStudent:
-    """Build a transformer of 6 blocks, width 128, 4 heads, patches of 4; 0.8 million weights.
-
-    Dosovitskiy et al. 2020, arXiv 2010.11929, with the average over tokens in place of a class
-    token (Beyer et al. 2022, arXiv 2205.01580).
-    """
-    return ViTStudent(info, layer)

@@ -9,10 +9,10 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from clarep.engine.arrays import Images, Labels, as_images, as_labels, as_logits
-from clarep.errors import UserError
+from clarep.errors import UserError, said_by
 from clarep.robustness.attacks.shapes import Batch, Classes, Logits, Marks, Values
 from clarep.robustness.attacks.threat import Threat, check_eps_l2
-from clarep.students.student import FAULTS, said_by
+from clarep.students.student import FAULTS
 
 BATCH = 250
 """Images a pass."""
