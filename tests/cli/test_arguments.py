@@ -9,7 +9,10 @@ import pytest
 
 import clarep
 from clarep.cli.main import _COMMANDS, _build, main
+from clarep.cli.option_groups import flags
 from clarep.cli.terminal import _ARGUMENT, in_options, options_of
+from clarep.data.load import DataConfig
+from clarep.teachers.options import TeacherOptions
 
 ROOT = Path(clarep.__file__).parent
 WHOLE_COMMANDS = ("report/html/seed_commands.py", "teachers/families/edm_convert.py")
@@ -136,3 +139,10 @@ def test_each_command_says_it_in_its_own_options(capsys, tmp_path, write_recipe)
     ):
         assert main(arguments) == 2
         assert word in capsys.readouterr().err
+
+
+def test_flags_are_what_was_given_otherwise_than_by_default():
+    given = DataConfig(data="my pets", image_size=32)
+    assert flags(given) == " --image-size 32 --data 'my pets'"
+    assert flags(TeacherOptions(bf16=True)) == " --bf16"
+    assert flags(given, "image_size") == " --image-size 32" and flags(DataConfig()) == ""

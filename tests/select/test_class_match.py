@@ -6,13 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from clarep.cli.option_groups import flags
 from clarep.data.labelled import LabelledImages
-from clarep.data.load import DataConfig
 from clarep.errors import UserError
 from clarep.select.class_match import matched_by_number, of_the_datas_classes, taken_for_others
 from clarep.teachers.callable_teacher import CallableTeacher
-from clarep.teachers.options import TeacherOptions
 
 NUMBERS = [str(number) for number in range(1000)]
 READABLE = [f"thing {number}" for number in range(1000)]
@@ -59,13 +56,6 @@ def test_the_same_classes_in_another_order_are_refused():
         teacher.__dict__.update(SimpleNamespace(class_names=tuple(theirs)).__dict__)
         with pytest.raises(UserError, match="another order") if refused else nullcontext():
             of_the_datas_classes(teacher, data)
-
-
-def test_flags_are_what_was_given_otherwise_than_by_default():
-    given = DataConfig(data="my pets", image_size=32)
-    assert flags(given) == " --image-size 32 --data 'my pets'"
-    assert flags(TeacherOptions(bf16=True)) == " --bf16"
-    assert flags(given, "image_size") == " --image-size 32" and flags(DataConfig()) == ""
 
 
 def test_a_teacher_that_has_never_heard_of_the_classes():

@@ -129,7 +129,7 @@ class BenchDistill:
     """How to train; its epochs are those timed, after one to warm up."""
     student: str = "resnet8"
     """Architecture: resnet8, resnet8-half, resnet18, wrn16-2, vit-tiny, or timm:NAME."""
-    fraction: float = 0.1
+    fraction: Annotated[float, Within(0, 1, "(]")] = 0.1
     """Share of every class that has a canonical sample."""
     canon: Path | None = None
     """Folder of a canonical set; without it one of noise, of the same shapes, is made."""

@@ -103,7 +103,7 @@ class Identify:
         if clarid.num_dirs is None and self.clarid.kind != "none":
             announce(f"identify: settling k = {self.clarid.k} by exact spectra of a few images")
         start = next(steps)
-        note(matched_by_number(teacher, data, classifier))
+        note(matched_by_number(teacher, data, classifier is not None))
         findings = read_json(self.out / "canon" / MANIFEST)["findings"]
         warn(taken_for_others(teacher, data, findings["recognition"]))
         if self.fraction * np.bincount(data.labels).max() < 0.5:

@@ -61,7 +61,7 @@ class Select:
         _lock = hold(self.out)
         steps = walk_grid(grid, described, self.out, judge and student_judge(judge))
         start = next(steps)
-        note(matched_by_number(teacher, data, classifier))
+        note(matched_by_number(teacher, data, classifier is not None))
         of_all_seeds = np.unique(np.concatenate(list(grid.chosen.values())))
         known = recognise(teacher, data, of_all_seeds, batch_size=self.grid.batch_size)
         recognition = None if known is None else known.as_dict()

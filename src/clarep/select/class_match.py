@@ -9,7 +9,6 @@ from clarep.data.backdrops import Backdrops
 from clarep.data.labelled import LabelledImages
 from clarep.errors import UserError
 from clarep.select.clarep_measures import judge_knows
-from clarep.students.student import Student
 from clarep.teachers.classes_by_name import of_classes
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet_teacher import UNetTeacher
@@ -37,12 +36,10 @@ def of_the_datas_classes(teacher: Teacher, data: LabelledImages) -> tuple[Teache
     return found, "" if found is teacher else chosen
 
 
-def matched_by_number(
-    teacher: Teacher, data: LabelledImages, classifier: Student | None = None
-) -> str:
+def matched_by_number(teacher: Teacher, data: LabelledImages, judged: bool = False) -> str:
     """Return what to know where the data's classes are not named as the teacher's, else "".
 
-    classifier: what judges instead of the bundled judge.
+    judged: whether another judge than the bundled one is given.
     """
     ours, theirs = tuple(data.class_names), tuple(teacher.class_names)
     if _are_matched(ours, theirs):
@@ -51,7 +48,7 @@ def matched_by_number(
         f"the classes of the data are not named as the teacher's ({_few(ours)} against "
         f"{_few(theirs)}); labels are matched by number, '{ours[0]}' with '{theirs[0]}'"
     )
-    if isinstance(data, Backdrops) and not judge_knows(teacher, data) and classifier is None:
+    if isinstance(data, Backdrops) and not judge_knows(teacher, data) and not judged:
         text += "; the judge knows the ten garments alone, so that nothing is measured with it"
     return text
 
