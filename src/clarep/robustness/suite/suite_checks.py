@@ -1,7 +1,7 @@
 """What is checked before the suite measures anything: that student, data and settings fit."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +41,10 @@ def check_fit(student: Student, data: LabelledImages) -> None:
 
 def check_reference(reference: Student, data: LabelledImages) -> None:
     """Raise UserError unless the student of the transfer check is one of the same data."""
-    mend = "give `reference` a student of the same {}, or leave it out"
-    if tuple(reference.info.class_names) != tuple(data.class_names):
-        ours, theirs = _few(data.class_names), _few(reference.info.class_names)
-        raise UserError(
-            f"the reference tells apart {theirs}, and {data.name} holds {ours}: "
-            + mend.format("classes")
-        )
-    check_shape("the reference", reference, data, mend.format("size"))
+    try:
+        check_fit(reference, data)
+    except UserError as error:
+        raise UserError(f"`reference` does not fit: {error}; or leave `reference` out") from None
 
 
 def check_shape(who: str, student: Student, data: LabelledImages, mend: str) -> None:
@@ -60,11 +56,6 @@ def check_shape(who: str, student: Student, data: LabelledImages, mend: str) -> 
             f"{who} takes images of {wanted[2]}x{wanted[1]} with {wanted[0]} channels and "
             f"{data.name} holds {width}x{height} with {channels}: {mend}"
         )
-
-
-def _few(names: Iterable[str]) -> str:
-    listed = list(names)
-    return f"{len(listed)} classes ({', '.join(listed[:3])}{' ...' if len(listed) > 3 else ''})"
 
 
 def check_folder(folder: Path) -> None:
