@@ -10,12 +10,15 @@ import torch
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.main import main
 from clarep.data.held_out import load_held_out
+from clarep.data.load import DataConfig
+from clarep.distill.distill_config import DistillConfig, RivalsConfig
 from clarep.errors import UserError
 from clarep.students.student_files import STUDENT_NAME
 from clarep.study.comparison import compare
 from clarep.study.plan import Study, missing_jobs, turns
 from clarep.study.recipe import load_recipe, with_top
 from clarep.study.runs import read_run
+from clarep.study.student_jobs import StudentSettings
 
 
 def named(jobs):
@@ -251,3 +254,19 @@ def test_data_without_a_test_split_are_measured_on_what_is_held_out(
     none = load_recipe(write_recipe(validation_share='0\npick = "last"', **lines))
     with pytest.raises(UserError, match="validation_share of 0 holds nothing out"):
         Study(none, tmp_path / "none")
+
+
+def test_options_of_another_method_leave_a_students_address_alone():
+    def address(method, **train):
+        data = DataConfig()
+        return StudentSettings(
+            method, "resnet8", None, data, "ab", DistillConfig(**train), 0
+        ).address
+
+    for method, rivals in (("vanilla", True), ("cadistill", True), ("kd", False), ("rkd", True)):
+        changed = address(method, rivals=RivalsConfig(kd_weight=0.5)) == address(method)
+        assert changed == rivals, method
+    assert address("vanilla", lambda_align=2.0) == address("vanilla") != address("vanilla", ema=0.9)
+    assert address("cadistill", lambda_align=2.0) != address("cadistill")
+    off = "cadistill-no-align"  # which holds it at 0, whatever is given
+    assert address(off, lambda_align=2.0) == address(off) != address("cadistill")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clarep.clarid.canonical_shards import whole
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.clarid_config import AT_ONCE
 from clarep.clarid.directions import project_out
@@ -61,7 +62,7 @@ def walk_grid(
         images = ours.get(path.name, stored["images"])
         inside = all(0 <= i < len(grid.data) for i in images)
         content = {"data_sha256": grid.data.sha256(images) if inside else None}
-        refuse_other(folder, "cells", stored["config"], config | content)
+        refuse_other(folder, "cells", whole(stored["config"]), whole(config | content))
     missing = [cell for cell in grid.cells if not (folder / CELLS / cell.name).exists()]
     done = len(grid.cells) - len(missing)
     yield Progressed(done, 0, len(grid.cells))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from clarep.data.labelled import LabelledImages
+from clarep.engine.identity import in_full
 from clarep.engine.training_folder import TrainingFolder
 from clarep.errors import UserError
 from clarep.teachers.batches import NoisyBatch, batches
@@ -139,7 +140,7 @@ class TeacherRun:
         net = net.to(memory_format=torch.channels_last)  # a sixth more images a second on a CPU
         adam = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99), fused=True)
         self._state = _State(net, ema, adam)
-        self._folder = TrainingFolder(out, described)
+        self._folder = TrainingFolder(out, described, _whole)
         if self._folder.saved is not None:
             self._state.load(self._folder.saved)
         self._folder.start(data.noted(), self._state.history)
@@ -187,3 +188,8 @@ class TeacherRun:
         self._state.history.append(record)
         self._folder.append(record)
         return record
+
+
+def _whole(described: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with the defaults of options that came after it was written."""
+    return described | {"train": in_full(TrainConfig, described["train"])}

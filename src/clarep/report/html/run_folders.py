@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clarep.distill.trainer.run_folder import whole
 from clarep.engine.artefacts import read_json
 from clarep.engine.statistics import t_interval
 from clarep.errors import UserError
@@ -25,7 +26,7 @@ _SHOWN_OF_HASH = 8
 _RESERVED = {"vanilla": 0, "cadistill": 1}
 # Of student/config.json, what runs that are repetitions of each other have in common ...
 _DATA = ("data_options", "data_sha256")
-_SETTINGS = ("student", "layer", *_DATA, "train", "canon", "teacher_sha256")
+_SETTINGS = ("student", "layer", *_DATA, "train", "options", "canon", "teacher_sha256")
 # ... except for these, at any depth: a set that was made again has another hash.
 _NOT_SETTINGS = ("seed", "sha256")
 
@@ -170,9 +171,10 @@ def group_runs(runs: Sequence[ReportRun]) -> list[Group]:
     Two settings of one method are told apart in the label by the options that differ.
     """
     readable = [run for run in runs if run.config or run.evaluation is not None]
+    configs = {run.name: whole(run.config) for run in readable}
     settings = {
-        run.name: _flat({key: run.config[key] for key in _SETTINGS if key in run.config})
-        for run in readable
+        name: _flat({key: config[key] for key in _SETTINGS if key in config})
+        for name, config in configs.items()
     }
     gathered: dict[str, list[ReportRun]] = {}
     for run in readable:
