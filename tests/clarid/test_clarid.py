@@ -622,3 +622,13 @@ def test_single_settings_override_a_config(teacher):
     clarid = Clarid(teacher, config, k=2)
     assert (clarid.sigma_te, clarid.num_dirs) == (3.0, 2)
     assert config.k == 7
+
+
+def test_what_a_network_of_channels_last_gives_is_stored_too(tmp_path):
+    """The bundled U-Net's features are not contiguous in memory."""
+    from clarep import Clarid, load_data
+
+    data = load_data("backdrops")
+    reps = Clarid("backdrops", t=0.85, k=2, steps=1)(data.images([0, 1, 2]), data.labels[:3])
+    stored = reps.save(tmp_path / "reps")
+    assert torch.equal(stored.features, reps.features)

@@ -52,7 +52,8 @@ def manifest_of(known: dict[str, Any], shards: list[dict[str, Any]]) -> dict[str
 
 def sha256_tensors(tensors: dict[str, Tensor]) -> str:
     """Return the SHA-256 of tensors and their names, without what a file holds beside them."""
-    return hashlib.sha256(save(tensors)).hexdigest()
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    return hashlib.sha256(save(whole)).hexdigest()
 
 
 def find_manifest(folder: Path) -> dict[str, Any] | None:
