@@ -10,7 +10,7 @@ import torch
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.main import main
 from clarep.data.held_out import load_held_out
-from clarep.data.load import DataConfig
+from clarep.data.load import DataConfig, load_data
 from clarep.distill.distill_config import DistillConfig, RivalsConfig
 from clarep.errors import UserError
 from clarep.students.student_files import STUDENT_NAME
@@ -18,7 +18,7 @@ from clarep.study.comparison import compare
 from clarep.study.plan import Study, missing_jobs, turns
 from clarep.study.recipe import load_recipe, with_top
 from clarep.study.runs import read_run
-from clarep.study.student_jobs import StudentSettings
+from clarep.study.student_jobs import StudentJob
 
 
 def named(jobs):
@@ -256,16 +256,17 @@ def test_data_without_a_test_split_are_measured_on_what_is_held_out(
         Study(none, tmp_path / "none")
 
 
-def test_options_of_another_method_leave_a_students_address_alone():
+def test_options_of_another_method_leave_a_students_address_alone(garments_path):
+    options = DataConfig(data=str(garments_path))
+    data = load_data(options)
+
     def address(method, **train):
-        data = DataConfig()
-        return StudentSettings(
-            method, "resnet8", None, data, "ab", DistillConfig(**train), 0
-        ).address
+        job = ("student", Path(), "", method, "resnet8", None, options, data)
+        return StudentJob(*job, DistillConfig(**train)).address
 
     for method, rivals in (("vanilla", True), ("cadistill", True), ("kd", False), ("rkd", True)):
-        changed = address(method, rivals=RivalsConfig(kd_weight=0.5)) == address(method)
-        assert changed == rivals, method
+        same = address(method, rivals=RivalsConfig(kd_weight=0.5)) == address(method)
+        assert same == rivals, method
     assert address("vanilla", lambda_align=2.0) == address("vanilla") != address("vanilla", ema=0.9)
     assert address("cadistill", lambda_align=2.0) != address("cadistill")
     off = "cadistill-no-align"  # which holds it at 0, whatever is given
