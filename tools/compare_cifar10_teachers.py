@@ -26,7 +26,7 @@ import torch
 
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.data.load import DataConfig, load_data
-from clarep.report.quality import SampleSettings, student_classifier, teacher_quality
+from clarep.report.quality import SampleSettings, teacher_quality
 from clarep.students.student_files import load_student
 from clarep.teachers.teacher_config import TrainConfig
 from clarep.teachers.teacher_run import TeacherRun
@@ -95,7 +95,7 @@ def measure(name: str, data_path: str, classifier_path: str, out: Path) -> dict:
     torch.set_num_threads(1)
     data, test = (load_data(DataConfig(data=data_path, split=s)) for s in ("train", "test"))
     net, curve, images = train(name, data, test, out)
-    classifier = student_classifier(load_student(classifier_path))
+    classifier = load_student(classifier_path)
     chosen = np.random.default_rng(0).permutation(len(test))[: 10 * SAMPLES.images_per_class]
     reference = to_unit_range(test.images(chosen))
     teacher = UNetTeacher(net, data.class_names, TrainConfig.sigma_min, TrainConfig.sigma_max)

@@ -40,6 +40,8 @@ from clarep.select.clarep_measures import (
     within_over_total,
 )
 from clarep.select.controls import CONTROLS, control_of, decode_control, measure_set
+from clarep.students.student import StudentInfo
+from clarep.students.student_files import build_student
 
 
 def draw(*shape, seed=0):
@@ -494,6 +496,12 @@ def test_images_of_the_scene_are_in_the_range_of_the_colours():
     assert torch.allclose(images.mean(dim=(2, 3)), scene_of(data, indices).colours, atol=1e-6)
 
 
+def student_that_answers(features):
+    student = build_student(StudentInfo("resnet8", ("a", "b"), (3, 4, 4)), seed=0)
+    student.both = lambda _: (features, features)
+    return student
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize(
     "figure",
@@ -504,7 +512,7 @@ def test_images_of_the_scene_are_in_the_range_of_the_colours():
         lambda f: judged(lambda _: f, torch.zeros(20, 3, 4, 4), torch.arange(20) % 4),
         lambda f: frechet_distance(f, draw(20, 5)),
         lambda f: frechet_distance(draw(20, 5), f),
-        lambda f: classify_all(lambda _: (f, f), torch.zeros(20, 3, 4, 4)),
+        lambda f: classify_all(student_that_answers(f), torch.zeros(20, 3, 4, 4)),
     ],
     ids=["variance", "nmi", "probe", "judge", "frechet", "frechet-other", "classifier"],
 )

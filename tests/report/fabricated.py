@@ -16,6 +16,8 @@ from clarep.data.foregrounds import VARIANTS
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.load import DataConfig, load_data
 from clarep.robustness.evaluation import Evaluation, Measurement, mean_of
+from clarep.robustness.measures import measure_of
+from clarep.robustness.suite.suite_config import GROUPS
 from clarep.teachers.zoo import load_teacher
 
 CORRUPTIONS = (
@@ -131,6 +133,7 @@ def _evaluation(method: str, seed: int, without: tuple[str, ...]) -> Evaluation:
         "student_sha256": f"{seed}{len(method)}" * 32,
         "seed": 0,
         "classes": list(CLASS_NAMES),
+        "suite": {"groups": sorted({measure_of(one.key).group for one in measured} & {*GROUPS})},
         "cost": {"seconds": {"clean": 0.5, "attacks": 20.25}},
     }
     return Evaluation(settings, measured, arrays)

@@ -131,7 +131,8 @@ def test_a_table_that_goes_on_says_so(opened):
 def test_text_has_contrast_in_both_themes(opened):
     page, _ = opened
     colours = page.evaluate(
-        """() => ['body', '.lede', 'nav a', '.notes', 'td small', 'figcaption', '.untrusted'].map(
+        """() => ['body', '.verdict', 'nav a', '.notes', 'td small', 'figcaption',
+            '.untrusted'].map(
             name => { const style = getComputedStyle(document.querySelector(name));
                       const notes = getComputedStyle(document.querySelector('.notes'));
                       return [style.color, name == '.notes' ? notes.backgroundColor

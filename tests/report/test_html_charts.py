@@ -113,14 +113,14 @@ def test_reliability_bins_against_a_loop():
 def test_projections_find_two_far_clusters_and_bear_constant_features():
     rng = np.random.default_rng(0)
     flat = rng.standard_normal((40, 60)) + 30 * (np.arange(40) < 20)[:, None]
-    places, (first, _) = project_pca(torch.from_numpy(flat))
+    (first, _), places = project_pca(torch.from_numpy(flat))
     assert first > 0.9
     for found in map(np.array, (places, project_tsne(torch.from_numpy(flat)))):
         one, other = found[:20], found[20:]
         within = max(np.ptp(one, axis=0).max(), np.ptp(other, axis=0).max())
         assert np.linalg.norm(one.mean(0) - other.mean(0)) > 0.5 * within
     for constant in (torch.ones(6, 4), torch.ones(6, 1)):
-        assert not np.any(project_pca(constant)[0])
+        assert not np.any(project_pca(constant)[1])
         assert not np.any(project_tsne(constant))
 
 

@@ -13,7 +13,6 @@ from clarep.report.quality import (
     check_classifier,
     frechet_distance,
     sample_classes,
-    student_classifier,
     student_judge,
     teacher_quality,
 )
@@ -109,7 +108,7 @@ def one_of_each_class():
 
 
 def test_samples_are_measured_against_their_labels_and_the_reference():
-    images, judge = one_of_each_class(), student_classifier(load_judge())
+    images, judge = one_of_each_class(), load_judge()
     reference = images.repeat_interleave(2, dim=0)
     right, wrong = (
         teacher_quality(Remembered(remembered), judge, reference, FEW)[0]

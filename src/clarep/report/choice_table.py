@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from clarep.engine.artefacts import write_json
 from clarep.report.set_figures import save_figure
@@ -84,19 +85,12 @@ def _panel(axis: Axes, settings: Sequence[Setting], name: str, chosen: Setting |
         colour = "white" if dark else "black"
         axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
     if chosen in settings and chosen is not None:
-        column, row = ks.index(chosen.k), ts.index(chosen.t)
-        axis.add_patch(_frame(column, row))
+        corner = ks.index(chosen.k) - 0.48, ts.index(chosen.t) - 0.48
+        axis.add_patch(Rectangle(corner, 0.96, 0.96, fill=False, edgecolor="tab:red", linewidth=2))
     axis.set_xticks(range(len(ks)), [str(k) for k in ks], fontsize=8)
     axis.set_yticks(range(len(ts)), [f"{t:g}" for t in ts], fontsize=8)
     axis.set_xlabel("k (0: guidance alone)", fontsize=8)
     axis.set_ylabel("t", fontsize=8)
-
-
-def _frame(column: int, row: int) -> Any:
-    from matplotlib.patches import Rectangle
-
-    corner = (column - 0.48, row - 0.48)
-    return Rectangle(corner, 0.96, 0.96, fill=False, edgecolor="tab:red", linewidth=2)
 
 
 def _cell(known: Estimate | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from clarep.engine.artefacts import atomic_path, write_json
 from clarep.engine.lock import hold
 from clarep.engine.printable import one_line
-from clarep.report.tables import plain_table, write_csv
+from clarep.report.tables import plain_table, remarks_once, write_csv
 from clarep.robustness.evaluation import remarks_of
 from clarep.robustness.measures import heading_of
 from clarep.study.comparison import Cell, Comparison, Row
@@ -20,29 +20,18 @@ _COLUMNS = 8  # that fit beside each other on a terminal of 200 characters
 
 def comparison_table(comparison: Comparison) -> str:
     """Return the table as plain text, notes below it."""
-    notes = "\n".join(_notes(comparison))
-    parts = [
-        range(start, min(start + _COLUMNS, len(comparison.measures)))
-        for start in range(0, len(comparison.measures), _COLUMNS)
-    ]
-    tables = [
-        plain_table(
-            ["method", *(heading_of(comparison.measures[i]) for i in columns)],
-            [[row.name, *(_text(comparison, row, i) for i in columns)] for row in comparison.rows],
-            notes if columns is parts[-1] else "",
-        )
-        for columns in parts
-    ]
+    notes, keys = "\n".join(_notes(comparison)), comparison.measures
+    tables = []
+    for start in range(0, len(keys), _COLUMNS):
+        headings, *rows = _cells(comparison, keys[start : start + _COLUMNS])
+        last = start + _COLUMNS >= len(keys)
+        tables.append(plain_table(headings, rows, notes if last else ""))
     return "\n".join(tables)
 
 
 def comparison_markdown(comparison: Comparison) -> str:
     """Return the table in Markdown, notes below it."""
-    headings = ["method", *(heading_of(key) for key in comparison.measures)]
-    rows = [
-        [row.name, *(_text(comparison, row, i) for i in range(len(comparison.measures)))]
-        for row in comparison.rows
-    ]
+    headings, *rows = _cells(comparison, comparison.measures)
     lines = [
         f"| {' | '.join(one_line(cell).replace('|', chr(92) + '|') for cell in cells)} |"
         for cells in [headings, ["---"] * len(headings), *rows]
@@ -56,18 +45,14 @@ def write_comparison(comparison: Comparison, folder: Path) -> dict[str, Path]:
     paths = {suffix: folder / f"table.{suffix}" for suffix in ("md", "csv", "json")}
     with atomic_path(paths["md"]) as temporary:
         temporary.write_text(comparison_markdown(comparison))
-    write_csv(comparison_lines(comparison), paths["csv"])
-    write_json(paths["json"], comparison_json(comparison))
-    return paths
-
-
-def comparison_lines(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return one flat dictionary a method and measure."""
-    return [
+    lines = [
         {"method": row.name, "seeds": " ".join(map(str, row.seeds))} | _line(key, cell)
         for row in comparison.rows
         for key, cell in zip(comparison.measures, row.cells, strict=True)
     ]
+    write_csv(lines, paths["csv"])
+    write_json(paths["json"], comparison_json(comparison))
+    return paths
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
@@ -81,14 +66,21 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _text(comparison: Comparison, row: Row, i: int) -> str:
-    cell = row.cells[i]
+def _cells(comparison: Comparison, keys: Sequence[str]) -> list[list[str]]:
+    """Return the headings, and a row a method, of these measures."""
+    rows = [["method", *map(heading_of, keys)]]
+    for row in comparison.rows:
+        is_marked = comparison.reference not in (None, row.name)
+        by_key = dict(zip(comparison.measures, row.cells, strict=True))
+        rows.append([row.name, *(_text(by_key[key], is_marked) for key in keys)])
+    return rows
+
+
+def _text(cell: Cell | None, is_marked: bool) -> str:
     if cell is None:
         return _NONE
     low, high = cell.interval
-    text = f"{cell.value:.3f} [{low:.2f}, {high:.2f}]"
-    if comparison.reference not in (None, row.name):
-        text += _MARKS[cell.verdict]
+    text = f"{cell.value:.3f} [{low:.2f}, {high:.2f}]{_MARKS[cell.verdict] if is_marked else ''}"
     return f"{text} *not trustworthy*" if cell.untrustworthy else text
 
 
@@ -124,21 +116,12 @@ def _notes(comparison: Comparison) -> list[str]:
     if len(seeds) > 1:
         each = ", ".join(f"{row.name} {' '.join(map(str, row.seeds))}" for row in comparison.rows)
         notes.append(f"the methods were trained with other seeds: {each}")
-    notes += [*_remarks(comparison.rows), *comparison.notes]
-    return notes
-
-
-def _remarks(rows: Sequence[Row]) -> list[str]:
-    """Return a line for each method and remark, with all the measures that it is of."""
-    measures: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        for cell in filter(None, row.cells):
-            for remark in remarks_of(cell.untrustworthy, cell.note):
-                measures.setdefault((row.name, remark), []).append(cell.measure)
-    return [
-        f"{name}, {', '.join(map(heading_of, keys))}: {remark}"
-        for (name, remark), keys in measures.items()
-    ]
+    figures = (
+        (row.name, heading_of(cell.measure), remarks_of(cell.untrustworthy, cell.note))
+        for row in comparison.rows
+        for cell in filter(None, row.cells)
+    )
+    return [*notes, *remarks_once(figures), *comparison.notes]
 
 
 def _intervals_note(rows: Sequence[Row]) -> str:

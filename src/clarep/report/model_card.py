@@ -26,12 +26,10 @@ from clarep.engine.tensors import weights_hash
 from clarep.engine.training_folder import HISTORY_NAME, read_records
 from clarep.errors import UserError
 from clarep.report.quality import (
-    Classifier,
     SampleSettings,
     check_classifier,
     classify_all,
     frechet_distance,
-    student_classifier,
     teacher_quality,
 )
 from clarep.robustness.student_and_data import test_options, trained_on
@@ -164,11 +162,8 @@ def _summary(history: list[dict[str, Any]], batch_size: int) -> dict[str, Any]:
     }
 
 
-def garment_quality(
-    teacher: Teacher,
-    settings: SampleSettings,
-) -> dict[str, Any]:
-    """Measure a teacher of backdrops by the bundled judge; see `sample_quality`.
+def garment_quality(teacher: Teacher, settings: SampleSettings) -> dict[str, Any]:
+    """Measure a teacher of backdrops by the bundled judge, as `student_quality`.
 
     Raises UserError if the teacher's classes or image size are not the judge's, or if there
     are not as many test images (1,000).
@@ -180,15 +175,9 @@ def garment_quality(
             f"{len(teacher.class_names)} other classes: give `classifier=RUN`, "
             "a student that clarep distill trained on its data"
         )
-    return {
-        "judge": {key: judge_card()[key] for key in ("sha256", "test_accuracy")},
-        **sample_quality(
-            teacher,
-            student_classifier(load_judge()),
-            (load_backdrops("train"), load_backdrops("test")),
-            settings,
-        ),
-    }
+    data = load_backdrops("train"), load_backdrops("test")
+    known = {key: judge_card()[key] for key in ("sha256", "test_accuracy")}
+    return {"judge": known} | _sample_quality(teacher, load_judge(), data, settings)
 
 
 def student_quality(
@@ -197,52 +186,41 @@ def student_quality(
     data: tuple[LabelledImages, LabelledImages],
     settings: SampleSettings,
 ) -> dict[str, Any]:
-    """Measure a teacher by a student trained on real images; see `sample_quality`.
-
-    Raises UserError if the student's classes or image shape are not the teacher's.
-    """
-    check_classifier(student, teacher)
-    classifier = student_classifier(student)
-    _, test = data
-    with torch.no_grad():
-        _, logits = classify_all(classifier, to_unit_range(test.images(np.arange(len(test)))))
-    right = logits.argmax(dim=1) == torch.from_numpy(test.labels)
-    return {
-        "classifier": {
-            "student": student.info.name,
-            **weights_hash(student),
-            "test_accuracy": round(float(right.float().mean()), 4),
-        },
-        **sample_quality(teacher, classifier, data, settings),
-    }
-
-
-def sample_quality(
-    teacher: Teacher,
-    classifier: Classifier,
-    data: tuple[LabelledImages, LabelledImages],
-    settings: SampleSettings,
-) -> dict[str, Any]:
     """Measure class-conditional samples beside the training and test images of `data`.
 
     Three sets of as many images, classes * images_per_class: test images, which are the
     reference; samples, as many of every class; training images. The Fréchet distance is measured
     from samples to test images, at each guidance, and from training to test images, all in the
-    classifier's features. The latter is the floor: no sampler can be asked for less.
+    student's features. The latter is the floor: no sampler can be asked for less.
 
-    Raises UserError if there are not as many test or training images.
+    Raises UserError if the student's classes or image shape are not the teacher's, or if there
+    are not as many test or training images.
     """
+    check_classifier(student, teacher)
+    test = data[1]
+    _, logits = classify_all(student, to_unit_range(test.images(np.arange(len(test)))))
+    right = logits.argmax(dim=1) == torch.from_numpy(test.labels)
+    known: dict[str, Any] = {"student": student.info.name, **weights_hash(student)}
+    known["test_accuracy"] = round(float(right.float().mean()), 4)
+    return {"classifier": known} | _sample_quality(teacher, student, data, settings)
+
+
+def _sample_quality(
+    teacher: Teacher,
+    student: Student,
+    data: tuple[LabelledImages, LabelledImages],
+    settings: SampleSettings,
+) -> dict[str, Any]:
     count = teacher.num_classes * settings.images_per_class
     # Test images first: they are the fewer, and what is said of too few names them.
     test, train = (_real_images(some, count, settings.seed) for some in reversed(data))
-    with torch.no_grad():
-        of_train, of_test = (classify_all(classifier, some)[0] for some in (train, test))
+    of_train, of_test = (classify_all(student, some)[0] for some in (train, test))
     return {
         "reference": f"{count:,} test images",
         "frechet_distance_of_train_images": round(frechet_distance(of_train, of_test), 4),
         "sampler": {"solver": "heun", "steps": settings.steps, "seed": settings.seed},
         "images_per_class": settings.images_per_class,
-        "samples": teacher_quality(teacher, classifier, test, settings),
+        "samples": teacher_quality(teacher, student, test, settings),
     }
 
 

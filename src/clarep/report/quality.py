@@ -4,7 +4,6 @@ The distance is never called FID: FID is defined on another network's features.
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,6 @@ _GRID_ROWS = 20  # of more classes, the first
 _GRID_GUIDANCE = 2.0
 _GRID_STEPS = 20
 
-Classifier = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Images (B, C, H, W) in [-1, 1] to features (B, D) and logits (B, K), of one pass."""
-
 
 @dataclass(frozen=True)
 class SampleSettings:
@@ -47,15 +43,9 @@ class SampleSettings:
     """Of the noise, and of the choice of real images."""
 
 
-def student_classifier(student: Student) -> Classifier:
-    """Return a student, which takes images in [0, 1], as a classifier."""
-    return lambda images: student.both(((images + 1) / 2).clamp(0, 1))
-
-
 def student_judge(student: Student) -> Scorer:
     """Return a student as a judge: images (B, C, H, W) in [-1, 1] to logits (B, K)."""
-    classifier = student_classifier(student)
-    return lambda images: classify_all(classifier, images)[1]
+    return lambda images: classify_all(student, images)[1]
 
 
 def load_classifier(place: Path | None, teacher: Teacher) -> Student | None:
@@ -73,17 +63,17 @@ def load_classifier(place: Path | None, teacher: Teacher) -> Student | None:
 def check_classifier(student: Student, teacher: Teacher) -> None:
     """Raise UserError unless the student's classes and image shape are the teacher's."""
     ours, theirs = student.info.class_names, tuple(teacher.class_names)
+    give = "give a classifier of the teacher's classes"
     if len(ours) != len(theirs):
         raise UserError(
-            f"the classifier knows {len(ours)} classes and the teacher {len(theirs)}: "
-            "give a classifier of the teacher's classes"
+            f"the classifier knows {len(ours)} classes and the teacher {len(theirs)}: {give}"
         )
     for i, (our, its) in enumerate(zip(ours, theirs, strict=True)):
         if our != its:
+            named = ", or name the teacher's with `class_names`" if its.isdigit() else ""
             raise UserError(
-                f"the classifier's class {i} is '{our}' and the teacher's '{its}': give a "
-                "classifier of the teacher's classes, in its order"
-                + (", or name the teacher's with `class_names`" if its.isdigit() else "")
+                f"the classifier's class {i} is '{our}' and the teacher's '{its}': {give}, in its "
+                f"order{named}"
             )
     if student.info.image_shape != tuple(teacher.image_shape):
         takes, draws = ("x".join(map(str, one.image_shape)) for one in (student.info, teacher))
@@ -150,10 +140,10 @@ def write_sample_grid(teacher: Teacher, path: Path) -> None:
 
 @torch.no_grad()
 def classify_all(
-    classifier: Classifier, images: Float[Tensor, "batch c h w"], chunk: int = 250
+    student: Student, images: Float[Tensor, "batch c h w"], chunk: int = 250
 ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch classes"]]:
-    """Return features and logits of images in [-1, 1]."""
-    parts = [classifier(some) for some in images.split(chunk)]
+    """Return a student's features and logits of images in [-1, 1]."""
+    parts = [student.both(((some + 1) / 2).clamp(0, 1)) for some in images.split(chunk)]
     features, logits = (torch.cat(one) for one in zip(*parts, strict=True))
     check_finite(logits, "the classifier's logits", "look for NaN in the teacher or the classifier")
     return features, logits
@@ -161,7 +151,7 @@ def classify_all(
 
 def teacher_quality(
     teacher: Teacher,
-    classifier: Classifier,
+    classifier: Student,
     reference_images: Float[Tensor, "many c h w"],
     settings: SampleSettings,
 ) -> list[dict[str, Any]]:
@@ -186,12 +176,12 @@ def teacher_quality(
         started = time.perf_counter()
         images = sample_classes(teacher, labels, guidance, steps=settings.steps, seed=settings.seed)
         features, logits = classify_all(classifier, images)
-        right = logits.argmax(dim=1) == labels
-        by_class = right.float().view(-1, settings.images_per_class).mean(dim=1)
+        right = (logits.argmax(dim=1) == labels).float()
+        by_class = right.view(-1, settings.images_per_class).mean(dim=1)
         records.append(
             {
                 "guidance": guidance,
-                "class_accuracy": round(float(right.float().mean()), 4),
+                "class_accuracy": round(float(right.mean()), 4),
                 "accuracy_by_class": [round(float(share), 3) for share in by_class],
                 "frechet_distance": round(frechet_distance(features, reference), 4),
                 "seconds": round(time.perf_counter() - started, 1),

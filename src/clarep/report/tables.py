@@ -28,6 +28,15 @@ def plain_table(headings: Sequence[str], rows: Iterable[Sequence[str]], note: st
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
+def remarks_once(figures: Iterable[tuple[str, str, Iterable[str]]]) -> list[str]:
+    """Return each remark of (method, measure, remarks) once, with all the measures it is of."""
+    of: dict[tuple[str, str], list[str]] = {}
+    for method, measure, remarks in figures:
+        for remark in remarks:
+            of.setdefault((method, remark), []).append(measure)
+    return [f"{method}, {', '.join(found)}: {remark}" for (method, remark), found in of.items()]
+
+
 def write_csv(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write rows as `csv_text`, atomically."""
     with atomic_path(path) as temporary:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from markupsafe import Markup
@@ -103,8 +103,8 @@ class Download:
     @property
     def links(self) -> dict[str, str]:
         """What each of `texts` is linked by."""
-        mime = {"csv": "text/csv", "json": "application/json"}
-        return {kind: _data_uri(mime[kind], text.encode()) for kind, text in self.texts.items()}
+        csv, table = (text.encode() for text in self.texts.values())
+        return {"csv": _data_uri("text/csv", csv), "json": _data_uri("application/json", table)}
 
     def write(self, folder: Path) -> None:
         """Write NAME.csv and NAME.json."""
@@ -129,16 +129,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Text(Block):
-    """A paragraph."""
+    """Words: a paragraph, a heading, a text as it is, or commands to be copied, a line each."""
 
     words: str
-
-
-@dataclass(frozen=True)
-class Heading(Block):
-    """Of a part of the section."""
-
-    words: str
+    role: Literal["p", "h3", "pre", "commands"] = "p"
     anchor: str = ""
 
 
@@ -154,20 +148,6 @@ class Facts(Block):
     """Names with what belongs to them."""
 
     of: Mapping[str, object]
-
-
-@dataclass(frozen=True)
-class Commands(Block):
-    """Commands to be copied, a line each."""
-
-    lines: str
-
-
-@dataclass(frozen=True)
-class Verbatim(Block):
-    """A text as it is."""
-
-    text: str
 
 
 @dataclass(frozen=True)
@@ -190,7 +170,6 @@ class Charts(Block):
     """Charts side by side where there is room."""
 
     drawn: Sequence[Markup]
-    css: str = ""
 
 
 @dataclass(frozen=True)
@@ -231,7 +210,7 @@ class Section:
     title: str
     blocks: Sequence[Block]
     missing: Sequence[str] = ()
-    """What could not be shown and which command gives it, a sentence each."""
+    """What could not be shown and which command gives it, a sentence each, said at its top."""
 
     @property
     def downloads(self) -> list[Download]:

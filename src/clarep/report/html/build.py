@@ -72,7 +72,6 @@ def build_report(
     page = {
         "title": f"{title or _named(data)}, {_day(runs)}",
         "verdict": verdict(compared),
-        "lede": _lede(data),
         "one_seed": _one_seed(data),
         "sections": sections,
         "style": Markup(_resource("style.css")),
@@ -113,19 +112,6 @@ def _day(runs: Sequence[Path]) -> str:
     ]
     last = max(path.stat().st_mtime for path in found)
     return f"{datetime.fromtimestamp(last, timezone.utc):%Y-%m-%d}"
-
-
-def _lede(data: ReportData) -> str:
-    """Say in a sentence what the page is about."""
-    evaluated = sum(run.evaluation is not None for run in data.runs)
-    return (
-        f"{_count(len(data.runs), 'run')} of {_count(len(data.groups), 'method')} "
-        f"({', '.join(group.label for group in data.groups)}), {evaluated} of them evaluated."
-    )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _one_seed(data: ReportData) -> str:

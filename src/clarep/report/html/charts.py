@@ -21,8 +21,6 @@ from clarep.report.html.svg import (
 _MOST_END_LABELS = 6
 _LONGEST_END_LABEL = 18
 _DODGE = 2.2  # pixels
-_LONGEST_TITLE = 41  # characters, on a narrow chart
-_NARROW = 300  # three of these fit beside each other
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,7 @@ class Series:
     css: str
     slot: int
     points: tuple[Point, ...]
+    """From left to right."""
 
 
 def swatch(css: str, slot: int) -> Markup:
@@ -73,19 +72,17 @@ def line_chart(name: str, title: str, x_label: str, series: Sequence[Series]) ->
     )
     top = max(point.high for one in drawn for point in one.points)
     y = linear_axis("accuracy", 0.0, 1.0 if top > 0.5 else max(top * 1.1, 0.05))
-    plot = Plot(
-        name,
-        title,
-        _in_words(drawn, x_label),
-        _marks_at(x_label, xs),
-        y,
-        right=label_room([one.label for one in drawn]) if named else 12,
+    words = " ".join(
+        f"{one.label}: {_figure(one.points[0])} at {x_label} {one.points[0].x:g}, "
+        f"{_figure(one.points[-1])} at {one.points[-1].x:g}."
+        for one in drawn
     )
+    right = label_room([one.label for one in drawn]) if named else 12
+    plot = Plot(name, title, words, _marks_at(x_label, xs), y, right=right)
     for i, one in enumerate(drawn):
         aside = _DODGE * (i - (len(drawn) - 1) / 2)  # so that intervals do not cover each other
-        points = sorted(one.points, key=lambda point: point.x)
-        plot.line([(point.x, point.value) for point in points], one.css)
-        for point in points:
+        plot.line([(point.x, point.value) for point in one.points], one.css)
+        for point in one.points:
             plot.whisker(point.x, point.low, point.high, one.css, aside)
             doubt = " hollow" if point.untrustworthy else ""
             tip = f"{one.label}, {x_label} {point.x:g}: {_figure(point)}"
@@ -93,8 +90,7 @@ def line_chart(name: str, title: str, x_label: str, series: Sequence[Series]) ->
                 tip += f"; not trustworthy: {point.untrustworthy}"
             plot.marker(point.x, point.value, one.slot, one.css + doubt, tip, aside=aside)
     if named:
-        ends = [(max(one.points, key=lambda p: p.x).value, one.label, one.css) for one in drawn]
-        plot.end_labels(ends)
+        plot.end_labels([(one.points[-1].value, one.label, one.css) for one in drawn])
     return plot.svg()
 
 
@@ -114,18 +110,6 @@ def _figure(point: Point) -> str:
     return f"{point.value:.3f} [{point.low:.3f}, {point.high:.3f}]"
 
 
-def _in_words(series: Sequence[Series], x_label: str) -> str:
-    """Tell first and last point of each series, for who cannot see the chart."""
-    sentences = []
-    for one in series:
-        first, last = min(one.points, key=lambda p: p.x), max(one.points, key=lambda p: p.x)
-        sentences.append(
-            f"{one.label}: {_figure(first)} at {x_label} {first.x:g}, "
-            f"{_figure(last)} at {last.x:g}."
-        )
-    return " ".join(sentences)
-
-
 def bar_chart(
     name: str, title: str, x_label: str, rows: Sequence[tuple[str, Sequence[tuple[Series, Point]]]]
 ) -> Markup:
@@ -135,18 +119,12 @@ def bar_chart(
     thickness = 14.0 if most == 1 else 8.0 if most <= 3 else 6.0
     pitch = most * thickness + 9
     left = min(150, label_room([label for label, _ in rows]) + 2)
-    plot = Plot(
-        name,
-        title,
-        " ".join(
-            f"{label}: " + ", ".join(f"{s.label} {_figure(p)}" for s, p in bars) + "."
-            for label, bars in rows
-        ),
-        axis,
-        Axis("", 0, 1),
-        height=round(len(rows) * pitch) + 72,
-        left=left,
+    words = " ".join(
+        f"{label}: {', '.join(f'{one.label} {_figure(point)}' for one, point in bars)}."
+        for label, bars in rows
     )
+    height = round(len(rows) * pitch) + 72
+    plot = Plot(name, title, words, axis, Axis("", 0, 1), height=height, left=left)
     for x, _ in axis.ticks:
         plot.upright(x, "grid")
     for i, (label, bars) in enumerate(rows):
@@ -222,15 +200,10 @@ def spectrum_chart(
 def reliability_chart(
     name: str, title: str, bins: Sequence[tuple[Number, Number, Number]], css: str, slot: int
 ) -> Markup:
-    """Draw (confidence, accuracy, share of images) of each bin against the diagonal.
-
-    title: is cut where it is longer than the chart is wide.
-    """
-    if len(title) > _LONGEST_TITLE:
-        title = f"{title[: _LONGEST_TITLE - 1]}\N{HORIZONTAL ELLIPSIS}"
+    """Draw (confidence, accuracy, share of images) of each bin against the diagonal."""
     words = " ".join(f"Confidence {c:.2f}: accuracy {a:.2f}, {s:.0%}." for c, a, s in bins)
     x, y = linear_axis("mean confidence", 0, 1), linear_axis("accuracy", 0, 1)
-    plot = Plot(name, title, words, x, y, height=270, width=_NARROW)
+    plot = Plot(name, title, words, x, y, height=310)
     plot.line([(0, 0), (1, 1)], "reference")
     for confidence, accuracy, share in bins:
         tip = f"confidence {confidence:.2f}, accuracy {accuracy:.2f}, {share:.1%} of images"

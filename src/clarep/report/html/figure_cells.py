@@ -8,6 +8,7 @@ from typing import Any
 from clarep.report.html.blocks import NO_FIGURE, Block, Cell, Download, Figure, Notes, Table
 from clarep.report.html.report_data import ReportData
 from clarep.report.html.run_folders import Group
+from clarep.report.tables import remarks_once
 from clarep.robustness.evaluation import Measurement
 from clarep.robustness.measures import heading_of, measure_of
 
@@ -66,16 +67,14 @@ def minus(text: str) -> str:
 
 def doubts(groups: Sequence[Group], keys: Sequence[str]) -> list[str]:
     """Return what qualifies figures among `keys`, each remark once with all figures it is of."""
-    of: dict[tuple[str, str], list[str]] = {}
-    for group in groups:
-        for key in dict.fromkeys(keys):
-            if (measured := group.get(key)) is not None:
-                for remark in measured.remarks:
-                    of.setdefault((group.label, remark), []).append(heading_of(key))
-    return [
-        f"{'† ' if remark.startswith('not') else ''}{label}, {', '.join(found)}: {remark}"
-        for (label, remark), found in of.items()
-    ]
+    figures = (
+        (group.label, heading_of(key), measured.remarks)
+        for group in groups
+        for key in dict.fromkeys(keys)
+        if (measured := group.get(key)) is not None
+    )
+    said = remarks_once(figures)
+    return [f"† {line}" if ": not trustworthy" in line else line for line in said]
 
 
 def rows_of(groups: Sequence[Group], keys: Sequence[str]) -> list[dict[str, Any]]:
@@ -107,24 +106,12 @@ def images_of(groups: Sequence[Group], keys: Sequence[str]) -> str:
 
 
 def counted(groups: Sequence[Group], keys: Sequence[str]) -> str:
-    """Return the end of a caption: the images, and what an interval of no width means."""
+    """Return the end of a caption: how many images."""
     if not (usual := _usual(groups, keys)):
         return ""
     each = " for each seed" if any(len(group.evaluations) > 1 for group in groups) else ""
     uneven = any(_counts_of_rows(groups, keys).values())
-    text = f" {usual} images{each}{', unless a row says otherwise' if uneven else ''}."
-    return text + no_width(groups, keys)
-
-
-def no_width(groups: Sequence[Group], keys: Sequence[str]) -> str:
-    """Say what an interval of no width means, where there is one."""
-    alone = [group for group in groups if len(group.evaluations) == 1]
-    if all(one.interval[0] != one.interval[1] for one in _single(alone, keys)):
-        return ""
-    return (
-        " An interval of no width means that all n images agreed: from them the bootstrap cannot "
-        "tell how others would do, of which up to about 3 in n may differ."
-    )
+    return f" {usual} images{each}{', unless a row says otherwise' if uneven else ''}."
 
 
 def _counts_of_rows(groups: Sequence[Group], keys: Sequence[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
 from clarep.clarid.set_pictures import SetPictures, read_pictures
 from clarep.errors import UserError
 from clarep.report.html.blocks import Legend
-from clarep.report.html.charts import Series, swatch
+from clarep.report.html.charts import swatch
 from clarep.report.html.run_folders import Group, ReportRun, group_runs, read_runs
 from clarep.robustness.measures import MEASURE_GROUPS, MEASURES, measure_of
 from clarep.study.runs import groups_of
@@ -128,8 +128,3 @@ def _read_canon(given: Path | None, runs: Sequence[Path]) -> tuple[CanonicalSet 
         return CanonicalSet.load(beside[0]), ""
     except UserError as error:
         return None, f"the canonical set cannot be shown: {error}"
-
-
-def series_of(group: Group) -> Series:
-    """Return a group's name, colour and marker, without points yet."""
-    return Series(group.label, group.css, group.slot, ())

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _read(folder: Path, name: str) -> ReportRun:
-    missing, config, evaluation = [], {}, None
+    missing, config, evaluation, variant = [], {}, None, ""
     path = folder / STUDENT / STUDENT_CONFIG
     try:
         config = read_json(path)
@@ -145,24 +146,14 @@ def _read(folder: Path, name: str) -> ReportRun:
         elif (folder / STUDENT / STUDENT_NAME).exists():
             missing.append(f"{name} is not evaluated: `clarep evaluate {folder}` measures it")
         elif config:
-            missing.append(_without_weights(folder, name))
-    return ReportRun(folder, name, config, evaluation, tuple(missing), _variant(folder))
-
-
-def _without_weights(folder: Path, name: str) -> str:
-    return (
-        f"{name} has no weights (no {STUDENT}/{STUDENT_NAME}), so nothing can be measured on it: "
-        f"`clarep distill --out {folder}` with the options that it was begun with trains it to "
-        f"the end, and then `clarep evaluate {folder}` measures it"
-    )
-
-
-def _variant(folder: Path) -> str:
-    """Return what a recipe calls the run; empty if none made it."""
-    try:
-        return str(read_json(folder / STUDY_NAME)["name"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+            missing.append(
+                f"{name} has no weights (no {STUDENT}/{STUDENT_NAME}), so nothing can be measured "
+                f"on it: `clarep distill --out {folder}` with the options that it was begun with "
+                f"trains it to the end, and then `clarep evaluate {folder}` measures it"
+            )
+    with suppress(OSError, ValueError, KeyError, TypeError):  # no recipe made it
+        variant = str(read_json(folder / STUDY_NAME)["name"])
+    return ReportRun(folder, name, config, evaluation, tuple(missing), variant)
 
 
 def group_runs(runs: Sequence[ReportRun]) -> list[Group]:
@@ -170,25 +161,27 @@ def group_runs(runs: Sequence[ReportRun]) -> list[Group]:
 
     Two settings of one method are told apart in the label by the options that differ.
     """
-    readable = [run for run in runs if run.config or run.evaluation is not None]
-    configs = {run.name: whole(run.config) for run in readable}
-    settings = {
-        name: _flat({key: config[key] for key in _SETTINGS if key in config})
-        for name, config in configs.items()
-    }
     gathered: dict[str, list[ReportRun]] = {}
-    for run in readable:
-        if "data_sha256" in settings[run.name]:
-            settings[run.name].pop("data_options.data", None)  # the path of the same content
-        key = json.dumps([run.method, settings[run.name]], sort_keys=True)
-        gathered.setdefault(key, []).append(run)
+    settings: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        if run.config or run.evaluation is not None:
+            config = whole(run.config)
+            own = _flat({key: config[key] for key in _SETTINGS if key in config})
+            if "data_sha256" in own:
+                own.pop("data_options.data", None)  # the path of the same content
+            key = json.dumps([run.method, own], sort_keys=True)
+            gathered.setdefault(key, []).append(run)
+            settings[key] = own
     groups: list[Group] = []
-    for members in gathered.values():
-        method = members[0].method
-        others = [run for run in readable if run.method == method and run not in members]
-        differing = _differing(settings[members[0].name], [settings[o.name] for o in others])
+    for key, members in gathered.items():
+        method, own = members[0].method, settings[key]
+        rivals = [settings[other] for other, (run, *_) in gathered.items() if run.method == method]
+        differing = [_named(name.split(".")[-1], value) for name, value in own.items()
+                     if any(other.get(name) != value for other in rivals)]  # fmt: skip
         label = f"{method} ({', '.join(differing)})" if differing else method
-        slot = _free_slot(method, {group.slot for group in groups})
+        taken = {group.slot for group in groups}
+        slots = [_RESERVED.get(method, len(_RESERVED)), *range(len(_RESERVED), len(groups) + 3)]
+        slot = next(slot for slot in slots if slot not in taken)
         groups.append(Group(label, method, slot, tuple(members)))
     return groups
 
@@ -197,18 +190,11 @@ def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten a configuration, without what a repetition changes."""
     flat: dict[str, Any] = {}
     for key, inner in value.items():
-        if key in _NOT_SETTINGS:
-            continue
         if isinstance(inner, dict):
             flat |= _flat(inner, f"{prefix}{key}.")
-        else:
+        elif key not in _NOT_SETTINGS:
             flat[f"{prefix}{key}"] = inner
     return flat
-
-
-def _differing(ours: dict[str, Any], others: Sequence[dict[str, Any]]) -> list[str]:
-    keys = [key for key in ours if any(other.get(key) != ours[key] for other in others)]
-    return [_named(key.split(".")[-1], ours[key]) for key in keys]
 
 
 def _named(key: str, value: object) -> str:
@@ -216,13 +202,6 @@ def _named(key: str, value: object) -> str:
     if key.endswith("sha256"):
         return f"{key.removesuffix('sha256').strip('_')} {str(value)[:_SHOWN_OF_HASH]}".strip()
     return f"{key.replace('_', ' ')} {value}"
-
-
-def _free_slot(method: str, taken: set[int]) -> int:
-    reserved = _RESERVED.get(method)
-    if reserved is not None and reserved not in taken:
-        return reserved
-    return next(i for i in range(len(_RESERVED), len(_RESERVED) + len(taken) + 1) if i not in taken)
 
 
 def _over_seeds(found: Sequence[Measurement]) -> Measurement:

@@ -14,6 +14,7 @@ WIDTH = 352
 Number = int | float
 _CHARACTER = 6.1  # width of an average character at 11 units
 _TOP = 26
+_LONGEST_TITLE = 48  # characters that fit above a plot
 _CORNERS = (  # of markers but the circle
     ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
     ((0, -1.2), (1.1, 0.8), (-1.1, 0.8)),
@@ -92,7 +93,6 @@ class Plot:
     x: Axis
     y: Axis
     height: int = 250
-    width: int = WIDTH
     left: int = 46
     right: int = 12
     bare: bool = False
@@ -105,7 +105,7 @@ class Plot:
 
     def px(self, x: Number) -> float:
         """Return the horizontal place of a value."""
-        return self.left + self.x.share(x) * (self.width - self.left - self.right)
+        return self.left + self.x.share(x) * (WIDTH - self.left - self.right)
 
     def py(self, y: Number) -> float:
         """Return the vertical place of a value."""
@@ -185,12 +185,14 @@ class Plot:
         for i in reversed(range(len(places))):  # pushed back up where they ran out of the frame
             places[i] = min(places[i], bottom - gap * (len(places) - 1 - i))
         for place, (_, words, css) in zip(places, ordered, strict=True):
-            self.text(self.width - self.right + 8, place, words, f"label {css}")
+            self.text(WIDTH - self.right + 8, place, words, f"label {css}")
 
     def svg(self) -> Markup:
         """Return the whole plot."""
         marks, self._parts = self._parts, []
-        self.text(2, 14, self.title, "heading")
+        short = f"{self.title[: _LONGEST_TITLE - 1]}\N{HORIZONTAL ELLIPSIS}"
+        title = short if len(self.title) > _LONGEST_TITLE else self.title
+        self.text(2, 14, title, "heading")
         self._frame()
         return tag(
             "svg",
@@ -199,13 +201,13 @@ class Plot:
             tag("desc", "", self.description, id=f"{self.name}-d"),
             *self._parts,
             *marks,
-            viewBox=f"0 0 {self.width} {self.height}",
+            viewBox=f"0 0 {WIDTH} {self.height}",
             role="img",
             aria_labelledby=f"{self.name}-t {self.name}-d",
         )
 
     def _frame(self) -> None:
-        left, right, bottom = self.left, self.width - self.right, self._bottom
+        left, right, bottom = self.left, WIDTH - self.right, self._bottom
         middle = (left + right) / 2
         if self.bare:
             size = {"width": right - left, "height": bottom - _TOP}

@@ -6,7 +6,7 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from clarep.report.html.blocks import Block, Charts, Download, Figure, Notes, Section
+from clarep.report.html.blocks import Block, Charts, Download, Figure, Section
 from clarep.report.html.charts import reliability_chart
 from clarep.report.html.figure_cells import measures_table
 from clarep.report.html.report_data import ReportData
@@ -33,16 +33,14 @@ def calibration_section(data: ReportData) -> Section:
         points += [
             {"method": group.label, "confidence": c, "accuracy": a, "share": s} for c, a, s in bins
         ]
-    blocks: list[Block] = [Notes(missing)]
+    blocks: list[Block] = []
     if drawn:
-        # a grid that few or no holes are left in
-        grid = "panels by3" if len(drawn) % 3 == 0 or len(drawn) == 5 else "panels"
         caption = (
             f"Reliability on the n clean test images of all seeds together, {BINS} bins of equal "
             "width. Above the diagonal: less sure than right; below: too sure. A marker's area is "
             "the bin's share of images."
         )
-        blocks.append(Figure(Charts(drawn, grid), caption, Download("reliability", points)))
+        blocks.append(Figure(Charts(drawn), caption, Download("reliability", points)))
     if keys := data.keys("calibration", "ood"):
         blocks += measures_table(data, "calibration", keys)
     return Section("calibration", "Calibration", blocks, missing)

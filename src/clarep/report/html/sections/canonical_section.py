@@ -2,16 +2,7 @@
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.set_pictures import ROWS
-from clarep.report.html.blocks import (
-    Block,
-    Cell,
-    Figure,
-    Notes,
-    Picture,
-    Section,
-    Table,
-    Text,
-)
+from clarep.report.html.blocks import Block, Cell, Figure, Picture, Section, Table, Text
 from clarep.report.html.report_data import ReportData
 from clarep.report.set_figures import as_rgb, picture_columns
 
@@ -22,9 +13,9 @@ def canonical_section(data: ReportData) -> Section:
     """Show the first stored image of each class: none is picked by its looks."""
     title = "Canonical samples"
     if data.canon is None:
-        return Section("canonical", title, [Notes(data.canon_missing)], data.canon_missing)
+        return Section("canonical", title, [], data.canon_missing)
     missing = data.pictures_missing
-    blocks = [Notes(missing), _gallery(data, data.canon), *_recognised(data.canon)]
+    blocks = [_gallery(data, data.canon), *_recognised(data.canon)]
     return Section("canonical", title, blocks, missing)
 
 

@@ -7,22 +7,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from markupsafe import Markup
-from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 from torch import Tensor
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.set_pictures import POINTS, principal_coordinates
-from clarep.report.html.blocks import (
-    Block,
-    Charts,
-    Download,
-    Figure,
-    Heading,
-    Legend,
-    Notes,
-    Section,
-)
+from clarep.report.html.blocks import Block, Charts, Download, Figure, Legend, Section, Text
 from clarep.report.html.charts import class_swatch, scatter, spectrum_chart
 from clarep.report.html.report_data import ReportData
 
@@ -41,7 +31,7 @@ def features_section(data: ReportData) -> Section:
     of_students, student_missing = _of_students(data)
     spectrum, why_not = ([], ()) if data.canon is None else _spectrum(data, data.canon)
     missing = (*teacher_missing, *student_missing, *why_not)
-    blocks = [Notes(missing), *of_teacher, *of_students, *spectrum]
+    blocks = [*of_teacher, *of_students, *spectrum]
     return Section("features", "Features before and after", blocks, missing)
 
 
@@ -102,42 +92,33 @@ def _maps(
     drawn: list[Markup] = []
     points: list[dict[str, Any]] = []
     for number, (what, features, labels) in enumerate(maps):
-        pca, shares = project_pca(features)
-        axes = {
-            "PCA": (
-                f"first component, {100 * shares[0]:.0f} % of variance",
-                f"second, {100 * shares[1]:.0f} %",
-            ),
-            "t-SNE": ("", ""),
-        }
-        placed = {"PCA": pca, "t-SNE": project_tsne(features)}
-        tips = [f"{names[label]}, image {i}" for i, label in enumerate(labels)]
-        for method, places in placed.items():
+        (first, second), pca = project_pca(features)
+        axes = f"first component, {100 * first:.0f} % of variance", f"second, {100 * second:.0f} %"
+        tsne = project_tsne(features)
+        told = [f"{names[label]}, image {i}" for i, label in enumerate(labels)]
+        for method, places, labelled in (("PCA", pca, axes), ("t-SNE", tsne, ("", ""))):
             key = f"{name}-{number}-{method.replace('-', '').lower()}"
-            at = [(*xy, label, tip) for xy, label, tip in zip(places, labels, tips, strict=True)]
-            drawn.append(scatter(key, f"{method}: {what}", axes[method], at))
+            at = [(*xy, label, tip) for xy, label, tip in zip(places, labels, told, strict=True)]
+            drawn.append(scatter(key, f"{method}: {what}", labelled, at))
         points += [
-            {
-                "features": what, "image": i, "class": names[label],
-                "pca_x": placed["PCA"][i][0], "pca_y": placed["PCA"][i][1],
-                "tsne_x": placed["t-SNE"][i][0], "tsne_y": placed["t-SNE"][i][1],
-            }
+            {"features": what, "image": i, "class": names[label]}
+            | dict(zip(("pca_x", "pca_y", "tsne_x", "tsne_y"), (*pca[i], *tsne[i]), strict=True))
             for i, label in enumerate(labels)
-        ]  # fmt: skip
+        ]
     legend = Legend([(class_swatch(i), class_name) for i, class_name in enumerate(names)])
-    figure = Figure(Charts(drawn, "maps"), caption, Download(name, points))
-    return [Heading(heading), legend, figure]
+    figure = Figure(Charts(drawn), caption, Download(name, points))
+    return [Text(heading, "h3"), legend, figure]
 
 
 def project_pca(
     features: Float[Tensor, "n *feature"],
-) -> tuple[list[tuple[float, float]], tuple[float, float]]:
-    """Return the first two principal components and their shares of the variance."""
+) -> tuple[tuple[float, float], list[tuple[float, float]]]:
+    """Return the shares of the variance of the first two principal components, and the places."""
     coordinates = principal_coordinates(features).double()
-    padded = torch.nn.functional.pad(coordinates, (0, max(0, 2 - coordinates.shape[1])))
-    variances = padded.square().sum(dim=0)
-    shares = (variances / variances.sum().clamp_min(1e-300))[:2].tolist()
-    return [(x, y) for x, y in padded[:, :2].tolist()], (shares[0], shares[1])
+    places = torch.nn.functional.pad(coordinates, (0, 2))[:, :2]
+    total = max(float(coordinates.square().sum()), 1e-300)
+    first, second = (float(squares) / total for squares in places.square().sum(dim=0))
+    return (first, second), [(x, y) for x, y in places.tolist()]
 
 
 def project_tsne(features: Float[Tensor, "n *feature"]) -> list[tuple[float, float]]:
@@ -148,8 +129,7 @@ def project_tsne(features: Float[Tensor, "n *feature"]) -> list[tuple[float, flo
     perplexity = min(30.0, (len(coordinates) - 1) / 3)
     init = "pca" if coordinates.shape[1] >= 2 else "random"
     tsne = TSNE(2, perplexity=perplexity, init=init, random_state=0)
-    places: NDArray[np.float64] = np.asarray(tsne.fit_transform(coordinates), np.float64)
-    return [(x, y) for x, y in places.tolist()]
+    return [(float(x), float(y)) for x, y in tsne.fit_transform(coordinates)]
 
 
 def _spectrum(data: ReportData, canon: CanonicalSet) -> tuple[list[Block], tuple[str, ...]]:
@@ -174,4 +154,4 @@ def _spectrum(data: ReportData, canon: CanonicalSet) -> tuple[list[Block], tuple
         f"what lies beyond: {beyond}."
     )
     figure = Figure(Charts([drawn]), caption, Download("spectrum", rows))
-    return [Heading("Singular spectrum"), figure], ()
+    return [Text("Singular spectrum", "h3"), figure], ()

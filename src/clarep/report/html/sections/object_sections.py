@@ -1,6 +1,6 @@
 """What is known where masks or boxes tell the object: other backgrounds, and saliency on it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -8,18 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clarep.report.html.blocks import (
-    NO_FIGURE,
-    Block,
-    Cell,
-    Figure,
-    Heading,
-    Notes,
-    Picture,
-    Section,
-    Table,
-    Text,
-)
+from clarep.report.html import blocks
+from clarep.report.html.blocks import Block, Cell, Figure, Picture, Section, Table, Text
 from clarep.report.html.figure_cells import measures_table
 from clarep.report.html.report_data import ReportData
 from clarep.report.html.run_folders import Group
@@ -36,30 +26,31 @@ _PLACES = [one.pattern.removeprefix("background/") for one in MEASURES]
 
 def backgrounds_section(data: ReportData) -> Section:
     """Tabulate the variants, and show examples with what each method saw in them."""
-    missing, keys = data.lacking("backgrounds"), data.keys("backgrounds")
-    if not keys:
-        blocks: list[Block] = [Notes(missing) if missing else _NO_OBJECTS]
-        return Section("backgrounds", "Backgrounds", blocks, missing)
-    swaps, lacking = _swaps(data)
-    missing = (*missing, *lacking)
-    blocks = [Notes(missing), *measures_table(data, "backgrounds", keys), *swaps]
-    return Section("backgrounds", "Backgrounds", blocks, missing)
+    return _section(data, "backgrounds", "Backgrounds", "", _swaps)
 
 
 def focus_section(data: ReportData) -> Section:
     """Tabulate the share of saliency on the object, and show saliency beside the image."""
-    missing, keys = data.lacking("focus"), data.keys("focus")
-    if not keys:
-        blocks: list[Block] = [Notes(missing) if missing else _NO_OBJECTS]
-        return Section("focus", "Saliency", blocks, missing)
-    pairs, lacking = _saliency_pairs(data)
-    missing = (*missing, *lacking)
     caption = (
         "Share of the saliency's energy on the object. A student that does not care where the "
         "object is reaches the object's share of pixels."
     )
-    blocks = [Notes(missing), *measures_table(data, "focus", keys, caption), *pairs]
-    return Section("focus", "Saliency", blocks, missing)
+    return _section(data, "focus", "Saliency", caption, _saliency_pairs)
+
+
+def _section(
+    data: ReportData,
+    group: str,
+    title: str,
+    caption: str,
+    examples: Callable[[ReportData], tuple[list[Block], tuple[str, ...]]],
+) -> Section:
+    missing, keys = data.lacking(group), data.keys(group)
+    if not keys:
+        return Section(group, title, [] if missing else [_NO_OBJECTS], missing)
+    shown, lacking = examples(data)
+    parts = [*measures_table(data, group, keys, caption), *shown]
+    return Section(group, title, parts, (*missing, *lacking))
 
 
 def _with_arrays(data: ReportData, *names: str) -> list[tuple[Group, Mapping[str, Tensor]]]:
@@ -112,7 +103,7 @@ def _swaps(data: ReportData) -> tuple[list[Block], tuple[str, ...]]:
         "object is gone, naming its class is reading the background."
     )
     table = Table("Example swaps", ["", *variants], rows, css="swaps")
-    return [Heading("Example swaps"), Figure(table, caption)], lacking
+    return [Text("Example swaps", "h3"), Figure(table, caption)], lacking
 
 
 def _predicted(
@@ -120,7 +111,7 @@ def _predicted(
 ) -> Cell:
     stored = arrays.get(f"examples/{variant}/predicted")
     if stored is None:
-        return NO_FIGURE
+        return blocks.NO_FIGURE
     seen = int(stored[i])
     word = names[seen] if 0 <= seen < len(names) else str(seen)
     return Cell(word, css="right") if seen == label else Cell(f"✗ {word}", css="wrong")

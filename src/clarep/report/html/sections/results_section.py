@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from clarep.errors import UserError
 from clarep.report.html.blocks import Cell, Download, Facts, Figure, Notes, Section, Table, Text
-from clarep.report.html.figure_cells import doubts, figure_cell, images_of, minus, no_width, rows_of
+from clarep.report.html.figure_cells import doubts, figure_cell, images_of, minus, rows_of
 from clarep.report.html.report_data import ReportData
 from clarep.report.html.run_folders import Group
 from clarep.robustness.measures import MEASURE_GROUPS, MEASURES, heading_of, measure_of
@@ -25,8 +25,7 @@ def results_section(data: ReportData, compared: Comparison | str) -> Section:
     """
     if not data.measured:
         nothing = "No run is evaluated: `clarep evaluate RUN` gives accuracies and all that follows"
-        blocks = [Notes([nothing]), Text("What was run is described below.")]
-        return Section("results", "Results", blocks, [nothing])
+        return Section("results", "Results", [Text("What was run is described below.")], [nothing])
     keys = compared_keys(data)
     verdicts: dict[tuple[str, str], str] = {}
     caption = (
@@ -54,9 +53,8 @@ def results_section(data: ReportData, compared: Comparison | str) -> Section:
         *caveats((run.name, run.evaluation) for run in data.runs if run.evaluation),
         *doubts(data.measured, keys),
         *([_UNMARKED + compared] if isinstance(compared, str) else []),
-        *missing,
     ]
-    caption += " n: images of each seed." + no_width(data.measured, keys)
+    caption += " n: images of each seed."
     table = Table("Methods by measures", ["method", *(_heading(data, key) for key in keys)], rows)
     return Section("results", "Results", [
         Figure(table, caption, Download("main_table", rows_of(data.measured, keys))),

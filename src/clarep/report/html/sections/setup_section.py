@@ -1,27 +1,13 @@
 """What was run and what it cost: methods, seeds, data, teacher, settings, versions, seconds."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.distill.trainer.run_folder import whole
-from clarep.report.html.blocks import (
-    DASH,
-    Block,
-    Cell,
-    Commands,
-    Details,
-    Download,
-    Facts,
-    Figure,
-    Heading,
-    Notes,
-    Section,
-    Table,
-    Text,
-    Verbatim,
-)
+from clarep.report.html import blocks
+from clarep.report.html.blocks import Block, Cell, Download, Figure, Section, Text
 from clarep.report.html.report_data import ReportData
 from clarep.report.html.run_folders import ReportRun
 from clarep.report.html.seed_commands import commands_of_another_seed
@@ -34,32 +20,28 @@ _RHO, _SIGMA = "\N{GREEK SMALL LETTER RHO}", "\N{GREEK SMALL LETTER SIGMA}"
 def setup_section(data: ReportData) -> Section:
     """Describe every run, the canonical set, and the versions."""
     rows = [_row(run) for run in data.runs if run.config or run.evaluation]
-    shown = [[_shown(name, value) for name, value in row.items()] for row in rows]
     headings = (
         "run", "method", "seed", "student", "data", "training", "canonical set",
         "set's hash", "weights' hash",
     )  # fmt: skip
+    shown = [[_shown(name, value) for name, value in row.items()] for row in rows]
     caption = (
         "Training data and canonical set of each student. Hashes are SHA-256, shortened here and "
         "whole in the files."
     )
-    missing = tuple(reason for run in data.runs for reason in run.missing)
-    blocks = [
-        Notes((*missing, *_notes_on_data(data))),
-        Figure(Table("Runs", headings, shown), caption, Download("runs", rows)),
+    parts = [
+        blocks.Notes(_notes_on_data(data)),
+        Figure(blocks.Table("Runs", headings, shown), caption, Download("runs", rows)),
         *_another_seed(data),
         *([] if data.canon is None else _canonical_facts(data, data.canon)),
-        *_versions(data),
-        Details("Configurations, whole", _configurations(data)),
+        *_folded(data),
     ]
-    return Section("setup", "What was run", blocks, missing)
+    missing = tuple(reason for run in data.runs for reason in run.missing)
+    return Section("setup", "What was run", parts, missing)
 
 
 def cost_section(data: ReportData) -> Section:
     """Show the counts of the canonical set and the seconds of each run."""
-    words = (
-        "Wall-clock seconds on the machine each part was run on; nothing here was measured again."
-    )
     rows = [
         {
             "run": run.name,
@@ -72,18 +54,16 @@ def cost_section(data: ReportData) -> Section:
         if run.config or run.evaluation
     ]
     headings = ("run", "method", "seed", "training, s", "evaluation, s")
-    table = Table("Seconds of each run", headings, [list(row.values()) for row in rows])
-    blocks = [
-        Notes(data.canon_missing),
-        Text(words),
-        *([] if data.canon is None else [_ledger(data.canon.manifest.get("cost", {}))]),
-        Figure(table, "Seconds of each run.", Download("cost", rows)),
-    ]
-    return Section("cost", "Cost", blocks, data.canon_missing)
+    shown = [list(row.values()) for row in rows]
+    table = blocks.Table("Seconds of each run", headings, shown)
+    caption = "Wall-clock seconds on the machine each part was run on; nothing was measured again."
+    parts = [] if data.canon is None else [_ledger(data.canon.manifest.get("cost", {}))]
+    parts.append(Figure(table, caption, Download("cost", rows)))
+    return Section("cost", "Cost", parts, data.canon_missing)
 
 
 def _row(run: ReportRun) -> dict[str, Any]:
-    config = run.config
+    config = whole(run.config)
     canon = config.get("canon") or {}
     measured = run.evaluation.config if run.evaluation else {}
     options = config.get("data_options") or {}
@@ -97,7 +77,7 @@ def _row(run: ReportRun) -> dict[str, Any]:
         "seed": run.seed,
         "student": config.get("student", "unknown"),
         "data": data,
-        "settings": _short_settings(whole(config).get("train") or {}),
+        "settings": _short_settings(config.get("train") or {}),
         "canonical set": f"{kind}{canon.get('images', '?')} images" if canon else "none",
         "canonical sha256": canon.get("sha256"),
         "weights sha256": config.get("student_sha256") or measured.get("student_sha256"),
@@ -117,13 +97,13 @@ def _short_settings(train: Mapping[str, Any]) -> str:
 
 def _shown(name: str, value: object) -> object:
     if name in ("settings", "canonical set"):
-        return Cell(str(value or DASH), css="text")
+        return Cell(str(value or blocks.DASH), css="text")
     if name.endswith("sha256") and isinstance(value, str):
         return Cell(f"{value[:_SHOWN_OF_HASH]}\N{HORIZONTAL ELLIPSIS}", tip=value)
     return value
 
 
-def _notes_on_data(data: ReportData) -> list[str]:
+def _notes_on_data(data: ReportData) -> Sequence[str]:
     """What qualifies the images that were chosen and trained on; results tell of the measured."""
     configs = [run.config for run in data.runs]
     configs += [] if data.canon is None else [data.canon.manifest["config"]]
@@ -151,8 +131,8 @@ def _another_seed(data: ReportData) -> list[Block]:
         text += " CANON stands for the folder of the run's own canonical set."
     if "CLASSIFIER" in lines:
         text += " CLASSIFIER stands for the run of the stronger student."
-    told = [Commands(lines)] if lines else []
-    return [Heading("Another seed", "another-seed"), Text(text), *told]
+    told = [Text(lines, "commands")] if lines else []
+    return [Text("Another seed", "h3", "another-seed"), Text(text), *told]
 
 
 def _fed_by(run: ReportRun, canon: CanonicalSet) -> bool:
@@ -161,8 +141,7 @@ def _fed_by(run: ReportRun, canon: CanonicalSet) -> bool:
 
 def _canonical_facts(data: ReportData, canon: CanonicalSet) -> list[Block]:
     """Return teacher, setting and hash of the canonical set, and which runs learned from it."""
-    config = canon.manifest["config"]
-    clarid = canon.setting
+    config, clarid = canon.manifest["config"], canon.setting
     fed = [run.name for run in data.runs if _fed_by(run, canon)]
     options = config.get("data_options", {})
     images = ", ".join(f"{key} {value}" for key, value in options.items() if value is not None)
@@ -176,35 +155,29 @@ def _canonical_facts(data: ReportData, canon: CanonicalSet) -> list[Block]:
         "content": f"SHA-256 {canon.sha256}",
         "students of it": ", ".join(fed) or "none of these runs records this very set",
     }
-    return [Heading("The canonical set shown here"), Facts(facts)]
+    return [Text("The canonical set shown here", "h3"), blocks.Facts(facts)]
 
 
-def _versions(data: ReportData) -> list[Block]:
+def _folded(data: ReportData) -> list[Block]:
+    """Return the versions of packages, and every run's configuration, folded away."""
     sources = [run.config.get("versions") for run in data.runs]
     if data.canon is not None and data.canon.manifest["shards"]:
         sources.append(data.canon.manifest["shards"][-1].get("versions"))
-    known = [v for v in sources if isinstance(v, dict)]
-    if not known:
-        return []
-    packages = list(dict.fromkeys(package for v in known for package in v))
-    rows = [
-        [package, ", ".join(sorted({str(v[package]) for v in known if package in v}))]
-        for package in packages
-    ]
-    return [Details("Versions", [Table("Versions", ("package", "version"), rows)])]
-
-
-def _configurations(data: ReportData) -> list[Block]:
-    """Return every run's configuration, whole, folded away."""
-    folded: list[Block] = []
+    found: dict[str, dict[str, None]] = {}
+    for versions in sources:
+        for package, version in (versions or {}).items():
+            found.setdefault(package, {})[str(version)] = None
+    facts = {package: ", ".join(sorted(versions)) for package, versions in found.items()}
+    inside: list[Block] = []
     for run in data.runs:
         stored = {"student": run.config} if run.config else {}
         if run.evaluation is not None:
             stored["evaluation"] = run.evaluation.config
         if stored:
-            text = Verbatim(json.dumps(stored, indent=1))
-            folded.append(Details(f"Configuration of {run.name}", [text]))
-    return folded
+            text = Text(json.dumps(stored, indent=1), "pre")
+            inside.append(blocks.Details(f"Configuration of {run.name}", [text]))
+    versions_of = [blocks.Details("Versions", [blocks.Facts(facts)])] if facts else []
+    return [*versions_of, blocks.Details("Configurations, whole", inside)]
 
 
 def _ledger(cost: Mapping[str, Any]) -> Figure:
@@ -220,7 +193,7 @@ def _ledger(cost: Mapping[str, Any]) -> Figure:
         "peak memory": f"{cost.get('peak_memory_mb', 0):,} MiB",
     }
     download = Download("cost_canonical", rows)
-    return Figure(Facts(facts), "Ledger of the canonical set.", download)
+    return Figure(blocks.Facts(facts), "Ledger of the canonical set.", download)
 
 
 def total_seconds(config: Mapping[str, Any]) -> float | None:

@@ -2,12 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 
-from clarep.report.html.blocks import Block, Charts, Figure, Notes, Section, Text
+from clarep.report.html.blocks import Block, Charts, Figure, Section, Text
 from clarep.report.html.charts import Point, Series, bar_chart, line_chart
 from clarep.report.html.figure_cells import counted, images_of, measures_table
-from clarep.report.html.report_data import ReportData, series_of
+from clarep.report.html.report_data import ReportData
 from clarep.report.html.run_folders import Group
 from clarep.report.html.sections.results_section import eps_of
 from clarep.report.html.svg import Number
@@ -17,34 +16,33 @@ from clarep.robustness.measures import heading_of, measure_of
 _CLEAN = "clean/accuracy"
 _ATTACKED_CLEAN = "attack/clean"  # of the attacked images alone, before the attack
 _FEWEST = 2  # strengths above 0 that make a curve
-_NORMS = {
-    "eps_255": ("L∞", "ε, in 1/255"),
-    "eps_l2": ("L2", "ε, in units of [0, 1] pixels"),
-}
+_STRENGTHS = {"eps_255": "ε, in 1/255", "eps_l2": "ε, in units of [0, 1] pixels"}
 
 
 def attacks_section(data: ReportData) -> Section:
     """Draw a curve a method for every attack of several strengths, and tabulate all figures."""
     missing, keys = data.lacking("attacks"), data.keys("attacks")
     if not [key for key in keys if key != _ATTACKED_CLEAN]:
-        return Section("attacks", "Attacks", [Notes(missing)], missing)
+        return Section("attacks", "Attacks", [], missing)
     families: dict[tuple[str, str], list[str]] = {}
     for key in keys:
-        if (unit := _unit(key)) in _NORMS:
+        if (unit := _unit(key)) in _STRENGTHS:
             families.setdefault((key.split("/")[1], unit), []).append(key)
-    order = sorted(families, key=lambda f: (list(_NORMS).index(f[1]), not f[0].startswith("worst")))
+    order = sorted(
+        families, key=lambda f: (list(_STRENGTHS).index(f[1]), not f[0].startswith("worst"))
+    )
     drawn = [
         line_chart(
             f"attack-{attack}",
-            _attack_name(families[attack, unit][0]),
-            _NORMS[unit][1],
+            _title(families[attack, unit][0]),
+            _STRENGTHS[unit],
             [_attacked_series(group, families[attack, unit]) for group in data.measured],
         )
         for attack, unit in order
         if len({eps for key in families[attack, unit] if (eps := eps_of(key)) > 0}) >= _FEWEST
     ]
     attacked = [key for family in order for key in sorted(families[family], key=eps_of)]
-    blocks: list[Block] = [Notes(missing)]
+    blocks: list[Block] = []
     if drawn:
         words = (
             "Hollow markers and daggers are figures that a check against gradient masking found "
@@ -60,6 +58,11 @@ def attacks_section(data: ReportData) -> Section:
     rows, behind = [*first, *attacked, *last], [_CLEAN, *keys]
     blocks += measures_table(data, "attacks", rows, explained=False, behind=behind)
     return Section("attacks", "Attacks", blocks, missing)
+
+
+def _title(key: str) -> str:
+    """Return an attack's name with its norm, as it is written in papers."""
+    return measure_of(key).heading.replace("{}/255", "L∞").replace(" {}", "")
 
 
 def _unit(key: str) -> str:
@@ -81,19 +84,17 @@ def _of_zero(data: ReportData, attacked: Sequence[str]) -> str:
     )
 
 
-def _attack_name(key: str) -> str:
-    """Return the attack's name with its norm, as it is written in papers."""
-    short = measure_of(key).heading.split(" {}")[0].removesuffix(" L2")
-    return f"{short} {_NORMS[_unit(key)][0]}"
-
-
 def _attacked_series(group: Group, keys: Sequence[str]) -> Series:
     places = [(eps_of(key), key) for key in keys]
     if all(eps > 0 for eps, _ in places):
         places.append((0.0, _ATTACKED_CLEAN if group.get(_ATTACKED_CLEAN) else _CLEAN))
     points = [_point(eps, group.get(key)) for eps, key in sorted(places)]
-    found = tuple(point for point in points if point is not None)
-    return replace(series_of(group), points=found if any(p.x > 0 for p in found) else ())
+    found = [point for point in points if point is not None]
+    return _series(group, found if any(point.x > 0 for point in found) else ())
+
+
+def _series(group: Group, points: Sequence[Point] = ()) -> Series:
+    return Series(group.label, group.css, group.slot, tuple(points))
 
 
 def _point(x: Number, measured: Measurement | None) -> Point | None:
@@ -106,21 +107,15 @@ def corruptions_section(data: ReportData) -> Section:
     """Draw bars for each corruption and the mean over corruptions at each severity."""
     missing, keys = data.lacking("corruptions"), data.keys("corruptions")
     if not keys:
-        return Section("corruptions", "Corruptions", [Notes(missing)], missing)
+        return Section("corruptions", "Corruptions", [], missing)
     means = [key for key in keys if measure_of(key).pattern == "corruption/*/mean"]
     singles = [key for key in keys if "/severity=" in key]
-    drawn = []
-    if means:
-        bars = [
-            [
-                (series_of(group), point)
-                for group in data.measured
-                if (point := _point(0, group.get(key))) is not None
-            ]
-            for key in means
-        ]
-        rows = list(zip(map(heading_of, means), bars, strict=True))
-        drawn.append(bar_chart("corruption-bars", "Accuracy by corruption", "accuracy", rows))
+    bars = [
+        [(_series(group), point) for group in data.measured if (point := _point(0, group.get(key)))]
+        for key in means
+    ]
+    rows = list(zip(map(heading_of, means), bars, strict=True))
+    drawn = [bar_chart("corruption-bars", "Accuracy by corruption", "accuracy", rows)] * bool(rows)
     by_severity = [_over_severity(group, singles) for group in data.measured]
     severities = sorted({point.x for one in by_severity for point in one.points})
     caption = "By corruption: mean over the severities that were measured, with its 95 % interval."
@@ -133,7 +128,7 @@ def corruptions_section(data: ReportData) -> Section:
         drawn.append(line_chart("corruption-severity", title, "severity", by_severity))
     elif severities:
         caption = f"All at severity {severities[0]}, with 95 % intervals."
-    blocks: list[Block] = [Notes(missing)]
+    blocks: list[Block] = []
     if drawn:
         caption += counted(data.measured, means)
         blocks += [data.legend, Figure(Charts(drawn), caption)]
@@ -152,7 +147,7 @@ def _over_severity(group: Group, keys: Sequence[str]) -> Series:
         Point(x, *(sum(values) / len(at) for values in zip(*map(_bounds, at), strict=True)))
         for x, at in sorted(found.items())
     ]
-    return replace(series_of(group), points=tuple(points))
+    return _series(group, points)
 
 
 def _bounds(point: Point) -> tuple[Number, Number, Number]:
