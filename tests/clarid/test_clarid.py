@@ -88,7 +88,7 @@ def test_k_that_makes_no_sense(k):
 
 @pytest.mark.parametrize("k", ["energy:1", "energy:0", "energy:2", "energy:-1", "energy:nan"])
 def test_k_of_no_share_of_the_energy(k):
-    with pytest.raises(UserError, match=r"what follows energy: must lie between 0 and 1, such as"):
+    with pytest.raises(UserError, match=r"between 0 and 1, of the energy \(energy:0.8\)"):
         parse_k(k, N)
 
 

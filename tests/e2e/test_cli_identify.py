@@ -425,7 +425,7 @@ WRONG = {
     "k in between": ("--k 1.5", "k = 1.5 is neither a whole number nor a share"),
     "k infinite": ("--k inf", "--k inf is not finite"),
     "k in words": ("--k lots", "k = 'lots' is not understood"),
-    "k of too much energy": ("--k energy:2", "what follows energy: must lie between 0 and 1"),
+    "k of too much energy": ("--k energy:2", "between 0 and 1, of the energy (energy:0.8)"),
     "k of no energy": ("--k energy:much", "k = 'energy:much' is not understood"),
     "guidance": ("--guidance -1", "guidance -1.0 is below 0"),
     "guidance is no number": ("--guidance nan", "--guidance nan is not finite"),

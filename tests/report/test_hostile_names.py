@@ -11,12 +11,13 @@ import pytest
 import torch
 from rich.console import Console
 
+from clarep.clarid.clareps import draw_rows
 from clarep.cli.main import main
 from clarep.engine import progress as progress_module
 from clarep.engine.printable import one_line, printable
 from clarep.engine.progress import announce, progress
 from clarep.report.html import build_report
-from clarep.report.set_figures import canonical_figure, save_figure
+from clarep.report.set_figures import save_figure
 from clarep.report.tables import csv_text, plain_table, write_csv
 
 FORMULAS = [
@@ -149,7 +150,7 @@ def test_what_a_command_prints_is_made_harmless(capsys, monkeypatch: pytest.Monk
 def test_a_picture_takes_names_for_no_formula(tmp_path):
     names = ["$x_{$", "$\\frac$", "a $b$ c", *FORMULAS[:4]]
     columns = {"original": torch.zeros(len(names), 3, 4, 4, dtype=torch.uint8)}
-    save_figure(canonical_figure(columns, names, "$x_{$"), tmp_path / "x.png")
+    save_figure(draw_rows(columns, names, "$x_{$"), tmp_path / "x.png")
 
 
 class Tags(HTMLParser):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import TensorDataset
@@ -146,7 +146,7 @@ class CLAReps:
         datasets = require_extra("datasets", "notebooks")
         names = datasets.ClassLabel(names=list(self.class_names))
         columns = {
-            "image": [Image.fromarray(_pixels(sample)) for sample in self.sample],
+            "image": [Image.fromarray(as_rgb(one)) for one in to_uint8(self.sample)],
             "label": self.label.tolist(),
         }
         kinds = datasets.Features({"image": datasets.Image(), "label": names})
@@ -171,42 +171,46 @@ class CLAReps:
             }
         )
 
-    def figure(
-        self, between: Mapping[str, Tensor] | None = None, title: str = "", rows: int = 10
-    ) -> "Figure":
-        """Draw the first images: originals where they are at hand, samples, what was removed.
+    def columns(self) -> dict[str, UInt8[Tensor, "n _ _ _"]]:
+        """Return what a picture shows of each, by its heading.
 
-        What was removed is drawn on grey, each row scaled to its own largest value. One channel is
-        drawn grey; of more than three (a latent), the first three.
-
-        Args:
-            between: heading -> images in [-1, 1] for columns before the canonical samples.
-            title: above it.
-            rows: how many at most.
+        What was removed is no image: it is the latent before minus after the projection, drawn on
+        grey, each scaled to its own largest value.
         """
-        from matplotlib.figure import Figure
+        removed = self.x_te - self.latent
+        largest = removed.abs().flatten(1).amax(1).clamp_min(1e-12)[:, None, None, None]
+        original = {} if self.original is None else {"original": to_uint8(self.original)}
+        shown = {"canonical sample": self.sample, "what was removed": removed / largest}
+        return original | {name: to_uint8(images) for name, images in shown.items()}
 
+    def figure(self, rows: int = 10) -> "Figure":
+        """Draw the first `rows` images: `columns` beside each other, a row an image."""
         shown = self[:rows]
-        removed = shown.x_te - shown.latent
-        largest = removed.abs().flatten(1).amax(1).clamp_min(1e-12)
-        columns = {} if shown.original is None else {"original": shown.original}
-        columns |= dict(between or {}) | {"canonical sample": shown.sample}
-        columns["what was removed"] = removed / largest[:, None, None, None]
-        size = (1.35 * len(columns) + 0.9, 1.32 * len(shown) + 0.8)
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(len(shown), len(columns), squeeze=False)
-        for column, (name, images) in enumerate(columns.items()):
-            axes[0, column].set_title(one_line(name), fontsize=9, parse_math=False)
-            for axis, image in zip(axes[:, column], images, strict=False):
-                axis.imshow(_pixels(image), interpolation="nearest")
-                axis.set(xticks=[], yticks=[])
-        for axis, label in zip(axes[:, 0], shown.label.tolist(), strict=True):
-            axis.set_ylabel(one_line(self.class_names[label]), fontsize=9, parse_math=False)
-        figure.suptitle(printable(title), fontsize=10, parse_math=False)
-        return figure
+        names = [self.class_names[label] for label in shown.label.tolist()]
+        return draw_rows(shown.columns(), names)
 
 
-def _pixels(image: Float[Tensor, "c h w"]) -> NDArray[np.uint8]:
-    """Return an image in [-1, 1] as uint8 RGB, (H, W, 3): of a latent its first channels."""
+def as_rgb(image: UInt8[Tensor, "c h w"]) -> NDArray[np.uint8]:
+    """Return an image as (H, W, 3): one channel grey, of more than three the first three."""
     channels = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
-    return to_uint8(channels).permute(1, 2, 0).numpy()
+    return channels.permute(1, 2, 0).numpy()
+
+
+def draw_rows(
+    columns: Mapping[str, UInt8[Tensor, "rows _ _ _"]], row_labels: Sequence[str], title: str = ""
+) -> "Figure":
+    """Draw images, heading -> column, a row each."""
+    from matplotlib.figure import Figure
+
+    size = (1.35 * len(columns) + 0.9, 1.32 * len(row_labels) + 0.8)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(row_labels), len(columns), squeeze=False)
+    for column, (name, images) in zip(axes.T, columns.items(), strict=True):
+        column[0].set_title(name, fontsize=9)
+        for axis, image in zip(column, images, strict=True):
+            axis.imshow(as_rgb(image), interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+    for axis, label in zip(axes[:, 0], row_labels, strict=True):
+        axis.set_ylabel(one_line(label), fontsize=9, parse_math=False)
+    figure.suptitle(printable(title), fontsize=10, parse_math=False)
+    return figure

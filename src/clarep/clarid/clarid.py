@@ -230,26 +230,39 @@ class Clarid:
     ) -> Float[Tensor, "batch *feature"]:
         """Return the teacher's activations at the tap, given x and its class (or no class).
 
-        Raises UserError for the null branch of a teacher without a null class.
+        `batch_size` of them at a time. Raises UserError for the null branch of a teacher without a
+        null class.
         """
         x, labels = self._placed(x, labels)
         if branch == "null":
             self.teacher.check_null()
             labels = torch.full_like(labels, self.teacher.null_label)
-        sigma = x.new_full((len(x),), self.sigma_te)
+
+        def at_tap(x: Tensor, labels: Tensor) -> Tensor:
+            sigma, cond = x.new_full((len(x),), self.sigma_te), self.teacher.condition(labels)
+            return self.teacher.features(x, sigma, cond, self.tap)
+
         with self.ledger.stage("features"):
-            cond = self.teacher.condition(labels)
-            return self.teacher.features(x, sigma, cond, self.tap).cpu()
+            return self._in_batches(at_tap, x, labels)
 
     @torch.no_grad()
     def sample(self, x: Images, labels: Labels) -> Float[Tensor, "batch ci hi wi"]:
-        """Return x decoded with guidance, images about [-1, 1]."""
-        config = self.config
-        x, labels = self._placed(x, labels)
-        with self.ledger.stage("sample"):
+        """Return x decoded with guidance, images about [-1, 1]; `batch_size` of them at a time."""
+        config, span = self.config, (self.sigma_te, self.teacher.sigma_min, self.config.steps)
+
+        def decoded(x: Tensor, labels: Tensor) -> Tensor:
             denoise = self._denoiser(labels, config.guidance)
-            span = (self.sigma_te, self.teacher.sigma_min, config.steps)
-            return self.teacher.decode(decode(denoise, x, *span, solver=config.solver)).cpu()
+            return self.teacher.decode(decode(denoise, x, *span, solver=config.solver))
+
+        with self.ledger.stage("sample"):
+            return self._in_batches(decoded, *self._placed(x, labels))
+
+    def _in_batches(
+        self, work: Callable[[Tensor, Tensor], Tensor], x: Tensor, labels: Tensor
+    ) -> Tensor:
+        size = self.config.batch_size
+        batches = zip(x.split(size), labels.split(size), strict=True)
+        return torch.cat([work(*batch).cpu() for batch in batches])
 
     def _accepted(
         self, images: Images, labels: Labels

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clarep.data.labelled import LabelledImages, to_unit_range
+from clarep.data.labelled import LabelledImages, rank_within_class, to_unit_range
 from clarep.engine.statistics import binomial_interval, bootstrap_interval
 from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
@@ -172,11 +172,7 @@ def evenly(
 ) -> NDArray[np.int64]:
     """Return at most `count` of the chosen images at random, evenly from their classes."""
     shuffled = rng.permutation(chosen)
-    seen: dict[int, int] = {}
-    rank = []
-    for label in labels[shuffled].tolist():
-        rank.append(seen.get(label, 0))
-        seen[label] = rank[-1] + 1
+    rank = rank_within_class(labels[shuffled])
     return shuffled[np.argsort(rank, kind="stable")[:count]]
 
 

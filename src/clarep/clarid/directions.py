@@ -1,5 +1,6 @@
 """Which directions are projected out: CLARID's top ones, and the controls beside them."""
 
+import math
 from typing import Literal
 
 import torch
@@ -17,7 +18,6 @@ from clarep.geometry.subspace import (
 )
 
 Kind = Literal["top", "bottom", "middle", "random", "none"]
-_ENERGY = "energy:"
 
 
 def parse_k(k: int | float | str, n: int) -> int | None:
@@ -45,19 +45,15 @@ def parse_k(k: int | float | str, n: int) -> int | None:
 
 def energy_share(k: str) -> float:
     """Return the share in "energy:SHARE". Raises UserError if it is not in (0, 1)."""
+    name, _, text = k.partition(":")
     try:
-        share = float(k.removeprefix(_ENERGY)) if k.startswith(_ENERGY) else None
+        share = float(text) if name == "energy" else math.nan
     except ValueError:
-        share = None
-    if share is None:
-        raise UserError(
-            f"k = '{k}' is not understood: give a number (128), a share of the dimension (0.04) "
-            f"or a share of the energy ({_ENERGY}0.8)"
-        )
+        share = math.nan
     if not 0 < share < 1:
         raise UserError(
-            f"k = '{k}' is no share of the energy: what follows {_ENERGY} must lie between 0 and "
-            f"1, such as {_ENERGY}0.8"
+            f"k = '{k}' is not understood: give a number (128), a share of the dimension (0.04) "
+            "or, between 0 and 1, of the energy (energy:0.8)"
         )
     return share
 
@@ -102,10 +98,9 @@ def find_directions(
             dtype=jacobian.dtype,
             device=jacobian.device,
         )
-    if kind == "bottom" and jacobian.n - jacobian.m >= k:
-        dense = jacobian.dense()
-        return subspace_of_dense(dense, _null_directions(dense, k, generator))
     dense = jacobian.dense()
+    if kind == "bottom" and jacobian.n - jacobian.m >= k:
+        return subspace_of_dense(dense, _null_directions(dense, k, generator))
     return subspace_of_dense(dense, exact_right_singular_vectors(dense, k, kind))
 
 

@@ -4,7 +4,7 @@
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,21 +98,17 @@ def principal_coordinates(features: Float[Tensor, "n *feature"]) -> Float[Tensor
 
 
 def _made(clarid: Clarid, data: LabelledImages, canonical: CanonicalSet) -> dict[str, Tensor]:
-    shown, laid_out = (canonical.balanced(count).tensors for count in (ROWS, POINTS))
-    x_te, labels = shown["x_te"], shown["label"]
-    unguided = Clarid(clarid.teacher, replace(clarid.config, kind="none", guidance=1.0))
-    size = clarid.config.batch_size
-    batches = zip(laid_out["x_te"].split(size), laid_out["label"].split(size), strict=True)
+    shown, laid_out = canonical.balanced(ROWS), canonical.balanced(POINTS)
+    unguided = Clarid(clarid.teacher, clarid.config, kind="none", guidance=1.0)
+    features = clarid.features(laid_out.x_te, laid_out.label)
     pictures = {
-        "original": data.images(shown["index"].numpy()),
-        "reconstruction": to_uint8(unguided.sample(x_te, labels)),
-        "guidance_alone": to_uint8(clarid.sample(x_te, labels)),
-        "features_before": principal_coordinates(
-            torch.cat([clarid.features(x, classes) for x, classes in batches])
-        ),
+        "original": data.images(shown.index.numpy()),
+        "reconstruction": to_uint8(unguided.sample(shown.x_te, shown.label)),
+        "guidance_alone": to_uint8(clarid.sample(shown.x_te, shown.label)),
+        "features_before": principal_coordinates(features),
     }
     if clarid.config.kind == "top":  # other directions have no place on the spectrum's left
-        jacobian = clarid.jacobian(x_te[:1], labels[:1])
+        jacobian = clarid.jacobian(shown.x_te[:1], shown.label[:1])
         if jacobian.m * jacobian.n <= _LARGEST_DENSE:
             pictures["spectrum"] = exact_spectrum(jacobian.dense()[0].cpu()).float()
     return pictures

@@ -8,41 +8,22 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from clarep.clarid.canonical_set import CanonicalSet
+from clarep.clarid.clareps import draw_rows
 from clarep.clarid.set_pictures import ROWS, SetPictures, read_pictures
-from clarep.data.labelled import to_uint8
 from clarep.engine.artefacts import atomic_path
-from clarep.engine.printable import one_line, printable
 
 
 def picture_columns(
     shown: CanonicalSet, pictures: SetPictures | None
 ) -> dict[str, UInt8[Tensor, "rows _ _ _"]]:
-    """Return the columns of the picture by their headings.
-
-    What was removed is no image: it is the latent before minus after the projection, drawn on
-    grey, each row scaled to its own largest value.
-
-    shown: the set's first ROWS, balanced.
-    """
-    removed = shown.tensors["x_te"] - shown.tensors["latent"]
-    largest = removed.abs().flatten(1).amax(1).clamp_min(1e-12)[:, None, None, None]
-    own = {
-        "canonical sample": to_uint8(shown.tensors["sample"]),
-        "what was removed": to_uint8(removed / largest),
-    }
+    """Return the columns of the picture by their headings; shown: the first ROWS, balanced."""
     if pictures is None:
-        return own
+        return shown.columns()
     return {
         "original": pictures.original,
         "reconstruction": pictures.reconstruction,
         "guidance alone": pictures.guidance_alone,
-    } | own
-
-
-def as_rgb(image: UInt8[Tensor, "c h w"]) -> np.ndarray:
-    """Return an image as (H, W, 3): one channel grey, of more than three the first three."""
-    channels = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
-    return channels.permute(1, 2, 0).numpy()
+    } | shown.columns()
 
 
 def draw_set(canonical: CanonicalSet, folder: Path) -> dict[str, Path]:
@@ -60,31 +41,13 @@ def draw_set(canonical: CanonicalSet, folder: Path) -> dict[str, Path]:
         f"guidance {guidance:g}"
     )
     columns = picture_columns(canonical.balanced(ROWS), pictures)
-    drawn = {"picture": canonical_figure(columns, pictures.classes, title)}
+    drawn = {"picture": draw_rows(columns, pictures.classes, title)}
     if kind == "top":  # other directions have no place on the spectrum's left
         drawn["spectrum"] = _spectrum_figure(canonical, pictures)
     names = {"picture": "canonical.png", "spectrum": "spectrum.png"}
     for name, figure in drawn.items():
         save_figure(figure, folder / names[name])
     return {name: folder / names[name] for name in drawn}
-
-
-def canonical_figure(
-    columns: dict[str, UInt8[Tensor, "rows _ _ _"]], row_labels: list[str], title: str
-) -> Figure:
-    """Draw a row an image and a column for each of `picture_columns`."""
-    rows = len(row_labels)
-    figure = Figure(figsize=(1.35 * len(columns) + 0.9, 1.32 * rows + 0.8), layout="constrained")
-    axes = figure.subplots(rows, len(columns), squeeze=False)
-    for column, (name, images) in enumerate(columns.items()):
-        axes[0, column].set_title(name, fontsize=9)
-        for row, image in enumerate(images):
-            axes[row, column].imshow(as_rgb(image), interpolation="nearest")
-            axes[row, column].set(xticks=[], yticks=[])
-    for row, label in enumerate(row_labels):
-        axes[row, 0].set_ylabel(one_line(label), fontsize=9, parse_math=False)
-    figure.suptitle(printable(title), fontsize=10, parse_math=False)
-    return figure
 
 
 def _spectrum_figure(canonical: CanonicalSet, pictures: SetPictures) -> Figure:

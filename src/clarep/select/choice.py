@@ -1,16 +1,8 @@
 """Choosing k, tap and t: means over seeds with intervals, and the rule that recommends.
 
-The paper's rule is unknown. Ours, in this order:
-
-1. Eligible are the settings whose judge accuracy (mean over seeds) is at most 0.02 below that
-   of guidance alone at the same t and tap: the object is kept. Where no judge knows the classes
-   all settings are eligible.
-2. Of these, the one with the highest mean NMI of the features given no class is the best. The
-   features given the class are told it, so that their NMI flatters; they decide where the
-   teacher knows no null class.
-3. Settings within one standard error (of the best's mean, over seeds) of the best are ties, and
-   the smallest k of them is recommended; among equal k the highest NMI. This is the
-   one-standard-error rule of Breiman et al., Classification and Regression Trees, 1984.
+The paper's rule is unknown; ours is `RULE`. The features given the class are told it, so that their
+NMI flatters. Ties within one standard error are those of Breiman et al., Classification and
+Regression Trees, 1984; among ties of equal k the highest NMI is taken.
 """
 
 from collections.abc import Sequence
@@ -79,6 +71,12 @@ class Setting:
         """Return t, tap, k and sigma."""
         return {"t": self.t, "tap": self.tap, "k": self.k, "sigma": self.sigma}
 
+    def known(self, name: str) -> Estimate:
+        """Return a measure that labels alone suffice for."""
+        found = self.measures[name]
+        assert found is not None
+        return found
+
     def __str__(self) -> str:
         return f"t = {self.t:g}, tap {self.tap}, k = {self.k}"
 
@@ -121,7 +119,7 @@ class Recommendation:
 
 
 def recommend(settings: Sequence[Setting], nmi: NmiBranch = "nmi_null") -> Recommendation:
-    """Apply the rule at the top of this file.
+    """Apply `RULE`.
 
     Args:
         settings: from `aggregate`, guidance alone (k = 0) at every t and tap among them.
@@ -131,59 +129,47 @@ def recommend(settings: Sequence[Setting], nmi: NmiBranch = "nmi_null") -> Recom
     candidates = [setting for setting in settings if setting.k > 0]
     eligible = [s for s in candidates if _keeps_object(s, alone[s.t, s.tap])]
     if not eligible:
-        return Recommendation(
-            None,
-            None,
-            None,
+        lost = (
             f"all {len(candidates)} settings lose more than {_JUDGE_LOSS} of the judge's accuracy "
-            "against guidance alone at the same t and tap: try smaller k or lower t",
+            "against guidance alone at the same t and tap: try smaller k or lower t"
         )
-    best = max(eligible, key=lambda setting: _nmi(setting, nmi).mean)
-    top = _nmi(best, nmi)
-    floor = top.mean - (top.standard_error or 0.0)
-    ties = [setting for setting in eligible if _nmi(setting, nmi).mean >= floor]
-    chosen = min(ties, key=lambda setting: (setting.k, -_nmi(setting, nmi).mean))
+        return Recommendation(None, None, None, lost)
+    best = max(eligible, key=lambda setting: setting.known(nmi).mean)
+    top = best.known(nmi)
+    ties = [s for s in eligible if s.known(nmi).mean >= top.mean - (top.standard_error or 0)]
+    chosen = min(ties, key=lambda setting: (setting.k, -setting.known(nmi).mean))
     others = [setting for setting in eligible if setting is not chosen]
-    runner_up = max(others, key=lambda setting: _nmi(setting, nmi).mean, default=None)
-    counts = (len(eligible), len(candidates))
-    reason = _reason(chosen, best, alone[chosen.t, chosen.tap], nmi, counts)
-    return Recommendation(chosen, best, runner_up, reason)
+    runner_up = max(others, key=lambda setting: setting.known(nmi).mean, default=None)
+    judged = f"{len(eligible)} of {len(candidates)} settings keep the judge's accuracy within "
+    judged += f"{_JUDGE_LOSS} of guidance alone"
+    if chosen.measures["judge_accuracy"] is None:
+        judged = f"no judge knows these classes, so that all {len(candidates)} settings are "
+        judged += "eligible (`classifier` gives one)"
+    reason = _reason(chosen, best, alone[chosen.t, chosen.tap], nmi)
+    return Recommendation(chosen, best, runner_up, f"{judged}; {reason}")
 
 
-def _reason(
-    chosen: Setting, best: Setting, alone: Setting, nmi: NmiBranch, counts: tuple[int, int]
-) -> str:
+def _reason(chosen: Setting, best: Setting, alone: Setting, nmi: NmiBranch) -> str:
     """Say in words why `chosen` is recommended, and what guidance alone reaches there."""
-    eligible, of = counts
     branch = "no class" if nmi == "nmi_null" else "the class"
-    ours, top = _nmi(chosen, nmi).mean, _nmi(best, nmi)
-    judge = chosen.measures["judge_accuracy"]
-    if judge is None:
+    ours, top, without = (s.known(nmi).mean for s in (chosen, best, alone))
+    error = best.known(nmi).standard_error
+    if chosen is not best:
         text = (
-            f"no judge knows these classes, so that all {of} settings are eligible "
-            "(`classifier` gives one); "
+            f"the highest NMI given {branch} is {top:.3f} at {best}, and this is the smallest k "
+            f"within one standard error ({error or 0:.3f}) of it, {ours:.3f}"
         )
     else:
-        text = (
-            f"{eligible} of {of} settings keep the judge's accuracy within {_JUDGE_LOSS} of "
-            "guidance alone; "
-        )
-    if chosen is best:
-        text += f"of these it has the highest NMI given {branch}, {ours:.3f}"
-        if top.standard_error is None:
-            text += " (one seed: there is no standard error, so that only equals tie)"
-        else:
-            text += f", and no smaller k comes within one standard error ({top.standard_error:.3f})"
-    else:
-        within = top.standard_error or 0.0
+        text = f"of these it has the highest NMI given {branch}, {ours:.3f}"
         text += (
-            f"the highest NMI given {branch} is {top.mean:.3f} at {best}, and this is the smallest "
-            f"k within one standard error ({within:.3f}) of it, {ours:.3f}"
+            " (one seed: there is no standard error, so that only equals tie)"
+            if error is None
+            else f", and no smaller k comes within one standard error ({error:.3f})"
         )
-    text += f"; guidance alone there reaches {_nmi(alone, nmi).mean:.3f}"
-    if _nmi(alone, nmi).mean >= ours:
+    text += f"; guidance alone there reaches {without:.3f}"
+    if without >= ours:
         text += " (no less, so that the projection gains nothing by this measure)"
-    before = alone.measures["judge_accuracy"]
+    judge, before = (setting.measures["judge_accuracy"] for setting in (chosen, alone))
     if judge is not None and before is not None:
         text += f", and the judge's accuracy is {judge.mean:.2f} against {before.mean:.2f}"
     return text
@@ -194,12 +180,6 @@ def _keeps_object(setting: Setting, alone: Setting) -> bool:
     if ours is None or before is None:
         return True
     return ours.mean >= before.mean - _JUDGE_LOSS - _ROUNDING
-
-
-def _nmi(setting: Setting, branch: NmiBranch) -> Estimate:
-    known = setting.measures[branch]
-    assert known is not None  # it takes labels alone, and a null class for nmi_null
-    return known
 
 
 def _known(values: Sequence[float | None]) -> Estimate | None:

@@ -9,7 +9,7 @@ an image, before any of it.
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -219,20 +219,21 @@ def measure(
     x_te: Float[Tensor, "batch c h w"],
     *,
     latents: Float[Tensor, "batch c h w"],
-    samples: Float[Tensor, "batch ci hi wi"],
+    samples: Float[Tensor, "batch ci hi wi"] | None = None,
     kind: str,
     seed: int = 0,
 ) -> Measures:
-    """Measure one set of latents and the samples decoded from them.
+    """Measure one set of latents and the samples decoded from them, by clarid without any.
 
     scene, x_te, latents and samples belong to the same images, in the same order; samples may
     leave [-1, 1], and are clamped to it here, once for all measures.
     """
-    samples, labels = samples.clamp(-1, 1), scene.labels
-    features = _features(clarid, latents, labels, "conditional")
+    labels = scene.labels
+    samples = (clarid.sample(latents, labels) if samples is None else samples).clamp(-1, 1)
+    features = clarid.features(latents, labels)
     nmi_null = None
     if clarid.teacher.has_null:
-        nmi_null = cluster_nmi(_features(clarid, latents, labels, "null"), labels, seed)
+        nmi_null = cluster_nmi(clarid.features(latents, labels, "null"), labels, seed)
     return Measures(
         kind=kind,
         images=len(latents),
@@ -243,14 +244,6 @@ def measure(
         nmi_conditional=cluster_nmi(features, labels, seed),
         nmi_null=nmi_null,
     )
-
-
-def _features(
-    clarid: Clarid, latents: Tensor, labels: Tensor, branch: Literal["conditional", "null"]
-) -> Tensor:
-    size = clarid.config.batch_size
-    batches = zip(latents.split(size), labels.split(size), strict=True)
-    return torch.cat([clarid.features(x, given, branch) for x, given in batches])
 
 
 @torch.no_grad()

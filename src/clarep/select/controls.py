@@ -16,7 +16,7 @@ from clarep.clarid.clarid import Clarid
 from clarep.clarid.directions import project_out
 from clarep.data.labelled import LabelledImages
 from clarep.errors import UserError, unknown_name
-from clarep.select.clarep_measures import Measures, Scene, Scorer, measure, scene_of
+from clarep.select.clarep_measures import Measures, Scorer, measure, scene_of
 
 _FEWEST = 2  # of each class: with one, k-means finds the classes whatever the features
 
@@ -70,16 +70,16 @@ def measure_set(
         control: of CONTROLS; it differs from the set in the one thing that its name says.
         seed: of random directions and of k-means.
     """
-    chosen, x_te = canonical.tensors["index"].numpy(), canonical.tensors["x_te"]
+    chosen, x_te = canonical.index.numpy(), canonical.x_te
     scene, kind = scene_of(data, chosen), control or clarid.config.kind
-    latents, samples = canonical.tensors["latent"], canonical.tensors["sample"]
+    latents, samples = canonical.latent, None if control else canonical.sample
     if control is not None:
         if clarid.num_dirs is None and control not in ("none", "reconstruction"):
             # As the set was made or, of a set without directions, now: once for all rows.
             clarid.num_dirs = canonical.manifest["config"]["num_dirs"] or None
             clarid.resolve_k(x_te, scene.labels)
         clarid = control_of(clarid, control)
-        latents, samples = decode_control(clarid, x_te, scene, chosen, seed)
+        latents = project_control(clarid, x_te, scene.labels, chosen, seed)
     return measure(
         clarid, judge, scene, x_te, latents=latents, samples=samples, kind=kind, seed=seed
     )
@@ -87,23 +87,21 @@ def measure_set(
 
 def control_of(clarid: Clarid, kind: str) -> Clarid:
     """Return the setting of a control: same teacher, k and all, another kind of directions."""
-    if kind == "reconstruction":
-        control = Clarid(clarid.teacher, clarid.config, kind="none", guidance=1.0)
-    else:
-        control = Clarid(clarid.teacher, clarid.config, kind=kind)
+    alone = {"kind": "none", "guidance": 1.0}
+    control = Clarid(
+        clarid.teacher, clarid.config, **(alone if kind == "reconstruction" else {"kind": kind})
+    )
     control.num_dirs = clarid.num_dirs
     control.engine = clarid.engine  # no kind or guidance changes the Jacobian
     return control
 
 
-def decode_control(
-    clarid: Clarid, x_te: Tensor, scene: Scene, chosen: NDArray[np.int64], seed: int
-) -> tuple[Tensor, Tensor]:
-    """Return latents and samples (N, C, H, W) of inverted latents under clarid's setting."""
-    latents, samples = [], []
+def project_control(
+    clarid: Clarid, x_te: Tensor, labels: Tensor, chosen: NDArray[np.int64], seed: int
+) -> Tensor:
+    """Return the latents (N, C, H, W) of inverted ones under clarid's setting, batch by batch."""
+    latents = []
     for part in torch.arange(len(x_te)).split(clarid.config.batch_size):
-        x, labels = x_te[part], scene.labels[part]
-        subspace = clarid.directions(x, labels, seed + int(chosen[part[0]]))
-        latents.append(x if subspace is None else project_out(x, subspace.V))
-        samples.append(clarid.sample(latents[-1], labels))
-    return torch.cat(latents), torch.cat(samples)
+        subspace = clarid.directions(x_te[part], labels[part], seed + int(chosen[part[0]]))
+        latents.append(x_te[part] if subspace is None else project_out(x_te[part], subspace.V))
+    return torch.cat(latents)

@@ -1,5 +1,6 @@
 """The grid that `clarep select` walks: which settings, which images, and whether they fit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Annotated, Any, Literal
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.directions import parse_k
-from clarep.data.labelled import LabelledImages, readable_indices, to_unit_range
+from clarep.data.labelled import LabelledImages, in_memory, to_unit_range
 from clarep.engine.bounds import Seed, Within, check_bounds
 from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
@@ -97,26 +98,20 @@ def plan_grid(
             image that cannot be read, or one that does not fit the teacher.
     """
     check_bounds(config)
-    for name in ("ts", "taps", "ks", "seeds"):
-        if not getattr(config, name):
-            raise UserError(f"`{name}` is empty: give at least one value")
     taps = [teacher.default_tap if tap == "mid" else tap for tap in config.taps]
     for tap in taps:
         teacher.check_tap(tap)
     counts = [_count(k, teacher.latent_dim) for k in config.ks]
-    _refuse_repeated("`ts`", config.ts, config.ts)
-    _refuse_repeated("`taps`", config.taps, taps)
-    _refuse_repeated("`ks`", config.ks, counts)
-    _refuse_repeated("`seeds`", config.seeds, config.seeds)
-    readable = np.arange(len(data))
-    skipped: list[str] = []
+    meant = {"ts": config.ts, "taps": taps, "ks": counts, "seeds": config.seeds}
+    for name, values in meant.items():
+        _check_list(name, getattr(config, name), list(values))
+    readable, skipped = np.arange(len(data)), list[str]()
     if skip_bad:
-        readable, skipped = readable_indices(data, readable, skip_bad=True)
+        data, readable, skipped = in_memory(data, skip_bad=True)
     chosen = {seed: draw_images(data, config.images, seed, readable) for seed in config.seeds}
     teacher.check_labels(torch.from_numpy(data.labels[chosen[config.seeds[0]]]))
     if not skip_bad:
-        for indices in chosen.values():
-            readable_indices(data, indices, skip_bad=False)
+        data, _, _ = in_memory(data, False, np.unique(np.concatenate(list(chosen.values()))))
     teacher.accept_images(to_unit_range(data.images(chosen[config.seeds[0]][:1])))
     cells = tuple(Cell(*at) for at in product(sorted(config.seeds), sorted(config.ts), taps))
     grid = Grid(teacher, data, config, tuple(sorted(counts)), cells, chosen, skipped)
@@ -165,13 +160,13 @@ def _count(k: int | float | str, n: int) -> int:
     return count
 
 
-def _refuse_repeated(option: str, given: tuple[Any, ...], resolved: Any) -> None:
-    """Raise UserError if two given values stand for the same one."""
-    seen: dict[Any, Any] = {}
-    for value, meant in zip(given, resolved, strict=True):
-        if meant in seen:
+def _check_list(name: str, given: Sequence[Any], meant: list[Any]) -> None:
+    """Raise UserError if there is none of given values, or two of them mean the same one."""
+    if not given:
+        raise UserError(f"`{name}` is empty: give at least one value")
+    for i, value in enumerate(meant):
+        if (first := meant.index(value)) < i:
             raise UserError(
-                f"{option} holds {seen[meant]} and {value}, which are the same ({meant}): "
+                f"`{name}` holds {given[first]} and {given[i]}, which are the same ({value}): "
                 "give each once"
             )
-        seen[meant] = value

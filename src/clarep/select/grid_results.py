@@ -5,17 +5,16 @@ that are missing, and because each cell's randomness comes from its seed alone, 
 gives the same numbers.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from clarep.clarid.canonical_shards import whole
-from clarep.clarid.clarid import Clarid
 from clarep.clarid.clarid_config import AT_ONCE
 from clarep.clarid.directions import project_out
 from clarep.engine.artefacts import (
@@ -26,10 +25,11 @@ from clarep.engine.artefacts import (
     write_json,
 )
 from clarep.engine.cost import sum_costs
+from clarep.engine.identity import plain
 from clarep.engine.lock import hold
 from clarep.errors import UserError
 from clarep.select.choice import RULE, Recommendation, Setting
-from clarep.select.clarep_measures import Scene, Scorer, measure, scene_of
+from clarep.select.clarep_measures import Scorer, measure, scene_of
 from clarep.select.grid import Cell, Grid
 
 CELLS = "cells"
@@ -112,66 +112,33 @@ def compute_cell(grid: Grid, cell: Cell, judge: Scorer | None) -> dict[str, Any]
     Returns JSON values: the cell, its images, `rows` and the cost.
     """
     clarid, chosen = grid.clarid(cell), grid.chosen[cell.seed]
-    images = grid.data.images(chosen)
+    size = clarid.config.batch_size
     scene, ks = scene_of(grid.data, chosen), (0, *grid.counts)
-    parts = [
-        _latents(clarid, images[part], scene.labels[part], ks, cell.seed + int(chosen[part[0]]))
-        for part in torch.arange(len(images)).split(clarid.config.batch_size)
-    ]
-    latents_of = [torch.cat(same) for same in zip(*(found for found, _ in parts), strict=True)]
-    quality = torch.cat([psnr for _, psnr in parts])
+    latents_of: dict[int, list[Tensor]] = {k: [] for k in ks}
+    quality = []
+    for part in np.split(chosen, range(size, len(chosen), size)):
+        labels = grid.data.labels[part]
+        x_te, psnr = clarid.invert(grid.data.images(part), labels)
+        subspace = clarid.directions(x_te, labels, cell.seed + int(part[0]))
+        assert subspace is not None  # kind is top
+        quality.append(psnr)
+        for k in ks:  # the largest subspace's first k columns are that of k: they are ordered
+            kept = project_out(x_te, subspace.V[:, :, :k]) if k else x_te
+            latents_of[k].append(kept)
+    x_te = torch.cat(latents_of[0])
     rows = []
-    for k, latents in zip(ks, latents_of, strict=True):
-        values = _measured(
-            clarid,
-            judge,
-            scene,
-            x_te=latents_of[0],
-            latents=latents,
-            kind="top" if k else "none",
-            seed=cell.seed,
-        )
-        rows.append({"k": k, "share": k / grid.teacher.latent_dim} | values)
-    clarid.ledger.images += len(images)
+    for k in ks:
+        latents, kind = torch.cat(latents_of[k]), "top" if k else "none"
+        row = measure(clarid, judge, scene, x_te, latents=latents, kind=kind, seed=cell.seed)
+        rows.append({"k": k, "share": k / grid.teacher.latent_dim} | row.as_dict())
+    clarid.ledger.images += len(chosen)
     return {
         "cell": asdict(cell) | {"sigma": clarid.sigma_te},
         "images": chosen.tolist(),
-        "round_trip_psnr_median": float(quality.quantile(0.5)),
+        "round_trip_psnr_median": float(torch.cat(quality).quantile(0.5)),
         "rows": rows,
-        "cost": clarid.ledger.as_dict() | {"batch_size": clarid.config.batch_size},
+        "cost": clarid.ledger.as_dict() | {"batch_size": size},
     }
-
-
-def _latents(
-    clarid: Clarid, images: Tensor, labels: Tensor, ks: tuple[int, ...], seed: int
-) -> tuple[list[Tensor], Tensor]:
-    """Return the latents (B, C, H, W) of each k, from one subspace, and the round trips' PSNR.
-
-    The first k columns of the largest subspace are the subspace of k: they are ordered.
-    """
-    x_te, quality = clarid.invert(images, labels)
-    subspace = clarid.directions(x_te, labels, seed)
-    assert subspace is not None  # kind is top
-    return [project_out(x_te, subspace.V[:, :, :k]) if k else x_te for k in ks], quality
-
-
-def _measured(
-    clarid: Clarid,
-    judge: Scorer | None,
-    scene: Scene,
-    *,
-    x_te: Tensor,
-    latents: Tensor,
-    kind: str,
-    seed: int,
-) -> dict[str, Any]:
-    """Decode the latents, and return all fields of `Measures`."""
-    size = clarid.config.batch_size
-    batches = zip(latents.split(size), scene.labels.split(size), strict=True)
-    samples = torch.cat([clarid.sample(x, given) for x, given in batches])
-    return measure(
-        clarid, judge, scene, x_te, latents=latents, samples=samples, kind=kind, seed=seed
-    ).as_dict()
 
 
 def _shared_config(grid: Grid, described: dict[str, Any]) -> dict[str, Any]:
@@ -186,8 +153,8 @@ def _shared_config(grid: Grid, described: dict[str, Any]) -> dict[str, Any]:
     }
     if grid.skipped:
         config |= {"skipped": grid.skipped}
-    plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
-    return plain
+    shared: dict[str, Any] = plain(config)
+    return shared
 
 
 def _read_cell(path: Path) -> dict[str, Any]:

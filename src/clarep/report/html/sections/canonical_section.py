@@ -1,10 +1,11 @@
 """Canonical samples beside their originals."""
 
 from clarep.clarid.canonical_set import CanonicalSet
+from clarep.clarid.clareps import as_rgb
 from clarep.clarid.set_pictures import ROWS
 from clarep.report.html.blocks import Block, Cell, Figure, Picture, Section, Table, Text
 from clarep.report.html.report_data import ReportData
-from clarep.report.set_figures import as_rgb, picture_columns
+from clarep.report.set_figures import picture_columns
 
 _SIDE = 80
 

@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clarep.clarid.clareps import as_rgb
 from clarep.report.html import blocks
 from clarep.report.html.blocks import Block, Cell, Figure, Picture, Section, Table, Text
 from clarep.report.html.figure_cells import measures_table
 from clarep.report.html.report_data import ReportData
 from clarep.report.html.run_folders import Group
-from clarep.report.set_figures import as_rgb
 from clarep.robustness.measures import MEASURES
 
 _MOST_EXAMPLES = 6
