@@ -15,7 +15,7 @@ from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.directions import find_directions, k_for_energy, parse_k, project_out
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian
-from clarep.select.teacher_check import try_engines
+from clarep.select.teacher_findings import engines
 from clarep.teachers.teacher import Teacher
 
 N = 48
@@ -336,7 +336,7 @@ def test_jacobian_products_are_those_that_were_made(teacher, images, labels, kin
 def test_the_engines_that_a_trial_probes_are_probed_once(teacher, images, labels, monkeypatch):
     monkeypatch.delattr("clarep.clarid.clarid.probe_engine")
     clarid = clarid_of(teacher)
-    found = try_engines(clarid, images[:1], labels[:1])
+    _, found, _ = engines(clarid, images[:1], labels[:1])
     assert clarid.engine == found["engine"] == "forward"
     assert clarid.directions(images, labels).V.shape == (4, N, 5)
 

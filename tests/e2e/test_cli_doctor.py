@@ -1,6 +1,7 @@
 """`clarep doctor`: what it says of a teacher is true, and every failure is one sentence."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from clarep.clarid.clarid import Clarid
+from clarep.clarid.round_trip import RoundTrip
 from clarep.cli.main import main
 from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES
@@ -17,6 +19,7 @@ from clarep.errors import UserError
 from clarep.sampling import psnr
 from clarep.select.teacher_check import example_image
 from clarep.teachers import UNet, UNetConfig, UNetTeacher, load_teacher, save_unet
+from clarep.teachers.flash import AttentionCall
 
 
 @pytest.fixture(autouse=True)
@@ -131,11 +134,7 @@ def test_a_round_trip_is_told_beside_what_the_autoencoder_alone_gives(
     assert found["autoencoder_psnr"] == pytest.approx(float(psnr(image.round(), image)), abs=1e-3)
     for trip, poor in ((8.9, True), (9.1, False)):
         monkeypatch.setattr(
-            "clarep.select.teacher_findings.try_round_trip",
-            lambda clarid, images, labels, trip=trip: (
-                clarid.invert(images, labels)[0],
-                found | {"psnr": trip, "autoencoder_psnr": 10.0},
-            ),
+            "clarep.select.teacher_findings.RoundTrip", lambda *_, trip=trip: RoundTrip(trip, 10.0)
         )
         printed = ask(capsys, f"--teacher {unet_path} --k 4")
         assert f"round trip   {trip} dB (the autoencoder alone 10.0 dB)" in printed
@@ -239,15 +238,21 @@ def test_which_kernels_attention_ran_by(capsys, grey, monkeypatch):
     """No GPU is here: what the teacher counted is made up, and so is the option's check."""
     calls = [
         {"kernel": "flash", "channels": 64, "tokens": 256, "kind": "self", "calls": 12},
-        {"kernel": "math", "channels": 160, "tokens": 64, "kind": "self", "calls": 4},
         {"kernel": "math", "channels": 40, "tokens": 256, "kind": "cross", "calls": 8},
+        {"kernel": "math", "channels": 160, "tokens": 64, "kind": "self", "calls": 4},
     ]
-    monkeypatch.setattr("clarep.select.teacher_findings.attention_calls", lambda _: calls)
     loaded = load_teacher(grey)
-    monkeypatch.setattr("clarep.select.teacher_findings.load_teacher", lambda *_: loaded)
+    loaded.attention_calls = Counter(
+        {
+            AttentionCall(**{n: v for n, v in call.items() if n != "calls"}): call["calls"]
+            for call in calls
+        }
+    )
+    monkeypatch.setattr("clarep.select.teacher_findings.ForeignTeacher", UNetTeacher)
+    monkeypatch.setattr("clarep.select.teacher_check.load_teacher", lambda *_: loaded)
     assert "attention    " not in ask(capsys, f"--teacher {grey} --k 3")
     command = f"--teacher {grey} --k 3 --attention flash"
-    line = "by flash self 256 x 64 (12); by math self 64 x 160 (4), cross 256 x 40 (8)\n"
+    line = "by flash self 256 x 64 (12); by math cross 256 x 40 (8), self 64 x 160 (4)\n"
     assert line in ask(capsys, command)
     assert json.loads(ask(capsys, f"{command} --json"))["attention"] == {"calls": calls}
 

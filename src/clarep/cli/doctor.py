@@ -11,7 +11,7 @@ from clarep.cli.terminal import in_own_options, note
 from clarep.data.load import DataConfig, DataOptions
 from clarep.engine.bounds import Within
 from clarep.errors import UserError
-from clarep.select.teacher_findings import examine
+from clarep.select.teacher_check import examine
 from clarep.teachers.options import TeacherOptions
 
 

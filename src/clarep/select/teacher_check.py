@@ -1,39 +1,135 @@
-"""All that CLARID needs of a teacher, tried on a few images: what it gives, and what it costs."""
+"""All that CLARID needs of a teacher, tried on a few images, one thing after another."""
 
-import math
-from collections import Counter
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
-from clarep.clarid.clarid import Clarid
-from clarep.clarid.directions import project_out
-from clarep.clarid.round_trip import autoencoder_psnr
+from clarep.clarid.clarid import Clarid, ClaridConfig
+from clarep.clarid.diffusion_classifier import evenly, recognise
 from clarep.data.backdrops import load_backdrops
 from clarep.data.decode_image import decode_image
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages, UnreadableImage, to_unit_range
-from clarep.engine.cost import Ledger, peak_memory, peak_memory_mb
+from clarep.data.load import DataConfig, load_data
+from clarep.engine.cost import Ledger
 from clarep.errors import UserError
-from clarep.geometry.jacobian import probe_engine
-from clarep.teachers.flash import AttentionCall
-from clarep.teachers.foreign import ForeignTeacher
+from clarep.select import teacher_findings as find
+from clarep.select.class_match import of_the_datas_classes
+from clarep.teachers.options import TeacherOptions
 from clarep.teachers.teacher import Teacher
+from clarep.teachers.zoo import load_teacher
 
 _PHOTOGRAPH = ("skimage", "data/chelsea.png")
-_STAGES = ("invert", "round trip", "directions", "features", "sample")  # of each image
-_BATCH_SECONDS = 60.0  # that a batch may take, judged by one image taken alone
 
 
-def parameter_counts(teacher: Teacher) -> dict[str, int]:
-    """Return attribute -> number of parameters of every network that the teacher holds."""
-    networks = {name: part for name, part in vars(teacher).items() if isinstance(part, nn.Module)}
-    return {name: sum(p.numel() for p in net.parameters()) for name, net in networks.items()}
+def examine(
+    spec: str,
+    options: TeacherOptions,
+    config: ClaridConfig,
+    *,
+    guidance: float | None = None,
+    data: DataConfig | None = None,
+    image: Path | None = None,
+    for_images: int = 500,
+    tell: Callable[[str], None] | None = None,
+) -> Iterator[find.Finding]:
+    """Try one thing after another of a teacher, yielding what was found.
+
+    Args:
+        spec, options: as `load_teacher` takes them.
+        config: the setting that is tried, but for its guidance.
+        guidance: of the decoding; None takes the default, or 1 where there is no null class.
+        data: images of its classes; None takes bundled ones, if there are any.
+        image: instead, an image file, as one of the first class.
+        for_images: how many images the cost is extrapolated for.
+        tell: is told which classes the teacher is tried on, if not all of its own.
+
+    Raises:
+        UserError: for what does not fit, and for whatever the model itself raises.
+    """
+    with _telling("loading it"), (loading := Ledger()).stage("load"):
+        teacher = load_teacher(spec, options)
+        teacher.check_attributes()
+    yield find.identity(spec, teacher, loading.seconds["load"])
+    with _telling("listing its taps"):
+        taps = find.taps(teacher)
+    yield taps
+    usual = ClaridConfig.guidance if teacher.has_null else 1.0
+    config = replace(config, guidance=usual if guidance is None else guidance)
+    with _telling("choosing t, tap and k"):
+        clarid = Clarid(teacher, config)
+    yield find.noise(clarid)
+    labelled = load_data(data) if data is not None else None
+    if data is None and image is None:
+        labelled = example_data(teacher)
+    if labelled is not None:
+        teacher, chosen_by_name = of_the_datas_classes(teacher, labelled)
+        if tell is not None:
+            tell(chosen_by_name)
+        clarid = Clarid(teacher, config)
+    images, labels, what = _batch(teacher, labelled, image, config.batch_size)
+    one, its = images[:1], labels[:1]
+    with _telling("encoding an image and denoising it"):
+        x = noisy_latent(clarid, one, its)
+    with _telling("differentiating its features"):
+        engines = find.engines(clarid, x, its)
+    yield engines
+    with _telling("inverting an image and decoding it again"):
+        x_te, trip = find.round_trip(clarid, one, its, what)
+    yield trip
+    known = None
+    if labelled is not None:
+        with _telling("denoising images given several labels"):
+            everything = np.arange(len(labelled))
+            known = recognise(teacher, labelled, everything, batch_size=config.batch_size)
+    yield find.recognition(known, tried=labelled is not None)
+    with _telling("finding a basis of its Jacobian"):
+        latents, basis = find.basis(clarid, x_te, its)
+    yield basis
+    if options.attention == "flash":
+        yield find.attention(teacher)
+    with _telling("CLARID of a batch"):
+        cost = find.cost(clarid, latents, images, labels, for_images)
+    yield cost
+
+
+def _batch(
+    teacher: Teacher, data: LabelledImages | None, image: Path | None, count: int
+) -> tuple[Tensor, Tensor, str]:
+    """Return images, their labels, and what the first of them is."""
+    if data is None:
+        return example_image(teacher, image)
+    few = evenly(data.labels, np.arange(len(data)), count, np.random.default_rng(0))
+    labels = torch.from_numpy(data.labels[few])
+    teacher.check_labels(labels)
+    return data.images(few), labels, data.sources[int(few[0])]
+
+
+@contextmanager
+def _telling(doing: str) -> Iterator[None]:
+    """Turn whatever a model raises meanwhile into one sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (MemoryError, torch.cuda.OutOfMemoryError) as error:
+        raise UserError(
+            f"the memory does not suffice for {doing}: give a smaller `k` or `batch_size`, "
+            "`offload=True`, `vae_slicing=True`, or another `device`"
+        ) from error
+    except Exception as error:  # a foreign model may raise anything
+        lines = str(error).strip().splitlines() or ["no more is said"]
+        raise UserError(
+            f"the teacher fails in {doing} ({type(error).__name__}: {lines[0][:200]}): check that "
+            "its checkpoint is whole and of its family"
+        ) from error
 
 
 def example_data(teacher: Teacher) -> LabelledImages | None:
@@ -99,114 +195,3 @@ def noisy_latent(
             "give another t, or leave out bf16"
         )
     return x
-
-
-def try_engines(
-    clarid: Clarid, x: Float[Tensor, "1 c h w"], labels: Int64[Tensor, " 1"]
-) -> dict[str, Any]:
-    """Return the shape of the features, the engine that differentiates them, and what each gave.
-
-    x: from `noisy_latent`. Raises UserError if no engine passes the adjoint test.
-    """
-    teacher = clarid.teacher
-    cond = teacher.condition(labels.to(teacher.device))
-    sigma = x.new_full((1,), clarid.sigma_te)
-
-    def features(y: Tensor) -> Tensor:
-        return teacher.features(y, sigma, cond, clarid.tap)
-
-    clarid.engine, findings = probe_engine(features, x)  # so that no later time holds the choice
-    with torch.no_grad():
-        shape = list(features(x).shape[1:])
-    return {"tap": clarid.tap, "features": shape, "engine": clarid.engine, "findings": findings}
-
-
-def try_round_trip(
-    clarid: Clarid, images: Tensor, labels: Int64[Tensor, " 1"]
-) -> tuple[Float[Tensor, "1 c2 h2 w2"], dict[str, Any]]:
-    """Return x_te, and the PSNR in dB of the image against itself inverted and decoded.
-
-    autoencoder_psnr: against itself encoded and decoded alone; None for a pixel teacher.
-    """
-    x_te, quality = clarid.invert(images, labels)
-    alone = float(autoencoder_psnr(clarid.teacher, images)[0])
-    return x_te, {
-        "psnr": float(quality[0]),
-        "autoencoder_psnr": alone if math.isfinite(alone) else None,
-        "class": clarid.teacher.class_names[int(labels[0])],
-        "steps": clarid.config.steps,
-    }
-
-
-def try_basis(
-    clarid: Clarid, x_te: Float[Tensor, "1 c h w"], labels: Int64[Tensor, " 1"]
-) -> tuple[Float[Tensor, "1 c h w"], dict[str, Any]]:
-    """Return x_te without its directions, and what these took: seconds, products, memory in MiB.
-
-    memory_mb: resident memory beyond what was held before; None where /proc does not tell it.
-    gpu_memory_mb: most that torch held on the GPU; None on the CPU.
-    """
-    device = torch.device(clarid.teacher.device)
-    k = clarid.resolve_k(x_te, labels)
-    before = clarid.ledger.jacobian_products
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    with peak_memory() as peak:
-        subspace = clarid.directions(x_te, labels)
-    assert subspace is not None  # kind is top
-    on_gpu = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
-    return project_out(x_te, subspace.V), {
-        "k": k,
-        "seconds": clarid.ledger.seconds["directions"],
-        "products": clarid.ledger.jacobian_products - before,
-        "memory_mb": peak(),
-        "gpu_memory_mb": on_gpu,
-        "process_peak_memory_mb": peak_memory_mb(),
-    }
-
-
-def attention_calls(teacher: Teacher) -> list[dict[str, Any]]:
-    """Return which calls of attention the teacher's features made so far, by which kernel.
-
-    Empty but for a foreign family's teacher with the option attention flash.
-    """
-    calls: Counter[AttentionCall] = Counter()
-    if isinstance(teacher, ForeignTeacher):
-        calls = teacher.attention_calls
-    return [asdict(call) | {"calls": calls[call]} for call in sorted(calls)]
-
-
-def extrapolate(
-    clarid: Clarid,
-    latents: Float[Tensor, "1 c h w"],
-    images: Tensor,
-    labels: Int64[Tensor, " batch"],
-    count: int,
-) -> dict[str, Any]:
-    """Return the seconds of CLARID for an image by stage, and `count` times their sum.
-
-    Taken from a batch of the images, repeated where they are fewer; from as many of them as do not
-    take too long, or from one alone.
-
-    Args:
-        clarid: has made the first image's round trip and found its directions, and nothing else.
-        latents: the first image's, without its directions.
-        images, labels: as CLARID takes them.
-        count: of images, for which the cost is asked.
-    """
-    clarid.features(latents, labels[:1])
-    clarid.sample(latents, labels[:1])
-    each = {stage: clarid.ledger.seconds[stage] for stage in _STAGES}
-    affordable = int(_BATCH_SECONDS / max(sum(each.values()), 1e-9))
-    at_once = max(1, min(clarid.config.batch_size, count, affordable))
-    if at_once > 1:
-        some = torch.arange(at_once) % len(images)
-        clarid.ledger = Ledger()
-        clarid(images[some], labels[some])
-        each = {stage: clarid.ledger.seconds[stage] / at_once for stage in _STAGES}
-    return {
-        "seconds_an_image": each,
-        "images": count,
-        "seconds": sum(each.values()) * count,
-        "at_once": at_once,
-    }

@@ -1,155 +1,38 @@
-"""What is found where all that CLARID needs of a teacher is tried: as JSON, and in lines."""
+"""What `examine` finds of a teacher: each as JSON, and in lines for people."""
 
 import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from clarep.clarid.clarid import Clarid, ClaridConfig
-from clarep.clarid.diffusion_classifier import Recognition, evenly, recognise
-from clarep.clarid.round_trip import POOR_PSNR, RoundTrip
-from clarep.data.labelled import LabelledImages
-from clarep.data.load import DataConfig, load_data
+from clarep.clarid.clarid import Clarid
+from clarep.clarid.diffusion_classifier import Recognition
+from clarep.clarid.directions import project_out
+from clarep.clarid.round_trip import POOR_PSNR, RoundTrip, autoencoder_psnr
+from clarep.engine.cost import Ledger, peak_memory, peak_memory_mb
 from clarep.engine.progress import duration
-from clarep.errors import UserError
-from clarep.select.class_match import of_the_datas_classes
-from clarep.select.teacher_check import (
-    attention_calls,
-    example_data,
-    example_image,
-    extrapolate,
-    noisy_latent,
-    parameter_counts,
-    try_basis,
-    try_engines,
-    try_round_trip,
-)
-from clarep.teachers.options import TeacherOptions
+from clarep.geometry.jacobian import probe_engine
+from clarep.teachers.flash import AttentionCall
+from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.teacher import Teacher
-from clarep.teachers.zoo import load_teacher
+
+_STAGES = ("invert", "round trip", "directions", "features", "sample")  # of each image
+_BATCH_SECONDS = 60.0  # that a batch may take, judged by one image taken alone
 
 Finding = tuple[str, dict[str, Any], list[tuple[str, str]]]
 """Key of the JSON answer, what was found, and the lines that say so: (name, text)."""
 
 
-def examine(
-    spec: str,
-    options: TeacherOptions,
-    config: ClaridConfig,
-    *,
-    guidance: float | None = None,
-    data: DataConfig | None = None,
-    image: Path | None = None,
-    for_images: int = 500,
-    tell: Callable[[str], None] | None = None,
-) -> Iterator[Finding]:
-    """Try one thing after another of a teacher, yielding what was found.
-
-    Args:
-        spec, options: as `load_teacher` takes them.
-        config: the setting that is tried, but for its guidance.
-        guidance: of the decoding; None takes the default, or 1 where there is no null class.
-        data: images of its classes; None takes bundled ones, if there are any.
-        image: instead, an image file, as one of the first class.
-        for_images: how many images the cost is extrapolated for.
-        tell: is told which classes the teacher is tried on, if not all of its own.
-
-    Raises:
-        UserError: for what does not fit, and for whatever the model itself raises.
-    """
-    started = time.perf_counter()
-    with _telling("loading it"):
-        teacher = load_teacher(spec, options)
-        teacher.check_attributes()
-    yield _identity(spec, teacher, time.perf_counter() - started)
-    with _telling("listing its taps"):
-        taps = teacher.taps()
-    yield _taps(teacher, taps)
-    usual = ClaridConfig.guidance if teacher.has_null else 1.0
-    config = replace(config, guidance=usual if guidance is None else guidance)
-    with _telling("choosing t, tap and k"):
-        clarid = Clarid(teacher, config)
-    yield _noise(clarid)
-    labelled = None
-    if data is not None:
-        labelled = load_data(data)
-    elif image is None:
-        labelled = example_data(teacher)
-    if labelled is not None:
-        teacher, chosen_by_name = of_the_datas_classes(teacher, labelled)
-        if tell is not None:
-            tell(chosen_by_name)
-        clarid = Clarid(teacher, config)
-    images, labels, what = _batch(teacher, labelled, image, config.batch_size)
-    one, its = images[:1], labels[:1]
-    with _telling("encoding an image and denoising it"):
-        x = noisy_latent(clarid, one, its)
-    with _telling("differentiating its features"):
-        engines = try_engines(clarid, x, its)
-    yield _engines(engines)
-    with _telling("inverting an image and decoding it again"):
-        x_te, trip = try_round_trip(clarid, one, its)
-    yield _round_trip(trip | {"image": what})
-    known = None
-    if labelled is not None:
-        with _telling("denoising images given several labels"):
-            everything = np.arange(len(labelled))
-            known = recognise(teacher, labelled, everything, batch_size=config.batch_size)
-    yield _recognition(known, tried=labelled is not None)
-    with _telling("finding a basis of its Jacobian"):
-        latents, basis = try_basis(clarid, x_te, its)
-    yield _basis(basis)
-    if options.attention == "flash":
-        yield _attention(attention_calls(teacher))
-    with _telling("CLARID of a batch"):
-        cost = extrapolate(clarid, latents, images, labels, for_images)
-    yield _cost(cost | {"guidance": config.guidance}, teacher.has_null)
-
-
-def _batch(
-    teacher: Teacher, data: LabelledImages | None, image: Path | None, count: int
-) -> tuple[Tensor, Tensor, str]:
-    """Return images, their labels, and what the first of them is."""
-    if data is None:
-        return example_image(teacher, image)
-    few = evenly(data.labels, np.arange(len(data)), count, np.random.default_rng(0))
-    labels = torch.from_numpy(data.labels[few])
-    teacher.check_labels(labels)
-    return data.images(few), labels, data.sources[int(few[0])]
-
-
-@contextmanager
-def _telling(doing: str) -> Iterator[None]:
-    """Turn whatever a model raises meanwhile into one sentence."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (MemoryError, torch.cuda.OutOfMemoryError) as error:
-        raise UserError(
-            f"the memory does not suffice for {doing}: give a smaller `k` or `batch_size`, "
-            "`offload=True`, `vae_slicing=True`, or another `device`"
-        ) from error
-    except Exception as error:  # a foreign model may raise anything
-        lines = str(error).strip().splitlines() or ["no more is said"]
-        raise UserError(
-            f"the teacher fails in {doing} ({type(error).__name__}: {lines[0][:200]}): check that "
-            "its checkpoint is whole and of its family"
-        ) from error
-
-
-def _identity(spec: str, teacher: Teacher, seconds: float) -> Finding:
+def identity(spec: str, teacher: Teacher, seconds: float) -> Finding:
     """What the teacher is."""
     family, colon, _ = spec.partition(":")
     family = family if colon and not Path(spec).exists() else "clarep's own U-Net"
-    parameters = parameter_counts(teacher)
+    networks = {name: part for name, part in vars(teacher).items() if isinstance(part, nn.Module)}
+    parameters = {n: sum(p.numel() for p in net.parameters()) for n, net in networks.items()}
     counted = ", ".join(f"{n:,} in {part}" for part, n in parameters.items())
     images, latents = teacher.image_shape, teacher.latent_shape
     found = {
@@ -181,25 +64,26 @@ def _identity(spec: str, teacher: Teacher, seconds: float) -> Finding:
     return "teacher", found, lines
 
 
-def _taps(teacher: Teacher, taps: dict[str, tuple[int, int]]) -> Finding:
+def taps(teacher: Teacher) -> Finding:
     """Which layers can be tapped."""
+    known = teacher.taps()
     found = {
         "default": teacher.default_tap,
-        "all": {name: {"channels": c, "stride": stride} for name, (c, stride) in taps.items()},
+        "all": {name: {"channels": c, "stride": stride} for name, (c, stride) in known.items()},
     }
-    width = max(len(name) for name in taps)
+    width = max(len(name) for name in known)
     lines = [
         (
             "" if i else "taps",
             f"{name:<{width}}  {channels} channels, stride {stride}"
             f"{', the default' if name == teacher.default_tap else ''}",
         )
-        for i, (name, (channels, stride)) in enumerate(taps.items())
+        for i, (name, (channels, stride)) in enumerate(known.items())
     ]
     return "taps", found, lines
 
 
-def _noise(clarid: Clarid) -> Finding:
+def noise(clarid: Clarid) -> Finding:
     """Which noise levels it knows, and the one that is tried."""
     low, high = clarid.teacher.sigma_min, clarid.teacher.sigma_max
     t, sigma_te = clarid.config.t, clarid.sigma_te
@@ -210,27 +94,51 @@ def _noise(clarid: Clarid) -> Finding:
     return "noise", found, [("sigma", f"{low:.4g} to {high:.4g}; {share} {sigma_te:.4g}")]
 
 
-def _engines(found: dict[str, Any]) -> Finding:
-    """How its features are differentiated."""
+def engines(clarid: Clarid, x: Tensor, labels: Tensor) -> Finding:
+    """How its features are differentiated at a noisy latent x (1, C, H, W).
+
+    Raises UserError if no engine passes the adjoint test.
+    """
+    teacher = clarid.teacher
+    cond = teacher.condition(labels.to(teacher.device))
+    sigma = x.new_full((1,), clarid.sigma_te)
+
+    def features(y: Tensor) -> Tensor:
+        return teacher.features(y, sigma, cond, clarid.tap)
+
+    clarid.engine, said = probe_engine(features, x)  # so that no later time holds the choice
+    with torch.no_grad():
+        shape = list(features(x).shape[1:])
     lines = [
-        ("features", f"{_times(found['features'])} at {found['tap']}"),
-        ("J V by", f"{found['engine']}, the first way that passes the adjoint test"),
-        *(("", f"{name}: {said}") for name, said in found["findings"].items()),
+        ("features", f"{_times(shape)} at {clarid.tap}"),
+        ("J V by", f"{clarid.engine}, the first way that passes the adjoint test"),
+        *(("", f"{name}: {text}") for name, text in said.items()),
     ]
+    found = {"tap": clarid.tap, "features": shape, "engine": clarid.engine, "findings": said}
     return "differentiation", found, lines
 
 
-def _round_trip(found: dict[str, Any]) -> Finding:
-    """What one image is after inversion and decoding."""
-    alone = found["autoencoder_psnr"]
-    trip = RoundTrip(found["psnr"], math.inf if alone is None else alone)
-    text = f"{trip}, {found['image']} as '{found['class']}', {found['steps']} steps each way"
+def round_trip(clarid: Clarid, image: Tensor, labels: Tensor, what: str) -> tuple[Tensor, Finding]:
+    """Return x_te (1, C, H, W), and what an image is after inversion and decoding.
+
+    autoencoder_psnr: of the image encoded and decoded alone; None for a pixel teacher.
+    """
+    x_te, quality = clarid.invert(image, labels)
+    trip = RoundTrip(float(quality[0]), float(autoencoder_psnr(clarid.teacher, image)[0]))
+    found = {
+        "psnr": trip.psnr,
+        "autoencoder_psnr": trip.autoencoder if math.isfinite(trip.autoencoder) else None,
+        "class": clarid.teacher.class_names[int(labels[0])],
+        "steps": clarid.config.steps,
+        "image": what,
+    }
+    text = f"{trip}, {what} as '{found['class']}', {found['steps']} steps each way"
     if trip.poor:
         text += f"; below {POOR_PSNR:g} dB: the teacher does not know such an image"
-    return "round_trip", found, [("round trip", text)]
+    return x_te, ("round_trip", found, [("round trip", text)])
 
 
-def _recognition(found: Recognition | None, tried: bool) -> Finding:
+def recognition(found: Recognition | None, tried: bool) -> Finding:
     """Whether the teacher knows the images' classes; None where it was not or cannot be tried."""
     if found is None:
         why = "it has one class" if tried else "give images of its classes with `data`"
@@ -244,42 +152,95 @@ def _recognition(found: Recognition | None, tried: bool) -> Finding:
     return "recognition", found.as_dict(), [("recognition", f"{found}; {verdict} ({cost})")]
 
 
-def _basis(found: dict[str, Any]) -> Finding:
-    """What one image's directions take."""
+def basis(clarid: Clarid, x_te: Tensor, labels: Tensor) -> tuple[Tensor, Finding]:
+    """Return x_te (1, C, H, W) without its directions, and what these took.
+
+    memory_mb: resident memory beyond what was held before; None where /proc does not tell it.
+    gpu_memory_mb: most that torch held on the GPU; None on the CPU.
+    """
+    device = torch.device(clarid.teacher.device)
+    k = clarid.resolve_k(x_te, labels)
+    before = clarid.ledger.jacobian_products
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with peak_memory() as peak:
+        subspace = clarid.directions(x_te, labels)
+    assert subspace is not None  # kind is top
+    on_gpu = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else None
+    found = {
+        "k": k,
+        "seconds": clarid.ledger.seconds["directions"],
+        "products": clarid.ledger.jacobian_products - before,
+        "memory_mb": peak(),
+        "gpu_memory_mb": on_gpu,
+        "process_peak_memory_mb": peak_memory_mb(),
+    }
     memory = "" if found["memory_mb"] is None else f", {found['memory_mb']:.0f} MiB of memory"
-    if found["gpu_memory_mb"] is not None:
-        memory += f", {found['gpu_memory_mb']:.0f} MiB on the GPU"
-    text = f"k = {found['k']}: {found['seconds']:.2f} s, {found['products']} products{memory}"
-    peak = f"{found['process_peak_memory_mb']} MiB at the peak of this process"
-    return "basis", found, [("one basis", text), ("memory", peak)]
+    memory += "" if on_gpu is None else f", {on_gpu:.0f} MiB on the GPU"
+    lines = [
+        ("one basis", f"k = {k}: {found['seconds']:.2f} s, {found['products']} products{memory}"),
+        ("memory", f"{found['process_peak_memory_mb']} MiB at the peak of this process"),
+    ]
+    return project_out(x_te, subspace.V), ("basis", found, lines)
 
 
-def _attention(found: list[dict[str, Any]]) -> Finding:
-    """Which kernels its attention ran by."""
+def attention(teacher: Teacher) -> Finding:
+    """Which kernels its attention ran by so far; none but a foreign family's teacher counts."""
+    calls: Counter[AttentionCall] = Counter()
+    if isinstance(teacher, ForeignTeacher):
+        calls = teacher.attention_calls
     parts = []
     for kernel in ("flash", "math"):
-        calls = [
-            f"{one['kind']} {one['tokens']} x {one['channels']} ({one['calls']})"
-            for one in found
-            if one["kernel"] == kernel
+        named = [
+            f"{call.kind} {call.tokens} x {call.channels} ({calls[call]})"
+            for call in sorted(calls)
+            if call.kernel == kernel
         ]
-        parts.append(f"by {kernel} {', '.join(calls) or 'none'}")
+        parts.append(f"by {kernel} {', '.join(named) or 'none'}")
+    found = {"calls": [asdict(call) | {"calls": calls[call]} for call in sorted(calls)]}
     text = f"tokens x channels of a head (calls): {'; '.join(parts)}"
-    return "attention", {"calls": found}, [("attention", text)]
+    return "attention", found, [("attention", text)]
 
 
-def _cost(found: dict[str, Any], has_null: bool) -> Finding:
-    """What CLARID costs."""
-    parts = found["seconds_an_image"]
-    listed = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in parts.items())
-    at_once = found["at_once"]
+def cost(clarid: Clarid, latents: Tensor, images: Tensor, labels: Tensor, count: int) -> Finding:
+    """What CLARID costs: seconds of an image by stage, and `count` times their sum.
+
+    Taken from a batch of the images, repeated where they are fewer; from as many of them as do not
+    take too long, or from one alone.
+
+    Args:
+        clarid: has made the first image's round trip and found its directions, and nothing else.
+        latents: the first image's, without its directions.
+        images, labels: as CLARID takes them.
+        count: of images, for which the cost is asked.
+    """
+    clarid.features(latents, labels[:1])
+    clarid.sample(latents, labels[:1])
+    each = {stage: clarid.ledger.seconds[stage] for stage in _STAGES}
+    affordable = int(_BATCH_SECONDS / max(sum(each.values()), 1e-9))
+    at_once = max(1, min(clarid.config.batch_size, count, affordable))
+    if at_once > 1:
+        some = torch.arange(at_once) % len(images)
+        clarid.ledger = Ledger()
+        clarid(images[some], labels[some])
+        each = {stage: clarid.ledger.seconds[stage] / at_once for stage in _STAGES}
+    one, guidance = sum(each.values()), clarid.config.guidance
+    found = {
+        "seconds_an_image": each,
+        "images": count,
+        "seconds": one * count,
+        "at_once": at_once,
+        "guidance": guidance,
+    }
+    listed = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in each.items())
     taken = f"{at_once} taken at once (`batch_size`)" if at_once > 1 else "one taken alone"
+    without = "" if clarid.teacher.has_null else ", as there is no null class"
     lines = [
-        ("CLARID", f"{sum(parts.values()):.2f} s for one image ({listed})"),
-        ("guidance", f"{found['guidance']:g}{'' if has_null else ', as there is no null class'}"),
+        ("CLARID", f"{one:.2f} s for one image ({listed})"),
+        ("guidance", f"{guidance:g}{without}"),
         (
-            f"{found['images']} images",
-            f"about {duration(found['seconds'])} here, extrapolated from {taken}; measures and "
+            f"{count} images",
+            f"about {duration(one * count)} here, extrapolated from {taken}; measures and "
             "pictures come on top",
         ),
     ]
