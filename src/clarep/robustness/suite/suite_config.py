@@ -10,8 +10,9 @@ from clarep.engine.extras import require_extra
 from clarep.errors import UserError, unknown_name
 from clarep.robustness.attacks.attack_config import AttackConfig, check_attacks
 from clarep.robustness.corruptions import COMMON, CORRUPTIONS, SEVERITIES
+from clarep.robustness.measures import MEASURE_GROUPS
 
-GROUPS = ("clean", "calibration", "backgrounds", "focus", "attacks", "corruptions", "ood")
+GROUPS = tuple(name for name in MEASURE_GROUPS if name != "beyond")  # it needs a path
 
 QUICK_ATTACKS = AttackConfig(
     eps_255=(0.25, 0.5, 1.0, 2.0, 4.0),
