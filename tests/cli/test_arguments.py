@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import clarep
-from clarep.cli.main import _COMMANDS, _build, main
+from clarep.cli.main import _PLACES, _build, _declared, main
 from clarep.cli.option_groups import flags
 from clarep.cli.terminal import _ARGUMENT, in_options, options_of
 from clarep.data.load import DataConfig
@@ -30,12 +30,12 @@ REQUIRED = {
     "export": "x",
     "convert": "edm x --out x",
 }
-GIVEN_TO = [[name, *REQUIRED.get(name, "").split()] for name in _COMMANDS]
+GIVEN_TO = [[name, *REQUIRED.get(name, "").split()] for name in _PLACES]
 GIVEN_TO.append(["bench", "distill"])
 OPTIONS = {
     option
     for words in GIVEN_TO
-    for option in options_of(_build(words, {words[0]: _COMMANDS[words[0]]}))
+    for option in options_of(_build(words, {words[0]: _declared(words[0])}))
 }
 
 
@@ -102,7 +102,7 @@ def test_the_options_of_a_command_are_those_that_its_help_lists(words, capsys):
     told = capsys.readouterr().out
     listed = set(re.findall(r"(?m)^\W{1,3}(--[a-z][\w.-]+)", told)) - {"--help"}
     assert listed, told
-    assert listed <= set(options_of(_build(words, {words[0]: _COMMANDS[words[0]]})))
+    assert listed <= set(options_of(_build(words, {words[0]: _declared(words[0])})))
 
 
 GIVEN = ["--image-size", "--out", "--train.epochs", "--train.rivals.kd-weight", "--no-cw", "--json"]

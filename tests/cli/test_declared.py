@@ -6,11 +6,11 @@ import sys
 import pytest
 
 import clarep
-from clarep.cli.main import _COMMANDS, _build, _imported, main
+from clarep.cli.main import _PLACES, _build, _imported, main
 
 DEEPER = {"data": ["show"], "bench": ["subspace", "distill"], "convert": ["edm"]}
 WORDS = [
-    (name, *deeper) for name in _COMMANDS for deeper in [(), *([d] for d in DEEPER.get(name, ()))]
+    (name, *deeper) for name in _PLACES for deeper in [(), *([d] for d in DEEPER.get(name, ()))]
 ]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from clarep.cli.main import _COMMANDS, main
+from clarep.cli.main import _PLACES, main
 
 WRONG = {  # arguments -> the value or option, and what would be right
     "idntify": ("idntify", "did you mean identify"),
@@ -82,7 +82,7 @@ print(*sorted(name for name in sys.modules if name.startswith("clarep.cli.")))
 GOES_ON = {"demo", "train-teacher", "identify", "select", "distill", "evaluate", "run"}
 
 
-@pytest.mark.parametrize("name", _COMMANDS)
+@pytest.mark.parametrize("name", _PLACES)
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_it_tells_what_goes_on(name: str, sign, code: int, capsys, monkeypatch):
     @dataclass

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from clarep.cli.main import _COMMANDS, main
+from clarep.cli.main import _PLACES, main
 
 DATA = "--data photos --image-size 32"
 STUDENT = "--train.epochs 1 --train.batch-size 16 --train.learning-rate 0.05"
@@ -182,7 +182,7 @@ def test_the_advice_works(name, photos_home, capsys):
 def _check_options(told: str, given: str, capsys) -> None:
     """Every option that a message names is one of the command's, or of the one that it names."""
     named = re.findall(r"clarep ([a-z-]+)", told.removeprefix("clarep: "))
-    commands = [given.split(maxsplit=1)[0], *(name for name in named if name in _COMMANDS)]
+    commands = [given.split(maxsplit=1)[0], *(name for name in named if name in _PLACES)]
     for command in commands:
         assert main([command, "--help"]) == 0
     listed = capsys.readouterr().out + given

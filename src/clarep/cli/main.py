@@ -41,41 +41,19 @@ _PLACES = {
 _RESUMABLE = ("demo", "train-teacher", "identify", "select", "distill", "evaluate", "run")
 
 
-class _Commands(Mapping[str, type]):
-    """What the commands declare, by name, each read when it is asked for."""
-
-    def __getitem__(self, name: str) -> type:
-        module, kind = _PLACES[name].split(".")
-        found: type = declared(f"clarep.cli.{module}", kind)
-        return found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_PLACES)
-
-    def __len__(self) -> int:
-        return len(_PLACES)
-
-
-_COMMANDS = _Commands()
-
-
-def _imported(name: str) -> type:
+def _declared(name: str) -> Any:
     module, kind = _PLACES[name].split(".")
-    found: type = getattr(import_module(f"clarep.cli.{module}"), kind)
-    return found
+    return declared(f"clarep.cli.{module}", kind)
 
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_CANNOT_WRITE = (
-    *_NO_SPACE,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EEXIST,
-    errno.ENAMETOOLONG,
-)
+def _imported(name: str) -> Any:
+    module, kind = _PLACES[name].split(".")
+    return getattr(import_module(f"clarep.cli.{module}"), kind)
+
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_PLACE = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
+_CANNOT_WRITE = _NO_SPACE | _NO_PLACE | {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 @runtime_checkable
@@ -93,11 +71,11 @@ def _parse(arguments: Sequence[str]) -> Command:
         raise SystemExit
     name = arguments[0]
     if name in ("--help", "-h"):
-        _build(arguments, _COMMANDS)
+        _build(arguments, {command: _declared(command) for command in _PLACES})
     if name not in _PLACES:
         raise unknown_name("command", name, _PLACES)
     # What a command runs on takes seconds to import: not before all is right.
-    _build(arguments, {name: _COMMANDS[name]})
+    _build(arguments, {name: _declared(name)})
     command: Command = _build(arguments, {name: _imported(name)})
     return command
 
