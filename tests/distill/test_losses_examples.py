@@ -27,7 +27,6 @@ LOSSES = {
     "instance_alignment": losses.instance_alignment,
     "class_alignment": lambda a, b: losses.class_alignment(a, LABELS, b, LABELS),
     "supcon": lambda a, b: losses.supcon(torch.cat([a, b]), LABELS.repeat(2)),
-    "clustering": lambda a, b: losses.clustering(torch.cat([a, b]), LABELS.repeat(2)),
 }
 
 

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from clarep.distill.distill_config import DistillConfig, RivalsConfig, settled
 from clarep.distill.losses import (
     class_alignment,
-    clustering,
     instance_alignment,
     kd,
     linear_cka,
@@ -170,7 +169,7 @@ def test_cadistill_is_equation_6(ingredients, batch, form):
     wanted = {
         "ce": F.cross_entropy(logits, batch.labels),
         "align": 0.7 * align,
-        "cano": 0.3 * clustering(c, canonical.labels, 0.2),
+        "cano": 0.3 * supcon(c, canonical.labels, 0.2),
         "dist": 2.0 * 0.25 * (1 - linear_cka(c, canonical.features, unbiased=True)),
     }
     for name, value in wanted.items():
@@ -193,7 +192,7 @@ def test_the_queue_enters_the_cka_and_the_checkpoint(ingredients, batch):
     assert float(now.detach()) == pytest.approx(float(1 - linear_cka(both, features)), rel=1e-4)
     again, _ = built("cadistill", ingredients, queue_size=10)
     again.load_state_dict(method.state_dict())
-    assert len(again.queue) == 10
+    assert len(again.queue.kept["x"]) == 10
 
 
 def test_class_means_are_the_teacher(ingredients):

@@ -3,7 +3,6 @@
 from clarep.distill.losses.cka import FeatureQueue, linear_cka
 from clarep.distill.losses.contrast import (
     class_alignment,
-    clustering,
     instance_alignment,
     supcon,
 )
@@ -13,7 +12,6 @@ from clarep.distill.losses.rkd import rkd_angle, rkd_distance
 __all__ = [
     "FeatureQueue",
     "class_alignment",
-    "clustering",
     "instance_alignment",
     "kd",
     "linear_cka",

@@ -87,14 +87,9 @@ class FeatureQueue:
     """
 
     def __init__(self, size: int) -> None:
-        """Raises UserError if size is negative; 0 keeps nothing."""
-        if size < 0:
-            raise UserError(f"feature queue of {size} samples: give 0 (none) or more")
+        """Take a number of samples; 0 keeps nothing."""
         self.size = size
-        self._kept: tuple[Tensor, Tensor] | None = None
-
-    def __len__(self) -> int:
-        return 0 if self._kept is None else len(self._kept[0])
+        self.kept: dict[str, Tensor] = {}  # x and y, for a checkpoint; nothing before a batch
 
     def extend(
         self, x: Float[Tensor, "batch d1"], y: Float[Tensor, "batch d2"]
@@ -112,15 +107,7 @@ class FeatureQueue:
             >>> [len(queue.extend(x, y)[0]) for _ in range(4)]
             [4, 8, 12, 12]
         """
-        if self._kept is not None:
-            x, y = torch.cat([x, self._kept[0]]), torch.cat([y, self._kept[1]])
-        self._kept = x[: self.size].detach().clone(), y[: self.size].detach().clone()
+        if self.kept:
+            x, y = torch.cat([x, self.kept["x"]]), torch.cat([y, self.kept["y"]])
+        self.kept = {name: t[: self.size].detach().clone() for name, t in (("x", x), ("y", y))}
         return x, y
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return what is kept, for a checkpoint; empty before the first batch."""
-        return {} if self._kept is None else {"x": self._kept[0], "y": self._kept[1]}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from what `state_dict` gave."""
-        self._kept = (state["x"].clone(), state["y"].clone()) if state else None

@@ -18,7 +18,8 @@ def supcon(
     Khosla et al. 2020, "Supervised Contrastive Learning", arXiv 2004.11362, eq. 2 (L_out):
     mean over anchors i of -1/|P(i)| sum over p in P(i) of
     log(exp(z_i.z_p / T) / sum over a != i of exp(z_i.z_a / T)), z = f / |f|,
-    P(i) the other features of i's class.
+    P(i) the other features of i's class. It is also CaDistill's L_cano (Xu et al. 2025, arXiv
+    2506.09955, eq. 6), whose exact form is not known (docs/distill.md), of canonical samples.
 
     Args:
         features: (B, D), not yet normalised; two views of N images are 2N features.
@@ -41,40 +42,6 @@ def supcon(
     others = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     positive = (labels[:, None] == labels[None, :]) & others
     return _contrast(features, features, positive, others, temperature)
-
-
-def clustering(
-    features: Float[Tensor, "canonical d"],
-    labels: Int64[Tensor, " canonical"],
-    temperature: float = 0.1,
-) -> Float[Tensor, ""]:
-    """Make student features of canonical samples compact in a class and apart between classes.
-
-    CaDistill's L_cano (Xu et al. 2025, arXiv 2506.09955, eq. 6), whose exact form is not known.
-    Ours is a choice (docs/distill.md): the supervised contrastive loss (Khosla et al. 2020) among
-    the canonical samples of a batch. Its positives make the class compact, its denominator
-    separates the classes, and it brings no parameter but the temperature, where prototypes
-    would need a memory or large batches.
-
-    Args:
-        features: (C, D) student features of canonical samples, not yet normalised.
-        labels: (C,) their classes; the batch should hold two of a class or more.
-        temperature: T > 0.
-
-    Returns:
-        A scalar >= 0; a sample that is alone in its class is left out of the mean, 0 if all are.
-
-    Raises:
-        UserError: if T is not above 0.
-
-    Examples:
-        >>> import torch
-        >>> tight = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
-        >>> labels = torch.tensor([0, 0, 1, 1])
-        >>> bool(clustering(tight, labels) < clustering(tight, labels[[0, 2, 1, 3]]))
-        True
-    """
-    return supcon(features, labels, temperature)
 
 
 @at_least_float32

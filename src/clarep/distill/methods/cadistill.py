@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from clarep.distill.losses.cka import FeatureQueue, linear_cka
-from clarep.distill.losses.contrast import class_alignment, clustering, instance_alignment
+from clarep.distill.losses.contrast import class_alignment, instance_alignment, supcon
 from clarep.distill.methods.base import Batch, Ingredients, Method
 from clarep.engine.bounds import Within
 from clarep.students.student import Student
@@ -61,11 +61,11 @@ class CaDistill(Method):
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """Return the queue, which a checkpoint must hold."""
-        return self.queue.state_dict()
+        return self.queue.kept
 
     def set_extra_state(self, state: Any) -> None:
         """Go on with a checkpoint's queue."""
-        self.queue.load_state_dict(state)
+        self.queue.kept = dict(state)
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         canonical, views, options = batch.canonical, batch.canonical_images, self.options
@@ -80,7 +80,7 @@ class CaDistill(Method):
         if options.lambda_cano:
             weight = ramp(options.lambda_cano, options.warmup_cano, batch.epoch)
             temperature = options.temperature_cano
-            terms["cano"] = weight * clustering(canonical_seen, canonical.labels, temperature)
+            terms["cano"] = weight * supcon(canonical_seen, canonical.labels, temperature)
         if options.lambda_dist:
             weight = ramp(options.lambda_dist, options.warmup_dist, batch.epoch)
             x, y = canonical_seen, canonical.features
