@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clarep.data.held_out import Indices
 from clarep.data.labelled import class_balanced_choice, to_unit_range
 from clarep.distill.losses.cka import linear_cka
 from clarep.distill.losses.contrast import instance_alignment
@@ -56,16 +55,30 @@ class DiffusionFeatures(Method):
 
     def __init__(self, student: Student, ingredients: Ingredients) -> None:
         super().__init__(student, ingredients)
-        made = self._made_once()
+        options, config, teacher = self.options, self.config, ingredients.teacher
+        assert teacher is not None  # checked by the run
+        self.teacher, tap = teacher, options.diffusion_tap
+        self.tap = teacher.default_tap if tap == "mid" else tap
+        described = {
+            "teacher": teacher.fingerprint,
+            "data_sha256": self.images.data.sha256(self.images.index),
+            "tap": self.tap,
+            "t": options.diffusion_t,
+            "share": options.diffusion_share,
+            "pooled": config.teacher_features,
+            "validation_share": config.validation_share,
+            "seed": config.seed,
+        }
+        path = ingredients.folder / "teacher_features.safetensors"
+        made = computed_once(path, described, self._compute)
         features, rows = made["features"], made["rows"]
         place = torch.full((len(self.images),), -1)
         place[rows] = torch.arange(len(rows))
-        self._features = features.to(ingredients.device)
-        self._place = place.to(ingredients.device)
+        self._features, self._place = features.to(ingredients.device), place.to(ingredients.device)
         self.projector: nn.Linear | None = None
-        if self.options.diffusion_form == "cosine":
+        if options.diffusion_form == "cosine":
             with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(seed_of("projector", self.config.seed))
+                torch.default_generator.manual_seed(seed_of("projector", config.seed))
                 self.projector = nn.Linear(student.feature_dim, features.shape[1])
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
@@ -84,57 +97,34 @@ class DiffusionFeatures(Method):
             "match": self.options.diffusion_weight * match,
         }
 
-    def _made_once(self) -> dict[str, Tensor]:
-        """Return the teacher's features, and the rows of the training images that they are of."""
-        options, config, teacher = self.options, self.config, self.ingredients.teacher
-        assert teacher is not None  # checked by the run
-        tap = teacher.default_tap if options.diffusion_tap == "mid" else options.diffusion_tap
-        described = {
-            "teacher": teacher.fingerprint,
-            "data_sha256": self.images.data.sha256(self.images.index),
-            "tap": tap,
-            "t": options.diffusion_t,
-            "share": options.diffusion_share,
-            "pooled": config.teacher_features,
-            "validation_share": config.validation_share,
-            "seed": config.seed,
-        }
-
-        def compute() -> dict[str, Tensor]:
-            seed = seed_of("features", config.seed) % 2**32
-            rows = class_balanced_choice(self.images.labels.numpy(), options.diffusion_share, seed)
-            features = self._compute(rows, tap, teacher.sigma_from_t(options.diffusion_t))
-            return {"rows": torch.from_numpy(rows), "features": features}
-
-        path = self.ingredients.folder / "teacher_features.safetensors"
-        return computed_once(path, described, compute)
-
     @torch.no_grad()
-    def _compute(self, rows: Indices, tap: str, sigma: float) -> Tensor:
-        """Return the teacher's features (N, D) of noised images, no class told."""
-        teacher = self.ingredients.teacher
-        assert teacher is not None
+    def _compute(self) -> dict[str, Tensor]:
+        """Return the teacher's features (N, D) of noised images, no class told, and which."""
+        teacher, config, images = self.teacher, self.config, self.images
         if not teacher.has_null:
             raise UserError(
                 "diffusion-features shows the teacher images without their class, and this teacher "
                 "has no null class: give `teacher` one that has"
             )
-        teacher.check_tap(tap)
+        sigma = teacher.sigma_from_t(self.options.diffusion_t)
+        teacher.check_tap(self.tap)
         teacher.check_sigma(sigma)
-        generator = torch.Generator().manual_seed(seed_of("features", self.config.seed, 1))
+        seed, share = seed_of("features", config.seed) % 2**32, self.options.diffusion_share
+        rows = class_balanced_choice(images.labels.numpy(), share, seed)
+        generator = torch.Generator().manual_seed(seed_of("features", config.seed, 1))
         parts = []
         with progress("teacher features", "images", len(rows)) as advance:
             for chunk in np.array_split(rows, -(-len(rows) // _CHUNK)):
-                x0 = teacher.encode(to_unit_range(self.images.images(chunk)).to(teacher.device))
+                x0 = teacher.encode(to_unit_range(images.images(chunk)).to(teacher.device))
                 x = x0 + sigma * torch.randn(x0.shape, generator=generator).to(x0)
                 null = torch.full((len(x),), teacher.null_label, device=teacher.device)
                 sigmas = x.new_full((len(x),), sigma)
-                features = teacher.features(x, sigmas, teacher.condition(null), tap)
-                if self.config.teacher_features == "pooled" and features.ndim > 2:
+                features = teacher.features(x, sigmas, teacher.condition(null), self.tap)
+                if config.teacher_features == "pooled" and features.ndim > 2:
                     features = features.flatten(2).mean(2)
                 parts.append(features.flatten(1).cpu())
                 advance(len(chunk))
-        return torch.cat(parts)
+        return {"rows": torch.from_numpy(rows), "features": torch.cat(parts)}
 
 
 METHODS = (DiffusionFeatures,)
