@@ -16,7 +16,7 @@ from triton.runtime.errors import OutOfResources
 
 from clarep.geometry.jacobian import Jacobian, differentiable, probe_engine
 from clarep.teachers import flash
-from clarep.teachers.class_choice import Classes
+from clarep.teachers.classes_by_name import Classes
 from clarep.teachers.families.diffusers_unet import unet_teacher
 from clarep.teachers.families.dit import dit_teacher
 from clarep.teachers.families.sit import SiT, SiTShape

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from clarep.geometry.jacobian import differentiable
-from clarep.teachers.taps import activation, output_shapes, tokens_to_map
+from clarep.teachers.foreign import activation, output_shapes, tokens_to_map
 
 
 class Net(nn.Module):

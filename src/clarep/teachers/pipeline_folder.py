@@ -33,18 +33,13 @@ _SCHEDULER_NAME = "scheduler_config.json"
 _WEIGHTS = re.compile(r"\w+(-\d+-of-\d+)?(\.(?P<variant>\w+))?(-\d+-of-\d+)?\.safetensors")
 _SPARE_WEIGHTS = ("text_model.embeddings.position_ids", "embeddings.position_ids")
 """Of older checkpoints: a buffer of 0, 1, 2, ... that is no weight."""
-_SPARE_SETTINGS = {
-    "attention_type": "default",
-    "caption_channels": None,
-    "cross_attention_dim": None,
-    "double_self_attention": False,
-    "interpolation_scale": None,
-    "num_vector_embeds": None,
-    "only_cross_attention": False,
-    "use_additional_conditions": None,
-    "use_linear_projection": False,
-}
-"""What a Transformer2DModel has beside a DiT's settings, as it is where it is one."""
+_SPARE_SETTINGS = (
+    "attention_type", "caption_channels", "cross_attention_dim", "double_self_attention",
+    "interpolation_scale", "num_vector_embeds", "only_cross_attention",
+    "use_additional_conditions", "use_linear_projection",
+)  # fmt: skip
+"""What a Transformer2DModel has beside a DiT's settings, and is one where they are not set."""
+_NOT_SET = (None, False, "default")
 _BROKEN = (OSError, ImportError, ValueError, RuntimeError, LookupError, TypeError, SafetensorError)
 
 
@@ -147,7 +142,7 @@ def load_part(folder: Path, class_name: str, library: str = "diffusers") -> Any:
     known = inspect.signature(kind.__init__).parameters
     config = read_json(folder / "config.json")
     for name, value in config.items() if library == "diffusers" else ():
-        spare = name in _SPARE_SETTINGS and _SPARE_SETTINGS[name] == value
+        spare = name in _SPARE_SETTINGS and value in _NOT_SET
         if not (name in known or name.startswith("_") or spare):
             raise UserError(
                 f"{folder / 'config.json'} has {name} {value}, which class {class_name} does not "

@@ -9,7 +9,7 @@ from torch import nn
 
 from clarep.engine.artefacts import parse_json
 from clarep.errors import UserError
-from clarep.teachers.class_choice import Classes, classes_of_table
+from clarep.teachers.classes_by_name import Classes, classes_of_table
 from clarep.teachers.export_unet import EXPORT_CLASS, load_export
 from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.hub import checkpoint_folder

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from clarep.errors import UserError
-from clarep.teachers.class_choice import Classes, choose_classes, numbered
+from clarep.teachers.classes_by_name import Classes, choose_classes, numbered
 from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.hub import checkpoint_folder
 from clarep.teachers.options import TeacherOptions, check_options

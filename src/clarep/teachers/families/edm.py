@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from clarep.engine.artefacts import parse_json
 from clarep.errors import UserError, unknown_name
 from clarep.teachers.checkpoint_files import Checkpoint, read_weights
-from clarep.teachers.class_choice import choose_classes, numbered
+from clarep.teachers.classes_by_name import choose_classes, numbered
 from clarep.teachers.families.edm_net import Block, DhariwalShape, EDMUNet, SongShape
 from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions, check_options

@@ -33,7 +33,6 @@ _PROGRAM = (
     f"import sys; sys.path += {_LIBRARIES!r}; "
     "from clarep.teachers.families.edm_convert import main; sys.exit(main())"
 )
-_IMPORT_ERRORS = ("ModuleNotFoundError", "ImportError")
 _FORMATS = {"f8": "d", "f4": "f", "i8": "q", "i4": "i"}
 _KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH")
 _OFFLINE = (["unshare", "--net"], ["unshare", "--map-root-user", "--net"])
@@ -114,11 +113,9 @@ class _Reader(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
-    """Return class name, arguments and weights of the network in NVlabs' pickle.
+    """Return class name, arguments and weights of the network in NVlabs' pickle (`ema`).
 
-    Raises:
-        UserError: if the file is missing or no pickle, asks for a name outside the table, or
-            holds no network where NVlabs' code puts it (`ema`).
+    Raises UserError if there is none, or it asks for a name outside the table.
     """
     try:
         with open_regular(path) as stream:
@@ -154,10 +151,7 @@ def _collect(module: Any, prefix: str, weights: dict[str, Tensor]) -> None:
 
 
 def convert_here(source: Path, target: Path) -> int:
-    """Convert in this process; return the number of weights. Raises UserError as `read_pickle`.
-
-    Written only if the weights fit the network that the pickle describes.
-    """
+    """Convert in this process, if the weights fit the network; return their number."""
     class_name, arguments, weights = read_pickle(source)
     build_network(read_spec(class_name, arguments, source), weights, source)
     save_tensors(target, weights, metadata_of(class_name, arguments))
@@ -167,11 +161,8 @@ def convert_here(source: Path, target: Path) -> int:
 def convert(source: Path, target: Path) -> dict[str, Any]:
     """Convert in a process of its own, without network.
 
-    Returns what it did: `weights`, their number, and `offline`, whether the system cut the
-    process off; where it does not allow that, Python's sockets alone are closed there.
-
-    Raises:
-        UserError: what the process refused, or that it died.
+    Returns `weights`, their number, and `offline`, whether the system cut the process off; where
+    it does not allow that, Python's sockets alone are closed there. Raises UserError.
     """
     cut_off, places = _offline_prefix(), (source.resolve(), target.resolve())
     environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
@@ -187,15 +178,10 @@ def convert(source: Path, target: Path) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        if last.startswith(_IMPORT_ERRORS):
-            raise UserError(
-                f"the process that was to read {source} cannot import what it needs "
-                f"({last[:200]}): install clarep and torch with all that they need in one place, "
-                "a virtual environment, say"
-            ) from None
         raise UserError(
             f"the process that read {source} ended with {done.returncode} ({last[:200]}): nothing "
-            "was written; give a whole file, or free some memory"
+            "was written; give a whole file, free some memory or, where a module is missing, "
+            "install clarep and torch in one virtual environment"
         ) from None
     if "refused" in answer:
         raise UserError(answer["refused"])

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from clarep.errors import UserError
 from clarep.teachers.checkpoint_files import Checkpoint
-from clarep.teachers.class_choice import classes_of_table
+from clarep.teachers.classes_by_name import classes_of_table
 from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.hub import checkpoint_folder
 from clarep.teachers.options import TeacherOptions, check_options
