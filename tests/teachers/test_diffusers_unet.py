@@ -297,6 +297,25 @@ def test_names_by_option_and_by_id2label(copied, tmp_path):
         four.condition(torch.tensor([4]))
 
 
+def test_a_few_classes_by_number(copied, tmp_path):
+    """Without names of the checkpoint's own, as many as there are rows, or one fewer, name all."""
+    (copied / "class_names.json").unlink()
+    names = tmp_path / "names.txt"
+    names.write_text("3\n1\n")
+    few = load_teacher(f"diffusers:{copied}", TeacherOptions(class_names=names))
+    assert few.class_names == ("3", "1") and not few.has_null
+    assert few.condition(torch.tensor([0, 1])).tolist() == [3, 1]
+    whole = load_teacher(f"diffusers:{copied}")
+    x, sigma, _ = noisy()
+    ours, theirs = torch.tensor([0, 1]), torch.tensor([3, 1])
+    with torch.no_grad():
+        expected = whole.denoise(x, sigma, whole.condition(theirs))
+        assert torch.equal(few.denoise(x, sigma, few.condition(ours)), expected)
+    names.write_text("w\nx\ny\n")
+    named = load_teacher(f"diffusers:{copied}", TeacherOptions(class_names=names))
+    assert named.has_null and named.condition(torch.tensor([3, 0])).tolist() == [3, 0]
+
+
 def test_labels_as_numbers(diffusers, tmp_path):
     unet = random_unet(diffusers, class_embed_type="timestep", num_class_embeds=None)
     folder = save_pipeline(diffusers, tmp_path / "p", unet, {})

@@ -109,22 +109,21 @@ class Classes(NamedTuple):
     """The classes of a teacher."""
 
     names: tuple[str, ...]
-    """A name a class."""
-    ids: tuple[int, ...]
-    """The checkpoint's number of each."""
-    has_null: bool = True
-    """Whether one more row of its table of labels, the last, stands for no class."""
+    ids: tuple[int, ...]  # the checkpoint's number of each
+    has_null: bool = True  # whether one more row of its table, the last, stands for no class
 
 
-def choose_classes(options: TeacherOptions, synonyms: Sequence[Sequence[str]]) -> Classes:
+def choose_classes(
+    options: TeacherOptions, count: int, synonyms: Sequence[Sequence[str]] = ()
+) -> Classes:
     """Return the classes of a checkpoint that the options' file of names, if any, asks for.
 
     As many names as the checkpoint has classes rename them in their order; fewer choose, each
     by a name that the checkpoint knows or by its number. Raises UserError for any other file.
 
-    synonyms: the names of each class of the checkpoint; its number where it has none.
+    synonyms: the names of each of its classes; their numbers without any.
     """
-    count = len(synonyms)
+    synonyms = synonyms or [[str(number)] for number in range(count)]
     if options.class_names is None:
         return Classes(tuple(names[0] for names in synonyms), tuple(range(count)))
     names, known = read_class_names(options.class_names), places_of(synonyms)
@@ -153,11 +152,6 @@ def choose_classes(options: TeacherOptions, synonyms: Sequence[Sequence[str]]) -
             )
     single, once = "the number of the one that you mean", "each class once"
     return Classes(names, tuple(one_place_each(names, known, "checkpoint", single, once)))
-
-
-def numbered(count: int) -> list[list[str]]:
-    """Return the synonyms of classes that have no names."""
-    return [[str(number)] for number in range(count)]
 
 
 def classes_of_table(
@@ -199,6 +193,6 @@ def classes_of_table(
             f"{place} has a label table of {rows} rows, and {said} given: it takes "
             f"{rows - 1} classes, or {rows} if no row stands for no class"
         )
-    names = named if named and not renamed else tuple(map(str, range(count)))
-    chosen = choose_classes(options, [[name] for name in names])
+    synonyms = [] if renamed else [[name] for name in named]
+    chosen = choose_classes(options, count, synonyms)
     return chosen._replace(has_null=count == rows - 1)

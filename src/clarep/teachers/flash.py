@@ -9,7 +9,7 @@ import functools
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -66,17 +66,11 @@ class FlashAttention(TorchFunctionMode):
         super().__init__()
         self.calls = Counter[AttentionCall]() if calls is None else calls
 
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is not F.scaled_dot_product_attention:
             return func(*args, **kwargs)
-        named = dict(zip(_ARGUMENTS, args, strict=False)) | dict(kwargs)
+        named = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
         q, k, v = (named[name] for name in _ARGUMENTS[:3])
         masked = named.get("attn_mask") is not None or any(map(named.get, _FLAGS))
         flash = not masked and _fits(q, k, v)

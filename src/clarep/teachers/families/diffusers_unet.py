@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from clarep.engine.artefacts import parse_json
@@ -73,6 +74,8 @@ def unet_teacher(
         class_names=classes.names,
         default_tap=default_tap,
         tap_modules=taps,
+        # Of a table of labels the last row, where it stands for none.
+        conditions=torch.tensor([*classes.ids, (unet.config.num_class_embeds or 1) - 1]),
         has_null=classes.has_null,
     )
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from clarep.errors import UserError
-from clarep.teachers.classes_by_name import Classes, choose_classes, numbered
+from clarep.teachers.classes_by_name import Classes, choose_classes
 from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.hub import checkpoint_folder
 from clarep.teachers.options import TeacherOptions, check_options
@@ -28,11 +28,12 @@ def load(place: str, options: TeacherOptions) -> ForeignTeacher:
     schedule = load_schedule(folder)
     transformer = load_part(folder / "transformer", "DiTTransformer2DModel")
     vae = load_part(folder / "vae", "AutoencoderKL")
-    synonyms = numbered(count := transformer.config.num_embeds_ada_norm)
+    count, synonyms = transformer.config.num_embeds_ada_norm, list[list[str]]()
     if index.get("id2label") is not None:  # commas divide the names of a class
         names = names_of(index["id2label"], folder / "model_index.json", count)
         synonyms = [[part.strip() for part in name.split(",")] for name in names]
-    return dit_teacher(transformer, vae, schedule, options, choose_classes(options, synonyms))
+    classes = choose_classes(options, count, synonyms)
+    return dit_teacher(transformer, vae, schedule, options, classes)
 
 
 def dit_teacher(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from clarep.engine.artefacts import parse_json
 from clarep.errors import UserError, unknown_name
 from clarep.teachers.checkpoint_files import Checkpoint, read_weights
-from clarep.teachers.classes_by_name import choose_classes, numbered
+from clarep.teachers.classes_by_name import choose_classes
 from clarep.teachers.families.edm_net import Block, DhariwalShape, EDMUNet, SongShape
 from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions, check_options
@@ -75,7 +75,7 @@ def load(place: str, options: TeacherOptions) -> ForeignTeacher:
         ) from error
     spec = read_spec(class_name, kwargs, path)
     network, shape = build_network(spec, weights, path), spec.shape
-    classes = choose_classes(options, numbered(shape.label_dim))
+    classes = choose_classes(options, shape.label_dim)
     one_hot = torch.eye(shape.label_dim + 1, shape.label_dim)
     coarsest = shape.img_resolution >> (len(shape.channel_mult) - 1)
     named = network.named_modules()
