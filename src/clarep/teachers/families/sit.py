@@ -36,17 +36,6 @@ class SiTShape(vit.PatchShape):
     time_channels: int = 256
 
 
-class _TimeEmbedder(nn.Module):
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.channels = channels
-        self.mlp = vit.time_mlp(channels, width, hidden=width)
-
-    def forward(self, time: Tensor) -> Tensor:
-        out: Tensor = self.mlp(vit.time_waves(time, self.channels))
-        return out
-
-
 def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Normalise tokens (B, N, width), then scale and shift them."""
     return nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
@@ -73,40 +62,32 @@ class _Block(nn.Module):
         return out
 
 
-class _FinalLayer(nn.Module):
-    def __init__(self, shape: SiTShape) -> None:
-        super().__init__()
-        self.linear = nn.Linear(shape.width, shape.patch**2 * shape.out_channels)
-        self.adaLN_modulation = _modulation(shape.width, 2)
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(c)[:, None].chunk(2, dim=2)
-        out: Tensor = self.linear(_modulated(x, shift, scale))
-        return out
-
-
 class SiT(nn.Module):
     """Velocity (B, C, H, W) of x at the network's time (B,), given labels (B,)."""
 
     def __init__(self, shape: SiTShape) -> None:
         super().__init__()
         self.shape = shape
-        self.x_embedder = vit.PatchEmbed(shape.channels, shape.width, shape.patch)
-        self.t_embedder = _TimeEmbedder(shape.time_channels, shape.width)
-        self.y_embedder = nn.ModuleDict(
-            {"embedding_table": nn.Embedding(shape.label_rows, shape.width)}
-        )
-        self.pos_embed = nn.Parameter(torch.zeros(1, shape.grid**2, shape.width))
+        width = shape.width
+        self.x_embedder = vit.PatchEmbed(shape)
+        self.t_embedder = nn.ModuleDict({"mlp": vit.time_mlp(shape.time_channels, width, width)})
+        table = nn.Embedding(shape.label_rows, width)
+        self.y_embedder = nn.ModuleDict({"embedding_table": table})
+        self.pos_embed = nn.Parameter(torch.zeros(1, shape.grid**2, width))
         self.blocks = nn.ModuleList(_Block(shape) for _ in range(shape.depth))
-        self.final_layer = _FinalLayer(shape)
+        linear = nn.Linear(width, shape.patch**2 * shape.out_channels)
+        end = {"linear": linear, "adaLN_modulation": _modulation(width, 2)}
+        self.final_layer = nn.ModuleDict(end)
 
     def forward(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
-        c = self.t_embedder(time) + self.y_embedder["embedding_table"](labels)
+        waves = vit.time_waves(time, self.shape.time_channels)
+        c = self.t_embedder["mlp"](waves) + self.y_embedder["embedding_table"](labels)
         tokens = self.x_embedder(x) + self.pos_embed  # (B, N, width)
         for block in self.blocks:
             tokens = block(tokens, c)
-        out = vit.patches_to_image(self.final_layer(tokens, c), self.shape)
-        return out[:, : self.shape.channels]
+        shift, scale = self.final_layer["adaLN_modulation"](c)[:, None].chunk(2, dim=2)
+        patches = self.final_layer["linear"](_modulated(tokens, shift, scale))
+        return vit.patches_to_image(patches, self.shape)[:, : self.shape.channels]
 
 
 def sit_shape(checkpoint: Checkpoint) -> SiTShape:

@@ -62,7 +62,7 @@ class UViT(nn.Module):
         super().__init__()
         self.shape = shape
         width, channels = shape.width, shape.channels
-        self.patch_embed = vit.PatchEmbed(channels, width, shape.patch)
+        self.patch_embed = vit.PatchEmbed(shape)
         self.time_embed = vit.time_mlp(width, width, 4 * width) if shape.time_mlp else nn.Identity()
         self.label_emb = nn.Embedding(shape.label_rows, width)
         self.pos_embed = nn.Parameter(torch.zeros(1, _EXTRA_TOKENS + shape.grid**2, width))

@@ -41,9 +41,9 @@ class PatchShape:
 class PatchEmbed(nn.Module):
     """Non-overlapping patches as tokens: (B, C, H, W) to (B, N, width)."""
 
-    def __init__(self, channels: int, width: int, patch: int) -> None:
+    def __init__(self, shape: PatchShape) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(channels, width, patch, stride=patch)
+        self.proj = nn.Conv2d(shape.channels, shape.width, shape.patch, stride=shape.patch)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens: Tensor = self.proj(x).flatten(2).mT
