@@ -237,7 +237,7 @@ def test_real_relabels_the_clean_images_by_their_files_names(capsys) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("cifar=ten", "unknown set of --beyond 'cifar': did you mean cifar10.1"),
+        ("cifar=ten", "unknown test set 'cifar': did you mean cifar10.1"),
         ("cifar10.1", "--beyond cifar10.1 names no path: give cifar10.1=PATH"),
         ("cifar10.1=ten cifar10.1=ten", "gives cifar10.1 twice"),
         ("cifar10.1=corrupted", "cifar10.1_v6_data.npy is missing"),
