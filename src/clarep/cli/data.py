@@ -1,17 +1,16 @@
 """`clarep data`: look at a data set."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import tyro
-from numpy.typing import NDArray
 
 from clarep.cli.option_groups import DataOptionsGroup
 from clarep.cli.terminal import told
-from clarep.data.labelled import LabelledImages, readable_indices
+from clarep.data.labelled import readable_indices
 from clarep.data.load import DataConfig, DataOptions, load_data
 from clarep.data.sheet import choose_by_class, class_sheet
 from clarep.engine.artefacts import atomic_path
@@ -54,8 +53,28 @@ class Show:
         sheet = class_sheet(data, chosen)
         with atomic_path(self.out) as temporary:
             sheet.save(temporary, format="PNG")
-        summary = _Summary.of(data, kept, int(np.concatenate(chosen)[0]), self.out, bad)
-        print(json.dumps(asdict(summary), indent=2) if self.json else summary.lines())
+        height, width = data.read(int(np.concatenate(chosen)[0])).shape[:2]
+        counts = np.bincount(data.labels[kept], minlength=classes).tolist()
+        each = dict(zip(data.class_names, counts, strict=True))
+        if self.json:
+            answer = {
+                "out": str(self.out),
+                "name": data.name,
+                "images": len(kept),
+                "classes": classes,
+                "image_size": [height, width],
+                "images_per_class": each,
+                "skipped": bad,
+                "notes": data.notes,
+            }
+            print(json.dumps(answer, indent=2))
+            return
+        print(f"{data.name}: {len(kept)} images of {width}x{height}, {classes} classes")
+        for name, count in each.items():
+            print(f"  {count:7d}  {name}")
+        for reason in bad:
+            print(f"skipped {reason}")
+        print(f"wrote {self.out}")
 
 
 @dataclass(frozen=True)
@@ -69,44 +88,3 @@ class Data:
         """Do what the subcommand says."""
         if self.action is not None:
             self.action.run()
-
-
-@dataclass(frozen=True)
-class _Summary:
-    out: str
-    name: str
-    images: int
-    classes: int
-    image_size: list[int]  # height, width
-    images_per_class: dict[str, int]
-    skipped: list[str]
-    notes: list[str]
-
-    @classmethod
-    def of(
-        cls,
-        data: LabelledImages,
-        kept: NDArray[np.int64],
-        readable: int,
-        out: Path,
-        bad: list[str],
-    ) -> "_Summary":
-        counts = np.bincount(data.labels[kept], minlength=len(data.class_names))
-        return cls(
-            out=str(out),
-            name=data.name,
-            images=len(kept),
-            classes=len(data.class_names),
-            image_size=list(data.read(readable).shape[:2]),
-            images_per_class=dict(zip(data.class_names, counts.tolist(), strict=True)),
-            skipped=bad,
-            notes=list(data.notes),
-        )
-
-    def lines(self) -> str:
-        height, width = self.image_size
-        size = f"{width}x{height}"
-        lines = [f"{self.name}: {self.images} images of {size}, {self.classes} classes"]
-        lines += [f"  {count:7d}  {name}" for name, count in self.images_per_class.items()]
-        lines += [f"skipped {reason}" for reason in self.skipped]
-        return "\n".join([*lines, f"wrote {self.out}"])
