@@ -60,6 +60,20 @@ def test_what_is_wrong_is_told_in_one_sentence(wrong: str, capsys: pytest.Captur
         assert words in printed.err
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_the_parser_draws_no_box_around_it(encoding: str):
+    code = "import sys; from clarep.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "identify", "--fracton", "0.1"],
+        env=os.environ | {"PYTHONIOENCODING": encoding, "FORCE_COLOR": "1", "COLUMNS": "60"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = "clarep: Unrecognized options: --fracton, 0.1: Perhaps you meant: --fraction FLOAT"
+    assert (done.returncode, done.stderr.strip()) == (2, told)
+
+
 def test_bare_it_prints_the_help(capsys: pytest.CaptureFixture[str]):
     assert main([]) == 0
     printed = capsys.readouterr()

@@ -90,7 +90,7 @@ WRONG = {
     "size": ("data show backdrops --image-size 64", "32x32"),
     "seed": ("data show garments --seed -1", "seed -1 is below 0"),
     "data seed": ("data show backdrops --data-seed -1", "-1 is below 0"),
-    "columns": ("data show backdrops --columns 0", "at least 1"),
+    "columns": ("data show backdrops --columns 0", "--columns 0 is below 1"),
     "out": ("data show backdrops --out sheet.docx", ".png"),
     "out is a folder": ("data show garments --out made.png", "cannot write made.png (Is a dir"),
     "out in a file": ("data show garments --out bad.npz/sheet.png", "cannot write bad.npz"),

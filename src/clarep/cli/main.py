@@ -100,8 +100,9 @@ def _build(arguments: Sequence[str], kinds: Mapping[str, type]) -> Any:
 def _one_sentence(boxed: str, command: str) -> str:
     """Flatten the parser's message from its box: what is wrong, and what would be right."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", boxed)
-    inside = "\n".join(line[2:-2].rstrip() for line in plain.splitlines()[1:-1])
-    parts = [part.strip("\n").split("\n\n")[0] for part in re.split("─{9,}", inside)]
+    lines = [re.sub("^(│ |  )", "", line.rstrip("│ ")) for line in plain.splitlines()[1:]]
+    found = [part.strip("\n") for part in re.split(r" *[╰─-]{9,}", "\n".join(lines))]
+    parts = [part.split("\n\n")[0] for part in found if part.strip("╯\n")]
     message, *mends = [re.sub(r"\n {8}.*", "", part).rstrip(".") for part in parts]
     said = ": ".join((message, *(mends[:-1] or mends)))  # the pointer to the help if nothing else
     said = re.sub("For full helptext.*", f"see clarep {command} --help", said, flags=re.DOTALL)
