@@ -1,7 +1,8 @@
 """The one exception for a mistake that the user can mend."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -28,3 +29,14 @@ def first_line(error: BaseException) -> str:
 def said_by(error: BaseException) -> str:
     """Return what another library's error says, with its type, in one short line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+@contextmanager
+def refusing(what: str, mend: str, faults: tuple[type[BaseException], ...]) -> Iterator[None]:
+    """Make a UserError, "WHAT (what the library says): MEND", of what a library raises."""
+    try:
+        yield
+    except UserError:
+        raise
+    except faults as error:
+        raise UserError(f"{what} ({said_by(error)}): {mend}") from error

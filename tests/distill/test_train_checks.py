@@ -103,7 +103,7 @@ def test_a_set_of_other_classes(data, out, canonical_of):
     other = replace(data, class_names=("ant", *data.class_names[1:]))
     refused(other, out, r"classes are not those of .* \('.*' there, 'ant' here\)", **parts)
     more = replace(data, class_names=(*data.class_names, "ant"))
-    refused(more, out, r"classes are not those of .* \(3 there, 4 here\)", **parts)
+    refused(more, out, r"classes are not those of .* \(3 classes there, 4 here\)", **parts)
 
 
 def test_a_set_of_another_teacher(data, out, canonical_of, teacher):
@@ -127,7 +127,7 @@ def test_a_set_whose_images_are_others(data, out, canonical_of):
     other = replace(data, read=lambda i: data.read(i) ^ np.uint8(i == last))
     refused(other, out, "of other data than the student's .*images or labels themselves", **parts)
     smaller = replace(data, read=lambda i: data.read(i)[:8, :8])
-    refused(smaller, out, "are 8x8 and .* 16x16: give `image_size=16`", **parts)
+    refused(smaller, out, "3x16x16 .* 3x8x8: give `image_size=16`", **parts)
 
 
 @pytest.mark.parametrize("method", ["generated", "diffusion-features"])
@@ -135,7 +135,7 @@ def test_a_teacher_of_other_classes_or_size(data, out, teacher, method):
     other = replace(data, class_names=("a", "b", "c"))
     refused(other, out, "the teacher's classes are not those", method=method, teacher=teacher)
     smaller = replace(data, read=lambda i: data.read(i)[:8, :8])
-    words = "are 8x8 and the teacher's 16x16: give `image_size=16`"
+    words = "the teacher's images are 3x16x16 .* 3x8x8: give `image_size=16`"
     refused(smaller, out, words, method=method, teacher=teacher)
 
 
@@ -144,7 +144,7 @@ def test_a_classifier_of_other_classes_or_size(data, out):
     words = "the classifier's classes are not those"
     refused(data, out, words, method="kd", classifier=other)
     larger = build_student(StudentInfo("resnet8", data.class_names, (3, 32, 32)))
-    words = "are 16x16 and the classifier's 32x32: give `image_size=32`"
+    words = "the classifier's images are 3x32x32 .* 3x16x16: give `image_size=32`"
     refused(data, out, words, method="kd", classifier=larger)
 
 

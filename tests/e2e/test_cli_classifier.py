@@ -181,10 +181,10 @@ def make_students() -> None:
 
 
 WRONG = {
-    "more": "the classifier knows 5 classes and the teacher 4",
-    "renamed": "the classifier's class 2 is 'azure' and the teacher's 'blue'",
-    "wide": "the classifier takes images of 3x32x32 and the teacher draws 3x16x16",
-    "grey": "the classifier takes images of 1x16x16 and the teacher draws 3x16x16",
+    "more": "those of the teacher (5 classes there, 4 here)",
+    "renamed": "the classifier's classes are not those of the teacher ('azure' there, 'blue' here)",
+    "wide": "of the teacher 3x16x16: give --image-size 32",
+    "grey": "images are 1x16x16 (channels x height x width) and those of the teacher 3x16x16",
     "empty": "empty holds no student.safetensors",
     "nowhere": "there is no student at nowhere",
 }

@@ -239,7 +239,7 @@ def test_the_attacked_images_have_a_row_of_their_own_and_l2_its_unit(run: str, c
         ("x --eps-255 -1", "-1"),
         ("x --eps-255 300", "300"),
         ("x --data garments --correlation 0.5", "--correlation 0.5 does not apply to garments"),
-        ("x --data small.npz --split train", "10 classes and the data 2"),
+        ("x --data small.npz --split train", "10 classes there, 2 here"),
         ("x --data large.npz --split train", "--image-size 32"),
         ("x --ood nothing.npz", "unknown data set 'nothing.npz'"),
         ("x --baseline empty", "empty holds no evaluation"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from clarep.teachers.judge import judge_card
 from PIL import Image
 
 from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
@@ -21,7 +22,6 @@ from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES
 from clarep.engine.artefacts import read_json, sha256_file, write_json
 from clarep.engine.progress import progress
-from clarep.students.student_files import judge_card
 from clarep.teachers import UNet, UNetConfig, save_unet
 
 QUICK = "--fraction 0.002 --steps 2 --k 4 --shard-size 5 --control-images 0"  # an image a class

@@ -270,7 +270,7 @@ def test_a_folder_that_is_a_file_is_refused_before_anything_is_measured(
 
 def test_a_reference_of_other_classes_or_size_is_refused_by_its_name(student, data) -> None:
     few = build_student(StudentInfo("resnet8", CLASS_NAMES[:9], (3, 32, 32)))
-    with pytest.raises(UserError, match=r"`reference` .* 9 classes .* leave `reference` out"):
+    with pytest.raises(UserError, match=r"`reference` .*9 classes .* leave `reference` out"):
         SuiteRun(student, data, CONFIG, reference=few)
     large = build_student(StudentInfo("resnet8", CLASS_NAMES, (3, 64, 64)))
     with pytest.raises(UserError, match=r"`reference` .*64x64 .* leave `reference` out"):
@@ -308,7 +308,7 @@ def test_a_student_of_other_classes_or_another_size_is_refused(data) -> None:
     with pytest.raises(UserError, match="9 classes"):
         SuiteRun(few, data, CONFIG)
     large = build_student(StudentInfo("resnet8", CLASS_NAMES, (3, 64, 64)))
-    with pytest.raises(UserError, match=r"64x64 .* 32x32"):
+    with pytest.raises(UserError, match=r"64x64 .*32x32"):
         SuiteRun(large, data, CONFIG)
 
 

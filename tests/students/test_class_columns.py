@@ -7,6 +7,8 @@ import torch
 
 from clarep.errors import UserError
 from clarep.students.class_columns import match_columns
+from clarep.students.matched_student import MatchedStudent, WholeModel
+from clarep.students.student import StudentInfo
 
 timm = pytest.importorskip("timm")
 
@@ -79,7 +81,7 @@ def test_refused():
 
 
 def test_imagenets_names_are_known_by_wnid_and_by_word():
-    from clarep.students.timm_weights import imagenet_names
+    from clarep.students.timm_student import imagenet_names
 
     names = imagenet_names()
     labels = {"n02123045": 281, "Egyptian cat": 285, "golden retriever": 207, "n03126707": 517}
@@ -102,7 +104,7 @@ OF_NINE = {
 
 
 def test_imagenet_9_is_read_from_a_model_of_imagenets_classes():
-    from clarep.students.timm_weights import imagenet_names
+    from clarep.students.timm_student import imagenet_names
 
     names = imagenet_names()
     rows, said = match_columns("m", 1000, names, None, NINE)
@@ -118,18 +120,9 @@ def test_imagenet_9_is_read_from_a_model_of_imagenets_classes():
 
 
 def test_the_highest_of_a_group_is_its_logit():
-    from clarep.students.foreign_model import ForeignModel, ForeignNet, ForeignStudent
-    from clarep.students.student import StudentInfo
-
-    class Fixed(ForeignNet):
-        layer = "logits"
-
-        def both(self, x):
-            return x.flatten(1), x.flatten(1)
-
-    model = ForeignModel("m", Fixed(), "m", None, None)
+    model = WholeModel("m", lambda x: (x.flatten(1), x.flatten(1)), "logits")
     info = StudentInfo("m", ("a", "b"), (5, 1, 1))
-    student = ForeignStudent(info, model, [[3], [0, 4, 1], [2]], 5)
+    student = MatchedStudent(info, model, [[3], [0, 4, 1], [2]], 5)
     x = torch.randn(6, 5, 1, 1, generator=torch.Generator().manual_seed(0))
     flat = x.flatten(1)
     expected = torch.stack([flat[:, 3], flat[:, [0, 1, 4]].amax(1), flat[:, 2]], 1)

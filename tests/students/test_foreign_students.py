@@ -396,7 +396,7 @@ def test_timms_own_weights_come_from_the_hubs_cache(tmp_path, monkeypatch):
             raise UserError("no network: give a folder")
         return tmp_path
 
-    monkeypatch.setattr("clarep.students.timm_weights.checkpoint_folder", folder_of)
+    monkeypatch.setattr("clarep.students.timm_student.checkpoint_folder", folder_of)
     assert "folder; in place of a folder timm:test_vit takes `weights=FILE`" in message(
         "timm:test_vit"
     )
@@ -421,15 +421,15 @@ def test_refused_weights_that_do_not_fit(tmp_path, resnet):
     path, state = tmp_path / "w.safetensors", resnet.state_dict()
     save_file(state | {"more": torch.zeros(1)}, path)
     said = message("timm:test_resnet", weights=path)
-    assert "does not fit timm:test_resnet (more is not in the model)" in said
+    assert "no timm:test_resnet that clarep knows: it has 1 tensors" in said and "more" in said
     save_file({k: v for k, v in state.items() if not k.startswith("layer1")}, path)
     said = message("timm:test_resnet", weights=path)
-    assert "layer1.0.conv1.weight is not there, and " in said
+    assert "lacks layer1.0.conv1.weight" in said and "`image_size`" in said
     save_file(state | {"conv1.0.weight": torch.zeros(2, 2)}, path)
     said = message("timm:test_resnet", weights=path)
-    assert "conv1.0.weight is 2x2 there and " in said
+    assert "its conv1.0.weight is (2, 2), where " in said
     save_file({"conv1.0.weight": state["conv1.0.weight"]}, path)
-    assert "whose head it lacks (fc.weight)" in message("timm:test_resnet", weights=path)
+    assert "it lacks its head (fc.weight)" in message("timm:test_resnet", weights=path)
 
 
 def test_refused_another_number_of_classes(tmp_path, resnet):

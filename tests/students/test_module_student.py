@@ -68,7 +68,7 @@ def test_without_a_linear_head_the_logits_stand_for_features():
     ("module", "names", "shape", "layer", "says"),
     [
         (net(), ("a", "b", "c"), (3, 8, 8), None, "one class name for each"),
-        (net(), NAMES, (3, 9, 9), None, "image_shape"),
+        (net(), NAMES, (3, 9, 9), None, "9x9 .* give another size"),
         (net(), NAMES, (3, 8, 8), "head", "unknown layer of the module 'head'"),
     ],
 )
@@ -98,7 +98,7 @@ def test_it_is_trained_stored_measured_and_attacked(data, tmp_path):
     with pytest.raises(UserError, match="another configuration"):
         torch.nn.init.zeros_(other.net[1].weight)
         train_student(data, tmp_path / "run", student=other, config=config)
-    with pytest.raises(UserError, match="images of shape"):
+    with pytest.raises(UserError, match=r"9x9: give `image_size=8`"):
         train_student(
             replace(data, read=lambda i: np.zeros((9, 9, 3), np.uint8)),
             tmp_path / "other",

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from clarep.data.fits import check_alike, kind_of
 from clarep.engine.artefacts import write_json
 from clarep.engine.tensors import weights_hash
 from clarep.errors import UserError
@@ -16,7 +17,6 @@ from clarep.students.student import Normalise, StudentInfo
 from clarep.students.student_files import (
     STUDENTS,
     build_student,
-    check_classes,
     load_student,
     save_student,
     student_path,
@@ -127,7 +127,7 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
     student(x)  # moves the running statistics
     path = tmp_path / "student.safetensors"
     save_student(student, path, {"method": "vanilla"})
-    loaded = load_student(path, NAMES)
+    loaded = load_student(path)
     assert loaded.info == student.info and loaded.layer == layer and not loaded.training
     assert torch.equal(loaded(x), student.eval()(x))
     assert torch.equal(loaded.features(x), student.features(x))
@@ -185,16 +185,23 @@ def test_what_no_student_can_be() -> None:
         build_student(info(), seed=-1)
 
 
-def test_a_head_that_does_not_fit(tmp_path: Path) -> None:
-    student = build_student(info())
-    check_classes(student, NAMES)
-    with pytest.raises(UserError, match="head has 3 classes and the data 2: give the data"):
-        check_classes(student, NAMES[:2])
-    with pytest.raises(UserError, match="class 1 is 'bag' and the data's 'shoe': give the data"):
-        check_classes(student, ("top", "shoe", "bag"))
-    save_student(student, tmp_path / "student.safetensors")
-    with pytest.raises(UserError, match="head has 3 classes and the data 4"):
-        load_student(tmp_path, (*NAMES, "coat"))
+@pytest.mark.parametrize(
+    ("names", "shape", "words"),
+    [
+        (NAMES[:2], (3, 16, 16), ["3 classes there, 2 here"]),
+        (("top", "shoe", "bag"), (3, 16, 16), ["'bag' there, 'shoe' here", "in this order"]),
+        (("0", "1", "2"), (3, 16, 16), ["'top' there, '0' here", "`class_names`"]),
+        (NAMES, (3, 32, 32), ["3x16x16", "3x32x32", "`image_size=16`"]),
+        (NAMES, (1, 16, 16), ["3x16x16", "1x16x16"]),
+    ],
+)
+def test_classes_and_images_that_do_not_fit(
+    names: tuple[str, ...], shape: tuple[int, int, int], words: list[str]
+) -> None:
+    check_alike("the student's", kind_of(info()), "the data", kind_of(info()))
+    with pytest.raises(UserError) as caught:
+        check_alike("the student's", kind_of(info()), "the data", (names, shape))
+    assert all(word in str(caught.value) for word in words)
 
 
 def test_uint8_is_not_normalised() -> None:

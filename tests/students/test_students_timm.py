@@ -54,7 +54,7 @@ def test_mean_and_deviation_are_the_models_own() -> None:
 def test_round_trip(model: str, layer: str | None, tmp_path: Path) -> None:
     student = build_student(info(model), layer, seed=2)
     save_student(student, tmp_path / "student.safetensors")
-    loaded = load_student(tmp_path, NAMES)
+    loaded = load_student(tmp_path)
     x = torch.rand(2, 3, 32, 32)
     assert loaded.layer == student.layer and loaded.info == student.info
     assert torch.equal(loaded(x), student.eval()(x))
@@ -87,7 +87,7 @@ def test_unknown_tag_layer_and_a_size_that_does_not_fit() -> None:
         build_student(info("test_vit.xyz"))
     with pytest.raises(UserError, match="unknown layer of timm:test_resnet 'layer9': did you mean"):
         build_student(info("test_resnet"), "layer9")
-    with pytest.raises(UserError, match=r"cannot be built for images of shape \(3, 2, 2\)"):
+    with pytest.raises(UserError, match=r"timm:test_vit .* images of"):
         build_student(info("test_vit", (3, 2, 2)))
 
 

@@ -16,18 +16,17 @@ import torch
 from clarep.clarid.clarid import Clarid
 from clarep.data.backdrops import load_backdrops
 from clarep.data.files import NoSplitError
+from clarep.data.fits import check_alike, kind_of
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.held_out import SHARE, load_held_out, marks_of_trained, seen_before
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.data.load import load_data, load_test
-from clarep.distill.trainer.sources import check_fits
 from clarep.engine.artefacts import read_json, sha256_file, versions
 from clarep.engine.tensors import weights_hash
 from clarep.engine.training_folder import HISTORY_NAME, read_records
 from clarep.errors import UserError
 from clarep.report.quality import (
     SampleSettings,
-    check_classifier,
     classify_all,
     frechet_distance,
     teacher_quality,
@@ -109,7 +108,7 @@ def measured_card(
     for run in (folder, classifier and student_path(classifier).parent):
         if run is not None:
             _check_unseen(run, test, warn)
-    check_fits("the teacher's", teacher.class_names, teacher.image_shape, test)
+    check_alike("the teacher's", kind_of(teacher), test.name, kind_of(test))
     if images_per_class is None:
         most = _MOST_PER_CLASS
         if classifier is not None:
@@ -196,7 +195,7 @@ def student_quality(
     Raises UserError if the student's classes or image shape are not the teacher's, or if there
     are not as many test or training images.
     """
-    check_classifier(student, teacher)
+    check_alike("the classifier's", kind_of(student.info), "the teacher", kind_of(teacher))
     test = data[1]
     _, logits = classify_all(student, to_unit_range(test.images(np.arange(len(test)))))
     right = logits.argmax(dim=1) == torch.from_numpy(test.labels)

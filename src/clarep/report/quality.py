@@ -13,10 +13,10 @@ from jaxtyping import Float, Int64
 from PIL import Image
 from torch import Tensor
 
+from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import to_uint8
 from clarep.engine.arrays import check_finite
 from clarep.engine.artefacts import atomic_path
-from clarep.errors import UserError
 from clarep.sampling.walks import decode
 from clarep.select.clarep_measures import Scorer
 from clarep.students.student import Student
@@ -56,31 +56,8 @@ def load_classifier(place: Path | None, teacher: Teacher) -> Student | None:
     if place is None:
         return None
     student = load_student(place)
-    check_classifier(student, teacher)
+    check_alike("the classifier's", kind_of(student.info), "the teacher", kind_of(teacher))
     return student
-
-
-def check_classifier(student: Student, teacher: Teacher) -> None:
-    """Raise UserError unless the student's classes and image shape are the teacher's."""
-    ours, theirs = student.info.class_names, tuple(teacher.class_names)
-    give = "give a classifier of the teacher's classes"
-    if len(ours) != len(theirs):
-        raise UserError(
-            f"the classifier knows {len(ours)} classes and the teacher {len(theirs)}: {give}"
-        )
-    for i, (our, its) in enumerate(zip(ours, theirs, strict=True)):
-        if our != its:
-            named = ", or name the teacher's with `class_names`" if its.isdigit() else ""
-            raise UserError(
-                f"the classifier's class {i} is '{our}' and the teacher's '{its}': {give}, in its "
-                f"order{named}"
-            )
-    if student.info.image_shape != tuple(teacher.image_shape):
-        takes, draws = ("x".join(map(str, one.image_shape)) for one in (student.info, teacher))
-        raise UserError(
-            f"the classifier takes images of {takes} and the teacher draws {draws}: "
-            "give one that was trained on images of the teacher's size"
-        )
 
 
 def frechet_distance(a: Float[Tensor, "many dim"], b: Float[Tensor, "more dim"]) -> float:

@@ -18,8 +18,8 @@ from clarep.errors import UserError
 from clarep.robustness.images_read import widest
 from clarep.robustness.suite.suite_checks import check_fit
 from clarep.robustness.suite.suite_config import SuiteConfig
-from clarep.students.class_columns import student_of
 from clarep.students.foreign_students import is_foreign, load_foreign
+from clarep.students.matched_student import student_of
 from clarep.students.student import Outputs, Student
 from clarep.students.student_files import load_student, student_path
 

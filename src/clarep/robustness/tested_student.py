@@ -16,7 +16,7 @@ from clarep.engine.tensors import sha256_state
 from clarep.errors import UserError
 from clarep.robustness.attacks.passes import evaluating
 from clarep.robustness.attacks.shapes import Batch, Classes, Logits, Values
-from clarep.students.foreign_model import ForeignStudent
+from clarep.students.matched_student import MatchedStudent
 from clarep.students.student import Student, logits_of
 
 BATCH = 250  # images a pass
@@ -44,7 +44,7 @@ class Subject(nn.Module):
         self.sources: Sequence[str] = ()
         """Names of the images that are shown next; of none where these are not known."""
         own = student.info.class_names
-        self._classes = len(student.columns if isinstance(student, ForeignStudent) else own)
+        self._classes = len(student.columns if isinstance(student, MatchedStudent) else own)
 
     def forward(self, x: Batch) -> Logits:
         """Return the logits of images in [0, 1]: what attacks see.
@@ -147,7 +147,7 @@ def fingerprint(student: Student) -> str:
     are in no state dict.
     """
     state = sha256_state(student)
-    if not isinstance(student, ForeignStudent):
+    if not student.identity:
         return state
     return hashlib.sha256(f"{student.identity} {state}".encode()).hexdigest()
 

@@ -6,14 +6,8 @@ position. A name may hold several, which commas divide ("tench, Tinca tinca").
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from clarep.errors import UserError
-from clarep.students.student import Student
 from clarep.teachers.classes_by_name import by_name, synonyms
 
 Columns = list[list[int]]
@@ -81,57 +75,19 @@ def match_columns(
             "`class_names` out, or mend the names in the model's configuration"
         )
     if chosen := by_own or by_given:
-        few = len(chosen) < classes
-        said = f"{_few(spec, classes, class_names)} are chosen by name" if few else ""
-        return [[place] for place in chosen], said
+        said = f"{few(spec, classes, class_names)}chosen by name"
+        return [[place] for place in chosen], said if len(chosen) < classes else ""
     if nine := _imagenet_9(classes, (own, given), class_names):
         return nine, (
-            f"{_few(spec, classes, class_names)} are ImageNet-9's, each the highest of its classes "
-            "among ImageNet's 1,000; an answer outside the nine is wrong, as in the challenge"
+            f"{few(spec, classes, class_names)}ImageNet-9's, each the highest of its classes among "
+            "ImageNet's 1,000; an answer outside the nine is wrong, as in the challenge"
         )
     return _by_position(spec, classes, own, given, class_names)
 
 
-def student_of(student: Student, class_names: Sequence[str]) -> Student:
-    """Return a student of clarep's own with the data's classes, by name, where it knows them all.
-
-    Otherwise, and where they are its own in their order, itself. Raises UserError as `by_name`.
-    """
-    own = student.info.class_names
-    numbers = all(name.isdecimal() for name in class_names)
-    places = None if numbers or own == tuple(class_names) else by_name(own, class_names)
-    return student if places is None else _OfClasses(student, class_names, places)
-
-
-class _OfClasses(Student):
-    """A student with some of its classes, or all in another order."""
-
-    columns: Tensor
-
-    def __init__(self, whole: Student, class_names: Sequence[str], places: Sequence[int]) -> None:
-        super().__init__()
-        self.info = replace(whole.info, class_names=tuple(class_names))
-        self.layer, self.feature_dim, self.whole = whole.layer, whole.feature_dim, whole
-        count = len(whole.info.class_names)
-        few = f"{_few('the student', count, class_names)} are chosen by name"
-        self.notes = (few,) if len(places) < count else ()
-        self.register_buffer("columns", torch.tensor(places))
-
-    def features(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch d"]:
-        return self.whole.features(x)
-
-    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
-        return self.both(x)[1]
-
-    def both(
-        self, x: Float[Tensor, "batch c h w"]
-    ) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch classes"]]:
-        features, logits = self.whole.both(x)
-        return features, logits[:, self.columns]
-
-
-def _few(spec: str, classes: int, class_names: Sequence[str]) -> str:
-    return f"{spec} tells {classes} classes apart; the {len(class_names)} of the data"
+def few(spec: str, classes: int, class_names: Sequence[str]) -> str:
+    """Say how many classes a model has, and the data; what these are follows."""
+    return f"{spec} tells {classes} classes apart; the {len(class_names)} of the data are "
 
 
 def _are_generic(names: Sequence[str]) -> bool:
@@ -155,15 +111,14 @@ def _by_position(
             "1,000), of which the data's are chosen"
         )
     for source, names in (("`class_names`", given), (spec, own)):
-        if names is None:
-            continue
-        known = {one for name in names for one in synonyms(name)}
-        name = next(name for name in class_names if name not in known)
-        raise UserError(
-            f"{source} knows no class '{name}' of the data (its own are {', '.join(names[:3])} "
-            "...): give data of its classes, or `class_names` with the data's names in the order "
-            "of the logits"
-        )
+        if names is not None:
+            known = {one for name in names for one in synonyms(name)}
+            name = next(name for name in class_names if name not in known)
+            raise UserError(
+                f"{source} knows no class '{name}' of the data (its own are "
+                f"{', '.join(names[:3])} ...): give data of its classes, or `class_names` with the "
+                "data's names in the order of the logits"
+            )
     said = (
         f"the classes of {spec} and of the data are matched by number, for want of names that "
         "both have"
@@ -190,11 +145,9 @@ def _imagenet_9(
         if names is not None
     ):
         return None
-    rows = [_numbers(_IMAGENET_9[name]) for name in plain]
+    rows = []
+    for name in plain:
+        ends = [[int(end) for end in part.split("-")] for part in _IMAGENET_9[name].split()]
+        rows.append([number for end in ends for number in range(end[0], end[-1] + 1)])
     inside = {number for row in rows for number in row}
     return [*rows, [number for number in range(classes) if number not in inside]]
-
-
-def _numbers(ranges: str) -> list[int]:
-    ends = [[int(end) for end in part.split("-")] for part in ranges.split()]
-    return [number for end in ends for number in range(end[0], end[-1] + 1)]

@@ -1,22 +1,23 @@
 """Students that people have: transformers' classifiers, timm's with weights, TorchScript."""
 
 import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from clarep.errors import UserError, unknown_name
-from clarep.students.foreign_model import ForeignModel
-from clarep.students.hf_student import HF, load_hf
-from clarep.students.student import Outputs
-from clarep.students.timm_student import TIMM_PREFIX
-from clarep.students.timm_weights import imagenet_names, load_timm
-from clarep.students.torchscript_student import TORCHSCRIPT, load_torchscript
+import torch
+from torch import Tensor
+
+from clarep.engine.artefacts import sha256_file
+from clarep.errors import UserError, refusing, unknown_name
+from clarep.students.hf_student import load_hf
+from clarep.students.matched_student import WholeModel
+from clarep.students.module_student import LOGITS
+from clarep.students.student import Outputs, logits_of
+from clarep.students.timm_student import imagenet_names, load_timm
 from clarep.teachers.options import read_class_names
 
-TIMM = TIMM_PREFIX.removesuffix(":")
-FAMILIES = (HF, TIMM, TORCHSCRIPT)
-IMAGENET = "imagenet"
-"""What --class-names may say in place of a file: the names of ImageNet's 1,000 classes."""
+FAMILIES = ("hf", "timm", "torchscript")
 
 
 def is_foreign(spec: str) -> bool:
@@ -32,14 +33,14 @@ def load_foreign(
     image_size: int | None = None,
     *,
     outputs: Outputs = "logits",
-) -> ForeignModel:
-    """Load a classifier of another library; `ForeignModel.student` makes a student of it.
+) -> WholeModel:
+    """Load a classifier of another library; `WholeModel.student` makes a student of it.
 
     Args:
         spec: hf:FOLDER_OR_HUB_ID, timm:NAME or torchscript:FILE.
         weights: of a timm model; None takes timm's own.
-        class_names: text file, a name a line in the order of the logits, or IMAGENET, for where
-            the model's own names are not the data's.
+        class_names: text file, a name a line in the order of the logits, or `imagenet`, for its
+            1,000, where the model's own names are not the data's.
         image_size: height and width of the images of a timm model; the others know theirs, or
             take what they are given.
         outputs: what the model answers with.
@@ -53,24 +54,54 @@ def load_foreign(
         raise unknown_name("library of models", family, FAMILIES)
     if not place:
         raise UserError(f"{spec} names no model: give {family}:PLACE")
-    if weights is not None and family != TIMM:
+    if weights is not None and family != "timm":
         raise UserError(f"`weights={weights}` means nothing to {spec}: leave it out")
-    if family == HF:
+    if family == "hf":
         model = load_hf(place)
-    elif family == TORCHSCRIPT:
+    elif family == "torchscript":
         model = load_torchscript(place)
     else:
         model = load_timm(place, weights, image_size)
-    names = None if class_names is None else _names(class_names)
-    return replace(model, given_names=names, outputs=outputs)
-
-
-def _names(class_names: str) -> tuple[str, ...]:
+    if class_names is None:
+        return replace(model, outputs=outputs)
     names = (
         imagenet_names()
-        if class_names == IMAGENET
+        if class_names == "imagenet"
         else read_class_names(Path(os.path.expanduser(class_names)))
     )
     if len(set(names)) != len(names):
         raise UserError(f"`class_names={class_names}` gives a name twice: name each class once")
-    return names
+    return replace(model, given_names=names, outputs=outputs)
+
+
+def load_torchscript(place: str) -> WholeModel:
+    """Load a file that torch.jit.save wrote; on the CPU, in evaluation mode.
+
+    Such a file is a program: loading it trusts its author. It normalises images itself, has no
+    layer to tap but its logits, its classes have no names, and its images' size is not known.
+    Raises UserError if it cannot be read.
+    """
+    path = Path(os.path.expanduser(place))
+    if not path.is_file():
+        raise UserError(f"there is no file {place}: give one that torch.jit.save wrote")
+    mend = (
+        "give a whole file that torch.jit.save wrote; weights alone are for timm:NAME, with "
+        "`weights=FILE`"
+    )
+    faults = (OSError, RuntimeError, ValueError)
+    with warnings.catch_warnings(), refusing(f"cannot read TorchScript from {path}", mend, faults):
+        # torch calls TorchScript deprecated; people have such files all the same.
+        warnings.filterwarnings("ignore", "`torch.jit.load` is", FutureWarning)
+        script = torch.jit.load(path, map_location="cpu")
+    if hasattr(script, "training"):  # a frozen one is in evaluation mode for good
+        script.eval()
+    for parameter in script.parameters():
+        parameter.requires_grad_(False)
+
+    def both(x: Tensor) -> tuple[Tensor, Tensor]:
+        logits = logits_of(script(x))
+        return logits, logits
+
+    # It is none of the model's parts: modes and gradients of a frozen one cannot be set. Its code
+    # counts, and is in no state dict: the file's bytes stand for all of it.
+    return WholeModel(f"torchscript:{place}", both, LOGITS, identity=sha256_file(path))

@@ -2,8 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,15 +14,16 @@ from torch import Tensor, nn
 
 from clarep.engine.extras import require_extra
 from clarep.engine.tensors import check_weights, read_tensors
-from clarep.errors import UserError, said_by
-from clarep.students.foreign_model import ForeignModel, ForeignNet
+from clarep.errors import UserError, refusing
+from clarep.students.matched_student import WholeModel
 from clarep.students.module_student import LOGITS, last_linear, tapped
-from clarep.students.student import logits_of
+from clarep.students.student import FAULTS, logits_of
 from clarep.teachers.hub import checkpoint_folder
+from clarep.teachers.pipeline_folder import silent
 
-HF = "hf"
 _EXTRA = "diffusers"
-_ERRORS = (AttributeError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError)
+_FAULTS = (*FAULTS, ImportError, OSError, SafetensorError)
+Colour = tuple[int, int, int]
 _TRIED_SIDES = (64, 96)  # of images that show whether a processor resizes
 _CORNERS = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255))
 _CHECKED = ((255, 255, 255), (128, 128, 128), (200, 30, 90), (10, 250, 170))
@@ -47,23 +46,7 @@ class Colours(nn.Module):
         return mapped + self.offset[:, None, None]
 
 
-class HfNet(ForeignNet):
-    """A classifier of transformers; its features are what its last linear layer reads."""
-
-    def __init__(self, model: Any, colours: Colours) -> None:
-        super().__init__()
-        self.model, self.colours = model, colours
-        self._head = last_linear(model, model.config.num_labels)
-        self.layer = self._head or LOGITS
-
-    def both(self, x: Float[Tensor, "batch 3 h w"]) -> tuple[Tensor, Tensor]:
-        return tapped(self.model, self._head, lambda: self._logits(x))
-
-    def _logits(self, x: Tensor) -> Tensor:
-        return logits_of(self.model(pixel_values=self.colours(x), return_dict=True))
-
-
-def load_hf(place: str) -> ForeignModel:
+def load_hf(place: str) -> WholeModel:
     """Load a folder that save_pretrained wrote, or one of the Hugging Face hub.
 
     Code that comes with a checkpoint is never run, and pickles are never read. Raises UserError
@@ -75,14 +58,26 @@ def load_hf(place: str) -> ForeignModel:
         raise UserError(f"{place} is a file: give the folder that holds its config.json")
     folder = checkpoint_folder(place)
     _check_files(folder)
-    with _quiet(transformers):
-        model = _model(transformers, folder)
-        processor = _processor(transformers, folder)
-        side = _side(processor, model.config, folder)
-        colours = _colours(processor, side or _TRIED_SIDES[0], folder)
-    net = HfNet(model, colours).eval()
-    names = tuple(str(name) for _, name in sorted(model.config.id2label.items()))
-    return ForeignModel(f"{HF}:{place}", net, _identity(model), names, side)
+    with silent("transformers"):
+        model, processor = _model(transformers, folder), Processor(transformers, folder)
+        side = processor.side(model.config)
+        colours = processor.colours(side or _TRIED_SIDES[0])
+    head = last_linear(model, model.config.num_labels)
+
+    def both(x: Tensor) -> tuple[Tensor, Tensor]:
+        return tapped(
+            model, head, lambda: logits_of(model(pixel_values=colours(x), return_dict=True))
+        )
+
+    return WholeModel(
+        f"hf:{place}",
+        both,
+        head or LOGITS,
+        {"model": model.eval(), "colours": colours},
+        _identity(model),
+        tuple(str(name) for _, name in sorted(model.config.id2label.items())),
+        side,
+    )
 
 
 def _check_files(folder: Path) -> None:
@@ -100,7 +95,8 @@ def _check_files(folder: Path) -> None:
 
 def _model(transformers: ModuleType, folder: Path) -> Any:
     """Load the model, whole and in float32."""
-    try:
+    what = f"{folder} holds no image classifier that transformers can load"
+    with refusing(what, "give a whole one, such as ViTForImageClassification", _FAULTS):
         model, found = transformers.AutoModelForImageClassification.from_pretrained(
             folder,
             use_safetensors=True,
@@ -108,11 +104,6 @@ def _model(transformers: ModuleType, folder: Path) -> Any:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (*_ERRORS, SafetensorError) as error:
-        raise UserError(
-            f"{folder} holds no image classifier that transformers can load ({said_by(error)}): "
-            "give a whole one, such as ViTForImageClassification"
-        ) from error
     if missing := sorted(found["missing_keys"]):
         raise UserError(
             f"{folder} lacks {len(missing)} of the weights of {type(model).__name__} "
@@ -123,99 +114,65 @@ def _model(transformers: ModuleType, folder: Path) -> Any:
     return model.float()
 
 
-def _processor(transformers: ModuleType, folder: Path) -> Any:
-    try:
-        return transformers.AutoImageProcessor.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except _ERRORS as error:
-        raise UserError(
-            f"{folder} holds no image processor that transformers can load ({said_by(error)}): "
-            "save it there too, as preprocessor_config.json"
-        ) from error
+class Processor:
+    """An image processor of transformers, and what it does to images of one colour."""
 
-
-def _side(processor: Any, config: Any, folder: Path) -> int | None:
-    """Return the side that the processor brings square images to, or else the model's."""
-    shapes = {tuple(_through(processor, (0, 0, 0), side, folder).shape) for side in _TRIED_SIDES}
-    if len(shapes) > 1:  # it does not resize
-        side = getattr(config, "image_size", None)
-        return side if isinstance(side, int) else None
-    channels, height, width = shapes.pop()
-    if channels != 3 or height != width:
-        raise UserError(
-            f"the image processor of {folder} makes images of {width}x{height} with {channels} "
-            "channels: give a model that takes square images of three"
-        )
-    return height
-
-
-def _colours(processor: Any, side: int, folder: Path) -> Colours:
-    """Measure what the processor does to colours.
-
-    Resizing and cropping leave an image of one colour as it is; scale, normalisation and the
-    order of channels, which each class of processors words differently, are what is left.
-    """
-    black, *primary = (_flat(processor, colour, side, folder) for colour in _CORNERS)
-    matrix = torch.stack([one - black for one in primary], dim=1)  # (3, 3), a column a channel
-    for colour in _CHECKED:
-        expected = matrix @ (torch.tensor(colour).double() / 255) + black
-        error = (_flat(processor, colour, side, folder) - expected).abs().max()
-        if error > _TOLERANCE:
-            raise UserError(
-                f"{type(processor).__name__} of {folder} does more to colours than scale and "
-                "normalise them: give a model with an image processor that does not"
+    def __init__(self, transformers: ModuleType, folder: Path) -> None:
+        what = f"{folder} holds no image processor that transformers can load"
+        with refusing(what, "save it there too, as preprocessor_config.json", _FAULTS):
+            self._prepare = transformers.AutoImageProcessor.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
             )
-    return Colours(matrix.float(), black.float())
+        self._name = f"the image processor of {folder}"
 
+    def _through(self, colour: Colour, side: int) -> Float[Tensor, "c h w"]:
+        """Return an image of one colour as the model is given it."""
+        mend = "mend its preprocessor_config.json"
+        with refusing(f"{self._name} cannot be used", mend, _FAULTS):
+            images = Image.new("RGB", (side, side), colour)
+            pixels: Tensor = self._prepare(images=images, return_tensors="pt")["pixel_values"][0]
+        return pixels
 
-def _flat(
-    processor: Any, colour: tuple[int, int, int], side: int, folder: Path
-) -> Float[Tensor, "3"]:
-    """Return the colour that an image of one colour is made of."""
-    pixels = _through(processor, colour, side, folder).double()
-    mean = pixels.mean(dim=(1, 2))
-    if (pixels - mean[:, None, None]).abs().max() > _TOLERANCE:
-        raise UserError(
-            f"{type(processor).__name__} of {folder} does not leave an image of one colour as it "
-            "is: give a model with an image processor that only resizes, crops and normalises"
-        )
-    return mean
+    def side(self, config: Any) -> int | None:
+        """Return the side that it brings square images to, or else the model's."""
+        shapes = {tuple(self._through((0, 0, 0), side).shape) for side in _TRIED_SIDES}
+        if len(shapes) > 1:  # it does not resize
+            side = getattr(config, "image_size", None)
+            return side if isinstance(side, int) else None
+        channels, height, width = shapes.pop()
+        if channels != 3 or height != width:
+            raise UserError(
+                f"{self._name} makes images of {width}x{height} with {channels} channels: give a "
+                "model that takes square images of three"
+            )
+        return height
 
+    def colours(self, side: int) -> Colours:
+        """Measure what it does to colours.
 
-def _through(processor: Any, colour: tuple[int, int, int], side: int, folder: Path) -> Tensor:
-    """Return an image of one colour as the processor gives it to the model, (C, H, W)."""
-    image = Image.new("RGB", (side, side), colour)
-    try:
-        pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
-    except _ERRORS as error:
-        raise UserError(
-            f"the image processor of {folder} cannot be used ({said_by(error)}): mend its "
-            "preprocessor_config.json"
-        ) from error
-    return pixels
+        Resizing and cropping leave an image of one colour as it is; scale, normalisation and the
+        order of channels, which each class of processors words differently, are what is left.
+        """
+        pixels = [self._through(colour, side).double() for colour in (*_CORNERS, *_CHECKED)]
+        seen = [one.mean(dim=(1, 2)) for one in pixels]  # (3,) each
+        black = seen[0]
+        matrix = torch.stack(
+            [one - black for one in seen[1:4]], dim=1
+        )  # (3, 3), a column a channel
+        expected = [matrix @ (torch.tensor(one).double() / 255) + black for one in _CHECKED]
+        errors = [one - mean[:, None, None] for one, mean in zip(pixels, seen, strict=True)]
+        errors += [one - mean for one, mean in zip(expected, seen[4:], strict=True)]
+        if max(float(error.abs().max()) for error in errors) > _TOLERANCE:
+            raise UserError(
+                f"{self._name} does more to colours than scale and normalise them: give a model "
+                "with an image processor that only resizes, crops and normalises"
+            )
+        return Colours(matrix.float(), black.float())
 
 
 def _identity(model: Any) -> str:
     """Return architecture and settings, without what only tells where and when it was saved."""
-    settings = {
-        name: value
-        for name, value in model.config.to_dict().items()
-        if name not in ("_name_or_path", "transformers_version")
-    }
+    settings = model.config.to_dict()
+    for name in ("_name_or_path", "transformers_version"):
+        settings.pop(name, None)
     return f"{type(model).__name__} {json.dumps(settings, sort_keys=True, default=str)}"
-
-
-@contextmanager
-def _quiet(transformers: ModuleType) -> Iterator[None]:
-    """Keep progress bars and tables of keys off the terminal: what matters is told by clarep."""
-    logging = transformers.utils.logging
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

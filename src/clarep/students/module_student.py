@@ -1,17 +1,18 @@
 """Any torch module as a student: what `Student.from_module` makes."""
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clarep.errors import UserError, said_by, unknown_name
+from clarep.errors import UserError, refusing, unknown_name
 from clarep.students.student import FAULTS, Normalise, Student, StudentInfo, logits_of
 
 LOGITS = "logits"
 """The layer of a classifier whose features cannot be got at: its logits stand for them."""
+Both = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Images (B, C, H, W) in [0, 1] -> features (B, D) and answers (B, classes), of one pass."""
 
 
 def last_linear(net: nn.Module, classes: int) -> str | None:
@@ -40,6 +41,26 @@ def tapped(net: nn.Module, head: str | None, run: Callable[[], Tensor]) -> tuple
     return read[-1].flatten(1), logits
 
 
+def sizes(name: str, both: Both, image_shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Send two black images through; return D and the number of classes.
+
+    Two, because some models were traced for one image and take no other number. Raises UserError
+    for a model that does not take them, or answers otherwise than it should.
+    """
+    channels, height, width = image_shape
+    such = f"images of {width}x{height} with {channels} channels"
+    what = f"{name} takes no {such}, or not two at once"
+    with torch.no_grad(), refusing(what, "give another size of images or model", FAULTS):
+        features, answers = both(torch.zeros(2, *image_shape))
+    if answers.ndim != 2 or len(answers) != 2 or len(features) != 2 or features.ndim != 2:
+        raise UserError(
+            f"{name} gives features {tuple(features.shape)} and an answer of shape "
+            f"{tuple(answers.shape)} for two images: give a model that classifies images, "
+            "(B, classes)"
+        )
+    return features.shape[1], answers.shape[1]
+
+
 class ModuleStudent(Student):
     """A torch module of the user's own; see `Student.from_module`."""
 
@@ -59,36 +80,16 @@ class ModuleStudent(Student):
         self.normalise = Normalise(mean, std)
         self._head = last_linear(net, len(info.class_names)) if layer is None else layer
         self.layer = self._head or LOGITS
-        training = self.training
-        try:
-            with torch.no_grad():
-                features, logits = self.eval().both(torch.zeros(2, *info.image_shape))
-        except FAULTS as error:
+        self.feature_dim, classes = sizes(info.name, self.eval().both, info.image_shape)
+        self.train()
+        if classes != len(info.class_names):
             raise UserError(
-                f"the module fails on two images of shape {info.image_shape} ({said_by(error)}): "
-                "give the `image_shape` that it takes, (C, H, W)"
-            ) from error
-        finally:
-            self.train(training)
-        if logits.shape != (2, len(info.class_names)):
-            raise UserError(
-                f"the module answers two images with {tuple(logits.shape)}: give one class name "
-                "for each of its logits, in their order"
+                f"the module tells {classes} classes apart: give one class name for each of its "
+                "logits, in their order"
             )
-        self.feature_dim = features.shape[1]
 
     def both(
         self, x: Float[Tensor, "batch c h w"]
     ) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch classes"]]:
         x = self.normalise(x)
         return tapped(self.net, self._head, lambda: logits_of(self.net(x)))
-
-    def features(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch d"]:
-        return self.both(x)[0]
-
-    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch classes"]:
-        return self.both(x)[1]
-
-    def fresh(self) -> "ModuleStudent":
-        """Return a copy: the module as it is, with memory of its own."""
-        return copy.deepcopy(self)

@@ -99,24 +99,17 @@ def student_path(path: Path | str) -> Path:
     )
 
 
-def load_student(
-    path: Path | str,
-    class_names: tuple[str, ...] | None = None,
-    *,
-    into: Student | None = None,
-) -> Student:
+def load_student(path: Path | str, *, into: Student | None = None) -> Student:
     """Load what `save_student` wrote; on the CPU, in evaluation mode.
 
     Args:
         path: a student.safetensors, or a folder that holds it or holds student/.
-        class_names: the classes that its head must have; None takes any.
         into: the student whose weights they become, of `Student.from_module` say, which no file
             can build again; None builds the one that the file names.
 
     Raises:
         UserError: if the file is missing, damaged, not the one that the config.json beside it
-            tells of, or of another kind or shape, if weights are not finite, or if the head does
-            not fit.
+            tells of, or of another kind or shape, or if weights are not finite.
     """
     file = student_path(path)
     weights, metadata = read_tensors(file, "a student")
@@ -135,26 +128,8 @@ def load_student(
         raise UserError(
             f"{file} holds no student that this clarep can build ({said_by(error)}): {mend}"
         ) from error
-    if class_names is not None:
-        check_classes(student, class_names)
     note_file(student, file)
     return student.eval()
-
-
-def check_classes(student: Student, class_names: tuple[str, ...]) -> None:
-    """Raise UserError unless the head's classes are `class_names`, in that order."""
-    own = student.info.class_names
-    if len(own) != len(class_names):
-        raise UserError(
-            f"the student's head has {len(own)} classes and the data {len(class_names)}: "
-            "give the data that it was trained on, or another student"
-        )
-    for i, (mine, theirs) in enumerate(zip(own, class_names, strict=True)):
-        if mine != theirs:
-            raise UserError(
-                f"the student's class {i} is '{mine}' and the data's '{theirs}': "
-                "give the data that it was trained on, or another student"
-            )
 
 
 def _info_from(text: str) -> StudentInfo:

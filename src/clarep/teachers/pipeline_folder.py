@@ -149,7 +149,7 @@ def load_part(folder: Path, class_name: str, library: str = "diffusers") -> Any:
                 "know and would pass over: give a checkpoint of that very class"
             )
     try:
-        with _silent(library):  # what does not fit is told below, in one sentence
+        with silent(library):  # what does not fit is told below, in one sentence
             model, report = kind.from_pretrained(
                 str(folder),
                 use_safetensors=True,
@@ -209,7 +209,7 @@ def load_schedule(folder: Path) -> DDPM:
     # The samplers differ in how they step; the schedule of all is in DDIM's terms.
     kind = require_extra("diffusers", EXTRA).DDIMScheduler
     try:
-        with _silent("diffusers"):
+        with silent("diffusers"):
             scheduler = kind.from_config(config)
     except _BROKEN as error:
         raise UserError(
@@ -238,7 +238,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _silent(library: str) -> Iterator[None]:
+def silent(library: str) -> Iterator[None]:
     """Keep a library off stderr, which is for our own progress and sentences."""
     logger = require_extra(f"{library}.utils.logging", EXTRA)
     level, bars = logger.get_verbosity(), logger.is_progress_bar_enabled()

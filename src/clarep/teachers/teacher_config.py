@@ -79,17 +79,3 @@ def unet_for(data: LabelledImages, shape: UNetShape) -> UNetConfig:
         "num_classes": len(data.class_names),
     }
     return UNetConfig(**asdict(shape) | drawn)
-
-
-def check_held_out(data: LabelledImages, held_out: LabelledImages) -> None:
-    """Raise UserError if the held-out images are not of the training set's classes and size."""
-    if held_out.class_names != data.class_names:
-        raise UserError(
-            f"{held_out.name} has other classes than {data.name}: give both splits the same ones"
-        )
-    size, other = (tuple(some.images([0]).shape[2:]) for some in (data, held_out))
-    if size != other:
-        raise UserError(
-            f"images of {held_out.name} are {other[1]}x{other[0]} and those of {data.name} "
-            f"{size[1]}x{size[0]}: give `image_size={min(size)}`, say"
-        )

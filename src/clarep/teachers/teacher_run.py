@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import LabelledImages
 from clarep.engine.identity import in_full
 from clarep.engine.training_folder import TrainingFolder
@@ -17,7 +18,7 @@ from clarep.errors import UserError
 from clarep.teachers.batches import NoisyBatch, batches
 from clarep.teachers.denoising import denoising_loss, held_out_losses
 from clarep.teachers.options import check_device
-from clarep.teachers.teacher_config import TrainConfig, check_held_out, check_train, unet_for
+from clarep.teachers.teacher_config import TrainConfig, check_train, unet_for
 from clarep.teachers.unet import UNet
 
 RECORD_EVERY = 50
@@ -122,7 +123,7 @@ class TeacherRun:
         check_train(config)
         self._device = check_device(device)
         unet = unet_for(data, config.unet)
-        check_held_out(data, held_out)
+        check_alike(f"{data.name}'s", kind_of(data), held_out.name, kind_of(held_out))
         self.data, self.held_out = data, held_out
         self.config = replace(config, unet=unet)
         options = {} if data_options is None else {"data_options": dict(data_options)}

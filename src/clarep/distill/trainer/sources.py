@@ -1,10 +1,11 @@
 """What a student may learn from beside its images, and whether it belongs to them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from clarep.clarid.canonical_set import CanonicalSet
+from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import LabelledImages
 from clarep.distill.methods.base import Method
 from clarep.engine.artefacts import as_read, differences
@@ -73,10 +74,9 @@ class Sources:
             check_canonical(canonical, data, data_options, teacher)
             check_kind(method, canonical)
         elif teacher is not None:
-            check_fits("the teacher's", teacher.class_names, teacher.image_shape, data)
+            check_alike("the teacher's", kind_of(teacher), data.name, kind_of(data))
         if classifier is not None:
-            known = classifier.info
-            check_fits("the classifier's", known.class_names, known.image_shape, data)
+            check_alike("the classifier's", kind_of(classifier.info), data.name, kind_of(data))
 
 
 def check_kind(method: type[Method], canonical: CanonicalSet) -> None:
@@ -100,26 +100,6 @@ def check_kind(method: type[Method], canonical: CanonicalSet) -> None:
     )
 
 
-def check_fits(
-    whose: str, class_names: Sequence[str], image_shape: Sequence[int], data: LabelledImages
-) -> None:
-    """Raise UserError unless the classes are the data's, and images are of their size."""
-    theirs, ours = list(class_names), list(data.class_names)
-    if theirs != ours:
-        pairs = zip(theirs, ours, strict=False)
-        first = next((f"'{a}' there, '{b}' here" for a, b in pairs if a != b), None)
-        first = first or f"{len(theirs)} there, {len(ours)} here"
-        raise UserError(
-            f"{whose} classes are not those of {data.name} ({first}): give one of these classes"
-        )
-    (_, *size), (_, *other) = image_shape, data.images([0]).shape[1:]
-    if size != other:
-        raise UserError(
-            f"images of {data.name} are {other[0]}x{other[1]} and {whose} "
-            f"{size[0]}x{size[1]}: give `image_size={size[0]}`"
-        )
-
-
 def check_canonical(
     canonical: CanonicalSet,
     data: LabelledImages,
@@ -137,7 +117,8 @@ def check_canonical(
             f"{config['teacher_sha256'][:12]} there, {teacher.fingerprint[:12]} given): give the "
             "teacher that made it, or leave `teacher` out"
         )
-    check_fits(f"{folder}'s", config["class_names"], canonical.tensors["sample"].shape[1:], data)
+    own = config["class_names"], canonical.tensors["sample"].shape[1:]
+    check_alike(f"{folder}'s", own, data.name, kind_of(data))
     chosen, options = config["chosen"], config.get("data_options")
     content = data.sha256(chosen) if max(chosen) < len(data) else None
     there, here = dict[str, Any](), dict[str, Any]()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from clarep.clarid.canonical_set import CanonicalSet
+from clarep.data.fits import check_alike, kind_of
 from clarep.data.held_out import Indices, held_out_record, save_held_out, split_off
 from clarep.data.labelled import LabelledImages, readable_indices
 from clarep.distill.distill_config import DistillConfig, check_distill, settled
@@ -20,7 +21,7 @@ from clarep.distill.methods import Batch, Ingredients, Method
 from clarep.distill.trainer.canonical_batches import CanonicalImages
 from clarep.distill.trainer.processes import make_accelerator
 from clarep.distill.trainer.run_folder import curves, whole
-from clarep.distill.trainer.sources import Sources, check_fits
+from clarep.distill.trainer.sources import Sources
 from clarep.distill.trainer.train_images import TrainImages, epoch_batches, seed_of
 from clarep.distill.trainer.train_state import TrainState, learning_rate
 from clarep.distill.trainer.training_config import TrainingConfig
@@ -91,7 +92,7 @@ class StudentRun:
         check_views(config, (channels, height, width))
         begun = {}
         if isinstance(student, Student):
-            check_fits("the student's", student.info.class_names, student.info.image_shape, data)
+            check_alike("the student's", kind_of(student.info), data.name, kind_of(data))
             built = copy.deepcopy(student)
             begun = {"begun_from_sha256": sha256_state(student)}
         else:

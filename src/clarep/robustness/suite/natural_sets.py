@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import LabelledImages
 from clarep.data.sets.natural import (
     SubsetImages,
@@ -26,7 +27,6 @@ from clarep.data.sets.natural import (
     real_of,
 )
 from clarep.errors import UserError, unknown_name
-from clarep.robustness.suite.suite_checks import check_shape
 from clarep.students.student import Student
 
 BEYOND = ("cifar10.1", "imagenet-a", "imagenet-r", "imagenet-v2", "real")
@@ -102,7 +102,8 @@ def load_beyond(
             subset, accepted = _read(name, path, student, data)
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
-        check_shape(f"{name}: the student", student, subset.images, "give a student of that size")
+        names, shape = kind_of(subset.images)
+        check_alike("the student's", (names, student.info.image_shape), name, (names, shape))
         loaded.append(BeyondSet(name, subset, str(path), accepted))
     return loaded
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import LabelledImages
 from clarep.data.sets.official_corruptions import OfficialSets
 from clarep.engine.artefacts import differences
@@ -18,7 +19,6 @@ from clarep.robustness.probe import Answers
 from clarep.robustness.suite.suite_config import GROUPS, SuiteConfig
 from clarep.robustness.tested_student import choose_images
 from clarep.students.student import Student
-from clarep.students.student_files import check_classes
 
 
 def check_fit(student: Student, data: LabelledImages) -> None:
@@ -33,10 +33,7 @@ def check_fit(student: Student, data: LabelledImages) -> None:
             f"{data.name} holds one class, '{data.class_names[0]}', and every answer would be "
             "right: give data of two classes or more"
         )
-    check_classes(student, data.class_names)
-    side = student.info.image_shape[1]
-    mend = f"give `image_size={side}`, or the data that it was trained on"
-    check_shape("the student", student, data, mend)
+    check_alike("the student's", kind_of(student.info), data.name, kind_of(data))
 
 
 def check_reference(reference: Student, data: LabelledImages) -> None:
@@ -45,17 +42,6 @@ def check_reference(reference: Student, data: LabelledImages) -> None:
         check_fit(reference, data)
     except UserError as error:
         raise UserError(f"`reference` does not fit: {error}; or leave `reference` out") from None
-
-
-def check_shape(who: str, student: Student, data: LabelledImages, mend: str) -> None:
-    """Raise UserError unless the student takes images of the data's shape."""
-    height, width, channels = data.read(0).shape
-    wanted = student.info.image_shape
-    if (channels, height, width) != wanted:
-        raise UserError(
-            f"{who} takes images of {wanted[2]}x{wanted[1]} with {wanted[0]} channels and "
-            f"{data.name} holds {width}x{height} with {channels}: {mend}"
-        )
 
 
 def check_folder(folder: Path) -> None:
