@@ -8,14 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import tyro
-from torch import Tensor
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.option_groups import DataGroup, TeacherGroup, TeacherSpec
-from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.data.load import DataConfig, load_data, stored_options
 from clarep.distill.distill_config import DistillConfig, check_distill
 from clarep.distill.overhead import METHODS_TIMED, summarise, synthetic_set, time_epochs
@@ -24,11 +21,11 @@ from clarep.engine.bounds import Seed, Within
 from clarep.engine.lock import hold
 from clarep.engine.progress import progress
 from clarep.errors import UserError
-from clarep.geometry.benchmark import Case, Features, Problem, ratios
+from clarep.geometry.benchmark import Case, Problem, ratios
 from clarep.geometry.jacobian import probe_engine
 from clarep.report.tables import plain_table
+from clarep.select.teacher_check import noisy_features
 from clarep.teachers.options import TeacherOptions, recorded
-from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher
 
 
@@ -81,8 +78,8 @@ class BenchSubspace:
         tap = self.tap or teacher.default_tap
         teacher.check_tap(tap)
         sigma = teacher.sigma_from_t(self.t)
-        labelled = _first_images(load_data(self.data), max(self.images, *self.batches))
-        features, x = _noisy_features(teacher, tap, sigma, labelled, self.seed)
+        data, count = load_data(self.data), max(self.images, *self.batches)
+        features, x = noisy_features(teacher, tap, sigma, data, count=count, seed=self.seed)
         engine, _ = probe_engine(features(slice(0, 1)), x[:1])
         problem = Problem(
             features,
@@ -204,40 +201,6 @@ def _machine() -> dict[str, Any]:
 def _write(path: Path, result: dict[str, Any], text: str, as_json: bool) -> None:
     write_json(path, result)
     print(json.dumps(result, indent=2) if as_json else f"{text}\nwrote {path}")
-
-
-def _first_images(data: LabelledImages, count: int) -> tuple[Tensor, Tensor]:
-    """Return the first `count` images, in [-1, 1], and their labels."""
-    if count > len(data):
-        raise UserError(
-            f"{data.name} holds {len(data)} images, fewer than the {count} of `images` and "
-            "`batches`: give smaller ones"
-        )
-    indices = np.arange(count)
-    return to_unit_range(data.images(indices)), torch.from_numpy(data.labels[indices])
-
-
-def _noisy_features(
-    teacher: Teacher, tap: str, sigma: float, labelled: tuple[Tensor, Tensor], seed: int
-) -> tuple[Features, Tensor]:
-    """Return the features as functions of x alone, and x = x_0 + sigma eps of the images."""
-    images, labels = (tensor.to(teacher.device) for tensor in labelled)
-    teacher.accept_images(images)
-    teacher.check_labels(labels)
-    with torch.no_grad():
-        x = teacher.encode(images)
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
-
-    def features(part: slice) -> Any:
-        cond = teacher.condition(labels[part])
-
-        def function(x: Tensor) -> Tensor:
-            given = cond.expand(len(x), *cond.shape[1:])  # the reference repeats its one image
-            return teacher.features(x, x.new_full((len(x),), sigma), given, tap)
-
-        return function
-
-    return features, x + sigma * noise.to(x)
 
 
 def _subspace_text(result: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from clarep.data.labelled import LabelledImages, UnreadableImage, to_unit_range
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.cost import Ledger
 from clarep.errors import UserError
+from clarep.geometry.benchmark import Features
 from clarep.select import teacher_findings as find
 from clarep.select.class_match import of_the_datas_classes
 from clarep.teachers.options import TeacherOptions
@@ -195,3 +197,37 @@ def noisy_latent(
             "give another t, or leave out bf16"
         )
     return x
+
+
+def noisy_features(
+    teacher: Teacher, tap: str, sigma: float, data: LabelledImages, *, count: int, seed: int
+) -> tuple[Features, Float[Tensor, "batch c h w"]]:
+    """Return features at a tap as functions of x alone, and x = x_0 + sigma eps.
+
+    Of the first `count` images; a slice of them gives the function of these. Raises UserError if
+    there are fewer, or one does not fit the teacher.
+    """
+    if count > len(data):
+        raise UserError(
+            f"{data.name} holds {len(data)} images, fewer than the {count} of `images` and "
+            "`batches`: give smaller ones"
+        )
+    indices = np.arange(count)
+    labels = torch.from_numpy(data.labels[indices]).to(teacher.device)
+    images = to_unit_range(data.images(indices)).to(teacher.device)
+    teacher.accept_images(images)
+    teacher.check_labels(labels)
+    with torch.no_grad():
+        x = teacher.encode(images)
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+
+    def features(part: slice) -> Any:
+        cond = teacher.condition(labels[part])
+
+        def function(x: Tensor) -> Tensor:
+            given = cond.expand(len(x), *cond.shape[1:])  # the reference repeats its one image
+            return teacher.features(x, x.new_full((len(x),), sigma), given, tap)
+
+        return function
+
+    return features, x + sigma * noise.to(x)
