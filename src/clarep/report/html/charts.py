@@ -180,7 +180,7 @@ def spectrum_chart(
 
     whole: all singular values of one image, drawn behind where they are known.
     """
-    k, highest = len(quantiles), quantiles[0][2]
+    k, highest = len(quantiles), max(quantiles[0][2], 1e-12)
     lowest = max(min([*(q[0] for q in quantiles), *whole]), highest * 1e-4)
     x = log_axis("direction, ordered by singular value", 1, max(k * 1.5, len(whole), 2))
     y = log_axis("singular value", lowest * 0.8, highest * 1.2)

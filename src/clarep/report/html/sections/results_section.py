@@ -55,10 +55,13 @@ def results_section(data: ReportData, compared: Comparison | str) -> Section:
         *([_UNMARKED + compared] if isinstance(compared, str) else []),
     ]
     caption += " n: images of each seed."
+    meanings: dict[str, list[str]] = {}
+    for key in keys:
+        meanings.setdefault(measure_of(key).meaning, []).append(heading_of(key))
     table = Table("Methods by measures", ["method", *(_heading(data, key) for key in keys)], rows)
     return Section("results", "Results", [
         Figure(table, caption, Download("main_table", rows_of(data.measured, keys))),
-        Facts({heading_of(key): measure_of(key).meaning for key in keys}),
+        Facts({", ".join(headings): meaning for meaning, headings in meanings.items()}),
         Notes(remarks),
     ], missing)  # fmt: skip
 
@@ -104,7 +107,7 @@ def compare_methods(data: ReportData) -> Comparison | str:
     apart = unshared_groups(runs)
     keys = [key for key in compared_keys(data) if measure_of(key).group not in apart]
     try:
-        return compare(runs, keys)
+        return compare(runs, keys) if keys else "the runs have no measure in common"
     except UserError as error:
         return str(error)
 
