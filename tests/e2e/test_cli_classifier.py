@@ -86,14 +86,16 @@ def test_identify_measures_its_row_and_its_controls(command, home, capsys):
     student = load_student(home / "run")
     canonical, pixels = CanonicalSet.load("out/canon"), np.load(home / "tiny.npz")["x"]
     seen, right, originals = {0: 0, 1: 0, 2: 0}, 0, 0
-    for i in range(len(canonical)):
-        rep = canonical[i]
-        seen[rep.label] += 1
-        if seen[rep.label] <= 4:
-            original = torch.from_numpy(pixels[rep.index]).permute(2, 0, 1) / 255
+    for i, label in enumerate(canonical.tensors["label"].tolist()):
+        seen[label] += 1
+        if seen[label] <= 4:
+            original = (
+                torch.from_numpy(pixels[canonical.tensors["index"][i]]).permute(2, 0, 1) / 255
+            )
+            sample = canonical.tensors["sample"][i : i + 1]
             with torch.no_grad():
-                right += int(student((rep.sample.clamp(-1, 1)[None] + 1) / 2).argmax()) == rep.label
-                originals += int(student(original[None]).argmax()) == rep.label
+                right += int(student((sample.clamp(-1, 1) + 1) / 2).argmax()) == label
+                originals += int(student(original[None]).argmax()) == label
     assert min(seen.values()) > 4
     assert rows["top"]["judge_accuracy"] == pytest.approx(right / 12)
     recorded = json.loads(Path("out/report/classifier.json").read_text())
@@ -150,7 +152,7 @@ def test_select_keeps_the_objects(command, home, capsys):
     assert "judge accuracy" in printed
     assert "no judge" not in printed
     best = json.loads(Path("out/best.json").read_text())
-    assert best["config"]["classifier_sha256"] == sha256_file(student_path(home / "run"))
+    assert best["config"]["judge_sha256"] == sha256_file(student_path(home / "run"))
     for cell in Path("out/cells").iterdir():
         for row in json.loads(cell.read_text())["rows"]:
             assert all(row[name] is not None for name in KNOWN)
@@ -162,7 +164,7 @@ def test_select_does_not_mix_cells_of_other_judges(command, home, capsys):
     stored = {path: path.read_bytes() for path in Path("out/cells").iterdir()}
     assert "classifier" not in json.loads(next(iter(stored.values())))["config"]
     assert main(command("select")) == 2
-    assert 'classifier_sha256: null there, "' in capsys.readouterr().err
+    assert 'judge_sha256: null there, "' in capsys.readouterr().err
     assert main(command("select", classifier=None)) == 0  # it stays valid
     assert stored == {path: path.read_bytes() for path in Path("out/cells").iterdir()}
 

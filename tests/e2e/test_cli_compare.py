@@ -23,7 +23,8 @@ def make_run(folder: str, method: str, seed: int, accuracy: float, correlation: 
     generator = torch.Generator().manual_seed(seed)
     right = (torch.rand(300, generator=generator) < accuracy).float()
     arrays = {"clean/accuracy": right, "label": torch.arange(300) % 10}
-    evaluation = Evaluation({"seed": 0}, [mean_of("clean/accuracy", right)], arrays)
+    config = {"seed": 0, "suite": {"groups": ["clean"]}}
+    evaluation = Evaluation(config, [mean_of("clean/accuracy", right)], arrays)
     evaluation.save(Path(folder, "robustness"))
 
 
