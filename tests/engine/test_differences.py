@@ -1,6 +1,6 @@
 """What two configurations differ in: all of it, and no spelling of a path."""
 
-from clarep.engine.artefacts import differences
+from clarep.engine.identity import differences
 
 STORED = {
     "teacher": "./t",

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from clarep.engine.artefacts import located
+from clarep.engine.identity import located
 
 
 @pytest.fixture(autouse=True)

@@ -29,14 +29,8 @@ from clarep.clarid.canonical_shards import (
     whole,
 )
 from clarep.clarid.clareps import TENSORS, CLAReps
-from clarep.engine.artefacts import (
-    as_read,
-    atomic_path,
-    read_json,
-    refuse_other,
-    versions,
-    write_json,
-)
+from clarep.engine.artefacts import atomic_path, read_json, versions, write_json
+from clarep.engine.identity import plain, refuse_other
 from clarep.engine.lock import hold
 from clarep.errors import UserError
 
@@ -68,7 +62,7 @@ class CanonicalSetWriter:
         self._manifest: dict[str, Any] = {
             "format": FORMAT,
             "complete": False,
-            "config": as_read(dict(config)),
+            "config": plain(dict(config)),
             "images": len(chosen),
             "shards": [],
         }
@@ -91,7 +85,7 @@ class CanonicalSetWriter:
 
     def record(self, findings: dict[str, Any]) -> None:
         """Keep in the manifest what was found of teacher and images; it is no part of the set."""
-        self._manifest["findings"] = as_read(findings)
+        self._manifest["findings"] = plain(findings)
         self._write_manifest()
 
     def missing(self) -> Iterator[tuple[str, list[int]]]:

@@ -17,9 +17,10 @@ from clarep.clarid.diffusion_classifier import recognise
 from clarep.clarid.round_trip import autoencoder_psnr
 from clarep.clarid.set_pictures import store_pictures
 from clarep.data.labelled import LabelledImages, in_memory, to_unit_range
-from clarep.engine.artefacts import Progressed, as_read, differences
+from clarep.engine.artefacts import Progressed
+from clarep.engine.bounds import check_seed
 from clarep.engine.cost import Ledger
-from clarep.engine.seeds import check_seed
+from clarep.engine.identity import differences, plain
 
 SHARD_SIZE = 50
 Chosen = NDArray[np.int64] | Sequence[int] | None
@@ -131,7 +132,7 @@ def _settled_before(folder: Path, config: dict[str, Any]) -> int | None:
     """
     stored = (find_manifest(folder) or {}).get("config", {})
     found: int | None = stored.get("num_dirs")
-    given = as_read(config | {"num_dirs": found})
+    given = plain(config | {"num_dirs": found})
     return None if differences(whole(stored), whole(given)) else found
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from clarep.data.foregrounds import VARIANTS, Separated
 from clarep.data.garments import CLASS_NAMES, SIZE, garment_arrays, garment_mask
 from clarep.data.labelled import LabelledImages
-from clarep.engine.seeds import check_seed
+from clarep.engine.bounds import check_seed
 from clarep.errors import UserError, unknown_name
 
 SCENES = (

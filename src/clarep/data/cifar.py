@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from clarep.data.labelled import LabelledImages
 from clarep.data.npz import array_images, checked_labels
-from clarep.engine.regular_file import open_regular
+from clarep.engine.artefacts import open_regular
 from clarep.errors import UserError, unknown_name
 
 CLASS_NAMES = (

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageColor, ImageFile, UnidentifiedImageError
 
 from clarep.data.labelled import UnreadableImage
-from clarep.engine.regular_file import open_regular
+from clarep.engine.artefacts import open_regular
 from clarep.errors import UserError
 
 _TURNS = {  # orientation -> what makes the image upright; from 5 on width and height swap

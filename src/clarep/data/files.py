@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from clarep.data.decode_image import colour, decode_image, require_one_size
 from clarep.data.labelled import LabelledImages
 from clarep.data.listing import Listing, subfolders
-from clarep.engine.regular_file import open_regular
+from clarep.engine.artefacts import open_regular
 from clarep.errors import UserError, unknown_name
 
 SPLIT_FOLDERS = ("train", "test", "val")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clarep.engine.arrays import Images, as_images
-from clarep.engine.seeds import check_seed
+from clarep.engine.bounds import check_seed
 from clarep.errors import UserError
 
 _MEMORY = 1e9  # bytes of pixels that `in_memory` keeps
@@ -189,12 +189,6 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def check_fraction(fraction: float) -> None:
-    """Raise UserError unless it is a share in (0, 1]."""
-    if not 0 < fraction <= 1:
-        raise UserError(f"fraction {fraction} is outside (0, 1]: give a share such as 0.1")
-
-
 def class_balanced_choice(
     labels: NDArray[np.int64], fraction: float, seed: int
 ) -> NDArray[np.int64]:
@@ -204,7 +198,8 @@ def class_balanced_choice(
     Raises UserError if `fraction` is not in (0, 1], or the seed is no seed.
     """
     check_seed(seed)
-    check_fraction(fraction)
+    if not 0 < fraction <= 1:
+        raise UserError(f"fraction {fraction} is outside (0, 1]: give a share such as 0.1")
     rng = np.random.default_rng(seed)
     chosen = []
     for label in np.unique(labels):
@@ -228,17 +223,9 @@ def readable_indices(
 ) -> tuple[NDArray[np.int64], list[str]]:
     """Decode each chosen image once, so that a bad one is found before anything expensive.
 
-    Args:
-        data: the set that is read.
-        indices: the chosen images.
-        skip_bad: go on without unreadable images instead of raising.
-
-    Returns:
-        The indices that can be read, in their order, and for each other image
-        "source: reason".
-
-    Raises:
-        UserError: for an unreadable image unless `skip_bad`, or if no image is left.
+    Returns the indices that can be read, in their order, and for each other image
+    "source: reason". Raises UserError for an unreadable image unless `skip_bad`, or if no image
+    is left.
     """
     readable: list[int] = []
     bad: list[str] = []
@@ -262,18 +249,9 @@ def readable_indices(
 def in_memory(
     data: LabelledImages, skip_bad: bool, chosen: NDArray[np.int64] | None = None
 ) -> tuple[LabelledImages, NDArray[np.int64], list[str]]:
-    """Decode each chosen image once, and keep them in memory unless they need over 1 GB.
+    """Decode each chosen image (all without any) once, and keep them unless they need over 1 GB.
 
-    Args:
-        data: the set that is read.
-        skip_bad: go on without unreadable images.
-        chosen: indices of the images; all without any.
-
-    Returns:
-        The set, the indices that can be read, and for each other image "source: reason".
-
-    Raises:
-        UserError: for an unreadable image unless `skip_bad`, or if no image is left.
+    Returns the set, and what `readable_indices` does, and raises as it does.
     """
     pixels: dict[int, NDArray[np.uint8]] = {}
     indices = np.arange(len(data)) if chosen is None else chosen

@@ -14,8 +14,8 @@ from clarep.data.labelled import LabelledImages
 from clarep.data.npz import load_npz
 from clarep.data.sets.backgrounds_challenge import is_challenge, load_challenge
 from clarep.data.sets.boxes import has_boxes, load_boxed
-from clarep.engine.artefacts import located
 from clarep.engine.bounds import Seed, Within, check_bounds
+from clarep.engine.identity import located
 from clarep.errors import UserError, unknown_name
 
 

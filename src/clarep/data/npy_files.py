@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from clarep.engine.regular_file import open_regular
+from clarep.engine.artefacts import open_regular
 from clarep.errors import UserError
 
 _MOST_PER_BYTE = 1032  # bytes that a byte of deflate can hold

@@ -21,13 +21,8 @@ _ROUNDING = 1e-3  # by which an interpolation may leave the range
 def as_images(given: object, low: int, mend: str) -> Float[Tensor, "batch c h w"]:
     """Return images in [low, 1] as `as_batch` does; half precision becomes float32.
 
-    Args:
-        given: a tensor or an array.
-        low: the least value, -1 or 0.
-        mend: how images of another range become such, for the sentence that refuses them.
-
-    Raises:
-        UserError: for what is no such batch, or leaves the range by more than 0.001.
+    mend: how images of another range become such, for the sentence that refuses them. Raises
+    UserError for what is no such batch, or leaves the range by more than 0.001.
     """
     images = as_batch(given, "images", f"in [{low}, 1]; {mend}")
     least, most = float(images.amin()), float(images.amax())
@@ -39,14 +34,10 @@ def as_images(given: object, low: int, mend: str) -> Float[Tensor, "batch c h w"
 
 
 def as_batch(given: object, what: str, such: str) -> Float[Tensor, "batch c h w"]:
-    """Return a batch of floats as a contiguous tensor without a graph.
+    """Return a batch of floats, a tensor or an array, as a contiguous tensor without a graph.
 
-    Args:
-        given: a tensor or an array.
-        what, such: what it holds and of which kind, for the sentence that refuses another.
-
-    Raises:
-        UserError: for what is no such batch, or holds nothing.
+    what, such: it holds, and of which kind, for the sentence that refuses another. Raises
+    UserError for what is no such batch, or holds nothing.
     """
     if isinstance(given, np.ndarray):
         given = _tensor(given, what)
@@ -69,15 +60,10 @@ def as_batch(given: object, what: str, such: str) -> Float[Tensor, "batch c h w"
 
 
 def as_labels(given: object, images: int, classes: int, whose: str = "") -> Int64[Tensor, " batch"]:
-    """Return labels of so many images, each from 0 to classes - 1, as int64.
+    """Return labels of so many images, a tensor, array or list, as int64 in [0, classes).
 
-    Args:
-        given: a tensor, an array or a list.
-        images, classes: how many there are.
-        whose: of whom the classes are, such as "the teacher's".
-
-    Raises:
-        UserError: for anything but a whole number for each image, or one that is no class.
+    whose: of whom the classes are, such as "the teacher's". Raises UserError for anything but a
+    whole number for each image, or one that is no class.
     """
     labels = given if isinstance(given, Tensor) else _tensor(given, "labels")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
@@ -122,13 +108,8 @@ def logits_in(answer: object) -> object:
 def as_logits(answer: object, images: int) -> Float[Tensor, "batch classes"]:
     """Return the logits in a model's answer to so many images.
 
-    Args:
-        answer: the logits; or a mapping or an object with `logits`; or a tuple that begins with
-            them.
-        images: how many were asked for.
-
-    Raises:
-        UserError: for an answer without logits (B, classes), or logits that are not finite.
+    answer: the logits; or a mapping or an object with `logits`; or a tuple that begins with them.
+    Raises UserError for an answer without logits (B, classes), or logits that are not finite.
     """
     logits = logits_in(answer)
     sound = isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == images

@@ -1,24 +1,29 @@
-"""Files that survive a kill: written whole under another name, synced, renamed."""
+"""Files, read whole or refused; written under another name, synced, renamed: a kill harms none."""
 
+import errno
 import hashlib
 import json
 import math
 import os
 import platform
-import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from clarep.engine.limits import check_values
-from clarep.engine.regular_file import open_regular
+from clarep.engine.bounds import check_values
 from clarep.errors import UserError
 
 _SEAL = "content_sha256"
 _MOST_BYTES = 1 << 28  # of a JSON file: the largest that clarep writes names 50,000 images
+_PACKAGES = (
+    *("clarep", "torch", "numpy", "scipy", "pillow"),
+    *("scikit-learn", "scikit-image", "safetensors"),
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,23 @@ class Progressed:
     """Of the new ones, those that turned out to need no work: they do not count for the rate."""
 
 
+def require_regular(path: Path) -> None:
+    """Raise OSError if there is no such file, or it is a pipe, device or socket.
+
+    A pipe that nobody writes to would be waited for without end.
+    """
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        reason = "it is no regular file (a pipe, device or socket)"
+        raise OSError(errno.EINVAL, reason, str(path))
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file to read its bytes; raises OSError as `open` and `require_regular` do."""
+    require_regular(path)
+    return open(path, "rb")
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that becomes `path` when the block succeeds.
@@ -46,8 +68,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
+        _sync(temporary)
         os.replace(temporary, path)
     except OSError as error:
         if error.filename in (None, str(temporary)):  # a full disk names no file at all
@@ -55,11 +76,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    _sync(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(place: Path) -> None:
+    descriptor = os.open(str(place), os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -80,7 +101,7 @@ def write_json(path: Path, value: Any, *, sealed: bool = False) -> None:
 
 def seal(value: dict[str, Any]) -> dict[str, Any]:
     """Return an object of finite JSON values with the SHA-256 of its contents, for `unseal`."""
-    return value | {_SEAL: _sha256(value)}
+    return value | {_SEAL: hashlib.sha256(json.dumps(value).encode()).hexdigest()}
 
 
 def unseal(value: Any) -> dict[str, Any]:
@@ -88,7 +109,7 @@ def unseal(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
     inner = {key: value[key] for key in value if key != _SEAL}
-    if _SEAL in value and value[_SEAL] != _sha256(inner):
+    if _SEAL in value and value != seal(inner):
         raise ValueError("it was changed after it was written: its SHA-256 differs")
     return inner
 
@@ -99,10 +120,6 @@ def _without_infinities(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_infinities(inner) for inner in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _sha256(value: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -126,86 +143,6 @@ def parse_json(text: str) -> Any:
         raise ValueError("its brackets are nested too deeply") from None
     check_values(value)
     return value
-
-
-def located(place: str) -> str:
-    """Return a place as it is stored: what exists is found by its absolute path from any folder.
-
-    place: a path, or FAMILY:PATH, and settings after a question mark; all else stays as it is.
-    """
-    family, colon, rest = ("", "", place) if os.path.exists(place) else place.rpartition(":")
-    path, mark, settings = (rest, "", "") if os.path.exists(rest) else rest.partition("?")
-    path = os.path.expanduser(path)  # Path's own fails at ~ of a user with no home
-    if not os.path.exists(path):
-        return place
-    return f"{family}{colon}{os.path.realpath(path)}{mark}{settings}"
-
-
-def as_read(value: dict[str, Any]) -> dict[str, Any]:
-    """Return what comes back when `value` is written as JSON and read."""
-    read: dict[str, Any] = json.loads(json.dumps(value))
-    return read
-
-
-_DECIDES = {
-    "data": "data_sha256",
-    "data_options": "data_sha256",
-    "skipped": "data_sha256",
-    "data_notes": "data_sha256",
-    "teacher": "teacher_sha256",
-    "teacher_options": "teacher_sha256",
-    "place": "sha256",
-}
-"""What says where a content was found -> its hash: where that agrees, so does the content."""
-_WORDS = {"data_sha256": "data_sha256 (the images or labels themselves)"}
-
-
-def differences(
-    stored: dict[str, Any], given: dict[str, Any], places: tuple[str, str] = ("there", "now")
-) -> str:
-    """Name all options that differ, as "option: stored there, given now; ..."; empty if none.
-
-    Where images or a teacher were found, such as the spelling of a path, is no difference where
-    both have the same hash of their content.
-
-    places: the words behind the two values, such as "in x" and "in y" of two runs.
-    """
-    return "; ".join(dict.fromkeys(_differing(stored, given, places)))
-
-
-def refuse_other(folder: Path, what: str, stored: dict[str, Any], given: dict[str, Any]) -> None:
-    """Raise UserError if a folder's content is of another configuration than the one given.
-
-    what: it holds, such as "a run"; given: JSON values, or what becomes such.
-    """
-    if difference := differences(stored, as_read(given)):
-        raise UserError(
-            f"{folder} holds {what} of another configuration ({difference}): "
-            "give another `out`, or the options it was started with"
-        )
-
-
-def _differing(
-    stored: dict[str, Any], given: dict[str, Any], places: tuple[str, str]
-) -> Iterator[str]:
-    for key in dict.fromkeys([*given, *stored]):
-        before, now = stored.get(key), given.get(key)
-        decides = _DECIDES.get(key, "")
-        content = given.get(decides)
-        if before == now or (content and stored.get(decides) == content):
-            continue
-        if isinstance(before, dict) and isinstance(now, dict) and key not in _WORDS:
-            yield from _differing(before, now, places)
-        else:
-            name = _WORDS.get(key, key)
-            yield f"{name}: {_short(before)} {places[0]}, {_short(now)} {places[1]}"
-
-
-def _short(value: object) -> str:
-    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
-        value = value[:12]  # of a hash enough to tell it
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def sha256_file(path: Path) -> str:
@@ -248,14 +185,4 @@ def check_recorded(path: Path, record: Path, *keys: str) -> None:
 
 def versions() -> dict[str, str]:
     """Return the versions that an artefact's numbers depend on."""
-    packages = (
-        "clarep",
-        "torch",
-        "numpy",
-        "scipy",
-        "pillow",
-        "scikit-learn",
-        "scikit-image",
-        "safetensors",
-    )
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}

@@ -1,12 +1,15 @@
-"""Bounds of a config's values, written where its fields are, and checked in one walk."""
+"""Bounds of what a user gives, as options or in text files, each rule written once."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from clarep.engine.limits import is_setting
 from clarep.errors import UserError, unknown_name
+
+_DEPTH = 64  # levels; Python's own walks of nested values (json, asdict) end at about 1,000
+_LARGEST = 2**63  # what NumPy and PyTorch take as a whole number
+_SETTING = 2**32  # seeds end there, and no count or length that fits a machine is beyond
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,17 @@ Seed = Annotated[int, Within(0)]
 """What seeds anything; like every number, it is below 2^32."""
 
 
+def check_seed(seed: int) -> None:
+    """Raise UserError unless the seed is a whole number in [0, 2^32), as NumPy and torch take."""
+    if not 0 <= seed < _SETTING:
+        raise UserError(f"seed {seed} is outside 0 to 2^32 - 1: give a whole number inside")
+
+
+def is_setting(value: int | float) -> bool:
+    """Whether a number that a user gives, as an option or in a recipe, is finite and below 2^32."""
+    return abs(value) < _SETTING  # false for NaN
+
+
 def check_bounds(config: Any, group: str = "") -> None:
     """Raise UserError for a value of a config that its field does not take.
 
@@ -43,27 +57,21 @@ def check_bounds(config: Any, group: str = "") -> None:
     """
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
-        value, name = getattr(config, field.name), f"{group}{field.name}"
+        value, name, hint = getattr(config, field.name), f"{group}{field.name}", hints[field.name]
         if is_dataclass(value):
             check_bounds(value, f"{name}.")
             continue
         usual = field.default if isinstance(field.default, int | float) else "one inside"
         for one in value if isinstance(value, tuple) else (value,):
-            if isinstance(one, str):
-                _check_word(name, one, hints[field.name])
+            if isinstance(one, str) and get_origin(hint) is Literal and one not in get_args(hint):
+                raise unknown_name(name, one, get_args(hint))
             if isinstance(one, bool) or not isinstance(one, int | float):
                 continue
             if not is_setting(one):
                 raise UserError(f"`{name}={one}` is not finite and below 2^32: give {usual}, say")
-            for bound in _bounds(hints[field.name]):
+            for bound in _bounds(hint):
                 if one not in bound:
                     raise UserError(f"`{name}={one}` {bound}: give {usual}, say")
-
-
-def _check_word(name: str, word: str, hint: Any) -> None:
-    names = get_args(hint) if get_origin(hint) is Literal else ()
-    if names and word not in names:
-        raise unknown_name(name, word, names)
 
 
 def _bounds(hint: Any) -> Iterator[Within]:
@@ -71,3 +79,23 @@ def _bounds(hint: Any) -> Iterator[Within]:
         yield from (mark for mark in get_args(hint)[1:] if isinstance(mark, Within))
     for inner in get_args(hint):
         yield from _bounds(inner)
+
+
+def check_values(value: Any, place: str = "", depth: int = 0) -> None:
+    """Raise ValueError, which names the place, unless a parsed text is fit to compute with.
+
+    Numbers must be finite, whole ones lie in 64 bits, and brackets be nested at most 64 deep. A
+    parser may itself raise RecursionError for what is deeper still.
+    """
+    if depth >= _DEPTH:
+        raise ValueError(f"its brackets are nested more than {_DEPTH} deep")
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            check_values(inner, f"{place}.{name}".lstrip("."), depth + 1)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            check_values(inner, f"{place}[{i}]", depth + 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{place or 'its value'} is {value}, which is no finite number")
+    elif isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
+        raise ValueError(f"{place or 'its value'} is a whole number beyond 64 bits")

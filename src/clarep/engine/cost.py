@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,26 +41,20 @@ class Ledger:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all counts, with the process's peak memory so far in MiB."""
-        return {
-            "images": self.images,
-            "denoiser_evaluations": self.denoiser_evaluations,
-            "jacobian_products": self.jacobian_products,
-            "seconds": {name: round(spent, 3) for name, spent in self.seconds.items()},
-            "peak_memory_mb": peak_memory_mb(),
-        }
+        return sum_costs([asdict(self) | {"peak_memory_mb": peak_memory_mb()}])
 
 
 def sum_costs(costs: list[dict[str, Any]]) -> dict[str, Any]:
     """Add up what `Ledger.as_dict` gave for several parts; memory is the largest of them."""
-    total = Ledger()
+    seconds: dict[str, float] = {}
     for cost in costs:
-        total.images += cost["images"]
-        total.denoiser_evaluations += cost["denoiser_evaluations"]
-        total.jacobian_products += cost["jacobian_products"]
         for name, spent in cost["seconds"].items():
-            total.seconds[name] = total.seconds.get(name, 0.0) + spent
-    peak = max((cost["peak_memory_mb"] for cost in costs), default=0)
-    return total.as_dict() | {"peak_memory_mb": peak}
+            seconds[name] = seconds.get(name, 0.0) + spent
+    counts = ("images", "denoiser_evaluations", "jacobian_products")
+    return {name: sum(cost[name] for cost in costs) for name in counts} | {
+        "seconds": {name: round(spent, 3) for name, spent in seconds.items()},
+        "peak_memory_mb": max((cost["peak_memory_mb"] for cost in costs), default=0),
+    }
 
 
 def peak_memory_mb() -> int:

@@ -32,8 +32,10 @@ class FolderLock:
         """Take the lock; raises UserError if another process has it, and OSError as `open`."""
         made = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        file = _lock_file(folder / LOCK_NAME)
-        finalize(self, _let_go, file, folder / LOCK_NAME, made, os.getpid())
+        path = folder / LOCK_NAME
+        while (file := _locked(path)) is None:  # deleted by its holder as we took it
+            pass
+        finalize(self, _let_go, file, path, made, os.getpid())
         os.truncate(file, 0)
         os.pwrite(file, json.dumps({"pid": os.getpid()} | _machine()).encode(), 0)
 
@@ -53,7 +55,10 @@ def hold(folder: Path) -> FolderLock:
     lock = _HELD.get(place)
     if lock is None:
         lock = _HELD[place] = FolderLock(place)
-    _remove_left_temporaries(place)
+    for path in place.rglob(".*.tmp"):  # half written, but not by a process that lives
+        found = _TEMPORARY.fullmatch(path.name)
+        if found and (int(found[1]) == os.getpid() or not _is_running(int(found[1]))):
+            path.unlink(missing_ok=True)
     return lock
 
 
@@ -72,30 +77,25 @@ def _let_go(file: int, path: Path, made: list[Path], pid: int) -> None:
     os.close(file)
 
 
-def _lock_file(path: Path) -> int:
-    """Return the descriptor of a locked file that lies at `path`."""
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            if not stat.S_ISREG(os.fstat(file).st_mode):
-                raise UserError(f"{path} is no regular file, so it can lock nothing: delete it")
-            _lock(file, path)
-            if _lies_at(file, path):
-                return file
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)  # deleted by its holder as we took it
-
-
-def _lies_at(file: int, path: Path) -> bool:
+def _locked(path: Path) -> int | None:
+    """Return the descriptor of the file, locked; None if it lies there no more."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        return os.path.samestat(os.fstat(file), os.stat(path))
-    except FileNotFoundError:
-        return False
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise UserError(f"{path} is no regular file, so it can lock nothing: delete it")
+        _take(file, path)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file), os.stat(path)):
+                return file
+    except BaseException:
+        os.close(file)
+        raise
+    os.close(file)
+    return None
 
 
-def _lock(file: int, path: Path) -> None:
+def _take(file: int, path: Path) -> None:
+    """Lock the file; raises UserError if another process has it, or its words name one."""
     pid, host, is_here = _holder(file)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -129,14 +129,6 @@ def _holder(file: int) -> tuple[int, str, bool]:
         return pid, host, host == here["host"] or words.get("boot") in {here["boot"]} - {""}
     except (ValueError, LookupError, TypeError, AttributeError):
         return 0, here["host"], True
-
-
-def _remove_left_temporaries(folder: Path) -> None:
-    """Delete what killed processes left half written, but not what a live one is writing."""
-    for path in folder.rglob(".*.tmp"):
-        found = _TEMPORARY.fullmatch(path.name)
-        if found and (int(found[1]) == os.getpid() or not _is_running(int(found[1]))):
-            path.unlink(missing_ok=True)
 
 
 def _is_running(pid: int) -> bool:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
 from rich.console import Console
@@ -30,10 +30,7 @@ def duration(seconds: float) -> str:
 
 def announce(text: str) -> None:
     """Say on stderr what is about to be done, before a stretch that would be silent."""
-    _print(Console(stderr=True), text)
-
-
-def _print(console: Console, text: str) -> None:
+    console = Console(stderr=True)
     console.print(one_line(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
@@ -48,58 +45,33 @@ def progress(
     rate and a time left, which would be false.
     """
     console = Console(stderr=True)
-    if console.is_terminal:
-        yield from _bar(console, what, unit, total, done, even=even)
-    else:
-        yield from _lines(console, what, unit, total, done, even=even)
-
-
-def _bar(
-    console: Console, what: str, unit: str, total: int, done: int, *, even: bool
-) -> Iterator[Advance]:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn(
-            f"{{task.completed}}/{{task.total}} {unit}  {{task.fields[rate]}}", markup=False
-        ),
-        TextColumn("{task.fields[left]}") if even else TimeElapsedColumn(),
-    )
-    started, new, worked = time.perf_counter(), 0, 0
-    with Progress(*columns, console=console) as bars:
-        task = bars.add_task(one_line(what), total=total, completed=done, rate="", left="")
-
-        def advance(count: int, note: str = "", skipped: int = 0) -> None:
-            nonlocal new, worked
-            new, worked = new + count, worked + count - skipped
-            rate = worked / max(time.perf_counter() - started, 1e-9)
-            shown = f"{rate:.2f} {unit}/s" if even else ""
-            left = _seconds_left(total - done - new, rate)
-            bars.update(task, advance=count, rate=f"{shown}  {one_line(note)}", left=left)
-
-        yield advance
-
-
-def _seconds_left(units: int, rate: float) -> str:
-    return f"{units / rate:.0f} s left" if rate else ""
-
-
-def _lines(
-    console: Console, what: str, unit: str, total: int, done: int, *, even: bool
-) -> Iterator[Advance]:
+    bar = _bar(console, unit, even) if console.is_terminal else None
+    task = bar.add_task(one_line(what), total=total, completed=done, pace="") if bar else None
     started, new, worked = time.perf_counter(), 0, 0
 
     def advance(count: int, note: str = "", skipped: int = 0) -> None:
         nonlocal new, worked
         new, worked = new + count, worked + count - skipped
         spent = max(time.perf_counter() - started, 1e-9)
-        rate = worked / spent
-        left = _seconds_left(total - done - new, rate)
-        pace = (
-            f"{rate:.2f} {unit}/s{', ' if left else ''}{left}" if even else f"{spent:.0f} s so far"
-        )
-        text = f"{what}: {done + new}/{total} {unit}, {pace}"
-        text += f", {note}" if note else ""
-        _print(console, text)
+        rate = f"{worked / spent:.2f} {unit}/s"
+        left = f"{(total - done - new) * spent / worked:.0f} s left" if worked else ""
+        if bar is not None and task is not None:
+            told = [rate, left, note] if even else [note]
+            bar.update(task, advance=count, pace=one_line("  ".join(filter(None, told))))
+        else:
+            told = [rate, left, note] if even else [f"{spent:.0f} s so far", note]
+            announce(f"{what}: {done + new}/{total} {unit}, " + ", ".join(filter(None, told)))
 
-    yield advance
+    with bar or nullcontext():
+        yield advance
+
+
+def _bar(console: Console, unit: str, even: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        *([] if even else [TimeElapsedColumn()]),
+        TextColumn(f"{{task.completed}}/{{task.total}} {unit}", markup=False),
+        TextColumn("{task.fields[pace]}", markup=False),
+        console=console,
+    )

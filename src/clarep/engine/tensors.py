@@ -10,8 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from clarep.engine.artefacts import atomic_path, sha256_file, sha256_stream
-from clarep.engine.regular_file import require_regular
+from clarep.engine.artefacts import atomic_path, require_regular, sha256_file, sha256_stream
 from clarep.errors import UserError, first_line
 
 _DIGEST = "data_sha256"  # in the metadata: of all bytes behind the header

@@ -17,17 +17,16 @@ from typing import Any
 import torch
 
 from clarep.engine.artefacts import (
-    as_read,
     atomic_path,
+    open_regular,
     parse_json,
     read_json,
-    refuse_other,
     seal,
     unseal,
     write_json,
 )
+from clarep.engine.identity import plain, refuse_other
 from clarep.engine.lock import hold
-from clarep.engine.regular_file import open_regular
 from clarep.errors import UserError
 
 CONFIG_NAME = "config.json"
@@ -41,26 +40,20 @@ _MEND = "run the command that trained it again, which writes the file anew from 
 class TrainingFolder:
     """A training's folder, taken up where the killed run left it.
 
-    Args:
-        path: the folder.
-        described: what determines the training, as JSON values.
-        whole: fills in what such a configuration, of an earlier version too, leaves out.
-        writes: False for the processes of a distributed run that only read.
+    described: what determines the training, as JSON values. whole: fills in what such a
+    configuration, of an earlier version too, leaves out. writes: False for the processes of a
+    distributed run that only read. `saved` is the state that the last `save` wrote, on the CPU;
+    None for a new run.
 
-    Attributes:
-        path: the folder.
-        saved: the state that the last `save` wrote, on the CPU; None for a new run.
-
-    Raises:
-        UserError, before anything is written, if the folder holds a run of another configuration,
-            a checkpoint that cannot be read, or files that are not a run's, or if another process
-            writes there.
+    Raises UserError, before anything is written, if the folder holds a run of another
+    configuration, a checkpoint that cannot be read, or files that are not a run's, or if another
+    process writes there.
     """
 
     def __init__(
         self, path: Path, described: dict[str, Any], whole: Whole = dict, *, writes: bool = True
     ) -> None:
-        self.path, self._described, self._whole = path, as_read(described), whole
+        self.path, self._described, self._whole = path, plain(described), whole
         checkpoint = path / CHECKPOINT_NAME
         if not checkpoint.exists():
             self._refuse_foreign()

@@ -7,7 +7,8 @@ from typing import Any
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.data.labelled import LabelledImages, to_unit_range
-from clarep.engine.artefacts import as_read, read_json, versions, write_json
+from clarep.engine.artefacts import read_json, versions, write_json
+from clarep.engine.identity import plain
 from clarep.engine.tensors import weights_hash
 from clarep.report.quality import student_judge
 from clarep.report.tables import plain_table, write_csv
@@ -106,7 +107,7 @@ def read_measures(folder: Path, config: dict[str, Any]) -> dict[str, Measures]:
     """
     try:
         stored = read_json(folder / MEASURES_NAME)
-        if stored["config"] != as_read(config) or stored["versions"] != versions():
+        if stored["config"] != plain(config) or stored["versions"] != versions():
             return {}
         return {row["kind"]: Measures.from_dict(row) for row in stored["rows"]}
     except (OSError, ValueError, LookupError, TypeError):

@@ -17,15 +17,9 @@ from torch import Tensor
 from clarep.clarid.canonical_shards import whole
 from clarep.clarid.clarid_config import AT_ONCE
 from clarep.clarid.directions import project_out
-from clarep.engine.artefacts import (
-    Progressed,
-    read_json,
-    refuse_other,
-    versions,
-    write_json,
-)
+from clarep.engine.artefacts import Progressed, read_json, versions, write_json
 from clarep.engine.cost import sum_costs
-from clarep.engine.identity import plain
+from clarep.engine.identity import plain, refuse_other
 from clarep.engine.lock import hold
 from clarep.errors import UserError
 from clarep.select.choice import RULE, Recommendation, Setting

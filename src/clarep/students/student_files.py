@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from clarep.engine.artefacts import check_recorded, parse_json, read_json
-from clarep.engine.seeds import check_seed
+from clarep.engine.bounds import check_seed
 from clarep.engine.tensors import check_weights, note_file, read_tensors, save_tensors
 from clarep.errors import UserError, said_by, unknown_name
 from clarep.students.resnet import RESNETS, ResNetStudent

@@ -13,8 +13,8 @@ from clarep.clarid.directions import Kind
 from clarep.clarid.identify import SHARD_SIZE, identify_steps
 from clarep.data.labelled import LabelledImages, class_balanced_choice
 from clarep.data.load import DataConfig
-from clarep.engine.artefacts import Progressed, differences
-from clarep.engine.identity import address, in_full, plain, shortened
+from clarep.engine.artefacts import Progressed
+from clarep.engine.identity import address, differences, in_full, plain, shortened
 from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import sources

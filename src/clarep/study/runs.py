@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from clarep.distill.trainer.run_folder import whole
-from clarep.engine.artefacts import differences, read_json
+from clarep.engine.artefacts import read_json
+from clarep.engine.identity import differences
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import MEASURE_GROUPS

@@ -7,8 +7,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from clarep.engine.limits import check_values, is_setting
-from clarep.engine.regular_file import open_regular
+from clarep.engine.artefacts import open_regular
+from clarep.engine.bounds import check_values, is_setting
 from clarep.errors import UserError, first_line, unknown_name
 
 if sys.version_info >= (3, 11):

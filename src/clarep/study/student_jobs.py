@@ -12,8 +12,8 @@ from clarep.data.load import DataConfig, stored_options
 from clarep.distill.distill_config import DistillConfig, settled
 from clarep.distill.trainer.student_run import StudentRun
 from clarep.distill.trainer.training_config import TrainingConfig
-from clarep.engine.artefacts import Progressed, differences, read_json, sha256_file, write_json
-from clarep.engine.identity import address, plain, recorded
+from clarep.engine.artefacts import Progressed, read_json, sha256_file, write_json
+from clarep.engine.identity import address, differences, plain, recorded
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.suite.suite import SuiteRun

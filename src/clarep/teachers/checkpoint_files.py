@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clarep.engine.artefacts import parse_json
-from clarep.engine.regular_file import require_regular
+from clarep.engine.artefacts import parse_json, require_regular
 from clarep.engine.tensors import check_weights, fault, read_tensors
 from clarep.errors import UserError, unknown_name
 from clarep.teachers.pipeline_folder import read_json, refuse_diffusers

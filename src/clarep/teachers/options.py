@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import torch
 
+from clarep.engine.artefacts import open_regular
 from clarep.engine.identity import plain, shortened
-from clarep.engine.regular_file import open_regular
 from clarep.errors import UserError
 from clarep.teachers.flash import check_flash
 

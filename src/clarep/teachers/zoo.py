@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from clarep.data.load import DataConfig, stored_options
-from clarep.engine.artefacts import located
+from clarep.engine.identity import located
 from clarep.errors import UserError, unknown_name
 from clarep.teachers.families import FAMILIES
 from clarep.teachers.options import TeacherOptions, check_device, check_options

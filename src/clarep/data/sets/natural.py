@@ -16,8 +16,7 @@ from clarep.data.files import load_class_folders
 from clarep.data.labelled import LabelledImages
 from clarep.data.npy_files import read_npy
 from clarep.data.npz import array_images, checked_labels
-from clarep.engine.artefacts import parse_json
-from clarep.engine.regular_file import open_regular
+from clarep.engine.artefacts import open_regular, parse_json
 from clarep.errors import UserError, unknown_name
 
 _WNID = re.compile(r"n\d{8}")

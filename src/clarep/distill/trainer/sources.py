@@ -8,7 +8,7 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import LabelledImages
 from clarep.distill.methods.base import Method
-from clarep.engine.artefacts import as_read, differences
+from clarep.engine.identity import differences, plain
 from clarep.engine.tensors import weights_hash
 from clarep.errors import UserError
 from clarep.students.student import Student
@@ -125,7 +125,7 @@ def check_canonical(
     if options and data_options:
         there, here = {"data_options": options}, {"data_options": dict(data_options)}
     there, here = there | {"data_sha256": config["data_sha256"]}, here | {"data_sha256": content}
-    if difference := differences(there, as_read(here)):
+    if difference := differences(there, plain(here)):
         raise UserError(
             f"{folder} was made of other data than the student's ({difference}): give a set of "
             "these data, or the data that it was made of, as they were"

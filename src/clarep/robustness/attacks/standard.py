@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from clarep.engine.arrays import Images, Labels
+from clarep.engine.bounds import check_seed
 from clarep.engine.extras import require_extra
-from clarep.engine.seeds import check_seed
 from clarep.errors import UserError
 from clarep.robustness.attacks.passes import (
     BATCH,

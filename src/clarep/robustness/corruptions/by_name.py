@@ -8,7 +8,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from clarep.engine.seeds import check_seed
+from clarep.engine.bounds import check_seed
 from clarep.errors import UserError
 from clarep.robustness.corruptions import blur, noise_and_digital, weather
 from clarep.robustness.corruptions.constants import Setting, setting_of

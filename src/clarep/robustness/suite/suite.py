@@ -8,8 +8,9 @@ from typing import Any
 
 from clarep.data.labelled import LabelledImages
 from clarep.data.sets.official_corruptions import load_official_sets
-from clarep.engine.artefacts import Progressed, as_read, differences, versions
+from clarep.engine.artefacts import Progressed, versions
 from clarep.engine.cost import peak_memory_mb
+from clarep.engine.identity import differences, plain
 from clarep.engine.lock import hold
 from clarep.engine.tensors import weights_hash
 from clarep.errors import UserError
@@ -174,7 +175,7 @@ class SuiteRun:
 
     def _config_of(self, part: Part) -> dict[str, Any]:
         read = {"data_sha256": self._inputs.sha256_read(part.name.split("/")[0])}
-        config: dict[str, Any] = as_read(self._common | read | {"part": part.name} | part.settings)
+        config: dict[str, Any] = plain(self._common | read | {"part": part.name} | part.settings)
         return config
 
     def _stored(self, part: Part) -> Evaluation | None:
@@ -195,11 +196,8 @@ class SuiteRun:
         except NotFinite as error:
             raise self._inputs.unmeasured(part.name, error) from error
         forward = subject.passes - passes
-        cost = {
-            "seconds": round(time.perf_counter() - started, 3),
-            "forward_passes": forward,
-            "peak_memory_mb": peak_memory_mb(),
-        }
+        cost = {"seconds": round(time.perf_counter() - started, 3), "forward_passes": forward}
+        cost["peak_memory_mb"] = peak_memory_mb()
         known = self._config_of(part) | {"cost": cost, "doubts": dict(doubts)}
         found = Evaluation(known, measurements, arrays)
         if self.folder is not None:
@@ -225,9 +223,10 @@ class SuiteRun:
     def _settings(self) -> dict[str, Any]:
         """Return what the evaluation's figures follow from, as JSON values."""
         groups = dict.fromkeys(part.name.split("/")[0] for part in self.parts)
-        read = {"data_sha256": {group: self._inputs.sha256_read(group) for group in groups}}
-        suite = sets_of(self.parts) | {"suite": asdict(self.config)}
-        return as_read(self.described | self._sets | suite | self._common | read)
+        suite = sets_of(self.parts) | {"suite": asdict(self.config)} | self._common
+        suite["data_sha256"] = {group: self._inputs.sha256_read(group) for group in groups}
+        settings: dict[str, Any] = plain(self.described | self._sets | suite)
+        return settings
 
     def evaluation(self) -> Evaluation:
         """Return the evaluation of all parts, measuring what is missing, and store it."""

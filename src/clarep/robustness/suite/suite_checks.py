@@ -10,7 +10,7 @@ import torch
 from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import LabelledImages
 from clarep.data.sets.official_corruptions import OfficialSets
-from clarep.engine.artefacts import differences
+from clarep.engine.identity import differences
 from clarep.errors import UserError
 from clarep.robustness.corruptions import Baseline, baseline_of, mean_corruption_error
 from clarep.robustness.evaluation import Evaluation

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clarep.engine.regular_file import open_regular
+from clarep.engine.artefacts import open_regular
 from clarep.engine.tensors import save_tensors
 from clarep.errors import UserError
 from clarep.teachers.families.edm import build_network, metadata_of, read_spec
