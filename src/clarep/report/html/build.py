@@ -12,15 +12,18 @@ from clarep.engine.artefacts import atomic_path
 from clarep.engine.lock import hold
 from clarep.engine.printable import printable
 from clarep.report.html.blocks import Download, Figure, Section, Table, Text
-from clarep.report.html.figure_cells import measures_table
 from clarep.report.html.report_data import ReportData, read_report_data
-from clarep.report.html.sections.calibration_section import calibration_section
 from clarep.report.html.sections.canonical_section import canonical_section
 from clarep.report.html.sections.features_section import features_section
+from clarep.report.html.sections.measured_sections import (
+    attacks_section,
+    beyond_section,
+    calibration_section,
+    corruptions_section,
+)
 from clarep.report.html.sections.object_sections import backgrounds_section, focus_section
 from clarep.report.html.sections.results_section import compare_methods, results_section, verdict
 from clarep.report.html.sections.setup_section import cost_section, setup_section
-from clarep.report.html.sections.strength_sections import attacks_section, corruptions_section
 from clarep.robustness.evaluation import EVALUATION_NAME
 from clarep.study.runs import ROBUSTNESS, STUDENT, STUDENT_CONFIG
 
@@ -61,7 +64,7 @@ def build_report(
         attacks_section(data),
         corruptions_section(data),
         backgrounds_section(data),
-        *_beyond_section(data),
+        *beyond_section(data),
         calibration_section(data),
         focus_section(data),
         features_section(data),
@@ -124,13 +127,6 @@ def _one_seed(data: ReportData) -> str:
         f"One seed only{of_whom}: the intervals come from the images and do not show how much "
         "another seed would change."
     )
-
-
-def _beyond_section(data: ReportData) -> list[Section]:
-    """Tabulate other natural test sets, where any was measured: nobody need have one."""
-    keys = data.keys("beyond")
-    tables = measures_table(data, "beyond", keys) if keys else []
-    return [Section("beyond", "Other test sets", tables)] if keys else []
 
 
 def _data_section(data: ReportData, others: Sequence[Download]) -> Section:

@@ -99,7 +99,8 @@ def rows_of(groups: Sequence[Group], keys: Sequence[str]) -> list[dict[str, Any]
 
 def images_of(groups: Sequence[Group], keys: Sequence[str]) -> str:
     """Return the number of images of each run, such as n = 200 or n = 896 to 930."""
-    counts = sorted({one.images for one in _single(groups, keys)})
+    evaluations = [evaluation for group in groups for evaluation in group.evaluations]
+    counts = sorted({e[key].images for e in evaluations for key in keys if key in e})
     if not counts:
         return ""
     return f"n = {counts[0]:,}" + (f" to {counts[-1]:,}" if len(counts) > 1 else "")
@@ -124,13 +125,3 @@ def _counts_of_rows(groups: Sequence[Group], keys: Sequence[str]) -> dict[str, s
 def _usual(groups: Sequence[Group], keys: Sequence[str]) -> str:
     said = [images for key in keys if (images := images_of(groups, [key]))]
     return max(said, key=said.count, default="")
-
-
-def _single(groups: Sequence[Group], keys: Sequence[str]) -> list[Measurement]:
-    return [
-        evaluation[key]
-        for group in groups
-        for evaluation in group.evaluations
-        for key in keys
-        if key in evaluation
-    ]
