@@ -182,8 +182,7 @@ def test_the_advice_works(name, photos_home, capsys):
 def _check_options(told: str, given: str, capsys) -> None:
     """Every option that a message names is one of the command's, or of the one that it names."""
     named = re.findall(r"clarep ([a-z-]+)", told.removeprefix("clarep: "))
-    commands = [given.split(maxsplit=1)[0], *(name for name in named if name in _PLACES)]
-    for command in commands:
+    for command in {given.split(maxsplit=1)[0], *named} & {*_PLACES}:
         deeper = given.split()[1:2] if command in ("data", "bench", "convert") else []
         assert main([command, *deeper, "--help"]) == 0
     listed = capsys.readouterr().out + given

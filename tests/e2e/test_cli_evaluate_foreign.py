@@ -391,7 +391,7 @@ def test_probabilities_are_taken_as_such_when_told(data, capsys) -> None:
     ("arguments", "words"),
     [
         ("x --outputs logits --data data.npz", "--outputs logits means nothing to a student of"),
-        ("hf:model --data data.npz", "hf:model has no run folder to write in: give --out DIR"),
+        ("hf:model --data data.npz", "hf:model has no run folder to write in: give one, --out"),
         ("hf:model --out out", "what hf:model was trained on is not known here"),
         ("hf:nowhere --data data.npz --out out", "there is no folder nowhere"),
         ("hf:model --data two.npz --out out", "tells 3 classes apart and the data hold 2"),

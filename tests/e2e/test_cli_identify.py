@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clarep.teachers.judge import judge_card
 from PIL import Image
 
 from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
@@ -22,6 +21,7 @@ from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES
 from clarep.engine.artefacts import read_json, sha256_file, write_json
 from clarep.engine.progress import progress
+from clarep.students.student_files import judge_card
 from clarep.teachers import UNet, UNetConfig, save_unet
 
 QUICK = "--fraction 0.002 --steps 2 --k 4 --shard-size 5 --control-images 0"  # an image a class
@@ -147,9 +147,9 @@ def test_the_whole_road_on_backdrops(command, teacher_path, capsys):
 
 def test_rows_are_measured_once(command, capsys, monkeypatch):
     """Killed between two rows, or asked for one more, the same command measures what is missing."""
-    from clarep.cli import identify
+    from clarep.report import measures_table
 
-    measured, measure_set = [], identify.measure_set
+    measured, measure_set = [], measures_table.measure_set
 
     def counted(clarid, judge, data, subset, control, *, seed):
         if len(measured) == 2 and control == "random":
@@ -157,12 +157,12 @@ def test_rows_are_measured_once(command, capsys, monkeypatch):
         measured.append(control)
         return measure_set(clarid, judge, data, subset, control, seed=seed)
 
-    monkeypatch.setattr(identify, "measure_set", counted)
+    monkeypatch.setattr(measures_table, "measure_set", counted)
     options = "--fraction 0.004 --steps 1 --k 4 --control-images 20 --controls none random"
     assert main(command(options=options)) == 130
     assert measured == [None, "none"]
     monkeypatch.setattr(
-        identify,
+        measures_table,
         "measure_set",
         lambda *given, **named: (measured.append(given[4]), measure_set(*given, **named))[1],
     )
@@ -429,7 +429,7 @@ WRONG = {
     "k of no energy": ("--k energy:much", "k = 'energy:much' is not understood"),
     "guidance": ("--guidance -1", "guidance -1.0 is below 0"),
     "guidance is no number": ("--guidance nan", "--guidance nan is not finite"),
-    "control that is like none": ("--controls foo", "unknown control 'foo': valid are none"),
+    "control that is like none": ("--controls foo", "valid are none, reconstruction"),
     "steps": ("--steps 0", "--steps 0 is below 1"),
     "tolerance": ("--tolerance 2", "tolerance 2.0 is outside (0, 1)"),
     "memory": ("--memory-mb 0", "--memory-mb 0"),
