@@ -216,14 +216,14 @@ NAN, INF = float("nan"), float("inf")
         ("batch_size", [0], "is below 1"),
         ("checkpoint_every", [0], "is below 1"),
         ("evaluate_every", [0], "is below 1"),
-        ("warmup_steps", [-1], "is negative"),
-        ("learning_rate", [0.0, -1e-3, NAN, INF], "is not a finite number above 0"),
-        ("ema_halflife_kimg", [0.0, NAN], "is not a finite number above 0"),
-        ("clip_norm", [0.0, NAN], "is not a finite number above 0"),
-        ("sigma_max", [0.0, INF], "is not a finite number above 0"),
-        ("sigma_min", [0.0, -0.1], "is not a finite number above 0"),
+        ("warmup_steps", [-1], "is below 0"),
+        ("learning_rate", [0.0, -1e-3, NAN, INF], "is not (above 0|finite)"),
+        ("ema_halflife_kimg", [0.0, NAN], "is not (above 0|finite)"),
+        ("clip_norm", [0.0, NAN], "is not (above 0|finite)"),
+        ("sigma_max", [0.0, INF], "is not (above 0|finite)"),
+        ("sigma_min", [0.0, -0.1], "is not (above 0|finite)"),
         ("sigma_min", [80.0, 90.0], r"is not below `sigma_max=80"),
-        ("label_dropout", [-0.1, 1.0, NAN], r"is outside \[0, 1\)"),
+        ("label_dropout", [-0.1, 1.0, NAN], r"is (outside \[0, 1\)|not finite)"),
     ],
 )
 def test_settings_that_cannot_be_trained_with(data, tmp_path, name, values, rule):
@@ -235,7 +235,7 @@ def test_settings_that_cannot_be_trained_with(data, tmp_path, name, values, rule
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_no_seed(data, tmp_path, seed):
-    with pytest.raises(UserError, match=f"seed {seed} is outside"):
+    with pytest.raises(UserError, match=f"`seed={seed}` is (below 0|not finite)"):
         TeacherRun(data, data, replace(CONFIG, seed=seed), tmp_path)
 
 
@@ -282,7 +282,7 @@ def test_held_out_images_of_other_classes_or_size(data, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path):
-    config = replace(CONFIG, learning_rate=1e30, warmup_steps=0, checkpoint_every=1)
+    config = replace(CONFIG, learning_rate=1e9, warmup_steps=0, checkpoint_every=1)
     run = TeacherRun(data, data, config, tmp_path)
     with pytest.raises(UserError, match=r"lower `learning_rate` and give another `out`"):
         list(run.records())
@@ -295,7 +295,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path):
 def test_a_gradient_that_is_not_finite_changes_no_weight(data, tmp_path):
     run = TeacherRun(data, data, replace(CONFIG, checkpoint_every=1), tmp_path)
     before = {name: value.clone() for name, value in run.ema.state_dict().items()}
-    net = run._state.net
+    net = run.net
     net.stem.weight.register_hook(lambda gradient: gradient * NAN)
     with pytest.raises(UserError, match="gradient's norm nan at step 1"):
         list(run.records())

@@ -5,22 +5,18 @@ do, and clarep itself reads the folder's data alone. Preconditioning and noise l
 diffusers' EDMEulerScheduler (Karras et al. 2022, arXiv 2206.00364).
 """
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from clarep.engine.artefacts import atomic_path, write_json
 from clarep.engine.lock import hold, is_leftover
-from clarep.engine.tensors import check_weights, note_file, read_tensors, save_tensors
-from clarep.errors import UserError
-from clarep.teachers.options import check_device
+from clarep.engine.tensors import read_tensors, save_tensors
+from clarep.errors import UserError, refusing
 from clarep.teachers.pipeline_folder import names_of, read_json
-from clarep.teachers.unet import UNet, UNetConfig
-from clarep.teachers.unet_teacher import CARD_NAME, UNetTeacher
+from clarep.teachers.unet_teacher import BROKEN, CARD_NAME, UNetTeacher, rebuilt
 
 EXPORT_CLASS = "ClarepUNet"
 """Class of the exported network, by which an export is recognised."""
@@ -34,7 +30,6 @@ _BOUNDS = (
 )
 """What the network's module imports of clarep, and what stands for it in an export."""
 _IMPORT = "from clarep.teachers.unet import UNet, UNetConfig"
-_BROKEN = (LookupError, TypeError, ValueError, RuntimeError)
 
 
 def export_diffusers(
@@ -61,16 +56,37 @@ def export_diffusers(
     (out / _INDEX).unlink(missing_ok=True)  # of an earlier export: until the end, it is none
     # First, as it tells the folder for an export's, should a full disk or a kill end it here.
     write_json(out / "unet" / "config.json", {"_class_name": EXPORT_CLASS} | asdict(config))
-    save_tensors(out / "unet" / _WEIGHTS, _weights(teacher.net), {"format": "pt"})
+    whole = {_PREFIX + name: value.cpu() for name, value in teacher.net.state_dict().items()}
+    half = {name: value.half() for name, value in whole.items()}
+    exact = all(torch.equal(half[name].to(value.dtype), value) for name, value in whole.items())
+    save_tensors(out / "unet" / _WEIGHTS, half if exact else whole, {"format": "pt"})
     _write(out / "unet" / f"{_MODULE}.py", network)
-    write_json(out / "scheduler" / "scheduler_config.json", _scheduler(teacher))
+    # The sampler's preconditioning is the network's own.
+    scheduler = {
+        "_class_name": "EDMEulerScheduler",
+        "sigma_min": teacher.sigma_min,
+        "sigma_max": teacher.sigma_max,
+        "sigma_data": config.sigma_data,
+        "sigma_schedule": "karras",
+        "rho": 7.0,
+        "prediction_type": "epsilon",
+        "final_sigmas_type": "zero",
+        "num_train_timesteps": 1000,
+    }
+    write_json(out / "scheduler" / "scheduler_config.json", scheduler)
     _write(out / "pipeline.py", _asset("pipeline.py.txt"))
     _write(out / "README.md", _readme(teacher, name, licence, card is not None))
     if card is None:
         (out / CARD_NAME).unlink(missing_ok=True)  # of an earlier export
     else:
         _write(out / CARD_NAME, card.read_text(encoding="utf-8"))
-    write_json(out / _INDEX, _index(teacher))  # last: without it there is no pipeline
+    index = {
+        "_class_name": ["pipeline", "ClarepPipeline"],
+        "unet": [_MODULE, EXPORT_CLASS],
+        "scheduler": ["diffusers", "EDMEulerScheduler"],
+        "id2label": {str(label): name for label, name in enumerate(teacher.class_names)},
+    }
+    write_json(out / _INDEX, index)  # last: without it there is no pipeline
 
 
 def load_export(unet_folder: Path, device: str = "cpu") -> UNetTeacher:
@@ -81,32 +97,17 @@ def load_export(unet_folder: Path, device: str = "cpu") -> UNetTeacher:
     Raises:
         UserError: if a file is missing or damaged, or the parts do not fit each other.
     """
-    root, place = unet_folder.resolve().parent, check_device(device)
+    root, path = unet_folder.resolve().parent, unet_folder / _WEIGHTS
     config = read_json(unet_folder / "config.json")
     names = names_of(read_json(root / _INDEX).get("id2label"), root)
     scheduler = read_json(root / "scheduler" / "scheduler_config.json")
-    weights = _read_weights(unet_folder / _WEIGHTS)
-    try:
-        shape = {field.name: config[field.name] for field in fields(UNetConfig)}
-        net = UNet(UNetConfig(**shape | {"widths": tuple(shape["widths"])}))
-        net.load_state_dict(weights)
-        check_weights(weights, net, str(unet_folder / _WEIGHTS))
-        low, high = float(scheduler["sigma_min"]), float(scheduler["sigma_max"])
-        if len(names) != net.config.num_classes:
-            raise ValueError(f"{len(names)} class names for {net.config.num_classes} classes")
-    except UserError:
-        raise
-    except _BROKEN as error:
-        raise UserError(
-            f"{root} holds no export that this clarep can build "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}): "
-            "give a folder that clarep export wrote"
-        ) from error
-    note_file(net, unet_folder / _WEIGHTS)
-    teacher = UNetTeacher(net, names, low, high)
-    teacher.net.to(place)
-    teacher.device = place
-    return teacher
+    stored, _ = read_tensors(path, "an exported teacher")
+    weights = {name.removeprefix(_PREFIX): value for name, value in stored.items()}
+    what = f"{root} holds no export that this clarep can build"
+    with refusing(what, "give a folder that clarep export wrote", BROKEN):
+        sigma_range = scheduler["sigma_min"], scheduler["sigma_max"]
+        teacher = rebuilt(path, weights, config, names, sigma_range)
+    return teacher.to(device)
 
 
 def _check_out(out: Path) -> None:
@@ -119,43 +120,6 @@ def _check_out(out: Path) -> None:
         kind = None
     if kind != EXPORT_CLASS:
         raise UserError(f"{out} holds other files: give `out` a new folder, or an earlier export")
-
-
-def _weights(net: UNet) -> dict[str, Tensor]:
-    """Return the weights as they are stored."""
-    whole = {_PREFIX + name: value.cpu() for name, value in net.state_dict().items()}
-    half = {name: value.half() for name, value in whole.items()}
-    exact = all(torch.equal(half[name].to(value.dtype), value) for name, value in whole.items())
-    return half if exact else whole
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    weights, _ = read_tensors(path, "an exported teacher")
-    return {name.removeprefix(_PREFIX): value for name, value in weights.items()}
-
-
-def _scheduler(teacher: UNetTeacher) -> dict[str, Any]:
-    """Return the configuration of the sampler, whose preconditioning is the network's own."""
-    return {
-        "_class_name": "EDMEulerScheduler",
-        "sigma_min": teacher.sigma_min,
-        "sigma_max": teacher.sigma_max,
-        "sigma_data": teacher.net.config.sigma_data,
-        "sigma_schedule": "karras",
-        "rho": 7.0,
-        "prediction_type": "epsilon",
-        "final_sigmas_type": "zero",
-        "num_train_timesteps": 1000,
-    }
-
-
-def _index(teacher: UNetTeacher) -> dict[str, Any]:
-    return {
-        "_class_name": ["pipeline", "ClarepPipeline"],
-        "unet": [_MODULE, EXPORT_CLASS],
-        "scheduler": ["diffusers", "EDMEulerScheduler"],
-        "id2label": {str(label): name for label, name in enumerate(teacher.class_names)},
-    }
 
 
 def _module_source() -> str:

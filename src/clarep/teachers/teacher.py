@@ -139,27 +139,10 @@ class Teacher(ABC):
             UserError: for values that do not fit each other; while at work, for a function that
                 returns no tensor of the right shape.
         """
+        given = locals()  # CallableTeacher takes the same, by the same names
         from clarep.teachers.callable_teacher import CallableTeacher  # a subclass of this one
 
-        return CallableTeacher(
-            denoise,
-            features,
-            latent_shape=latent_shape,
-            class_names=class_names,
-            sigma_min=sigma_min,
-            sigma_max=sigma_max,
-            taps=taps,
-            fingerprint=fingerprint,
-            default_tap=default_tap,
-            null_label=null_label,
-            has_null=has_null,
-            sigma_from_t=sigma_from_t,
-            image_shape=image_shape,
-            encode=encode,
-            decode=decode,
-            device=device,
-            dtype=dtype,
-        )
+        return CallableTeacher(**given)
 
     def denoiser(self, labels: Int64[Tensor, " batch"], guidance: float = 1.0) -> Denoiser:
         """Return the denoiser under labels (B,) and classifier-free guidance.

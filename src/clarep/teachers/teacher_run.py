@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,80 +12,14 @@ import torch
 
 from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import LabelledImages
-from clarep.engine.identity import in_full
 from clarep.engine.training_folder import TrainingFolder
 from clarep.errors import UserError
-from clarep.teachers.batches import NoisyBatch, batches
-from clarep.teachers.denoising import denoising_loss, held_out_losses
+from clarep.teachers.denoising import Batch, batches, denoising_loss, held_out_losses
 from clarep.teachers.options import check_device
 from clarep.teachers.teacher_config import TrainConfig, check_train, unet_for
 from clarep.teachers.unet import UNet
 
 RECORD_EVERY = 50
-
-
-@dataclass
-class _State:
-    """What a checkpoint holds: step, weights, their average, the optimiser, what was logged."""
-
-    net: UNet
-    ema: UNet
-    optimizer: torch.optim.Adam
-    step: int = 0
-    losses: list[float] = field(default_factory=list)  # of the steps since the last record
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "step": self.step,
-            "net": self.net.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "losses": self.losses,
-            "history": self.history,
-        }
-
-    def load(self, saved: dict[str, Any]) -> None:
-        self.net.load_state_dict(saved["net"])
-        self.ema.load_state_dict(saved["ema"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.step, self.losses, self.history = saved["step"], saved["losses"], saved["history"]
-
-
-def _learning_rate(config: TrainConfig, step: int) -> float:
-    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    return config.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-
-
-def _train_step(state: _State, batch: NoisyBatch, config: TrainConfig) -> float:
-    """Take one step.
-
-    Raises UserError, before any weight changes, if the loss or its gradient is not finite.
-    """
-    for group in state.optimizer.param_groups:
-        group["lr"] = _learning_rate(config, state.step)
-    loss = denoising_loss(state.net, batch.x0, batch.labels, batch.sigma, batch.eps).mean()
-    state.optimizer.zero_grad()
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(state.net.parameters(), config.clip_norm)
-    _require_finite(loss.item(), float(norm), state.step + 1)
-    state.optimizer.step()
-
-    state.step += 1
-    # The half-life grows with the run, so that the average forgets the initial weights.
-    halflife = min(config.ema_halflife_kimg * 1e3, 0.1 * state.step * config.batch_size)
-    decay = 0.5 ** (config.batch_size / halflife)
-    with torch.no_grad():
-        torch._foreach_lerp_(list(state.ema.parameters()), list(state.net.parameters()), 1 - decay)
-    return loss.item()
-
-
-def _require_finite(loss: float, norm: float, step: int) -> None:
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise UserError(
-            f"the loss is {loss} and its gradient's norm {norm} at step {step}: "
-            "lower `learning_rate` and give another `out`"
-        )
 
 
 def is_due(step: int, every: int) -> bool:
@@ -99,6 +33,13 @@ class TeacherRun:
 
     Under `out` it keeps `checkpoint.pt`, `config.json` and `history.jsonl` (a record a line).
     """
+
+    net: UNet
+    """The network as it is trained."""
+    ema: UNet
+    """The moving average of its weights: the network to sample from."""
+    step: int
+    """Steps taken so far."""
 
     def __init__(
         self,
@@ -135,62 +76,87 @@ class TeacherRun:
             "train": asdict(self.config),
         }
         torch.manual_seed(config.seed)
-        net, ema = UNet(unet), UNet(unet).requires_grad_(False)
-        ema.load_state_dict(net.state_dict())
-        net, ema = net.to(self._device), ema.to(self._device)
-        net = net.to(memory_format=torch.channels_last)  # a sixth more images a second on a CPU
-        adam = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99), fused=True)
-        self._state = _State(net, ema, adam)
-        self._folder = TrainingFolder(out, described, _whole)
-        if self._folder.saved is not None:
-            self._state.load(self._folder.saved)
-        self._folder.start(data.noted(), self._state.history)
-
-    @property
-    def step(self) -> int:
-        """Steps taken so far."""
-        return self._state.step
-
-    @property
-    def ema(self) -> UNet:
-        """The moving average of the weights: the network to sample from."""
-        return self._state.ema
+        net, self.ema = UNet(unet), UNet(unet).requires_grad_(False)
+        self.ema.load_state_dict(net.state_dict())
+        self.ema = self.ema.to(self._device)
+        # Channels last: a sixth more images a second on a CPU.
+        self.net = net.to(self._device).to(memory_format=torch.channels_last)
+        self._adam = torch.optim.Adam(self.net.parameters(), betas=(0.9, 0.99), fused=True)
+        self._stored: dict[str, Any] = {"net": self.net, "ema": self.ema, "optimizer": self._adam}
+        self.step = 0
+        self._losses: list[float] = []  # of the steps since the last record
+        self._history: list[dict[str, Any]] = []
+        self._folder = TrainingFolder(out, described)
+        if (saved := self._folder.saved) is not None:
+            for name, part in self._stored.items():
+                part.load_state_dict(saved[name])
+            self.step, self._losses = saved["step"], saved["losses"]
+            self._history = saved["history"]
+        self._folder.start(data.noted(), self._history)
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Train to the end, yielding what is logged: a record every 50 steps and the last.
 
         Raises UserError if the loss or its gradient is not finite; the last checkpoint is whole.
         """
-        config, state = self.config, self._state
+        config = self.config
         started, before = time.perf_counter(), self.step
-        null_label = state.net.config.num_classes
+        null_label = self.net.config.num_classes
         for batch in batches(self.data, config, null_label, self.step, self._device):
-            state.losses.append(_train_step(state, batch, config))
-            step, last = self.step, self.step == config.steps
-            if step % RECORD_EVERY == 0 or last:
-                record = self._record((step - before) / (time.perf_counter() - started))
-                state.losses = []
+            self._losses.append(self._train_step(batch))
+            last = self.step == config.steps
+            if self.step % RECORD_EVERY == 0 or last:
+                record = self._record((self.step - before) / (time.perf_counter() - started))
+                self._losses = []
                 yield record
-                started, before = time.perf_counter(), step
-            if step % config.checkpoint_every == 0 or last:
-                self._folder.save(state.as_dict())
+                started, before = time.perf_counter(), self.step
+            if self.step % config.checkpoint_every == 0 or last:
+                state = {name: part.state_dict() for name, part in self._stored.items()}
+                logged = {"losses": self._losses, "history": self._history}
+                self._folder.save({"step": self.step, **state, **logged})
+
+    def _train_step(self, batch: Batch) -> float:
+        """Take one step and return its loss.
+
+        Raises UserError, before any weight changes, if the loss or its gradient is not finite.
+        """
+        config = self.config
+        warmup = min(1.0, (self.step + 1) / max(1, config.warmup_steps))
+        cosine = 0.5 * (1 + math.cos(math.pi * self.step / config.steps))
+        for group in self._adam.param_groups:
+            group["lr"] = config.learning_rate * warmup * cosine
+        loss = denoising_loss(self.net, *batch).mean()
+        self._adam.zero_grad()
+        loss.backward()
+        norm = float(torch.nn.utils.clip_grad_norm_(self.net.parameters(), config.clip_norm))
+        if not (math.isfinite(loss.item()) and math.isfinite(norm)):
+            raise UserError(
+                f"the loss is {loss.item()} and its gradient's norm {norm} at step "
+                f"{self.step + 1}: lower `learning_rate` and give another `out`"
+            )
+        self._adam.step()
+
+        self.step += 1
+        # The half-life grows with the run, so that the average forgets the initial weights.
+        halflife = min(config.ema_halflife_kimg * 1e3, 0.1 * self.step * config.batch_size)
+        decay = 0.5 ** (config.batch_size / halflife)
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.ema.parameters()), list(self.net.parameters()), 1 - decay
+            )
+        return loss.item()
 
     def _record(self, steps_per_s: float) -> dict[str, Any]:
         config, step = self.config, self.step
         record: dict[str, Any] = {
             "step": step,
-            "loss": round(float(np.mean(self._state.losses)), 5),
+            "loss": round(float(np.mean(self._losses)), 5),
             "images_per_s": round(steps_per_s * config.batch_size, 1),
         }
         if is_due(step, config.evaluate_every) or step == config.steps:
             record["held_out"] = held_out_losses(
                 self.ema, self.held_out, config.sigma_min, config.sigma_max
             )
-        self._state.history.append(record)
+        self._history.append(record)
         self._folder.append(record)
         return record
-
-
-def _whole(described: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration with the defaults of options that came after it was written."""
-    return described | {"train": in_full(TrainConfig, described["train"])}

@@ -1,8 +1,10 @@
 """Our U-Net behind the `Teacher` interface, saved and loaded as safetensors."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -11,7 +13,8 @@ from torch.torch_version import TorchVersion
 
 from clarep.engine.artefacts import check_recorded, parse_json
 from clarep.engine.tensors import check_weights, note_file, read_tensors, save_tensors, weights_hash
-from clarep.errors import UserError
+from clarep.errors import UserError, refusing
+from clarep.teachers.options import check_device
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet import UNet, UNetConfig, sigma_from_t
 
@@ -30,11 +33,7 @@ class UNetTeacher(Teacher):
     default_tap = "mid"
 
     def __init__(
-        self,
-        net: UNet,
-        class_names: tuple[str, ...],
-        sigma_min: float,
-        sigma_max: float,
+        self, net: UNet, class_names: tuple[str, ...], sigma_min: float, sigma_max: float
     ) -> None:
         """Take a network of as many classes as there are names."""
         config = net.config
@@ -75,6 +74,12 @@ class UNetTeacher(Teacher):
         self.check_sigma(sigma)
         return sigma
 
+    def to(self, device: str) -> "UNetTeacher":
+        """Move it to a device, in place. Raises UserError if there is none of that name here."""
+        self.device = check_device(device)
+        self.net.to(self.device)
+        return self
+
 
 def save_unet(
     net: UNet, path: Path, class_names: tuple[str, ...], sigma_min: float, sigma_max: float
@@ -96,39 +101,40 @@ def load_unet(path: Path) -> UNetTeacher:
     or no clarep U-Net of this version, or if its weights are not finite.
     """
     weights, metadata = read_tensors(path, "a teacher")
+    mend = "give a teacher.safetensors that clarep train-teacher wrote"
     if "unet" not in metadata:
-        raise UserError(
-            f"{path} holds no clarep teacher (no 'unet' in its metadata): "
-            "give a teacher.safetensors that clarep train-teacher wrote"
-        )
+        raise UserError(f"{path} holds no clarep teacher (no 'unet' in its metadata): {mend}")
     check_recorded(path, card_of(path), "weights", "sha256")
-    try:
-        net, names, (sigma_min, sigma_max) = _rebuild(metadata, weights)
-    except (LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"{path} holds no teacher that this clarep can build "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:200]}): "
-            "give a teacher.safetensors that clarep train-teacher wrote"
-        ) from error
+    with refusing(f"{path} holds no teacher that this clarep can build", mend, BROKEN):
+        config, names, sigma_range = (
+            parse_json(metadata[name]) for name in ("unet", "class_names", "sigma_range")
+        )
+        return rebuilt(path, weights, config, names, sigma_range)
+
+
+BROKEN = (LookupError, TypeError, ValueError, RuntimeError)
+"""What `rebuilt` raises for parts that do not fit each other."""
+
+
+def rebuilt(
+    path: Path,
+    weights: dict[str, Tensor],
+    config: Mapping[str, Any],
+    class_names: Sequence[object],
+    sigma_range: Sequence[Any],
+) -> UNetTeacher:
+    """Return the teacher of these weights, which are a file's, and what is written of it."""
+    own = {name: value for name, value in config.items() if not name.startswith("_")}
+    net = UNet(UNetConfig(**own | {"widths": tuple(own["widths"])}))
+    net.load_state_dict(weights)
+    if len(class_names) != net.config.num_classes:
+        raise ValueError(f"{len(class_names)} class names for {net.config.num_classes} classes")
+    sigma_min, sigma_max = (float(sigma) for sigma in sigma_range)
     check_weights(weights, net, str(path))
     note_file(net, path)
-    return UNetTeacher(net, names, sigma_min, sigma_max)
+    return UNetTeacher(net, tuple(map(str, class_names)), sigma_min, sigma_max)
 
 
 def card_of(path: Path) -> Path:
     """Return where the card of a teacher's file lies: card.json in a run, else NAME.json."""
     return path.with_name(CARD_NAME) if path.name == WEIGHTS_NAME else path.with_suffix(".json")
-
-
-def _rebuild(
-    metadata: dict[str, str], weights: dict[str, Tensor]
-) -> tuple[UNet, tuple[str, ...], tuple[float, float]]:
-    """Return network, class names and sigma range; whatever does not fit raises what it raises."""
-    fields = parse_json(metadata["unet"])
-    net = UNet(UNetConfig(**fields | {"widths": tuple(fields["widths"])}))
-    net.load_state_dict(weights)
-    names = tuple(str(name) for name in parse_json(metadata["class_names"]))
-    if len(names) != net.config.num_classes:
-        raise ValueError(f"{len(names)} class names for {net.config.num_classes} classes")
-    low, high = (float(sigma) for sigma in parse_json(metadata["sigma_range"]))
-    return net, names, (low, high)

@@ -10,7 +10,7 @@ from clarep.data.load import DataConfig, stored_options
 from clarep.engine.identity import located
 from clarep.errors import UserError, unknown_name
 from clarep.teachers.families import FAMILIES
-from clarep.teachers.options import TeacherOptions, check_device, check_options
+from clarep.teachers.options import TeacherOptions, check_options
 from clarep.teachers.pipeline_folder import refuse_diffusers
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet_teacher import WEIGHTS_NAME, load_unet
@@ -106,7 +106,4 @@ def load_teacher(spec: str | Path, options: TeacherOptions | None = None) -> Tea
         module = import_module(f"clarep.teachers.families.{FAMILIES[family].module}")
         return cast(Teacher, module.load(place, options))
     check_options(options, "", ("device",))
-    teacher = load_unet(teacher_path(spec))
-    teacher.device = check_device(options.device)
-    teacher.net.to(teacher.device)
-    return teacher
+    return load_unet(teacher_path(spec)).to(options.device)
