@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
@@ -243,7 +243,7 @@ def test_a_row_of_the_table(measured):
     assert row.background_colour == 0  # all grey
     assert 0 < row.sample_within < 1
     assert 0 < row.feature_within <= 1
-    json.dumps(row.as_dict(), allow_nan=False)
+    json.dumps(asdict(row), allow_nan=False)
 
 
 MASKED = (

@@ -66,7 +66,7 @@ def test_what_made_them(reps, teacher):
     made = reps.config
     assert made["clarid"]["k"] == made["num_dirs"] == 3 and made["seed"] == 0
     assert (made["teacher_sha256"], made["class_names"]) == ("linear", ["cat", "dog", "owl"])
-    assert reps.class_names == teacher.class_names
+    assert reps.class_names == reps[:0].class_names == teacher.class_names
 
 
 def test_balanced_takes_classes_in_turn(reps):

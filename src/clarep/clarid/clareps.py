@@ -104,8 +104,8 @@ class CLAReps:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the teacher's classes, or their numbers where they are not known."""
-        count = int(self.label.max()) + 1
-        return tuple(self.config.get("class_names") or map(str, range(count)))
+        known = self.config.get("class_names")
+        return tuple(known or map(str, range(int(self.label.max()) + 1)))
 
     def balanced(self: _Reps, count: int) -> _Reps:
         """Return at most `count`, evenly from the classes, each class's first ones."""

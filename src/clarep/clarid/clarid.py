@@ -110,7 +110,7 @@ class Clarid:
                 or another number of labels or indices than of images.
         """
         x0, classes = self._accepted(images, labels)
-        index = torch.arange(len(x0)) if indices is None else torch.as_tensor(indices)
+        index = torch.arange(len(x0)) if indices is None else torch.as_tensor(indices).long()
         if len(index) != len(x0):
             raise UserError(
                 f"{len(x0)} images came with {len(index)} indices: give one for each image"

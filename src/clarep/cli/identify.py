@@ -1,7 +1,7 @@
 """`clarep identify`: from a labelled data set to canonical samples, measures and a picture."""
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -190,7 +190,7 @@ class Identify:
                 "images": len(canonical),
                 "round_trip_psnr_median": trip.psnr,
                 "cost": canonical.manifest["cost"],
-                "measures": [row.as_dict() for row in measured],
+                "measures": [asdict(row) for row in measured],
                 "skipped": bad,
                 "wrote": {name: str(path) for name, path in places.items()},
             } | findings

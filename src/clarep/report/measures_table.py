@@ -1,6 +1,7 @@
 """The measures as a table: on a terminal, as CSV, as JSON."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def write_measures(rows: Sequence[Measures], folder: Path, config: dict[str, Any
 
     config: all that the rows follow from, as JSON values; `read_measures` asks for the same.
     """
-    values = [row.as_dict() for row in rows]
+    values = [asdict(row) for row in rows]
     stored = {"config": config, "versions": versions(), "rows": values}
     write_json(folder / MEASURES_NAME, stored, sealed=True)
     write_csv([_flat(row) for row in values], folder / "measures.csv")
@@ -109,7 +110,11 @@ def read_measures(folder: Path, config: dict[str, Any]) -> dict[str, Measures]:
         stored = read_json(folder / MEASURES_NAME)
         if stored["config"] != plain(config) or stored["versions"] != versions():
             return {}
-        return {row["kind"]: Measures.from_dict(row) for row in stored["rows"]}
+        rows: list[dict[str, Any]] = [
+            {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}
+            for row in stored["rows"]
+        ]
+        return {row["kind"]: Measures(**row) for row in rows}
     except (OSError, ValueError, LookupError, TypeError):
         return {}
 

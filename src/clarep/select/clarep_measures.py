@@ -8,7 +8,7 @@ an image, before any of it.
 
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -196,19 +196,6 @@ class Measures:
     """NMI of k-means clusters of the features given the class."""
     nmi_null: float | None = None
     """NMI of k-means clusters of the features given no class; None where the teacher knows none."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the row as JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Measures":
-        """Return the row that `as_dict` gave, after JSON made lists of its intervals."""
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
-        return cls(**fields)
 
 
 @torch.no_grad()

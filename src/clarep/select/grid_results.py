@@ -124,7 +124,7 @@ def compute_cell(grid: Grid, cell: Cell, judge: Scorer | None) -> dict[str, Any]
     for k in ks:
         latents, kind = torch.cat(latents_of[k]), "top" if k else "none"
         row = measure(clarid, judge, scene, x_te, latents=latents, kind=kind, seed=cell.seed)
-        rows.append({"k": k, "share": k / grid.teacher.latent_dim} | row.as_dict())
+        rows.append({"k": k, "share": k / grid.teacher.latent_dim} | asdict(row))
     clarid.ledger.images += len(chosen)
     return {
         "cell": asdict(cell) | {"sigma": clarid.sigma_te},
