@@ -11,6 +11,7 @@ from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.clarid_config import AT_ONCE
 from clarep.clarid.directions import Kind
 from clarep.clarid.identify import SHARD_SIZE, identify_steps
+from clarep.clarid.set_pictures import read_pictures
 from clarep.data.labelled import LabelledImages, class_balanced_choice
 from clarep.data.load import DataConfig
 from clarep.engine.artefacts import Progressed
@@ -103,10 +104,15 @@ class SetJob:
         return self if clarid == self.clarid else replace(self, clarid=clarid, existing=None)
 
     def is_done(self) -> bool:
-        """Tell whether the folder holds the whole set, undamaged, and of these settings."""
+        """Tell whether the folder holds the whole set, undamaged, and of these settings.
+
+        A set of the study's own has its pictures too.
+        """
         try:
-            found = CanonicalSet.load(self.folder).manifest["config"]
-            return _address_of(found) == self.address
+            found = CanonicalSet.load(self.folder)
+            if self.existing is None:
+                read_pictures(found)
+            return _address_of(found.manifest["config"]) == self.address
         except (UserError, KeyError):
             return False
 
