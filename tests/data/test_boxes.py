@@ -8,7 +8,7 @@ import pytest
 from clarep.data.foregrounds import VARIANTS, MaskedImages, separate
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import load_data
-from clarep.data.sets.boxes import has_boxes, load_boxed
+from clarep.data.npz import has_boxes, load_npz
 from clarep.errors import UserError
 
 TINY9 = Path(__file__).parents[3] / "shared/data/tiny9_jpegbytes_val.npz"
@@ -29,7 +29,7 @@ def archive(tmp_path: Path):
 
 @pytest.fixture
 def boxed(archive) -> MaskedImages:
-    return load_boxed(archive())
+    return load_npz(archive())
 
 
 def one(image, box):
@@ -68,7 +68,7 @@ def test_a_box_that_is_the_whole_image_turns_black() -> None:
 
 def test_the_last_pixel_is_inside(archive) -> None:
     for i, (x0, y0, x1, y1) in enumerate(BOXES):
-        places = np.argwhere(load_boxed(archive()).mask(i))
+        places = np.argwhere(load_npz(archive()).mask(i))
         assert (places.min(0).tolist(), places.max(0).tolist()) == ([y0, x0], [y1, x1])
 
 
@@ -123,7 +123,7 @@ def test_large_boxes_are_not_used(boxed: MaskedImages) -> None:
 
 def test_a_class_of_one_usable_image_has_no_other_background(archive) -> None:
     box = [*BOXES[:3], [0, 0, 7, 7], [0, 0, 7, 7], BOXES[5]]
-    data = load_boxed(archive(box=np.array(box)))
+    data = load_npz(archive(box=np.array(box)))
     with pytest.raises(UserError, match="one usable image of class '1'"):
         data.variant("mixed_same").read(5)
 
@@ -144,7 +144,7 @@ def test_a_class_of_one_usable_image_has_no_other_background(archive) -> None:
 )
 def test_boxes_that_do_not_fit_are_refused(archive, box, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        load_boxed(archive(box=np.array(box)))
+        load_npz(archive(box=np.array(box)))
 
 
 def test_boxes_come_from_the_file_of_their_split(archive, tmp_path: Path) -> None:
@@ -154,16 +154,16 @@ def test_boxes_come_from_the_file_of_their_split(archive, tmp_path: Path) -> Non
     for path in (train, test):
         for split, boxes in (("train", BOXES), ("test", turned)):
             x0, y0, x1, y1 = boxes[0]
-            rows, columns = np.nonzero(load_boxed(path, split).mask(0))
+            rows, columns = np.nonzero(load_npz(path, split).mask(0))
             assert [columns.min(), rows.min(), columns.max(), rows.max()] == [x0, y0, x1, y1]
     pixels, labels = np.zeros((6, 8, 8, 3), np.uint8), np.zeros(6, int)
     np.savez(test, x=pixels, y=labels)
     with pytest.raises(UserError, match=r"b_test\.npz has no 'box'"):
-        load_boxed(train, "test")
+        load_npz(train, "test")
     both = {"x_train": pixels, "y_train": labels, "x_test": pixels, "y_test": labels}
     np.savez(tmp_path / "divided.npz", **both, box=np.array(BOXES))
     with pytest.raises(UserError, match="does not tell of which split"):
-        load_boxed(tmp_path / "divided.npz", "test")
+        load_npz(tmp_path / "divided.npz", "test")
 
 
 def test_an_archive_says_whether_it_has_boxes(archive, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_an_archive_says_whether_it_has_boxes(archive, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not TINY9.exists(), reason="shared/data/tiny9_jpegbytes_val.npz is absent")
 def test_tiny9_comes_apart() -> None:
-    data = load_boxed(TINY9, "val")
+    data = load_npz(TINY9, "val")
     parts = separate(data)
     assert len(data.class_names) == 9
     assert 0.7 * len(data) < len(parts.usable) < len(data)

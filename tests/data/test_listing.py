@@ -208,7 +208,7 @@ def test_pipes_are_no_archives_and_no_lists(root: Path, tmp_path: Path):
         read_weights,
         read_class_names,
         read_npy,
-        read_real,
+        lambda path: read_real(path, []),
         read_pickle,
     ],
 )

@@ -9,17 +9,18 @@ import torch
 from PIL import Image
 
 from clarep.data.cifar import CLASS_NAMES
+from clarep.data.garments import load_garments
 from clarep.data.sets.natural import (
+    NaturalSet,
     imagenet_columns,
     load_cifar10_1,
-    load_imagenet_a,
     load_imagenet_v2,
+    load_natural,
     read_real,
-    real_correct,
-    real_of,
 )
 from clarep.errors import UserError
 
+OWN = load_garments("test")
 WNIDS = ("n01440764", "n01443537", "n01484850", "n01491361")
 
 
@@ -35,20 +36,21 @@ def test_imagenet_a_maps_its_folders_to_the_student_s_logits(tmp_path: Path):
     write(tmp_path / WNIDS[3] / "a.png", 30)
     write(tmp_path / WNIDS[1] / "b.png", 10, size=(20, 30))
     (tmp_path / "README.txt").write_text("README")
-    subset = load_imagenet_a(tmp_path, WNIDS, image_size=8)
+    subset = load_natural("imagenet-a", tmp_path, WNIDS, 8, OWN)
     assert subset.columns.tolist() == [1, 3]
     assert subset.images.labels.tolist() == [0, 1]
     assert subset.images.images([0, 1])[:, 0, 0, 0].tolist() == [10, 30]
     logits = torch.tensor([[9.0, 2.0, 9.0, 1.0], [9.0, 0.0, 9.0, 3.0]])
-    assert subset.logits(logits).argmax(1).tolist() == subset.images.labels.tolist()
+    correct, counts = subset.correct(logits, np.arange(2))
+    assert correct.tolist() == [True, True] and counts.tolist() == [0, 1]
 
 
 def test_imagenet_a_wants_classes_that_the_student_has(tmp_path: Path):
     write(tmp_path / "n99999999" / "a.png")
-    with pytest.raises(UserError, match=r"n99999999 is of no class of the student's 4"):
-        load_imagenet_a(tmp_path, WNIDS, image_size=8)
+    with pytest.raises(UserError, match=r"the student has no class 'n99999999'"):
+        load_natural("imagenet-a", tmp_path, WNIDS, 8, OWN)
     with pytest.raises(UserError, match=r"listed twice"):
-        load_imagenet_a(tmp_path, (*WNIDS, WNIDS[0]), image_size=8)
+        load_natural("imagenet-a", tmp_path, (*WNIDS, WNIDS[0]), 8, OWN)
 
 
 # ImageNet-V2
@@ -117,20 +119,24 @@ def real_file(path: Path, content: object) -> Path:
 
 
 def test_real_labels_belong_to_the_number_in_the_file_s_name(tmp_path: Path):
-    real = read_real(real_file(tmp_path, [[7], [], [1, 3], [999]]))
+    path = real_file(tmp_path, [[7], [], [1, 3], [999]])
     sources = [
         "val/n01491361/ILSVRC2012_val_00000003.JPEG",
         "val/n01440764/ILSVRC2012_val_00000001.JPEG",
         "val/n01484850/ILSVRC2012_val_00000002.JPEG",
     ]
-    assert real_of(sources, real) == [[1, 3], [7], []]
+    assert read_real(path, sources) == [[1, 3], [7], []]
 
 
 def test_any_label_of_the_list_is_right_and_images_without_are_left_out():
-    predicted = torch.tensor([3, 7, 5, 2])
-    correct, kept = real_correct(predicted, [[1, 3], [7], [], [0, 1]])
-    assert correct.tolist() == [True, True, False]
-    assert kept.tolist() == [0, 1, 3]
+    accepted = [[1, 3], [7], [], [0, 1]]
+    real = NaturalSet("real", "real.json", OWN, torch.arange(10), accepted)
+    logits = torch.eye(10)[[2, 5, 7, 3]]  # of images 3, 2, 1, 0
+    correct, kept = real.correct(logits, np.array([3, 2, 1, 0]))
+    assert correct.tolist() == [False, True, True]
+    assert kept.tolist() == [3, 1, 0]
+    with pytest.raises(UserError, match=r"no image has a label"):
+        real.correct(logits[:1], np.array([2]))
 
 
 @pytest.mark.parametrize(
@@ -146,26 +152,22 @@ def test_any_label_of_the_list_is_right_and_images_without_are_left_out():
 )
 def test_another_json_is_refused(tmp_path: Path, content: object, message: str):
     with pytest.raises(UserError, match=message):
-        read_real(real_file(tmp_path, content))
+        read_real(real_file(tmp_path, content), [])
 
 
 @pytest.mark.parametrize("text", ["[[1,", "[" * 100_000, f"[[{'9' * 5_000}]]", "[[NaN]]", "\xff"])
 def test_a_damaged_or_hostile_json_is_refused(tmp_path: Path, text: str):
     (tmp_path / "real.json").write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=r"cannot read .*real.json as JSON"):
-        read_real(tmp_path / "real.json")
+        read_real(tmp_path / "real.json", [])
 
 
 def test_faults_of_real(tmp_path: Path):
     with pytest.raises(UserError, match=r"cannot read .*gone.json"):
-        read_real(tmp_path / "gone.json")
+        read_real(tmp_path / "gone.json", [])
     for name in ("cat.png", "ILSVRC2012_val_00000003.JPEG", "ILSVRC2012_val_00000000.JPEG"):
         with pytest.raises(UserError, match=r"is not one of the 2 images"):
-            real_of([name], [[1], [2]])
-    with pytest.raises(UserError, match=r"1 predictions were given for 2 images"):
-        real_correct(torch.tensor([1]), [[1], [2]])
-    with pytest.raises(UserError, match=r"no image has a label"):
-        real_correct(torch.tensor([1]), [[]])
+            read_real(real_file(tmp_path, [[1], [2]]), [name])
 
 
 # CIFAR-10.1
@@ -187,10 +189,8 @@ def test_cifar10_1_is_read(cifar10_1: Path):
 
 
 def test_faults_of_cifar10_1(cifar10_1: Path):
-    with pytest.raises(UserError, match=r"cifar10.1_v4_data.npy is missing"):
-        load_cifar10_1(cifar10_1, "v4")
-    with pytest.raises(UserError, match=r"unknown version of CIFAR-10.1 'v5'"):
-        load_cifar10_1(cifar10_1, "v5")
+    with pytest.raises(UserError, match=r"cifar10.1_v6_data.npy is missing"):
+        load_cifar10_1(cifar10_1 / "elsewhere")
     labels = cifar10_1 / "cifar10.1_v6_labels.npy"
     np.save(labels, np.array([9, 0]))
     with pytest.raises(UserError, match=r"3 images but 2 labels"):

@@ -12,12 +12,12 @@ from clarep.data.foregrounds import MaskedImages
 from clarep.data.garments import CLASS_NAMES, load_garments
 from clarep.data.labelled import LabelledImages
 from clarep.data.sets.backgrounds_challenge import CHALLENGE_VARIANTS
+from clarep.data.sets.natural import BEYOND
 from clarep.errors import UserError
 from clarep.robustness.attacks.attack_config import ATTACK_NAMES, AttackConfig
 from clarep.robustness.corruptions import corrupt
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import MEASURE_GROUPS, MEASURES, heading_of, measure_of
-from clarep.robustness.suite.natural_sets import BEYOND
 from clarep.robustness.suite.suite import PARTS_NAME, SuiteRun, robustness_suite
 from clarep.robustness.suite.suite_config import GROUPS, QUICK_ATTACKS, SuiteConfig, check_suite
 from clarep.students.student import StudentInfo

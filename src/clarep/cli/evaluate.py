@@ -19,8 +19,8 @@ from clarep.robustness.student_and_data import (
     load_ood,
     student_and_data,
 )
-from clarep.robustness.suite.natural_sets import named_paths
 from clarep.robustness.suite.suite import SuiteRun
+from clarep.robustness.suite.suite_checks import named_paths
 from clarep.robustness.suite.suite_config import SuiteConfig, check_suite
 from clarep.students.student import Outputs
 from clarep.students.student_files import load_student

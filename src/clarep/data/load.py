@@ -13,7 +13,6 @@ from clarep.data.garments import SIZE, load_garments
 from clarep.data.labelled import LabelledImages
 from clarep.data.npz import load_npz
 from clarep.data.sets.backgrounds_challenge import is_challenge, load_challenge
-from clarep.data.sets.boxes import has_boxes, load_boxed
 from clarep.engine.bounds import Seed, Within, check_bounds
 from clarep.engine.identity import located
 from clarep.errors import UserError, unknown_name
@@ -137,8 +136,6 @@ def _load_path(path: Path, config: DataConfig) -> LabelledImages:
         return load_cifar10(path, config.split, config.image_size)
     if path.suffix != ".npz":
         raise UserError(f"{path} is neither a folder nor an .npz: give one of these")
-    if config.image_size is None and has_boxes(path):
-        return load_boxed(path, config.split)
     return load_npz(path, config.split, config.image_size)
 
 

@@ -5,7 +5,7 @@ Nothing is unpickled. What a header declares is held against the bytes that are 
 
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase, BufferedReader
 from pathlib import Path
@@ -22,7 +22,7 @@ _MOST_PER_BYTE = 1032  # bytes that a byte of deflate can hold
 _PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # as np.savez and np.savez_compressed do
 
 
-class _Members(Mapping[str, NDArray[Any]]):
+class Archive:
     """The arrays of an .npz by name; each is read when it is asked for."""
 
     def __init__(self, path: Path, stream: BufferedReader) -> None:
@@ -36,8 +36,8 @@ class _Members(Mapping[str, NDArray[Any]]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._infos)
 
-    def __len__(self) -> int:
-        return len(self._infos)
+    def __contains__(self, name: str) -> bool:
+        return name in self._infos
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         info = self._infos[name]
@@ -57,7 +57,7 @@ class _Members(Mapping[str, NDArray[Any]]):
 
 
 @contextmanager
-def open_archive(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
+def open_archive(path: Path) -> Iterator[Archive]:
     """Open an .npz: its arrays by name.
 
     Raises UserError, also when an array is read, for a file that is missing, damaged, no regular
@@ -68,7 +68,7 @@ def open_archive(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
     with stream:
         if stream.peek(6).startswith(npy.MAGIC_PREFIX):
             raise UserError(f"{path} is a single array: give an .npz with x and y")
-        yield _Members(path, stream)
+        yield Archive(path, stream)
 
 
 def read_npy(path: Path) -> NDArray[Any]:

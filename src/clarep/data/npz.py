@@ -1,4 +1,4 @@
-"""NumPy archives of pixels, or of JPEG bytes, as `LabelledImages`. Nothing is unpickled."""
+"""NumPy archives of pixels, or of JPEG bytes, and boxes. Nothing is unpickled."""
 
 import re
 from pathlib import Path
@@ -10,8 +10,9 @@ from PIL import Image
 
 from clarep.data.decode_image import decode_image, require_one_size, square_resize
 from clarep.data.files import SPLIT_FOLDERS, NoSplitError, require_undivided
+from clarep.data.foregrounds import MaskedImages
 from clarep.data.labelled import LabelledImages
-from clarep.data.npy_files import open_archive
+from clarep.data.npy_files import Archive, open_archive
 from clarep.errors import UserError, unknown_name
 
 _SHOWN = 300  # characters of the names of wrong arrays
@@ -26,9 +27,14 @@ def load_npz(path: Path, split: str = "train", image_size: int | None = None) ->
       (N, H, W, 1) or (N, H, W, 3), and whole-number labels (N,);
     - `jpeg` (all files after one another, uint8), `offset` (N + 1) and `label` (N,): decoded
       when read, and lossy, which the set's name says;
-    and maybe `classes`, the names of the classes. An undivided archive is the split that its
-    name ends in, NAME_test.npz or test.npz, and NAME_train.npz beside it is the other split of
-    the same set: the path of either stands for both.
+    and maybe `classes`, the names of the classes, and `box` (N, 4), whole numbers x0, y0, x1, y1
+    in pixels, both ends inside. With boxes, and without `image_size`, it becomes `MaskedImages`.
+    A box is no mask: it holds background too (in tiny9 the median box takes 58 % of the image),
+    so that `only_fg` and `mixed_*` show some of it, and a gap is understated.
+
+    An undivided archive is the split that its name ends in, NAME_test.npz or test.npz, and
+    NAME_train.npz beside it is the other split of the same set: the path of either stands for
+    both.
 
     Args:
         path: the archive.
@@ -37,44 +43,42 @@ def load_npz(path: Path, split: str = "train", image_size: int | None = None) ->
         image_size: side that `square_resize` brings images to; None keeps their size.
 
     Raises:
-        UserError: for a damaged archive, another layout, labels outside the classes, an
-            unknown split, or JPEGs of several sizes without `image_size`.
+        UserError: for a damaged archive, another layout, labels outside the classes, boxes that
+            do not fit, an unknown split, or JPEGs of several sizes without `image_size`.
     """
-    path = archive_of(path, split)
     with open_archive(path) as archive:
-        keys = set(archive)
-        names = archive["classes"] if "classes" in keys else None
-        if {"jpeg", "offset", "label"} <= keys:
-            return _jpeg_images(
-                path=path,
-                jpeg=archive["jpeg"],
-                offset=archive["offset"],
-                label=archive["label"],
-                names=names,
-                image_size=image_size,
-            )
-        ending = _ending(path, keys, split)
-        x, y = archive["x" + ending], archive["y" + ending]
-        all_y = [archive["y" + e] for e in _endings(keys)] if names is None else []
-    classes = _class_names(path, names, all_y)
-    labels = checked_labels(str(path), y, len(classes))
-    return array_images(
-        name=f"{path}/{split}",
-        source=path.name,
-        x=x,
-        labels=labels,
-        classes=classes,
-        image_size=image_size,
-    )
+        splits, is_boxed = _splits(archive), "box" in archive
+    if not splits:
+        path = _file_of(path, split)
+    with open_archive(path) as archive:
+        boxes = None
+        if is_boxed and image_size is None:
+            boxes = _boxes(path, archive)
+        if {"jpeg", "offset", "label"} <= set(archive):
+            data = _jpeg_images(path, archive, image_size)
+        else:
+            data = _pixel_images(path, archive, split, image_size)
+    return data if boxes is None else _masked(path, data, boxes)
 
 
-def archive_of(path: Path, split: str) -> Path:
-    """Return the file that holds a split: the archive itself, or the one beside it named so.
+def has_boxes(path: Path) -> bool:
+    """Say whether a path is an .npz that holds boxes."""
+    if path.suffix != ".npz" or not path.is_file():
+        return False
+    with open_archive(path) as archive:
+        return "box" in archive
 
-    Raises NoSplitError if an archive that is not divided within has no such split.
+
+def _splits(keys: Archive) -> list[str]:
+    """The splits of which there are both x_... and y_..."""
+    return [split for split in SPLIT_FOLDERS if f"x_{split}" in keys and f"y_{split}" in keys]
+
+
+def _file_of(path: Path, split: str) -> Path:
+    """Return the file that holds a split: an undivided archive, or the one beside it named so.
+
+    Raises NoSplitError if there is none.
     """
-    if is_divided(path):
-        return path
     own = next((name for name in SPLIT_FOLDERS if re.search(rf"(^|[_.-]){name}$", path.stem)), "")
     if not own:
         require_undivided(str(path), split)
@@ -87,12 +91,6 @@ def archive_of(path: Path, split: str) -> Path:
             f"there is no split '{split}': give `split={own}`, or put that file there"
         )
     return beside
-
-
-def is_divided(path: Path) -> bool:
-    """Say whether an archive holds splits, such as x_train and y_train."""
-    with open_archive(path) as archive:
-        return _endings(set(archive)) not in ([], [""])
 
 
 def array_images(
@@ -153,17 +151,34 @@ def checked_labels(name: str, y: NDArray[Any], num_classes: int) -> NDArray[np.i
     return y.astype(np.int64)
 
 
-def _jpeg_images(
-    *,
-    path: Path,
-    jpeg: NDArray[Any],
-    offset: NDArray[Any],
-    label: NDArray[Any],
-    names: NDArray[Any] | None,
-    image_size: int | None,
+def _pixel_images(
+    path: Path, archive: Archive, split: str, image_size: int | None
 ) -> LabelledImages:
-    classes = _class_names(path, names, [label])
-    labels = checked_labels(str(path), label, len(classes))
+    splits = _splits(archive)
+    if splits and split not in splits:
+        raise NoSplitError(str(unknown_name(f"split of {path}", split, splits)))
+    ending = f"_{split}" if splits else ""
+    if not splits and not {"x", "y"} <= set(archive):
+        held = ascii(", ".join(sorted(archive)) or "(none)")[1:-1]
+        raise UserError(
+            f"{path} holds the arrays {held[:_SHOWN]}: give x and y, or "
+            "x_train, y_train, x_test and y_test, or jpeg, offset and label"
+        )
+    classes = _class_names(path, archive, [f"y_{name}" for name in splits] or ["y"])
+    return array_images(
+        name=f"{path}/{split}",
+        source=path.name,
+        x=archive["x" + ending],
+        labels=checked_labels(str(path), archive["y" + ending], len(classes)),
+        classes=classes,
+        image_size=image_size,
+    )
+
+
+def _jpeg_images(path: Path, archive: Archive, image_size: int | None) -> LabelledImages:
+    jpeg, offset = archive["jpeg"], archive["offset"]
+    classes = _class_names(path, archive, ["label"])
+    labels = checked_labels(str(path), archive["label"], len(classes))
     is_sound = (
         jpeg.ndim == 1
         and jpeg.dtype == np.uint8
@@ -196,40 +211,53 @@ def _jpeg_images(
     )
 
 
-def _endings(keys: set[str]) -> list[str]:
-    """The endings of the pairs x..., y... that an archive holds; those of splits first."""
-    endings = [f"_{split}" for split in SPLIT_FOLDERS]
-    divided = [e for e in endings if {f"x{e}", f"y{e}"} <= keys]
-    return divided or ([""] if {"x", "y"} <= keys else [])
-
-
-def _ending(path: Path, keys: set[str], split: str) -> str:
-    endings = _endings(keys)
-    if not endings:
-        held = ascii(", ".join(sorted(keys)) or "(none)")[1:-1]
-        raise UserError(
-            f"{path} holds the arrays {held[:_SHOWN]}: give x and y, or "
-            "x_train, y_train, x_test and y_test, or jpeg, offset and label"
-        )
-    if endings == [""]:
-        return ""
-    if f"_{split}" not in endings:
-        known = [ending[1:] for ending in endings]
-        raise NoSplitError(str(unknown_name(f"split of {path}", split, known)))
-    return f"_{split}"
-
-
-def _class_names(
-    path: Path, names: NDArray[Any] | None, all_labels: list[NDArray[Any]]
-) -> tuple[str, ...]:
+def _class_names(path: Path, archive: Archive, all_labels: list[str]) -> tuple[str, ...]:
     """Return the archive's names, or the numbers up to the largest label of all splits."""
-    if names is None:
-        largest = max(
-            (int(y.max()) for y in all_labels if y.size and y.dtype.kind in "iu"), default=0
-        )
+    if "classes" not in archive:
+        every = [y for y in map(archive.__getitem__, all_labels) if y.size and y.dtype.kind in "iu"]
+        largest = max((int(y.max()) for y in every), default=0)
         if largest >= _MAX_CLASSES:
             raise UserError(f"label {largest} in {path} needs a list of names: add 'classes'")
         return tuple(str(i) for i in range(largest + 1))
+    names = archive["classes"]
     if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) != len(names):
         raise UserError(f"'classes' of {path} is no list of different names: give strings (K,)")
     return tuple(str(name) for name in names)
+
+
+def _boxes(path: Path, archive: Archive) -> NDArray[Any]:
+    if _splits(archive):
+        raise UserError(
+            f"'box' of {path} does not tell of which split it is: give NAME_train.npz and "
+            "NAME_test.npz, each with the boxes of its own x"
+        )
+    if "box" not in archive:
+        raise UserError(f"{path} has no 'box', as the archive beside it has: add them there")
+    return archive["box"]
+
+
+def _masked(path: Path, data: LabelledImages, boxes: NDArray[Any]) -> MaskedImages:
+    """Return images with the boxes as masks; raises UserError for boxes that do not fit."""
+    if boxes.shape != (len(data), 4) or boxes.dtype.kind not in "iu":
+        raise UserError(
+            f"'box' of {path} is {boxes.dtype} {boxes.shape}: give whole numbers ({len(data)}, 4)"
+        )
+    height, width = data.read(0).shape[:2]
+    x0, y0, x1, y1 = boxes.T
+    for is_wrong, reason in (
+        ((x1 < x0) | (y1 < y0), "ends before it starts (is it x, y, width, height?)"),
+        ((x0 < 0) | (y0 < 0) | (x1 >= width) | (y1 >= height), "lies outside its image"),
+    ):
+        if is_wrong.any():
+            i = int(is_wrong.argmax())
+            raise UserError(
+                f"the box {boxes[i].tolist()} of image {i} in {path} {reason}: give x0, y0, x1, y1 "
+                f"in pixels of {width}x{height}, the last pixel inside"
+            )
+
+    def mask(i: int) -> NDArray[np.bool_]:
+        inside = np.zeros((height, width), np.bool_)
+        inside[y0[i] : y1[i] + 1, x0[i] : x1[i] + 1] = True
+        return inside
+
+    return MaskedImages(**vars(data), mask=mask)

@@ -11,7 +11,7 @@ from clarep.data.files import NoSplitError
 from clarep.data.held_out import HELD_OUT, marks_of_trained, seen_before
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data, load_test, stored_options
-from clarep.data.sets.boxes import has_boxes
+from clarep.data.npz import has_boxes
 from clarep.distill.trainer.run_folder import held_out_of
 from clarep.engine.artefacts import read_json
 from clarep.errors import UserError

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clarep.data.labelled import LabelledImages
+from clarep.data.sets.natural import NaturalSet
 from clarep.robustness.backgrounds import background_measures, example_arrays, first_of_each_class
 from clarep.robustness.calibration import auroc, calibration, max_softmax
 from clarep.robustness.corruptions import corrupt
@@ -16,7 +17,6 @@ from clarep.robustness.evaluation import Measured, mean_of
 from clarep.robustness.focus import IG_STEPS, focus_measures, saliency_maps
 from clarep.robustness.images_read import chosen_for_focus
 from clarep.robustness.suite.attack_parts import attack_parts
-from clarep.robustness.suite.natural_sets import BeyondSet
 from clarep.robustness.suite.suite_inputs import BACKWARD, Part, SuiteInputs
 from clarep.robustness.tested_student import batches, choose_images, found_at, named
 
@@ -130,7 +130,7 @@ def beyond_parts(inputs: SuiteInputs) -> list[Part]:
     """Return a part for each natural test set beyond the student's own."""
     config = inputs.config
 
-    def part(one: BeyondSet) -> Part:
+    def part(one: NaturalSet) -> Part:
         key = f"beyond/{one.name}/accuracy"
         chosen = choose_images(one.images.labels, config.images, config.seed)
 

@@ -20,13 +20,13 @@ from clarep.robustness.measures import measure_of
 from clarep.robustness.suite.aggregates import joined
 from clarep.robustness.suite.attack_parts import CLEAN_PART
 from clarep.robustness.suite.groups import beyond_parts, parts_of_groups, sets_of
-from clarep.robustness.suite.natural_sets import load_beyond
 from clarep.robustness.suite.suite_checks import (
     check_fit,
     check_folder,
     check_reference,
     found_official,
     left_out_of,
+    load_beyond,
     scale_of,
     told_apart,
 )

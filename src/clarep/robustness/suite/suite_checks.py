@@ -9,9 +9,10 @@ import torch
 
 from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import LabelledImages
+from clarep.data.sets.natural import BEYOND, NaturalSet, load_natural
 from clarep.data.sets.official_corruptions import OfficialSets
 from clarep.engine.identity import differences
-from clarep.errors import UserError
+from clarep.errors import UserError, unknown_name
 from clarep.robustness.corruptions import Baseline, baseline_of, mean_corruption_error
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import MEASURE_GROUPS
@@ -169,3 +170,38 @@ def told_apart(stored: dict[str, Any], now: dict[str, Any]) -> str:
         content = {"data_sha256": {group: known[group] for group in groups}} if alike else {}
         configs.append({key: kept[key] for key in kept if key != "data_sha256"} | content)
     return differences(configs[0], configs[1])
+
+
+def named_paths(given: Sequence[str]) -> dict[str, Path]:
+    """Read NAME=PATH of each set; raises UserError for an unknown name, or one given twice."""
+    paths: dict[str, Path] = {}
+    for text in given:
+        name, _, path = text.partition("=")
+        if name not in BEYOND:
+            raise unknown_name("test set", name, BEYOND)
+        if not path:
+            raise UserError(f"`beyond={text}` names no path: give {name}=PATH")
+        if name in paths:
+            raise UserError(f"`beyond` gives {name} twice: name each set once")
+        paths[name] = Path(path)
+    return paths
+
+
+def load_beyond(
+    paths: Mapping[str, Path], student: Student, data: LabelledImages
+) -> list[NaturalSet]:
+    """Load natural test sets by name and path; `data` is the student's own test set.
+
+    Raises UserError as `load_natural` does, and for images of another shape than the student's.
+    """
+    loaded = []
+    names, side = student.info.class_names, student.info.image_shape[1]
+    for name, given in paths.items():
+        try:
+            one = load_natural(name, Path(os.path.expanduser(given)), names, side, data)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from error
+        known, shape = kind_of(one.images)
+        check_alike("the student's", (known, student.info.image_shape), name, (known, shape))
+        loaded.append(one)
+    return loaded

@@ -13,13 +13,13 @@ from torch import Tensor
 from clarep.data.backdrops import Backdrops
 from clarep.data.foregrounds import Separated, separate
 from clarep.data.labelled import LabelledImages
+from clarep.data.sets.natural import NaturalSet
 from clarep.data.sets.official_corruptions import OfficialSets
 from clarep.errors import UserError
 from clarep.robustness.corruptions import Baseline
 from clarep.robustness.evaluation import Measured
 from clarep.robustness.images_read import sha256_read
 from clarep.robustness.probe import Answers, probe
-from clarep.robustness.suite.natural_sets import BeyondSet
 from clarep.robustness.suite.suite_config import SuiteConfig
 from clarep.robustness.tested_student import NotFinite, Subject, as_float, choose_images, under_test
 from clarep.students.student import Student
@@ -55,7 +55,7 @@ class SuiteInputs:
     baseline: Baseline | None
     ood: Mapping[str, LabelledImages]
     official: OfficialSets | None
-    beyond: Sequence[BeyondSet]
+    beyond: Sequence[NaturalSet]
     arrays: dict[str, Tensor] = field(default_factory=dict)
     """Of the parts that are measured: a part may go on from one before it."""
     answers: Answers | None = None
