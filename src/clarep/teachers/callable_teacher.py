@@ -1,9 +1,8 @@
 """A teacher of a user's own functions: what `Teacher.from_callable` makes."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -16,50 +15,31 @@ from clarep.teachers.teacher import Teacher
 class CallableTeacher(Teacher):
     """Functions behind the `Teacher` interface; `Teacher.from_callable` documents each."""
 
-    def __init__(
-        self,
-        denoise: Callable[[Tensor, Tensor, Tensor], Tensor],
-        features: Callable[[Tensor, Tensor, Tensor, str], Tensor],
-        *,
-        latent_shape: tuple[int, int, int],
-        class_names: Sequence[str],
-        sigma_min: float,
-        sigma_max: float,
-        taps: Mapping[str, tuple[int, int]],
-        fingerprint: str | nn.Module,
-        default_tap: str | None,
-        null_label: int | None,
-        has_null: bool,
-        sigma_from_t: Callable[[float], float] | None,
-        image_shape: tuple[int, int, int] | None,
-        encode: Callable[[Tensor], Tensor] | None,
-        decode: Callable[[Tensor], Tensor] | None,
-        device: str,
-        dtype: torch.dtype,
-    ) -> None:
-        self._denoise, self._features = denoise, features
-        self._encode, self._decode = encode, decode
-        self._sigma_from_t = sigma_from_t or _cosine
-        self._taps = dict(taps)
-        self.latent_shape, self.image_shape = latent_shape, image_shape or latent_shape
-        self.class_names = tuple(class_names)
+    def __init__(self, **given: Any) -> None:
+        """Take the arguments of `Teacher.from_callable`, every one."""
+        self._denoise, self._features = given["denoise"], given["features"]
+        self._encode, self._decode = given["encode"], given["decode"]
+        self._sigma_from_t = given["sigma_from_t"] or (lambda t: math.tan(math.pi * t / 2))
+        self._taps = dict(given["taps"])
+        self.latent_shape = given["latent_shape"]
+        self.image_shape = given["image_shape"] or self.latent_shape
+        self.class_names = tuple(given["class_names"])
+        null_label = given["null_label"]
         self.null_label = len(self.class_names) if null_label is None else null_label
-        self.has_null = has_null
-        self.sigma_min, self.sigma_max = float(sigma_min), float(sigma_max)
+        self.has_null = given["has_null"]
+        self.sigma_min, self.sigma_max = float(given["sigma_min"]), float(given["sigma_max"])
         self._check()
-        names = list(self._taps)
-        self.default_tap = names[len(names) // 2] if default_tap is None else default_tap
-        if self.default_tap not in self._taps:
-            raise unknown_name("default_tap", self.default_tap, self._taps)
-        self.fingerprint = _fingerprint(fingerprint)
-        self.device, self.dtype = check_device(device), dtype
+        names, tap = list(self._taps), given["default_tap"]
+        self.default_tap = names[len(names) // 2] if tap is None else tap
+        if self.default_tap not in names:
+            raise unknown_name("default_tap", self.default_tap, names)
+        self.fingerprint = _fingerprint(given["fingerprint"])
+        self.device, self.dtype = check_device(given["device"]), given["dtype"]
 
     def _check(self) -> None:
         """Raise UserError for what would only fail once the teacher is at work."""
-        if not self.class_names or isinstance(self.class_names, str):
-            raise UserError(
-                "`class_names` is empty: give the classes' names in order of the labels"
-            )
+        if not self.class_names:
+            raise UserError("`class_names` is empty: give the classes' names in order of labels")
         if not self._taps:
             raise UserError("taps is empty: give name -> (channels, stride) of at least one layer")
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
@@ -124,15 +104,10 @@ class CallableTeacher(Teacher):
         return sigma
 
     def encode(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
-        return images if self._encode is None else self._encode(images)
+        return self._encode(images) if self._encode else images
 
     def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
-        return latents if self._decode is None else self._decode(latents)
-
-
-def _cosine(t: float) -> float:
-    """Return the noise level at share t of the cosine schedule, tan(pi t / 2)."""
-    return math.tan(math.pi * t / 2)
+        return self._decode(latents) if self._decode else latents
 
 
 def _fingerprint(given: str | nn.Module) -> str:
