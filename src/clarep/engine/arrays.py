@@ -96,28 +96,37 @@ def numbered(labels: Labels, class_names: Sequence[str]) -> Labels:
     return [number[name] for name in labels]
 
 
-def logits_in(answer: object) -> object:
-    """Return what holds the logits in a model's answer; None where that cannot be told."""
+def logits_in(answer: object) -> Tensor:
+    """Return the logits in a model's answer.
+
+    They are the answer itself, what it calls `logits`, or the first of a tuple. Raises UserError
+    where they cannot be told.
+    """
+    found: object = answer if isinstance(answer, Tensor) else getattr(answer, "logits", None)
     if isinstance(answer, Mapping):
-        return answer.get("logits")
-    if isinstance(answer, tuple | list) and answer and not hasattr(answer, "logits"):
-        return answer[0]
-    return answer if isinstance(answer, Tensor) else getattr(answer, "logits", None)
+        found = answer.get("logits")
+    elif isinstance(answer, tuple | list) and answer and not hasattr(answer, "logits"):
+        found = answer[0]
+    if not isinstance(found, Tensor):
+        held = f" of {', '.join(map(str, answer))}" if isinstance(answer, Mapping) else ""
+        raise UserError(
+            f"the model answers with a {type(answer).__name__}{held}, in which its logits cannot "
+            "be told: give a model that returns them alone, (B, classes), first of a tuple, or as "
+            "'logits'"
+        )
+    return found
 
 
 def as_logits(answer: object, images: int) -> Float[Tensor, "batch classes"]:
-    """Return the logits in a model's answer to so many images.
+    """Return the logits in a model's answer (see `logits_in`) to so many images.
 
-    answer: the logits; or a mapping or an object with `logits`; or a tuple that begins with them.
     Raises UserError for an answer without logits (B, classes), or logits that are not finite.
     """
     logits = logits_in(answer)
-    sound = isinstance(logits, Tensor) and logits.ndim == 2 and len(logits) == images
-    if not (isinstance(logits, Tensor) and sound and logits.shape[1] > 1):
-        what = f"of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else ""
+    if logits.ndim != 2 or len(logits) != images or logits.shape[1] < 2:
         raise UserError(
-            f"the model answers {images} images with a {type(answer).__name__} {what}".strip()
-            + f": it must give logits, ({images}, classes), of two classes or more"
+            f"the model answers {images} images with logits of shape {tuple(logits.shape)}: it "
+            f"must give ({images}, classes), of two classes or more"
         )
     if not logits.is_floating_point():
         raise UserError(f"the model's logits are {logits.dtype}: it must give floats")

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clarep.data.labelled import LabelledImages
+from clarep.engine.arrays import logits_in
 from clarep.errors import UserError, said_by
 from clarep.robustness.attacks.passes import Gradient, gradient_at
 from clarep.robustness.tested_student import Subject, as_float, named
-from clarep.students.student import FAULTS, Student, logits_of
+from clarep.students.student import FAULTS, Student
 
 _PROBED = 8  # images
 _ROUNDING = 1e-6  # of probabilities, outside [0, 1]
@@ -93,7 +94,7 @@ def probe(subject: Subject, data: LabelledImages, indices: NDArray[np.int64]) ->
         _, again = subject.both(images, sources)
         alone = [subject.both(images[i : i + 1], [at])[1] for i, at in enumerate(sources)]
         with torch.no_grad():
-            whole = logits_of(student.answers(as_float(images)))
+            whole = logits_in(student.answers(as_float(images))).float()
     except FAULTS as error:
         if isinstance(error, UserError):
             raise

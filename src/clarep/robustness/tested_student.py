@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from clarep.data.labelled import LabelledImages, class_balanced_choice
+from clarep.engine.arrays import logits_in
 from clarep.engine.tensors import sha256_state
 from clarep.errors import UserError
 from clarep.robustness.attacks.passes import evaluating
 from clarep.robustness.attacks.shapes import Batch, Classes, Logits, Values
 from clarep.students.matched_student import MatchedStudent
-from clarep.students.student import Student, logits_of
+from clarep.students.student import Student
 
 BATCH = 250  # images a pass
 
@@ -88,7 +89,7 @@ class Subject(nn.Module):
 
     def _checked(self, answer: object, x: Tensor) -> Tensor:
         """Return the logits in an answer, (B, classes) and finite; raises UserError."""
-        logits, name = logits_of(answer), self.student.info.name
+        logits, name = logits_in(answer).float(), self.student.info.name
         if logits.shape != (len(x), self._classes):
             raise UserError(
                 f"{name} answers {len(x)} images with an array of shape {tuple(logits.shape)}: "

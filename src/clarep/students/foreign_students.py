@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from clarep.engine.arrays import logits_in
 from clarep.engine.artefacts import sha256_file
 from clarep.errors import UserError, refusing, unknown_name
 from clarep.students.hf_student import load_hf
 from clarep.students.matched_student import WholeModel
 from clarep.students.module_student import LOGITS
-from clarep.students.student import Outputs, logits_of
+from clarep.students.student import Outputs
 from clarep.students.timm_student import imagenet_names, load_timm
 from clarep.teachers.options import read_class_names
 
@@ -99,7 +100,7 @@ def load_torchscript(place: str) -> WholeModel:
         parameter.requires_grad_(False)
 
     def both(x: Tensor) -> tuple[Tensor, Tensor]:
-        logits = logits_of(script(x))
+        logits = logits_in(script(x)).float()
         return logits, logits
 
     # It is none of the model's parts: modes and gradients of a frozen one cannot be set. Its code

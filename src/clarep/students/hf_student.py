@@ -12,12 +12,13 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from clarep.engine.arrays import logits_in
 from clarep.engine.extras import require_extra
 from clarep.engine.tensors import check_weights, read_tensors
 from clarep.errors import UserError, refusing
 from clarep.students.matched_student import WholeModel
 from clarep.students.module_student import LOGITS, last_linear, tapped
-from clarep.students.student import FAULTS, logits_of
+from clarep.students.student import FAULTS
 from clarep.teachers.hub import checkpoint_folder
 from clarep.teachers.pipeline_folder import silent
 
@@ -28,22 +29,6 @@ _TRIED_SIDES = (64, 96)  # of images that show whether a processor resizes
 _CORNERS = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255))
 _CHECKED = ((255, 255, 255), (128, 128, 128), (200, 30, 90), (10, 250, 170))
 _TOLERANCE = 1e-3  # of the checked colours, in the processor's own unit
-
-
-class Colours(nn.Module):
-    """An affine map of each pixel's colour: scale, normalisation, order of the channels."""
-
-    matrix: Tensor
-    offset: Tensor
-
-    def __init__(self, matrix: Float[Tensor, "3 3"], offset: Float[Tensor, "3"]) -> None:
-        super().__init__()
-        self.register_buffer("matrix", matrix)
-        self.register_buffer("offset", offset)
-
-    def forward(self, x: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"]:
-        mapped = torch.einsum("dc,bchw->bdhw", self.matrix, x)
-        return mapped + self.offset[:, None, None]
 
 
 def load_hf(place: str) -> WholeModel:
@@ -64,14 +49,12 @@ def load_hf(place: str) -> WholeModel:
         colours = processor.colours(side or _TRIED_SIDES[0])
     head = last_linear(model, model.config.num_labels)
 
-    def both(x: Tensor) -> tuple[Tensor, Tensor]:
-        return tapped(
-            model, head, lambda: logits_of(model(pixel_values=colours(x), return_dict=True))
-        )
+    def run(x: Tensor) -> Tensor:
+        return logits_in(model(pixel_values=colours(x), return_dict=True)).float()
 
     return WholeModel(
         f"hf:{place}",
-        both,
+        lambda x: tapped(model, head, lambda: run(x)),
         head or LOGITS,
         {"model": model.eval(), "colours": colours},
         _identity(model),
@@ -147,8 +130,8 @@ class Processor:
             )
         return height
 
-    def colours(self, side: int) -> Colours:
-        """Measure what it does to colours.
+    def colours(self, side: int) -> nn.Conv2d:
+        """Measure what it does to colours: an affine map of each pixel's three channels.
 
         Resizing and cropping leave an image of one colour as it is; scale, normalisation and the
         order of channels, which each class of processors words differently, are what is left.
@@ -167,7 +150,9 @@ class Processor:
                 f"{self._name} does more to colours than scale and normalise them: give a model "
                 "with an image processor that only resizes, crops and normalises"
             )
-        return Colours(matrix.float(), black.float())
+        mapped: nn.Conv2d = nn.utils.skip_init(nn.Conv2d, 3, 3, 1)
+        mapped.load_state_dict({"weight": matrix[:, :, None, None].float(), "bias": black.float()})
+        return mapped
 
 
 def _identity(model: Any) -> str:

@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clarep.engine.arrays import logits_in
 from clarep.errors import UserError, refusing, unknown_name
-from clarep.students.student import FAULTS, Normalise, Student, StudentInfo, logits_of
+from clarep.students.student import FAULTS, Normalise, Student, StudentInfo
 
 LOGITS = "logits"
 """The layer of a classifier whose features cannot be got at: its logits stand for them."""
@@ -92,4 +93,4 @@ class ModuleStudent(Student):
         self, x: Float[Tensor, "batch c h w"]
     ) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch classes"]]:
         x = self.normalise(x)
-        return tapped(self.net, self._head, lambda: logits_of(self.net(x)))
+        return tapped(self.net, self._head, lambda: logits_in(self.net(x)).float())

@@ -1,7 +1,7 @@
 """`Student`: what every classifier is to the rest of clarep."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clarep.engine.arrays import logits_in
 from clarep.errors import UserError, unknown_name
 
 PENULTIMATE = "penultimate"
@@ -159,23 +158,6 @@ class StagedStudent(Student):
         pooled = dict(self.walk(self.normalise(x)))
         logits: Tensor = self.head(pooled[PENULTIMATE])
         return pooled[self.layer], logits
-
-
-def logits_of(answer: object) -> Tensor:
-    """Return the logits in what a model answers with, float32.
-
-    They are the answer itself, what it calls `logits`, or the first of a tuple. Raises UserError
-    where they cannot be told.
-    """
-    found = logits_in(answer)
-    if not isinstance(found, Tensor):
-        held = f" of {', '.join(map(str, answer))}" if isinstance(answer, Mapping) else ""
-        raise UserError(
-            f"the model answers with a {type(answer).__name__}{held}, in which its logits cannot "
-            "be told: give a model that returns them alone, (B, classes), first of a tuple, or as "
-            "'logits'"
-        )
-    return found.float()
 
 
 FAULTS = (
