@@ -91,7 +91,7 @@ REFUSED = {
     "no file": (f"none.pkl --out x.safetensors {TRUSTED}", "there is no file none.pkl"),
     "suffix": (f"net.pkl --out x.pt {TRUSTED}", "--out x.pt is no .safetensors"),
     "no out": (f"net.pkl {TRUSTED}", "--out"),
-    "family": ("", "give one of edm"),
+    "family": ("", "Expected one of {edm}"),
 }
 
 
