@@ -40,11 +40,12 @@ def root(tmp_path: Path) -> Path:
 def test_every_variant_is_read_with_its_classes(root: Path) -> None:
     data = load_challenge(root)
     assert is_challenge(root)
-    assert tuple(data.variants) == CHALLENGE_VARIANTS
+    variants = separate(data).variants
+    assert tuple(variants) == CHALLENGE_VARIANTS
     assert data.class_names == CLASSES
     assert len(data) == 4
-    assert len(data.variants["mixed_rand"]) == 6
-    greys = {name: int(variant.read(2)[0, 0, 0]) for name, variant in data.variants.items()}
+    assert len(variants["mixed_rand"]) == 6
+    greys = {name: int(variant.read(2)[0, 0, 0]) for name, variant in variants.items()}
     assert greys["only_fg"] == 10 * CHALLENGE_VARIANTS.index("only_fg") + 100
     assert data.read(0).shape == (SIDE, SIDE, 3)
 
@@ -62,7 +63,13 @@ def test_masks_come_from_fg_mask_and_backgrounds_from_only_bg_t(root: Path) -> N
 def test_masks_shrink_with_their_images(root: Path) -> None:
     data = load_challenge(root, image_size=4)
     assert data.read(0).shape == (4, 4, 3)
-    assert np.argwhere(data.mask(0)).tolist() == [[1, 1], [1, 2], [2, 1], [2, 2]]
+    mask = separate(data).masks(np.array([0]))[0]
+    assert mask.nonzero().tolist() == [
+        [1, 1],
+        [1, 2],
+        [2, 1],
+        [2, 2],
+    ]
 
 
 def test_a_foreground_is_pasted_where_its_mask_is(root: Path) -> None:
@@ -116,7 +123,7 @@ def test_a_damaged_mask_is_named(root: Path) -> None:
     path = root / "fg_mask/val/00_dog/fg_0.npy"
     path.write_bytes(b"no array")
     with pytest.raises(UserError, match=r"cannot read .*fg_0\.npy"):
-        load_challenge(root).mask(0)
+        separate(load_challenge(root)).masks(np.array([0]))
     np.save(path, np.zeros((3, 3), bool))
     with pytest.raises(UserError, match="give one size"):
-        load_challenge(root).mask(0)
+        separate(load_challenge(root)).masks(np.array([0]))

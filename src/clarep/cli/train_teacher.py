@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from clarep.cli.option_groups import DataGroup, Json, SkipBad
 from clarep.cli.terminal import note, warn
+from clarep.data.held_out import TrainingSplits, training_splits
 from clarep.data.load import DataConfig, stored_options
-from clarep.data.training_splits import TrainingSplits, training_splits
 from clarep.engine.artefacts import sha256_file, write_json
 from clarep.engine.bounds import Within
 from clarep.engine.progress import progress

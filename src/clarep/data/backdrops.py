@@ -104,13 +104,14 @@ def _draw_backdrop(scene: int, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Backdrops(LabelledImages):
-    """Garments on backdrops. The same split, seed, correlation and variant: the same bytes.
+    """Garments on backdrops, 32x32 RGB. The same split, seed, correlation and variant: same bytes.
 
     Everything else follows from the fields that can be given, so that
     `dataclasses.replace(data, variant="only_bg")` is a whole new set.
 
     Raises:
-        UserError: as `load_backdrops`.
+        UserError: for an unknown split or variant, a correlation outside [0, 1] or given with
+            noise, no seed, or garments that cannot be read.
     """
 
     name: str = field(init=False)
@@ -120,15 +121,18 @@ class Backdrops(LabelledImages):
     read: Callable[[int], NDArray[np.uint8]] = field(init=False, repr=False, compare=False)
 
     split: str = "train"
-    """Garments' split, train or test."""
+    """Garments' split, train (5,000 garments) or test (1,000)."""
     seed: int = 0
     """Seed of placement, scene, crop and tint."""
     correlation: float = 0.0
-    """Share of images that are given their class's own scene; the others draw any of the ten."""
+    """Share rho of images, in [0, 1], that are given their class's own scene; the others draw any
+    of the ten, so that rho + (1 - rho) / 10 show it."""
     variant: str = "original"
-    """One of VARIANTS."""
+    """original; only_fg (garment on black); only_bg (backdrop alone); no_fg (the garment's
+    silhouette in black); mixed_same, mixed_rand, mixed_next (the backdrop of another image of the
+    same, a random, the next class)."""
     garments_path: str | None = None
-    """Another Fashion-MNIST archive than the embedded subset."""
+    """An .npz in Fashion-MNIST's layout instead of the embedded subset."""
     noise: bool = False
     """Put the garments on noise with amplitudes of 1/f instead of photographs."""
 
@@ -244,30 +248,5 @@ class Backdrops(LabelledImages):
         return np.where(mask, garment, backdrop)
 
 
-def load_backdrops(
-    split: str = "train",
-    seed: int = 0,
-    correlation: float = 0.0,
-    variant: str = "original",
-    garments_path: str | None = None,
-    *,
-    noise: bool = False,
-) -> Backdrops:
-    """Load garments on backdrops as 32x32 RGB.
-
-    Args:
-        split: train (5,000 garments) or test (1,000).
-        seed: of placement, scene, crop and tint.
-        correlation: rho in [0, 1], the share of images that are given their class's own scene;
-            the others draw any of the ten, so that rho + (1 - rho) / 10 show it.
-        variant: original; only_fg (garment on black); only_bg (backdrop alone); no_fg (the
-            garment's silhouette in black); mixed_same, mixed_rand, mixed_next (the backdrop
-            of another image of the same, a random, the next class).
-        garments_path: an .npz in Fashion-MNIST's layout instead of the embedded subset.
-        noise: put the garments on noise with amplitudes of 1/f instead of photographs.
-
-    Raises:
-        UserError: for an unknown split or variant, a correlation outside [0, 1] or given with
-            noise, no seed, or garments that cannot be read.
-    """
-    return Backdrops(split, seed, correlation, variant, garments_path, noise)
+load_backdrops = Backdrops
+"""What loads them, as the other sets are loaded."""

@@ -1,7 +1,6 @@
 """One border for all data sets: a name or a path becomes `LabelledImages`."""
 
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +15,13 @@ from clarep.data.sets.backgrounds_challenge import is_challenge, load_challenge
 from clarep.engine.bounds import Seed, Within, check_bounds
 from clarep.engine.identity import located
 from clarep.errors import UserError, unknown_name
+
+_NAMED = {
+    "garments": (),
+    "backdrops": ("correlation", "variant", "data_seed"),
+    "noise-backdrops": ("variant", "data_seed"),
+}
+"""Name of a set -> the options, beside split and image_size, that apply to it."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ def load_data(config: DataConfig | str | Path) -> LabelledImages:
         config = DataConfig(data=str(config))
     check_bounds(config)
     if config.data in _NAMED:
-        return _NAMED[config.data](config)
+        return _load_named(config)
     path = Path(os.path.expanduser(config.data))  # Path's own fails at ~ of a user with no home
     if not config.data or not os.path.exists(path):
         unknown = unknown_name("data set", config.data, _NAMED)
@@ -96,42 +102,31 @@ def load_test(config: DataConfig) -> tuple[DataConfig, LabelledImages]:
             raise error from None
 
 
-def _load_garments(config: DataConfig) -> LabelledImages:
-    _require_native_size(config)
-    _refuse(config, "correlation", "variant", "data_seed", "classes_file", "alpha_colour")
-    return load_garments(config.split)
-
-
-def _load_backdrops(config: DataConfig) -> LabelledImages:
-    _require_native_size(config)
-    _refuse(config, "classes_file", "alpha_colour")
-    return load_backdrops(config.split, config.data_seed, config.correlation, config.variant)
-
-
-def _load_noise_backdrops(config: DataConfig) -> LabelledImages:
-    _require_native_size(config)
-    _refuse(config, "correlation", "classes_file", "alpha_colour")
-    return load_backdrops(config.split, config.data_seed, variant=config.variant, noise=True)
-
-
-_NAMED: dict[str, Callable[[DataConfig], LabelledImages]] = {
-    "garments": _load_garments,
-    "backdrops": _load_backdrops,
-    "noise-backdrops": _load_noise_backdrops,
-}
+def _load_named(config: DataConfig) -> LabelledImages:
+    _refuse_all_but(config, *_NAMED[config.data])
+    if config.image_size not in (None, SIZE):
+        raise UserError(
+            f"{config.data} are {SIZE}x{SIZE} and are not resized: "
+            f"leave out `image_size={config.image_size}`"
+        )
+    if config.data == "garments":
+        return load_garments(config.split)
+    noise = config.data == "noise-backdrops"
+    return load_backdrops(
+        config.split, config.data_seed, config.correlation, config.variant, noise=noise
+    )
 
 
 def _load_path(path: Path, config: DataConfig) -> LabelledImages:
-    _refuse(config, "correlation", "variant", "data_seed")
-    is_cifar10 = find_cifar10(path) is not None
-    if is_challenge(path):
-        _refuse(config, "classes_file", "alpha_colour")
-        return load_challenge(path, config.image_size)
-    if path.is_dir() and not is_cifar10:
+    is_cifar10, is_variants = find_cifar10(path) is not None, is_challenge(path)
+    if path.is_dir() and not is_cifar10 and not is_variants:
+        _refuse_all_but(config, "classes_file", "alpha_colour")
         return load_class_folders(
             path, config.split, config.image_size, config.classes_file, config.alpha_colour
         )
-    _refuse(config, "classes_file", "alpha_colour")
+    _refuse_all_but(config)
+    if is_variants:
+        return load_challenge(path, config.image_size)
     if is_cifar10:
         return load_cifar10(path, config.split, config.image_size)
     if path.suffix != ".npz":
@@ -139,18 +134,9 @@ def _load_path(path: Path, config: DataConfig) -> LabelledImages:
     return load_npz(path, config.split, config.image_size)
 
 
-def _require_native_size(config: DataConfig) -> None:
-    if config.image_size not in (None, SIZE):
-        raise UserError(
-            f"{config.data} are {SIZE}x{SIZE} and are not resized: "
-            f"leave out `image_size={config.image_size}`"
-        )
-
-
-def _refuse(config: DataConfig, *names: str) -> None:
-    """Raise UserError if one of these fields was given: the data set would ignore it."""
-    defaults = {field.name: field.default for field in fields(config)}
-    for name in names:
-        value = getattr(config, name)
-        if value != defaults[name]:
-            raise UserError(f"`{name}={value}` does not apply to {config.data}: leave it out")
+def _refuse_all_but(config: DataConfig, *names: str) -> None:
+    """Raise UserError if a field of no such name was given: the data set would ignore it."""
+    for field in fields(DataOptions):
+        value = getattr(config, field.name)
+        if field.name not in ("split", "image_size", *names) and value != field.default:
+            raise UserError(f"`{field.name}={value}` does not apply to {config.data}: leave it out")

@@ -8,8 +8,6 @@ are required. The mixed sets do not show the foregrounds of `original` in its or
 their gap is not paired.
 """
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,53 +41,11 @@ _SPLIT = "val"
 class ChallengeImages(LabelledImages):
     """The challenge's `original` images, with their other variants beside them."""
 
-    root: Path = field(kw_only=True)
-    """Folder that holds one folder a variant."""
-    image_size: int | None = field(default=None, kw_only=True)
-    """Side that all images are brought to."""
-    variants: Mapping[str, LabelledImages] = field(repr=False, compare=False, kw_only=True)
-    """Name -> set, those that are there."""
-
-    def _mask_path(self, i: int) -> Path:
-        image = Path(self.sources[i])
-        return self.root / "fg_mask" / _SPLIT / image.parent.name / f"{image.stem}.npy"
-
-    def mask(self, i: int) -> NDArray[np.bool_]:
-        """Return the foreground mask of image i, (H, W)."""
-        path = self._mask_path(i)
-        mask = read_npy(path)
-        if mask.ndim != 2:
-            raise UserError(f"the mask {path} has shape {mask.shape}: give (H, W)")
-        picture = Image.fromarray((mask > 0).astype(np.uint8) * 255)
-        if self.image_size is not None:
-            picture = square_resize(picture, self.image_size)
-        scaled = np.asarray(picture) >= 128
-        shape = self.read(i).shape[:2]
-        if scaled.shape != shape:
-            raise UserError(f"the mask {path} is {scaled.shape}, its image {shape}: give one size")
-        return scaled
-
-    def masks(self, indices: NDArray[np.int64]) -> Tensor:
-        """Return the foreground masks at `indices`, bool (B, H, W)."""
-        return torch.from_numpy(np.stack([self.mask(int(i)) for i in indices]))
+    parts: Separated = field(repr=False, compare=False, kw_only=True)
 
     def separated(self) -> Separated:
-        """Return foregrounds and backgrounds: what the background measures take.
-
-        The adversarial backgrounds are those of only_bg_t, as in the challenge.
-        """
-        masked = [i for i in range(len(self)) if self._mask_path(i).exists()]
-        tiled = self.variants.get("only_bg_t")
-        by_class = self.labels if tiled is None else tiled.labels
-        return Separated(
-            variants=self.variants,
-            paired=False,
-            usable=np.array(masked, np.int64),
-            masks=self.masks if masked else None,
-            backdrops=None if tiled is None else tiled.images,
-            donors=np.arange(len(by_class)),
-            scene=lambda i: int(by_class[i]),
-        )
+        """Return foregrounds and backgrounds: what the background measures take."""
+        return self.parts
 
 
 def is_challenge(path: Path) -> bool:
@@ -98,7 +54,7 @@ def is_challenge(path: Path) -> bool:
 
 
 def load_challenge(root: Path, image_size: int | None = None) -> ChallengeImages:
-    """Load the challenge's folders.
+    """Load the challenge's folders; its adversarial backgrounds are those of only_bg_t.
 
     Args:
         root: holds one folder a variant.
@@ -118,14 +74,47 @@ def load_challenge(root: Path, image_size: int | None = None) -> ChallengeImages
         for name in CHALLENGE_VARIANTS
         if (root / name / _SPLIT).is_dir()
     }
-    original = variants["original"]
+    original, tiled = variants["original"], variants.get("only_bg_t")
     for name, data in variants.items():
         if data.class_names != original.class_names:
             raise UserError(
                 f"{root / name} has other classes than {root / 'original'}: "
                 "give the folders of one release"
             )
+    pictures = [Path(source) for source in original.sources]
+    paths = [
+        root / "fg_mask" / _SPLIT / picture.parent.name / f"{picture.stem}.npy"
+        for picture in pictures
+    ]
+    masked = [i for i, path in enumerate(paths) if path.exists()]
+
+    def masks(indices: NDArray[np.int64]) -> Tensor:
+        found = [_mask(paths[i], original.read(int(i)).shape[:2], image_size) for i in indices]
+        return torch.from_numpy(np.stack(found))
+
+    by_class = (tiled or original).labels
+    parts = Separated(
+        variants=variants,
+        paired=False,
+        usable=np.array(masked, np.int64),
+        masks=masks if masked else None,
+        backdrops=None if tiled is None else tiled.images,
+        donors=np.arange(len(by_class)),
+        scene=lambda i: int(by_class[i]),
+    )
     notes = tuple(note for data in variants.values() for note in data.notes)
-    original = dataclasses.replace(original, notes=notes)
-    shared = {f.name: getattr(original, f.name) for f in dataclasses.fields(LabelledImages)}
-    return ChallengeImages(**shared, root=root, image_size=image_size, variants=variants)
+    return ChallengeImages(**vars(original) | {"notes": notes}, parts=parts)
+
+
+def _mask(path: Path, shape: tuple[int, ...], image_size: int | None) -> NDArray[np.bool_]:
+    """Return the foreground mask (H, W) of an image of that shape."""
+    mask = read_npy(path)
+    if mask.ndim != 2:
+        raise UserError(f"the mask {path} has shape {mask.shape}: give (H, W)")
+    picture = Image.fromarray((mask > 0).astype(np.uint8) * 255)
+    if image_size is not None:
+        picture = square_resize(picture, image_size)
+    scaled: NDArray[np.bool_] = np.asarray(picture) >= 128
+    if scaled.shape != shape:
+        raise UserError(f"the mask {path} is {scaled.shape}, its image {shape}: give one size")
+    return scaled
