@@ -230,7 +230,7 @@ def test_the_attacked_images_have_a_row_of_their_own_and_l2_its_unit(run: str, c
         ("x --data px.npz --groups backgrounds focus", "--groups backgrounds focus cannot be"),
         ("x --data px.npz --groups ood", "ood needs images of none of the classes (--ood)"),
         ("x --out afile", "afile is no folder: give --out a folder"),
-        ("x --reference other", "--reference does not fit: the student's head has 2 classes"),
+        ("x --reference other", "--reference does not fit: the student's classes are not those of"),
         ("x --ood nope", "--ood nope: unknown data set 'nope'"),
         ("x --baseline afile", "afile holds no evaluation"),
         ("nowhere", "there is no student at nowhere"),

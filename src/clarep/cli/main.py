@@ -17,6 +17,7 @@ import clarep
 from clarep.cli.declared import declared
 from clarep.cli.terminal import options_of, say, terminal_of
 from clarep.engine.bounds import check_bounds
+from clarep.engine.printable import one_line
 from clarep.errors import UserError, unknown_name
 
 # A new command is one entry here: the module of clarep.cli and the class in it. One that goes on
@@ -189,6 +190,9 @@ def _main(given: list[str]) -> int:
     except SystemExit as stop:
         if stop.code in (0, None):
             return 0
+        harmless = [one_line(word) for word in given]
+        if harmless != given:  # the parser's box would swallow what steers a terminal
+            return _main(harmless)
         say(_one_sentence(caught.getvalue(), given[0]))
         return 2
     with terminal_of(options_of(command)):
