@@ -130,3 +130,13 @@ def no_file_above() -> Callable[[int], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limited
+
+
+@pytest.fixture
+def ddim_sigmas() -> Callable[..., object]:
+    """The levels of x / sqrt(alpha_bar) that DDIM visits at timesteps of a DDPM schedule."""
+
+    def levels(alphas_cumprod, timesteps):
+        return (1 / alphas_cumprod.double()[list(map(int, timesteps))] - 1).sqrt()
+
+    return levels

@@ -10,7 +10,7 @@ from clarep.clarid.clarid import Clarid
 from clarep.clarid.identify import identify
 from clarep.clarid.round_trip import POOR_PSNR, RoundTrip, autoencoder_psnr, median_round_trip
 from clarep.data.labelled import LabelledImages
-from clarep.sampling import psnr
+from clarep.sampling.ode import psnr
 from clarep.teachers.teacher import Teacher
 
 PIXEL = math.inf

@@ -16,7 +16,7 @@ from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import to_unit_range
 from clarep.errors import UserError
-from clarep.sampling import psnr
+from clarep.sampling.ode import psnr
 from clarep.select.teacher_check import example_image
 from clarep.teachers import UNet, UNetConfig, UNetTeacher, load_teacher, save_unet
 from clarep.teachers.flash import AttentionCall

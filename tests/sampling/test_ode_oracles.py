@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from clarep.sampling import ddim_sigmas, decode, integrate, invert, karras_sigmas, trajectory
+from clarep.sampling.ode import decode, integrate, invert, karras_sigmas
 
 SCALE = 0.5  # standard deviation of the analytic Gaussian data
 
@@ -42,7 +42,7 @@ def start():
 
 
 @pytest.mark.parametrize("steps", [10, 50])
-def test_euler_is_diffusers_ddim(steps):
+def test_euler_is_diffusers_ddim(steps, ddim_sigmas):
     ddim, _ = schedulers()
     ddim.set_timesteps(steps)
     sigmas = ddim_sigmas(ddim.alphas_cumprod, ddim.timesteps)
@@ -55,7 +55,7 @@ def test_euler_is_diffusers_ddim(steps):
 
 
 @pytest.mark.parametrize("steps", [10, 50])
-def test_rising_euler_is_diffusers_inverse_ddim(steps):
+def test_rising_euler_is_diffusers_inverse_ddim(steps, ddim_sigmas):
     _, inverse = schedulers()
     inverse.set_timesteps(steps)
     sigmas = ddim_sigmas(inverse.alphas_cumprod, inverse.timesteps)
@@ -99,11 +99,12 @@ def test_last_step_to_zero_returns_the_estimate():
     )
 
 
-def test_trajectory_passes_every_level():
-    sigmas = karras_sigmas(5, 0.1, 4.0)
-    walked = list(trajectory(denoise, start(), sigmas))
-    assert len(walked) == 5
-    assert torch.equal(walked[-1], integrate(denoise, start(), sigmas))
+def test_a_walk_is_its_steps_one_after_another():
+    sigmas = karras_sigmas(5, 0.1, 4.0).tolist()
+    x = start()
+    for step in pairwise(sigmas):
+        x = integrate(denoise, x, step)
+    assert torch.equal(x, integrate(denoise, start(), sigmas))
     assert torch.equal(integrate(denoise, start(), [1.0]), start())
 
 

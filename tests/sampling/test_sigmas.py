@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from clarep.sampling import ddim_sigmas, karras_sigmas
+from clarep.sampling.ode import karras_sigmas
 
 
 @pytest.mark.parametrize("steps", [1, 2, 50])
@@ -17,10 +17,3 @@ def test_karras_list_is_even_in_the_seventh_root():
     gaps = karras_sigmas(10, 0.01, 80.0).pow(1 / 7).diff()
     assert torch.allclose(gaps, gaps.mean().expand_as(gaps), atol=1e-12)
     assert abs(float(gaps[0])) > 0.1
-
-
-def test_ddim_list_is_the_noise_to_signal_ratio():
-    alpha_bar = torch.tensor([0.99, 0.5, 0.1])
-    sigmas = ddim_sigmas(alpha_bar, [2, 1, 0])
-    kept = torch.tensor([0.1, 0.5, 0.99], dtype=torch.float64)
-    assert torch.allclose(sigmas, ((1 - kept) / kept).sqrt(), rtol=1e-6)

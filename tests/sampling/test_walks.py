@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clarep.errors import UserError
-from clarep.sampling import decode, integrate, invert, karras_sigmas, psnr
+from clarep.sampling.ode import decode, integrate, invert, karras_sigmas, psnr
 
 SCALE = 0.5
 

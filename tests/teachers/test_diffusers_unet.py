@@ -15,7 +15,7 @@ from clarep.clarid.clarid import Clarid
 from clarep.cli.main import main
 from clarep.errors import UserError
 from clarep.geometry import Jacobian, probe_engine
-from clarep.sampling import ddim_sigmas, integrate
+from clarep.sampling.ode import integrate
 from clarep.teachers import load_teacher
 from clarep.teachers.options import TeacherOptions
 
@@ -99,7 +99,7 @@ SCHEDULES = [
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_euler_is_ddim_on_the_untouched_unet(diffusers, schedule, tmp_path):
+def test_euler_is_ddim_on_the_untouched_unet(diffusers, schedule, tmp_path, ddim_sigmas):
     unet = random_unet(diffusers)
     save_pipeline(diffusers, tmp_path / "p", unet, schedule)
     teacher = load_teacher(f"diffusers:{tmp_path / 'p'}")
@@ -120,7 +120,7 @@ def test_euler_is_ddim_on_the_untouched_unet(diffusers, schedule, tmp_path):
     assert teacher.sigma_max == pytest.approx((1 / last - 1) ** 0.5, rel=1e-3)
 
 
-def test_rising_euler_is_inverse_ddim_on_the_untouched_unet(diffusers, saved, teacher):
+def test_rising_euler_is_inverse_ddim_on_the_untouched_unet(diffusers, saved, teacher, ddim_sigmas):
     unet = diffusers.UNet2DModel.from_pretrained(saved / "unet")
     inverse = diffusers.DDIMInverseScheduler(**BETAS, clip_sample=False, set_alpha_to_one=False)
     inverse.set_timesteps(10)
@@ -139,7 +139,7 @@ def test_rising_euler_is_inverse_ddim_on_the_untouched_unet(diffusers, saved, te
     assert relative(ours, x) > 0.1
 
 
-def test_time_between_whole_timesteps(diffusers, saved, teacher):
+def test_time_between_whole_timesteps(diffusers, saved, teacher, ddim_sigmas):
     """At the noise level halfway, in its logarithm, the network is run at t + 1/2."""
     scheduler = diffusers.DDIMScheduler.from_pretrained(saved / "scheduler")
     low, high = ddim_sigmas(scheduler.alphas_cumprod, [40, 41]).tolist()

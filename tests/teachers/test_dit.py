@@ -11,7 +11,7 @@ from clarep.clarid.clarid import Clarid
 from clarep.cli.main import main
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
-from clarep.sampling import ddim_sigmas, integrate
+from clarep.sampling.ode import integrate
 from clarep.teachers import load_teacher
 from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions
@@ -112,7 +112,7 @@ def test_denoise_is_the_schedulers_estimate_and_drops_the_learned_variance(pipel
 
 @torch.no_grad()
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
-def test_a_run_of_ddim_is_the_pipelines(pipeline, teacher, guidance, monkeypatch):
+def test_a_run_of_ddim_is_the_pipelines(pipeline, teacher, guidance, monkeypatch, ddim_sigmas):
     seen, decode = [], pipeline.vae.decode
     monkeypatch.setattr(pipeline.vae, "decode", lambda z: seen.append(z) or decode(z))
     want = pipeline(

@@ -13,7 +13,7 @@ from clarep.cli.main import main
 from clarep.engine.tensors import save_tensors
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
-from clarep.sampling import decode, integrate, karras_sigmas
+from clarep.sampling.ode import decode, integrate, karras_sigmas
 from clarep.teachers import load_teacher
 from clarep.teachers.families.edm import build_network, metadata_of, read_spec
 from clarep.teachers.families.edm_net import EDMUNet

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from clarep.errors import UserError
-from clarep.sampling import integrate, karras_sigmas
+from clarep.sampling.ode import integrate, karras_sigmas
 from clarep.teachers import UNet, UNetConfig, UNetTeacher, load_teacher, load_unet, save_unet
 from clarep.teachers.export_unet import export_diffusers
 from clarep.teachers.options import TeacherOptions

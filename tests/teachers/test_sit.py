@@ -16,7 +16,7 @@ from clarep.cli.main import main
 from clarep.data.load import DataConfig, load_data
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
-from clarep.sampling import decode, invert
+from clarep.sampling.ode import decode, invert
 from clarep.teachers.checkpoint_files import Checkpoint
 from clarep.teachers.families.sit import SiT, SiTShape, sit_shape
 from clarep.teachers.families.sit import load as load_sit

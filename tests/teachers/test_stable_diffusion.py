@@ -17,7 +17,7 @@ from clarep.clarid.clarid import Clarid
 from clarep.cli.main import main
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
-from clarep.sampling import ddim_sigmas, integrate
+from clarep.sampling.ode import integrate
 from clarep.teachers import load_teacher
 from clarep.teachers.families import stable_diffusion
 from clarep.teachers.foreign import ForeignTeacher
@@ -326,7 +326,7 @@ def test_denoise_is_the_schedulers_estimate(pipelines, teachers, version):
 
 @torch.no_grad()
 @pytest.mark.parametrize("guidance", [1.0, 5.0])
-def test_a_run_of_ddim_is_the_pipelines(pipelines, teachers, version, guidance):
+def test_a_run_of_ddim_is_the_pipelines(pipelines, teachers, version, guidance, ddim_sigmas):
     pipeline, teacher = pipelines[version], teachers[version]
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(5))
     given = {"guidance_scale": guidance, "num_inference_steps": 4, "latents": latents}

@@ -14,7 +14,7 @@ from clarep.cli.main import main
 from clarep.data.load import DataConfig, load_data
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
-from clarep.sampling import decode
+from clarep.sampling.ode import decode
 from clarep.teachers.checkpoint_files import Checkpoint
 from clarep.teachers.families.uvit import (
     UViT,

@@ -36,8 +36,7 @@ from clarep.engine.identity import recorded
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Engine, Jacobian, probe_engine
 from clarep.geometry.subspace import Subspace
-from clarep.sampling.ode import Denoiser
-from clarep.sampling.walks import decode, invert, psnr
+from clarep.sampling.ode import Denoiser, decode, invert, psnr
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher
 

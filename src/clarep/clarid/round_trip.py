@@ -10,7 +10,7 @@ from torch import Tensor
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.labelled import to_unit_range
 from clarep.engine.arrays import Images
-from clarep.sampling.walks import psnr
+from clarep.sampling.ode import psnr
 from clarep.teachers.teacher import Teacher
 
 POOR_PSNR = 20.0

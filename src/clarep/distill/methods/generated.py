@@ -16,7 +16,7 @@ from clarep.distill.methods.vanilla import Vanilla
 from clarep.distill.trainer.train_images import seed_of
 from clarep.engine.bounds import Within
 from clarep.engine.progress import progress
-from clarep.sampling.walks import decode
+from clarep.sampling.ode import decode
 from clarep.students.student import Student
 from clarep.teachers.teacher import Teacher
 
