@@ -15,16 +15,8 @@ from clarep.engine.artefacts import open_regular
 from clarep.errors import UserError, unknown_name
 
 CLASS_NAMES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
 )
 _BATCHES = {
     "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
@@ -95,17 +87,12 @@ def _read_binary(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def _read_pickled(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     batch = _unpickle(path)
-    pixels = batch.get(b"data") if isinstance(batch, dict) else None
-    labels = batch.get(b"labels") if isinstance(batch, dict) else None
+    found = batch if isinstance(batch, dict) else {}
+    pixels, labels = found.get(b"data"), found.get(b"labels")
     if not isinstance(pixels, np.ndarray) or not isinstance(labels, list):
         raise UserError(f"{path} is no CIFAR-10 batch: it holds no data and labels")
-    is_sound = (
-        pixels.dtype == np.uint8
-        and pixels.shape[1:] == (_PIXELS,)
-        and len(labels) == len(pixels)
-        and all(type(label) is int and 0 <= label < len(CLASS_NAMES) for label in labels)
-    )
-    if not is_sound:
+    is_sound = pixels.shape == (len(labels), _PIXELS) and all(type(y) is int for y in labels)
+    if not is_sound or pixels.dtype != np.uint8 or not set(labels) <= set(range(len(CLASS_NAMES))):
         raise UserError(f"{path} is no CIFAR-10 batch: its data and labels are not as expected")
     return pixels, np.array(labels, np.int64)
 

@@ -208,11 +208,9 @@ def _stream(encoded: Path | bytes) -> io.BytesIO | io.BufferedReader:
 
 
 def _reason(encoded: Path | bytes, error: Exception) -> str:
-    if isinstance(encoded, bytes):
-        is_empty = not encoded
-    else:
-        is_empty = encoded.is_file() and encoded.stat().st_size == 0
-    if is_empty:
+    if not encoded or (
+        isinstance(encoded, Path) and encoded.is_file() and not encoded.stat().st_size
+    ):
         return "it is empty (zero bytes)"
     if isinstance(error, UnidentifiedImageError):
         return "it is no image of a format that Pillow reads"

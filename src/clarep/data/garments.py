@@ -13,16 +13,8 @@ from clarep.data.npz import checked_labels
 from clarep.errors import UserError, unknown_name
 
 CLASS_NAMES = (
-    "t-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
+    *("t-shirt", "trouser", "pullover", "dress", "coat"),
+    *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
 )
 SPLITS = ("train", "test")
 SIZE = 32

@@ -100,16 +100,15 @@ def class_sheet(data: LabelledImages, chosen: Sequence[NDArray[np.int64]]) -> Im
     drawn, and the sheet says how many classes it leaves out.
     Raises UserError if no index was chosen.
     """
-    shown = [indices for indices in chosen[:_MAX_CLASSES]]
-    columns = max((len(indices) for indices in shown), default=0)
-    flat = np.concatenate([*shown, np.zeros(0, np.int64)])
-    pixels = data.images(flat)  # (n, 3, H, W)
+    shown = chosen[:_MAX_CLASSES]
+    columns = max(map(len, shown), default=0)
+    pixels = data.images(np.concatenate([*shown, np.zeros(0, np.int64)]))  # (n, 3, H, W)
     cells = pixels.new_full((len(shown) * columns, *pixels.shape[1:]), 255)
-    filled = [row * columns + i for row, indices in enumerate(shown) for i in range(len(indices))]
-    cells[filled] = pixels
-    hidden = len(chosen) - len(shown)
+    cells[[row * columns + i for row, found in enumerate(shown) for i in range(len(found))]] = (
+        pixels
+    )
     footer = f"{data.name}: {len(data)} images, {len(chosen)} classes"
-    if hidden:
+    if hidden := len(chosen) - len(shown):
         footer += f"; {hidden} classes are not shown"
     return contact_sheet(cells, columns, data.class_names[: len(shown)], footer=footer)
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clarep.data.labelled import LabelledImages
 from clarep.data.npy_files import read_npy
@@ -55,25 +54,20 @@ def load_official_sets(
         name: {at: load_official(folder, name, at, data.class_names) for at in severities}
         for name in names
     }
-    for of_severity in sets.values():
-        for one in of_severity.values():
-            _require_corrupted(folder, one, data)
+    ours = data.read(0).shape
+    for one in (one for of_severity in sets.values() for one in of_severity.values()):
+        if not np.array_equal(one.labels, data.labels):
+            raise UserError(
+                f"the labels in {folder / LABELS_NAME} are not those of {data.name}, entry by "
+                "entry: give the test data that these files were made from, in their order"
+            )
+        theirs = one.read(0).shape
+        if theirs != ours:
+            raise UserError(
+                f"images of {one.name} are {theirs[1]}x{theirs[0]} and those of {data.name} "
+                f"{ours[1]}x{ours[0]}: give a student and data of that size"
+            )
     return sets
-
-
-def _require_corrupted(folder: Path, one: LabelledImages, data: LabelledImages) -> None:
-    """Raise UserError unless labels and image shape are those of the clean images."""
-    if not np.array_equal(one.labels, data.labels):
-        raise UserError(
-            f"the labels in {folder / LABELS_NAME} are not those of {data.name}, entry by entry: "
-            "give the test data that these files were made from, in their order"
-        )
-    theirs, ours = one.read(0).shape, data.read(0).shape
-    if theirs != ours:
-        raise UserError(
-            f"images of {one.name} are {theirs[1]}x{theirs[0]} and those of {data.name} "
-            f"{ours[1]}x{ours[0]}: give a student and data of that size"
-        )
 
 
 def load_official(
@@ -105,34 +99,23 @@ def load_official(
             "it is cut off, or not in CIFAR-10-C's layout"
         )
     count = len(x) // len(SEVERITIES)
-    labels = checked_labels(
-        str(folder / LABELS_NAME), read_npy(folder / LABELS_NAME), len(class_names)
-    )
+    labels_path = folder / LABELS_NAME
+    labels = checked_labels(str(labels_path), read_npy(labels_path), len(class_names))
+    if len(labels) not in (count, len(x)):
+        raise UserError(
+            f"{labels_path} holds {len(labels)} labels, the corruptions have {count} images a "
+            "severity: they do not belong together"
+        )
+    if (labels.reshape(-1, count) != labels[:count]).any():
+        raise UserError(
+            f"the labels in {labels_path} differ between severities: it is not in CIFAR-10-C's "
+            "layout, where the same images come five times"
+        )
     return array_images(
         name=f"{folder.name}/{name}/severity={severity}",
         source=f"{path}/severity={severity}",
         x=x[(severity - 1) * count : severity * count],
-        labels=_labels_once(folder, labels, count),
+        labels=labels[:count],
         classes=class_names,
         image_size=None,
     )
-
-
-def _labels_once(folder: Path, labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return the labels of one severity, from those of one or of all five."""
-    if len(labels) == count:
-        return labels
-    path = folder / LABELS_NAME
-    if len(labels) != len(SEVERITIES) * count:
-        raise UserError(
-            f"{path} holds {len(labels)} labels, the corruptions have {count} images a severity: "
-            "they do not belong together"
-        )
-    of_severity: NDArray[np.int64] = labels.reshape(len(SEVERITIES), count)
-    if (of_severity != of_severity[0]).any():
-        raise UserError(
-            f"the labels in {path} differ between severities: it is not in CIFAR-10-C's layout, "
-            "where the same images come five times"
-        )
-    first: NDArray[np.int64] = of_severity[0]
-    return first
