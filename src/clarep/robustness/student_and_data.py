@@ -15,9 +15,9 @@ from clarep.data.npz import has_boxes
 from clarep.distill.trainer.run_folder import held_out_of
 from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
-from clarep.robustness.images_read import widest
 from clarep.robustness.suite.suite_checks import check_fit
 from clarep.robustness.suite.suite_config import SuiteConfig
+from clarep.robustness.suite.suite_inputs import widest
 from clarep.students.foreign_students import is_foreign, load_foreign
 from clarep.students.matched_student import student_of
 from clarep.students.student import Outputs, Student
@@ -62,21 +62,32 @@ def student_and_data(
         UserError: for what is missing, does not fit, or means nothing to this student.
     """
     of_foreign = {"weights": weights, "class_names": class_names, "outputs": outputs}
-    if is_foreign(spec):
-        return _foreign_student(
-            spec,
-            given,
-            out,
-            weights=weights,
-            class_names=class_names,
-            outputs=outputs or "logits",
-        )
-    for name, value in of_foreign.items():
-        if value is not None:
-            raise UserError(
-                f"`{name}={value}` means nothing to a student of clarep's own: leave it out"
-            )
-    return _own_student(spec, given, out, suite)
+    if not is_foreign(spec):
+        for name, value in of_foreign.items():
+            if value is not None:
+                raise UserError(
+                    f"`{name}={value}` means nothing to a student of clarep's own: leave it out"
+                )
+        return _own_student(spec, given, out, suite)
+    if out is None:
+        raise UserError(f"{spec} has no run folder to write in: give one, `out`")
+    if "data" not in given:
+        raise UserError(f"what {spec} was trained on is not known here: give test data, `data`")
+    outputs = outputs or "logits"
+    model = load_foreign(spec, weights, class_names, given.get("image_size"), outputs=outputs)
+    side = model.side if _can_be_resized(given["data"]) else None
+    options = DataConfig(**({"image_size": side} | given))
+    options, data = _load_split(options, given.get("split"))
+    height, width, channels = data.read(0).shape
+    described = {
+        "run": spec,
+        "weights": None if weights is None else str(weights),
+        "class_names": class_names,
+        "outputs": outputs,
+        "data_options": stored_options(options),
+    }
+    student = model.student(data.class_names, (channels, height, width))
+    return StudentAndData(student, data, out, described)
 
 
 def _own_student(
@@ -157,39 +168,6 @@ def _place(data: str) -> str:
     """Return a set's name, or its path resolved."""
     path = Path(os.path.expanduser(data))
     return str(path.resolve()) if path.exists() else data
-
-
-def _foreign_student(
-    spec: str,
-    given: dict[str, Any],
-    out: Path | None,
-    *,
-    weights: Path | None,
-    class_names: str | None,
-    outputs: Outputs,
-) -> StudentAndData:
-    """Return a classifier of another library as a student of the test data's classes.
-
-    Raises UserError without `out` and data: neither is known of it.
-    """
-    if out is None:
-        raise UserError(f"{spec} has no run folder to write in: give one, `out`")
-    if "data" not in given:
-        raise UserError(f"what {spec} was trained on is not known here: give test data, `data`")
-    model = load_foreign(spec, weights, class_names, given.get("image_size"), outputs=outputs)
-    side = model.side if _can_be_resized(given["data"]) else None
-    options = DataConfig(**({"image_size": side} | given))
-    options, data = _load_split(options, given.get("split"))
-    height, width, channels = data.read(0).shape
-    student = model.student(data.class_names, (channels, height, width))
-    described: dict[str, Any] = {
-        "run": spec,
-        "weights": None if weights is None else str(weights),
-        "class_names": class_names,
-        "outputs": outputs,
-    }
-    described["data_options"] = stored_options(options)
-    return StudentAndData(student, data, out, described)
 
 
 def _can_be_resized(data: str) -> bool:

@@ -18,8 +18,8 @@ from clarep.distill.methods import METHODS
 from clarep.distill.trainer.run_folder import PICKED_ON_THESE
 from clarep.engine.artefacts import Progressed, read_json, write_json
 from clarep.errors import UserError
-from clarep.robustness.images_read import sha256_read, widest
 from clarep.robustness.suite.suite import SuiteRun
+from clarep.robustness.suite.suite_inputs import sha256_read, widest
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student
 from clarep.study.canonical_jobs import SetJob

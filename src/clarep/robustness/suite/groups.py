@@ -15,9 +15,8 @@ from clarep.robustness.calibration import auroc, calibration, max_softmax
 from clarep.robustness.corruptions import corrupt
 from clarep.robustness.evaluation import Measured, mean_of
 from clarep.robustness.focus import IG_STEPS, focus_measures, saliency_maps
-from clarep.robustness.images_read import chosen_for_focus
 from clarep.robustness.suite.attack_parts import attack_parts
-from clarep.robustness.suite.suite_inputs import BACKWARD, Part, SuiteInputs
+from clarep.robustness.suite.suite_inputs import BACKWARD, Part, SuiteInputs, chosen_for_focus
 from clarep.robustness.tested_student import batches, choose_images, found_at, named
 
 
@@ -31,10 +30,10 @@ def _clean_parts(inputs: SuiteInputs) -> list[Part]:
 
 
 def _calibration_parts(inputs: SuiteInputs) -> list[Part]:
-    def measure() -> Measured:
-        return calibration(inputs.clean["probabilities"], inputs.clean["label"])
-
-    return [Part("calibration", len(inputs.indices), {"images": inputs.config.images}, measure)]
+    settings = {"images": inputs.config.images}
+    return [Part("calibration", len(inputs.indices), settings, lambda: calibration(
+        inputs.clean["probabilities"], inputs.clean["label"]
+    ))]  # fmt: skip
 
 
 def _background_parts(inputs: SuiteInputs) -> list[Part]:
@@ -64,12 +63,9 @@ def _focus_parts(inputs: SuiteInputs) -> list[Part]:
     if parts is None or parts.masks is None:
         return []
     indices = chosen_for_focus(parts, config)
-
-    def measure() -> Measured:
-        return focus_measures(inputs.subject, parts, indices)
-
     cost = len(indices) * (1 + BACKWARD * (1 + IG_STEPS))
-    return [Part("focus", cost, {"focus_images": config.focus_images}, measure)]
+    settings = {"focus_images": config.focus_images}
+    return [Part("focus", cost, settings, lambda: focus_measures(inputs.subject, parts, indices))]
 
 
 def _corruption_parts(inputs: SuiteInputs) -> list[Part]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from clarep.data.labelled import LabelledImages
-from clarep.data.sets.official_corruptions import load_official_sets
 from clarep.engine.artefacts import Progressed, versions
 from clarep.engine.cost import peak_memory_mb
 from clarep.engine.identity import differences, plain
@@ -15,7 +14,6 @@ from clarep.engine.lock import hold
 from clarep.engine.tensors import weights_hash
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
-from clarep.robustness.images_read import sha256_read
 from clarep.robustness.measures import measure_of
 from clarep.robustness.suite.aggregates import joined
 from clarep.robustness.suite.attack_parts import CLEAN_PART
@@ -23,7 +21,6 @@ from clarep.robustness.suite.groups import beyond_parts, parts_of_groups, sets_o
 from clarep.robustness.suite.suite_checks import (
     check_fit,
     check_folder,
-    check_reference,
     found_official,
     left_out_of,
     load_beyond,
@@ -89,23 +86,23 @@ class SuiteRun:
             check_folder(folder)
         check_fit(student, data)
         if reference is not None:
-            check_reference(reference, data)
+            try:
+                check_fit(reference, data)
+            except UserError as error:
+                why = f"`reference` does not fit: {error}; or leave `reference` out"
+                raise UserError(why) from None
         self.student, self.folder, self.described = student, folder, described or {}
-        corrupts = "corruptions" in self.config.groups
-        files = None
-        if official_corruptions is not None and corrupts:
-            wanted = self.config.corruptions, self.config.severities
-            files = load_official_sets(official_corruptions, *wanted, data)
-        official = found_official(official_corruptions, files, self.config, data)
+        files, official, scale = None, None, None
+        if "corruptions" in self.config.groups:
+            if official_corruptions is not None:
+                files, official = found_official(official_corruptions, self.config, data)
+            if baseline is not None:
+                scale = scale_of(baseline, self.config, data, official)
         self._sets: dict[str, Any] = {
             "student_sha256": weights_hash(student).get("sha256"),
             "data": {"name": data.name, "images": len(data)},
             "official_corruptions": official,
         }
-        scale = None
-        if baseline is not None and corrupts:
-            read = sha256_read(data, None, self.config, "corruptions")
-            scale = scale_of(baseline, self.config, read, official)
         self._inputs = SuiteInputs(
             data,
             self.config,
@@ -143,11 +140,10 @@ class SuiteRun:
         parts after it counts as skipped. To know which are right, that part comes first of all.
         """
         if self.folder is not None:
-            self._measured = {
-                part.name: found for part in self.parts if (found := self._stored(part)) is not None
-            }
-        for found in self._measured.values():
-            self._inputs.arrays |= found.arrays
+            for part in self.parts:
+                if (found := self._stored(part, self.folder)) is not None:
+                    self._measured[part.name] = found
+                    self._inputs.arrays |= found.arrays
         with under_test(self.student) as subject:
             self._inputs.subject = subject
             for part in self.parts:
@@ -169,19 +165,15 @@ class SuiteRun:
     def _expected(self, part: Part) -> int:
         return part.cost if isinstance(part.cost, int) else part.cost(self._inputs.arrays)
 
-    def _part_folder(self, part: Part) -> Path:
-        assert self.folder is not None
-        return self.folder / PARTS_NAME / part.name
-
     def _config_of(self, part: Part) -> dict[str, Any]:
         read = {"data_sha256": self._inputs.sha256_read(part.name.split("/")[0])}
         config: dict[str, Any] = plain(self._common | read | {"part": part.name} | part.settings)
         return config
 
-    def _stored(self, part: Part) -> Evaluation | None:
+    def _stored(self, part: Part, folder: Path) -> Evaluation | None:
         """Return the part if it is whole and of this configuration."""
         try:
-            found = Evaluation.load(self._part_folder(part))
+            found = Evaluation.load(folder / PARTS_NAME / part.name)
         except UserError:
             return None
         kept = {key: value for key, value in found.config.items() if key not in ("cost", "doubts")}
@@ -201,7 +193,7 @@ class SuiteRun:
         known = self._config_of(part) | {"cost": cost, "doubts": dict(doubts)}
         found = Evaluation(known, measurements, arrays)
         if self.folder is not None:
-            found.save(self._part_folder(part))
+            found.save(self.folder / PARTS_NAME / part.name)
         self._measured[part.name] = found
         self._inputs.arrays |= arrays
         # An attack may have broken images half-way; nearly all of its passes go back, too.
@@ -255,32 +247,20 @@ def robustness_suite(
     data: LabelledImages,
     config: SuiteConfig | None = None,
     *,
-    folder: Path | None = None,
-    described: dict[str, Any] | None = None,
-    reference: Student | None = None,
-    baseline: Evaluation | None = None,
-    ood: Mapping[str, LabelledImages] | None = None,
-    official_corruptions: Path | None = None,
-    beyond: Mapping[str, Path] | None = None,
     report: Callable[[Progressed], None] | None = None,
+    **parts: Any,
 ) -> Evaluation:
     """Measure a student's robustness; killed, the same call goes on where it stopped.
 
-    `report` is told how far it is, at the start and after each part. The other arguments and
-    what is raised are those of `SuiteRun`, whose `steps` is the iterator of the same.
+    Args:
+        student, data, config: of `SuiteRun`, whose `steps` is the iterator of the same.
+        report: is told how far it is, at the start and after each part.
+        parts: folder, described, reference, baseline, ood, official_corruptions, beyond of
+            `SuiteRun`.
+
+    Raises UserError as `SuiteRun` does.
     """
-    run = SuiteRun(
-        student,
-        data,
-        config,
-        folder=folder,
-        described=described,
-        reference=reference,
-        baseline=baseline,
-        ood=ood,
-        official_corruptions=official_corruptions,
-        beyond=beyond,
-    )
+    run = SuiteRun(student, data, config, **parts)
     for step in run.steps():
         if report is not None:
             report(step)

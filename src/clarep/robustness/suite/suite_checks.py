@@ -10,7 +10,7 @@ import torch
 from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import LabelledImages
 from clarep.data.sets.natural import BEYOND, NaturalSet, load_natural
-from clarep.data.sets.official_corruptions import OfficialSets
+from clarep.data.sets.official_corruptions import OfficialSets, load_official_sets
 from clarep.engine.identity import differences
 from clarep.errors import UserError, unknown_name
 from clarep.robustness.corruptions import Baseline, baseline_of, mean_corruption_error
@@ -18,6 +18,7 @@ from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import MEASURE_GROUPS
 from clarep.robustness.probe import Answers
 from clarep.robustness.suite.suite_config import GROUPS, SuiteConfig
+from clarep.robustness.suite.suite_inputs import sha256_read
 from clarep.robustness.tested_student import choose_images
 from clarep.students.student import Student
 
@@ -35,14 +36,6 @@ def check_fit(student: Student, data: LabelledImages) -> None:
             "right: give data of two classes or more"
         )
     check_alike("the student's", kind_of(student.info), data.name, kind_of(data))
-
-
-def check_reference(reference: Student, data: LabelledImages) -> None:
-    """Raise UserError unless the student of the transfer check is one of the same data."""
-    try:
-        check_fit(reference, data)
-    except UserError as error:
-        raise UserError(f"`reference` does not fit: {error}; or leave `reference` out") from None
 
 
 def check_folder(folder: Path) -> None:
@@ -92,33 +85,30 @@ def left_out_of(
 
 
 def found_official(
-    folder: Path | None, sets: OfficialSets | None, config: SuiteConfig, data: LabelledImages
-) -> dict[str, Any] | None:
-    """Return where official corrupted images were found, and the content of each corruption."""
-    if sets is None:
-        return None
+    folder: Path, config: SuiteConfig, data: LabelledImages
+) -> tuple[OfficialSets, dict[str, Any]]:
+    """Return official corrupted images, and where they were found with each one's content."""
+    sets = load_official_sets(folder, config.corruptions, config.severities, data)
     indices = choose_images(data.labels, config.corruption_images, config.seed)
     read = {
         name: [images.sha256(indices) for images in of_severity.values()]
         for name, of_severity in sets.items()
     }
-    return {"place": str(folder), "sha256": read}
+    return sets, {"place": str(folder), "sha256": read}
 
 
 def scale_of(
-    evaluation: Evaluation, config: SuiteConfig, read: str, official: dict[str, Any] | None
+    evaluation: Evaluation,
+    config: SuiteConfig,
+    data: LabelledImages,
+    official: dict[str, Any] | None,
 ) -> Baseline:
-    """Return what corruption errors are divided by.
+    """Return what corruption errors are divided by, of the evaluation of the baseline.
 
-    Args:
-        evaluation: of the baseline.
-        config: of the student that is to be measured.
-        read: SHA-256 of the images that are to be corrupted.
-        official: from `found_official`.
-
-    Raises UserError for a baseline that was not measured on the very same images: its errors
-    would be those of another task.
+    Raises UserError for one that was not measured on the very same images (`data`, or those that
+    `found_official` tells of): its errors would be those of another task.
     """
+    read = sha256_read(data, None, config, "corruptions")
     stored, suite = evaluation.config, evaluation.config.get("suite", {})
     files, there = stored.get("official_corruptions"), stored.get("data_sha256", {})
     if there.get("corruptions") is None:
