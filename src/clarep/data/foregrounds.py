@@ -117,13 +117,12 @@ class MaskedImages(LabelledImages):
 
     def separated(self) -> Separated:
         """Return foregrounds and backgrounds: what the background measures take."""
-        filled = replace(self, read=self.backdrop)
         return Separated(
             variants={name: self.variant(name) for name in VARIANTS},
             paired=True,
             usable=self.usable,
             masks=self.masks,
-            backdrops=filled.images,
+            backdrops=replace(self, read=self.backdrop).images,
             donors=self.usable,
             scene=lambda i: int(self.labels[i]),
         )

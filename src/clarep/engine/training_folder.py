@@ -120,12 +120,9 @@ def save_checkpoint(path: Path, state: dict[str, Any], described: dict[str, Any]
 
 
 def load_checkpoint(path: Path, described: dict[str, Any], whole: Whole = dict) -> dict[str, Any]:
-    """Return the state that `save_checkpoint` wrote, on the CPU.
+    """Return the state that `save_checkpoint` wrote, on the CPU; whole: as of `TrainingFolder`.
 
-    whole: as of `TrainingFolder`.
-
-    Raises UserError if a byte of it has changed, it is cut short or no checkpoint of this
-    version, or if it is of another configuration.
+    Raises UserError if it is damaged, of another version, or of another configuration.
     """
     try:
         with open_regular(path) as stream:
