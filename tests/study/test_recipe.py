@@ -173,7 +173,7 @@ def test_every_recipe_of_ours_is_whole(path):
 
 
 def test_no_recipe_stands_without_guidance_only_beside_cadistill():
-    """METHOD.md: never report CaDistill without guidance-only samples beside it."""
+    """Never report CaDistill without guidance-only samples beside it."""
     for path in (ROOT / "recipes").glob("*.toml"):
         methods = {variant.method for variant in load_recipe(path).variants}
         assert {"vanilla", "cadistill", "guidance-only"} <= methods, path

@@ -69,7 +69,7 @@ class TinyTeacher(ForeignTeacher):
         return self.network(x, time, cond)
 
 
-TAPS = ("conv_in", "down", "tokens", "unused", "pair")
+TAPS = ("embed", "conv_in", "down", "tokens", "unused", "pair")
 
 
 def schedule(prediction="epsilon"):
@@ -112,7 +112,9 @@ def test_it_is_frozen_in_float32_and_evaluation(teacher):
 
 def test_taps_by_what_they_give(teacher):
     # Tokens are laid out as a map; of a tuple the first counts; what does not run is left out.
+    # What is flat stands for the whole latent.
     assert teacher.taps() == {
+        "embed": (8, 8),
         "conv_in": (8, 1),
         "down": (16, 2),
         "tokens": (16, 2),
@@ -132,7 +134,7 @@ def hooked(net, name, x, time, labels):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("tap", ["conv_in", "down", "tokens", "pair"])
+@pytest.mark.parametrize("tap", ["embed", "conv_in", "down", "tokens", "pair"])
 def test_features_are_those_of_a_hook(teacher, batch, tap):
     x, sigma, labels = batch
     scaled, time = teacher.parametrisation.network_input(x, sigma)

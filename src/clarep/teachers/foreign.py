@@ -29,8 +29,8 @@ class ForeignTeacher(Teacher):
     """A network of another library behind the `Teacher` interface, of pixels or of VAE latents.
 
     The network is called with its input, its time (B,) and the conditions of the labels; a family
-    whose network is called otherwise overrides `run`. Features are maps (B, C, h, w) at every
-    tap: tokens are laid out on `token_grid`.
+    whose network is called otherwise overrides `run`. Features are maps (B, C, h, w), tokens laid
+    out on `token_grid`, or flat (B, D), as the tapped module gives them.
     """
 
     token_grid: tuple[int, int] | None = None
@@ -151,7 +151,7 @@ class ForeignTeacher(Teacher):
         side = self.latent_shape[1]
         if len(shape) == 3 and self.token_grid is not None:
             return shape[2], side // self.token_grid[0]
-        return shape[1], side // shape[2]
+        return shape[1], side // shape[2] if len(shape) > 2 else side  # flat: of the whole latent
 
     def denoise(self, x: Maps, sigma: Levels, cond: Tensor) -> Maps:
         with self._fast():
