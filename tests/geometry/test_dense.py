@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from clarep.errors import UserError
-from clarep.geometry import exact_right_singular_vectors, exact_spectrum, subspace_of_dense
+from clarep.geometry.dense import exact_right_singular_vectors, exact_spectrum
+from clarep.geometry.subspace import subspace_of_dense
 
 
 def operator(m, n, rank=None, batch=2):

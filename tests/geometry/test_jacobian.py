@@ -9,8 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from clarep.errors import UserError
-from clarep.geometry import Jacobian, probe_engine
-from clarep.geometry.jacobian import ENGINES
+from clarep.geometry.jacobian import ENGINES, Jacobian, probe_engine
 from clarep.teachers import UNet, UNetConfig
 
 TOLERANCE = {"forward": 1e-10, "double_backward": 1e-10, "finite_difference": 1e-6}
@@ -288,7 +287,7 @@ def test_products_are_exact_and_leave_torchs_settings_alone(monkeypatch):
 PROBE = """
 import torch
 from torch import backends
-from clarep.geometry import probe_engine
+from clarep.geometry.jacobian import probe_engine
 
 PLACES = "cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn"
 LEGACY = "cuda.matmul.allow_tf32", "cudnn.allow_tf32"

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from clarep.errors import UserError
-from clarep.geometry import Jacobian, subspace_iteration
-from clarep.geometry.reference import field_products
+from clarep.geometry.jacobian import Jacobian
+from clarep.geometry.reference import field_products, subspace_iteration
 
 N, M = 24, 30
 

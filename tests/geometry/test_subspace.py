@@ -8,11 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clarep.errors import UserError
-from clarep.geometry import (
-    Jacobian,
-    Subspace,
-    top_right_singular_subspace,
-)
+from clarep.geometry.jacobian import Jacobian
+from clarep.geometry.subspace import Subspace, top_right_singular_subspace
 
 M, N = 90, 120
 INDEX = torch.arange(M, dtype=torch.float64)

@@ -14,7 +14,7 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.cli.main import main
 from clarep.errors import UserError
-from clarep.geometry import Jacobian, probe_engine
+from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.sampling.ode import integrate
 from clarep.teachers import load_teacher
 from clarep.teachers.options import TeacherOptions

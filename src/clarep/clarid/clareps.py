@@ -1,7 +1,7 @@
 """`CLAReps`: the canonical latent representations of some images, stacked."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,17 +22,6 @@ if TYPE_CHECKING:
 
     from clarep.clarid.canonical_set import CanonicalSet
 
-TENSORS = (
-    "index",
-    "label",
-    "x_te",
-    "latent",
-    "singular_values",
-    "features",
-    "sample",
-    "round_trip_psnr",
-)
-"""The fields of `CLAReps` that are stored."""
 _Reps = TypeVar("_Reps", bound="CLAReps")
 
 
@@ -188,6 +177,10 @@ class CLAReps:
         shown = self[:rows]
         names = [self.class_names[label] for label in shown.label.tolist()]
         return draw_rows(shown.columns(), names)
+
+
+TENSORS = tuple(one.name for one in fields(CLAReps) if one.name not in ("original", "config"))
+"""The fields of `CLAReps` that are stored."""
 
 
 def as_rgb(image: UInt8[Tensor, "c h w"]) -> NDArray[np.uint8]:

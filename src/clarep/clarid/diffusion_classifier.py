@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clarep.data.labelled import LabelledImages, rank_within_class, to_unit_range
+from clarep.engine.arrays import check_finite
 from clarep.engine.statistics import binomial_interval, bootstrap_interval
-from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
 
 _SIGMAS = (0.5, 1.0, 2.0)  # where it tells best on the bundled teachers: docs/method.md
@@ -35,9 +35,8 @@ class Recognition:
     right: int
     """Images whose error is the least with their own label."""
     accuracy: float
-    """Their share."""
     interval: tuple[float, float]
-    """Its 95 % interval (exact binomial)."""
+    """Of the accuracy, 95 %, exact binomial."""
     chance: float
     """What labels that mean nothing would reach: 1 / labels, or the share of the largest class,
     which a teacher that sees one class in all images gets right."""
@@ -46,7 +45,6 @@ class Recognition:
     margin_interval: tuple[float, float]
     """Its 95 % interval (bootstrap over images)."""
     sigmas: tuple[float, ...]
-    """Noise levels."""
     denoiser_evaluations: int
     """What it cost: passes of one image through the network."""
 
@@ -113,11 +111,9 @@ def denoising_errors(
                 denoised = teacher.denoise(clean + sigma * noise[image], level, cond)
                 error = (denoised - clean).double().square().flatten(1).sum(1).cpu()
                 errors[s, image, column] += error / draws
-    if not torch.isfinite(errors).all():
-        raise UserError(
-            f"the denoiser gives NaN or infinity at sigma {', '.join(f'{s:g}' for s in sigmas)}: "
-            "check the weights, or leave out bf16"
-        )
+    levels = ", ".join(f"{sigma:g}" for sigma in sigmas)
+    what = f"the denoiser's estimates at sigma {levels}"
+    check_finite(errors, what, "check the weights, or leave out bf16")
     return errors
 
 

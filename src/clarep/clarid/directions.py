@@ -10,12 +10,7 @@ from torch import Tensor
 from clarep.errors import UserError
 from clarep.geometry.dense import exact_right_singular_vectors, exact_spectrum
 from clarep.geometry.jacobian import Jacobian
-from clarep.geometry.subspace import (
-    Measure,
-    Subspace,
-    subspace_of_dense,
-    top_right_singular_subspace,
-)
+from clarep.geometry.subspace import Measure, Subspace, subspace_of_dense
 
 Kind = Literal["top", "bottom", "middle", "random", "none"]
 
@@ -86,18 +81,7 @@ def find_directions(
     and `none` has no directions: neither is for this function.
     """
     if kind == "top":
-        return top_right_singular_subspace(
-            jacobian.matmat,
-            jacobian.rmatmat,
-            (jacobian.m, jacobian.n),
-            k,
-            generator=generator,
-            batch=jacobian.batch,
-            measure=measure,
-            tolerance=tolerance,
-            dtype=jacobian.dtype,
-            device=jacobian.device,
-        )
+        return jacobian.top_subspace(k, generator, measure, tolerance)
     dense = jacobian.dense()
     if kind == "bottom" and jacobian.n - jacobian.m >= k:
         return subspace_of_dense(dense, _null_directions(dense, k, generator))

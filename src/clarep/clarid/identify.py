@@ -117,7 +117,10 @@ def identify_steps(
             clarid(data.images(part), data.labels[part], indices=part, seed=seed + part[0])
             for part in parts
         ]
-        writer.add(name, reps, _cost(clarid))
+        cost = clarid.ledger.as_dict()  # beside it what the rounding depends on
+        cost |= {"device": str(clarid.teacher.device), "engine": clarid.engine}
+        cost |= {field: getattr(clarid.config, field) for field in AT_ONCE}
+        writer.add(name, reps, cost)
         clarid.ledger = Ledger()
         done += len(group)
         yield Progressed(done, len(group), len(indices))
@@ -155,10 +158,3 @@ def _findings(
         "recognition": None if known is None else known.as_dict(),
         "autoencoder_psnr_median": floor if math.isfinite(floor) else None,
     }
-
-
-def _cost(clarid: Clarid) -> dict[str, Any]:
-    """Return the ledger so far, and what a shard's rounding depends on beside its setting."""
-    where = {"device": str(clarid.teacher.device), "engine": clarid.engine}
-    at_once = {name: getattr(clarid.config, name) for name in AT_ONCE}
-    return clarid.ledger.as_dict() | where | at_once

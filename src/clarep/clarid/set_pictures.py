@@ -51,14 +51,27 @@ def store_pictures(clarid: Clarid, data: LabelledImages, canonical: CanonicalSet
     """Write the set's pictures beside its shards, unless they are there and of this very set."""
     try:
         read_pictures(canonical)
+        return
     except UserError:
-        labels = canonical.balanced(ROWS).tensors["label"].tolist()
-        about = {
-            _SET: canonical.sha256,
-            "data_name": data.name,
-            "classes": json.dumps([data.class_names[label] for label in labels]),
-        }
-        save_tensors(canonical.folder / PICTURES, _made(clarid, data, canonical), about)
+        shown, laid_out = canonical.balanced(ROWS), canonical.balanced(POINTS)
+    unguided = Clarid(clarid.teacher, clarid.config, kind="none", guidance=1.0)
+    features = clarid.features(laid_out.x_te, laid_out.label)
+    pictures = {
+        "original": data.images(shown.index.numpy()),
+        "reconstruction": to_uint8(unguided.sample(shown.x_te, shown.label)),
+        "guidance_alone": to_uint8(clarid.sample(shown.x_te, shown.label)),
+        "features_before": principal_coordinates(features),
+    }
+    if clarid.config.kind == "top":  # other directions have no place on the spectrum's left
+        jacobian = clarid.jacobian(shown.x_te[:1], shown.label[:1])
+        if jacobian.m * jacobian.n <= _LARGEST_DENSE:
+            pictures["spectrum"] = exact_spectrum(jacobian.dense()[0].cpu()).float()
+    about = {
+        _SET: canonical.sha256,
+        "data_name": data.name,
+        "classes": json.dumps([data.class_names[label] for label in shown.label.tolist()]),
+    }
+    save_tensors(canonical.folder / PICTURES, pictures, about)
 
 
 def read_pictures(canonical: CanonicalSet) -> SetPictures:
@@ -95,20 +108,3 @@ def principal_coordinates(features: Float[Tensor, "n *feature"]) -> Float[Tensor
     found: Tensor = (axes * squares.clamp_min(0).sqrt()).flip(1)[:, : flat.shape[1]]
     largest = found.gather(0, found.abs().argmax(dim=0, keepdim=True))
     return (found * torch.where(largest < 0, -1.0, 1.0)).float()
-
-
-def _made(clarid: Clarid, data: LabelledImages, canonical: CanonicalSet) -> dict[str, Tensor]:
-    shown, laid_out = canonical.balanced(ROWS), canonical.balanced(POINTS)
-    unguided = Clarid(clarid.teacher, clarid.config, kind="none", guidance=1.0)
-    features = clarid.features(laid_out.x_te, laid_out.label)
-    pictures = {
-        "original": data.images(shown.index.numpy()),
-        "reconstruction": to_uint8(unguided.sample(shown.x_te, shown.label)),
-        "guidance_alone": to_uint8(clarid.sample(shown.x_te, shown.label)),
-        "features_before": principal_coordinates(features),
-    }
-    if clarid.config.kind == "top":  # other directions have no place on the spectrum's left
-        jacobian = clarid.jacobian(shown.x_te[:1], shown.label[:1])
-        if jacobian.m * jacobian.n <= _LARGEST_DENSE:
-            pictures["spectrum"] = exact_spectrum(jacobian.dense()[0].cpu()).float()
-    return pictures

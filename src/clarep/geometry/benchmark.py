@@ -19,7 +19,7 @@ from clarep.geometry.dense import exact_right_singular_vectors
 from clarep.geometry.jacobian import Engine, Jacobian
 from clarep.geometry.krylov import Product
 from clarep.geometry.reference import field_products, subspace_iteration
-from clarep.geometry.subspace import Measure, top_right_singular_subspace
+from clarep.geometry.subspace import Measure
 
 TOLERANCE = 0.01  # of the missing energy, and of the angle in radians
 Method = Literal["clarep", "reference", "reference_with_our_products"]
@@ -129,18 +129,8 @@ class Problem:
         bases, products, started = [], 0, time.perf_counter()
         for first in range(0, count, batch):
             jacobian = self._jacobian(slice(first, first + batch))
-            found = top_right_singular_subspace(
-                jacobian.matmat,
-                jacobian.rmatmat,
-                (jacobian.m, jacobian.n),
-                k,
-                generator=torch.Generator().manual_seed(self._seed),
-                batch=batch,
-                measure=measure,
-                tolerance=TOLERANCE,
-                dtype=jacobian.dtype,
-                device=jacobian.device,
-            )
+            start = torch.Generator().manual_seed(self._seed)
+            found = jacobian.top_subspace(k, start, measure, TOLERANCE)
             bases.append(found.V)
             products += found.products * batch
         seconds = time.perf_counter() - started
@@ -176,11 +166,9 @@ class Problem:
                 )
 
     def _steps(self, products: tuple[Product, Product], k: int) -> Iterator[Tensor]:
-        generator = torch.Generator().manual_seed(self._seed)
-        limit = self._max_iterations
-        walk = subspace_iteration(
-            products, self.shape[1], k, generator=generator, max_iterations=limit
-        )
+        start, limit = torch.Generator().manual_seed(self._seed), self._max_iterations
+        n = self.shape[1]
+        walk = subspace_iteration(products, n, k, generator=start, max_iterations=limit)
         return (V[0] for V, _, _ in walk)
 
     def _walk(self, truth: Truth, k: int) -> dict[str, Case]:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clarep.engine.arrays import check_finite
 from clarep.errors import UserError
 
 Part = Literal["top", "middle", "bottom"]
@@ -20,7 +21,8 @@ def exact_spectrum(jacobian: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*bat
 
     Raises UserError if a Jacobian is not finite.
     """
-    double = _finite(jacobian).double()
+    check_finite(jacobian, "the Jacobian's entries", "check the teacher's weights")
+    double = jacobian.double()
     wide = double.shape[-2] < double.shape[-1]
     gram = double @ double.mT if wide else double.mT @ double
     squares: Tensor = torch.linalg.eigvalsh(gram)  # ascending
@@ -46,8 +48,9 @@ def exact_right_singular_vectors(
         UserError: if k is not in [1, n] or a Jacobian is not finite.
     """
     check_k(k, jacobian.shape[2])
+    check_finite(jacobian, "the Jacobian's entries", "check the teacher's weights")
     # Image by image: a batch of n x n eigenproblems would not fit in memory.
-    vectors = [_eigenvectors(one.double(), k, part) for one in _finite(jacobian)]
+    vectors = [_eigenvectors(one.double(), k, part) for one in jacobian]
     return torch.stack(vectors).to(jacobian.dtype)
 
 
@@ -68,9 +71,3 @@ def check_k(k: int, n: int) -> None:
     """Raise UserError if k is not in [1, n]."""
     if not 1 <= k <= n:
         raise UserError(f"k = {k} is outside 1 to {n}, the dimension of the latent: choose fewer")
-
-
-def _finite(jacobian: Tensor) -> Tensor:
-    if not torch.isfinite(jacobian).all():
-        raise UserError("the Jacobian is not finite: check the teacher's weights")
-    return jacobian

@@ -14,7 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from clarep.engine.arrays import check_finite
 from clarep.errors import UserError, first_line
+from clarep.geometry.subspace import Measure, Subspace, top_right_singular_subspace
 
 Engine = Literal["forward", "double_backward", "finite_difference"]
 ENGINES: tuple[Engine, ...] = ("forward", "double_backward", "finite_difference")
@@ -54,11 +56,7 @@ class Jacobian:
         self._graph: tuple[Tensor, Tensor] | None = None
         with torch.no_grad(), differentiable():
             y = function(self._x)
-        if not torch.isfinite(y).all():
-            raise UserError(
-                "the features are not finite (NaN or infinity) at x: check the teacher's weights "
-                "and the noise level"
-            )
+        check_finite(y, "the features at x", "check the teacher's weights and the noise level")
         self._out_shape = y.shape[1:]
         self.batch, self.n, self.m = len(x), x[0].numel(), y[0].numel()
         self.dtype, self.device = x.dtype, x.device
@@ -79,13 +77,28 @@ class Jacobian:
         """Return J^T U, by reverse mode."""
         return self._by_chunks(self._backward, U, self._out_shape)
 
+    def top_subspace(
+        self, k: int, generator: torch.Generator, measure: Measure, tolerance: float
+    ) -> Subspace:
+        """Return J's top k right singular vectors: see `top_right_singular_subspace`."""
+        return top_right_singular_subspace(
+            self.matmat,
+            self.rmatmat,
+            (self.m, self.n),
+            k,
+            generator=generator,
+            batch=self.batch,
+            measure=measure,
+            tolerance=tolerance,
+            dtype=self.dtype,
+            device=self.device,
+        )
+
     def dense(self) -> Float[Tensor, "batch m n"]:
         """Return J itself, by min(m, n) products."""
-        if self.m < self.n:
-            eye = torch.eye(self.m, dtype=self._x.dtype, device=self._x.device)
-            return self.rmatmat(eye.expand(self.batch, -1, -1)).mT
-        eye = torch.eye(self.n, dtype=self._x.dtype, device=self._x.device)
-        return self.matmat(eye.expand(self.batch, -1, -1))
+        eye = torch.eye(min(self.m, self.n), dtype=self.dtype, device=self.device)
+        eye = eye.expand(self.batch, -1, -1)
+        return self.rmatmat(eye).mT if self.m < self.n else self.matmat(eye)
 
     def adjoint_error(self, seed: int = 0) -> float:
         """Return the worst |<JV, U> - <V, J^T U>| / (|JV| |U|) over the batch, one random pair.
@@ -178,9 +191,14 @@ def differentiable() -> Iterator[None]:
 @contextlib.contextmanager
 def _exact() -> Iterator[None]:
     """Compute float32 in full, by both of torch's APIs: what reads either finds them agreed."""
-    cudnn, places = torch.backends.cudnn, _precisions()
+    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+    parts = [(cudnn, "conv"), (cudnn, "rnn"), *((mkldnn, n) for n in ("matmul", "conv", "rnn"))]
+    known: list[Any] = [torch.backends.cuda.matmul, *(getattr(*part, None) for part in parts)]
+    places = [place for place in known if hasattr(place, "fp32_precision")]  # of torch 2.9
     found = [place.fp32_precision for place in places]
-    convolution = _cudnn_tf32()
+    convolution = None  # the older API fails where the newer one was used
+    with contextlib.suppress(RuntimeError):
+        convolution = bool(cudnn.allow_tf32)
     if convolution is not None:
         cudnn.allow_tf32 = False
     for place in places:
@@ -196,23 +214,6 @@ def _exact() -> Iterator[None]:
             cudnn.allow_tf32 = convolution
         for place, precision in zip(places, found, strict=True):  # the older API changes them too
             place.fp32_precision = precision
-
-
-def _precisions() -> list[Any]:
-    """Return what has a float32 precision in the API of torch 2.9; nothing before it."""
-    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
-    places: list[Any] = [cuda.matmul]
-    places += [getattr(cudnn, name, None) for name in ("conv", "rnn")]
-    places += [getattr(mkldnn, name, None) for name in ("matmul", "conv", "rnn")]
-    return [place for place in places if hasattr(place, "fp32_precision")]
-
-
-def _cudnn_tf32() -> bool | None:
-    """Return the older API's setting; None if the newer one was used, beside which it fails."""
-    try:
-        return bool(torch.backends.cudnn.allow_tf32)
-    except RuntimeError:
-        return None
 
 
 def probe_engine(

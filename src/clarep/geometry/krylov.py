@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clarep.engine.arrays import check_finite
 from clarep.errors import UserError
 
 # A new block this small, against the root mean square singular value, may be amplified rounding.
@@ -95,14 +96,14 @@ class Krylov:
         self._matmat, self._rmatmat = matmat, rmatmat
         self._width, self._generator = width, generator
         batch, n, _ = first.shape
-        JG = check_finite(matmat(first))  # (B, m, r)
+        JG = finite(matmat(first))  # (B, m, r)
         # About the root mean square singular value.
         self._scale = JG.norm(dim=1).amax(dim=1) / math.sqrt(n)
         check_not_zero(self._scale)
         # Below it a direction is rounding, which every reorthogonalisation of rests amplifies.
         self._floor = torch.finfo(first.dtype).eps ** (2 / 3) * self._scale
         P_0, _, _ = self._extend(JG.new_zeros(batch, JG.shape[1], 0), JG)
-        JtP_0 = check_finite(rmatmat(P_0))
+        JtP_0 = finite(rmatmat(P_0))
         self.products = JG.shape[2] + P_0.shape[2]
         self.T = JG.new_zeros(batch, P_0.shape[2], 0, dtype=torch.float64)
         self._Q, self._P = _Columns(JG.new_zeros(batch, n, 0)), _Columns(P_0)
@@ -134,7 +135,7 @@ class Krylov:
 
         # (1) J Q_j = [P, P_j] [A_j; R_j], the new column of T
         self._Q.append(Q_j)
-        JQ_j = check_finite(self._matmat(Q_j))
+        JQ_j = finite(self._matmat(Q_j))
         P_j, AR, new_in_P = self._extend(self.P, JQ_j)
         grown = torch.cat([self.T, _zero_rows(self.T, P_j.shape[2])], dim=1)
         self.T = torch.cat([grown, AR.double()], dim=2)
@@ -143,7 +144,7 @@ class Krylov:
         # (2) J^T P_j = [Q, Q_(j+1)] [C_j; S_(j+1)], the column ahead
         JtP_j = Q_j.new_zeros(*Q_j.shape[:2], 0)
         if P_j.shape[2]:
-            JtP_j = check_finite(self._rmatmat(P_j))
+            JtP_j = finite(self._rmatmat(P_j))
         self._JtP.append(JtP_j)
         self._Q_next, CS, self._new_in_Q = self._extend(self.Q, JtP_j, self._width)
         S = CS[:, self.Q.shape[2] :]  # (B, r, new in P)
@@ -241,13 +242,10 @@ def _orthonormal(new: Tensor, basis: Tensor, kept: Tensor, generator: torch.Gene
     return signed
 
 
-def check_finite(block: Tensor) -> Tensor:
+def finite(block: Tensor) -> Tensor:
     """Return a product. Raises UserError if it is not finite."""
-    if not torch.isfinite(block).all():
-        raise UserError(
-            "a Jacobian product is not finite (NaN or infinity): check the teacher's weights and "
-            "run its Jacobian in float32"
-        )
+    mend = "check the teacher's weights and run its Jacobian in float32"
+    check_finite(block, "Jacobian products", mend)
     return block
 
 

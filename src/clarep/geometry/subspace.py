@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clarep.geometry.dense import check_k, exact_right_singular_vectors
-from clarep.geometry.krylov import Krylov, Product, check_finite, check_not_zero
+from clarep.geometry.krylov import Krylov, Product, check_not_zero, finite
 
 Measure = Literal["energy", "angle"]
 _FLAT = 2.0  # see _EnergyProgress
@@ -87,7 +87,7 @@ def top_right_singular_subspace(
     check_k(k, n)
     if exact:
         eye = torch.eye(min(m, n), dtype=dtype, device=device).expand(batch, -1, -1)
-        dense = check_finite(rmatmat(eye).mT if m < n else matmat(eye))
+        dense = finite(rmatmat(eye).mT if m < n else matmat(eye))
         check_not_zero(dense.flatten(1).norm(dim=1))
         return subspace_of_dense(dense, exact_right_singular_vectors(dense, k))
     share = 8 if batch >= _MANY_IMAGES else 4

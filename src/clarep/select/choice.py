@@ -31,13 +31,11 @@ class Estimate:
     """A mean over seeds."""
 
     mean: float
-    """Mean."""
     standard_error: float | None
     """Standard deviation over seeds, over the root of their number; None for one seed."""
     low: float | None
-    """Lower end of the 95 % interval, Student's t over seeds; None for one seed."""
     high: float | None
-    """Upper end."""
+    """Ends of the 95 % interval, Student's t over seeds; None for one seed."""
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -57,13 +55,11 @@ class Setting:
     sigma: float
     """The same as a noise level."""
     tap: str
-    """Layer."""
     k: int
     """Directions projected out; 0 is guidance alone."""
     share: float
     """k as a share of the latent's dimension."""
     seeds: int
-    """How many seeds."""
     measures: dict[str, Estimate | None]
     """One of COLUMNS -> estimate; None where it is not known."""
 
@@ -115,7 +111,6 @@ class Recommendation:
     runner_up: Setting | None
     """Of the highest NMI among the eligible without `chosen`."""
     reason: str
-    """In words."""
 
 
 def recommend(settings: Sequence[Setting], nmi: NmiBranch = "nmi_null") -> Recommendation:

@@ -30,7 +30,6 @@ Scorer = Callable[[Tensor], Tensor]
 """Images (B, C, H, W) in [-1, 1] to logits (B, K) of the teacher's classes: a `Judge`, or what
 stands in for it."""
 
-
 _LOOK = "look for NaN in the teacher's weights, or take float32"
 _JUDGED = 250  # images that a judge sees at once
 
@@ -40,7 +39,6 @@ class Scene:
     """What is known of the images that the measures compare with."""
 
     labels: Int64[Tensor, " batch"]
-    """Classes."""
     masks: Bool[Tensor, "batch h w"] | None = None
     """True on the object; None, and no colours, where the data know no foregrounds."""
     colours: Float[Tensor, "batch 3"] | None = None
@@ -162,22 +160,20 @@ class Measures:
     """One row of the table: a way of choosing directions, over a set of images.
 
     What takes a mask is None where there is none, and so is the judge's where no judge is asked.
+    The intervals are of 95 %, over images.
     """
 
     kind: str
     """Directions that were projected out; `reconstruction` is no projection and no guidance."""
     images: int
-    """How many images."""
     removed_on_background: float | None = None
     """Share of the removed energy that lies off the garment; None too where nothing is removed."""
     removed_interval: tuple[float, float] | None = None
-    """Its 95 % interval over images."""
     background_area: float | None = None
     """Share of the pixels off the garment: what an indifferent removal would give."""
     background_colour: float | None = None
     """Mean distance of the samples' background pixels from grey."""
     background_interval: tuple[float, float] | None = None
-    """Its 95 % interval over images."""
     background_spread: float | None = None
     """Root mean square distance of the samples' background colours from their mean."""
     background_r2: float | None = None
@@ -185,7 +181,6 @@ class Measures:
     judge_accuracy: float | None = None
     """Share of samples that the judge gives their class."""
     judge_interval: tuple[float, float] | None = None
-    """Its 95 % interval over images."""
     judge_confidence: float | None = None
     """Mean probability that the judge gives the class."""
     sample_within: float

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from clarep.clarid.clarid import Clarid
+from clarep.clarid.clarid_config import resolve_tap
 from clarep.clarid.directions import parse_k
 from clarep.data.labelled import LabelledImages, in_memory, to_unit_range
 from clarep.engine.bounds import Seed, Within, check_bounds
@@ -55,7 +56,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """File name of the cell."""
+        """Its file's name."""
         return f"seed-{self.seed}_t-{self.t!r}_{self.tap.replace('/', '-')}.json"
 
 
@@ -68,7 +69,6 @@ class Grid:
     data: LabelledImages
     """Where the images come from."""
     config: GridConfig
-    """As it was given."""
     counts: tuple[int, ...]
     """Every k as a number of directions, smallest first."""
     cells: tuple[Cell, ...]
@@ -98,9 +98,7 @@ def plan_grid(
             image that cannot be read, or one that does not fit the teacher.
     """
     check_bounds(config)
-    taps = [teacher.default_tap if tap == "mid" else tap for tap in config.taps]
-    for tap in taps:
-        teacher.check_tap(tap)
+    taps = [resolve_tap(teacher, tap) for tap in config.taps]
     counts = [_count(k, teacher.latent_dim) for k in config.ks]
     meant = {"ts": config.ts, "taps": taps, "ks": counts, "seeds": config.seeds}
     for name, values in meant.items():

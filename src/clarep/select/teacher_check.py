@@ -19,6 +19,7 @@ from clarep.data.decode_image import decode_image
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages, UnreadableImage, to_unit_range
 from clarep.data.load import DataConfig, load_data
+from clarep.engine.arrays import check_finite
 from clarep.engine.cost import Ledger
 from clarep.errors import UserError
 from clarep.geometry.benchmark import Features
@@ -69,8 +70,9 @@ def examine(
         clarid = Clarid(teacher, config)
     yield find.noise(clarid)
     labelled = load_data(data) if data is not None else None
-    if data is None and image is None:
-        labelled = example_data(teacher)
+    its_own = teacher.class_names == CLASS_NAMES and teacher.image_shape == (3, 32, 32)
+    if data is None and image is None and its_own:
+        labelled = load_backdrops("test")
     if labelled is not None:
         teacher, chosen_by_name = of_the_datas_classes(teacher, labelled)
         if tell is not None:
@@ -134,12 +136,6 @@ def _telling(doing: str) -> Iterator[None]:
         ) from error
 
 
-def example_data(teacher: Teacher) -> LabelledImages | None:
-    """Return the bundled images of the teacher's classes: of the ten garments, else none."""
-    known = teacher.class_names == CLASS_NAMES and teacher.image_shape == (3, 32, 32)
-    return load_backdrops("test") if known else None
-
-
 def example_image(
     teacher: Teacher, path: Path | None = None
 ) -> tuple[Tensor, Int64[Tensor, " 1"], str]:
@@ -191,11 +187,8 @@ def noisy_latent(
     x = x0 + clarid.sigma_te * noise
     sigma = x.new_full((1,), clarid.sigma_te)
     denoised = teacher.denoiser(labels.to(teacher.device), clarid.config.guidance)(x, sigma)
-    if not torch.isfinite(denoised).all():
-        raise UserError(
-            f"the denoiser gives NaN or infinity at sigma {clarid.sigma_te:g}: check the weights, "
-            "give another t, or leave out bf16"
-        )
+    what = f"the denoiser's estimates at sigma {clarid.sigma_te:g}"
+    check_finite(denoised, what, "check the weights, give another t, or leave out bf16")
     return x
 
 
