@@ -157,3 +157,13 @@ def test_a_teacher_by_name():
     assert Clarid("backdrops").tap == Clarid("backdrops").teacher.default_tap
     with pytest.raises(UserError, match="unknown teacher 'backdrop': did you mean backdrops"):
         Clarid("backdrop")
+
+
+@pytest.mark.parametrize("chosen", [[True, False], [99_999_999], [-1], [1, 1]])
+def test_what_are_no_indices_is_refused(chosen, tmp_path):
+    """A mask, read as 0s and 1s, would be images 0 and 1."""
+    from clarep import load_data
+
+    with pytest.raises(UserError, match=r"indices|chosen twice"):
+        identify(Clarid("backdrops", k=2, steps=1), load_data("backdrops"), tmp_path, chosen)
+    assert list(tmp_path.iterdir()) == []

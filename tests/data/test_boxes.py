@@ -183,3 +183,29 @@ def test_tiny9_comes_apart() -> None:
     mixed, mask = parts.variants["mixed_rand"].read(i), data.mask(i)
     assert (mixed[mask] == data.read(i)[mask]).all()
     assert (mixed[~mask] != data.read(i)[~mask]).any()
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        np.ones((9, 9), np.uint8),
+        255 * np.ones((9, 9), np.uint8),
+        np.ones((9, 9, 1), bool),
+        np.ones((8, 9), bool),
+        [[1.0]],
+    ],
+)
+def test_a_mask_that_is_none_is_refused(mask) -> None:
+    """Of 0s and 1s the opposite is no mask: a background would be a negative."""
+    image, labels = np.zeros((9, 9, 3), np.uint8), np.zeros(2, int)
+    data = MaskedImages("own", labels, ("a",), ["0", "1"], lambda _: image, mask=lambda _: mask)
+    with pytest.raises(UserError, match=r"mask of image 0 .* give bool"):
+        separate(data)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_masks_of_nothing_and_of_all_are_refused(value) -> None:
+    image, labels, mask = np.zeros((9, 9, 3), np.uint8), np.zeros(2, int), np.full((9, 9), value)
+    data = MaskedImages("own", labels, ("a",), ["0", "1"], lambda _: image, mask=lambda _: mask)
+    with pytest.raises(UserError, match="no mask of own"):
+        separate(data)

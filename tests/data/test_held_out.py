@@ -78,7 +78,7 @@ def test_images_that_are_others_by_now_are_refused(data, tmp_path):
     others = {
         "other pixels": replace(data, read=lambda i: read(i, apart[5])),
         "other labels": replace(data, labels=(data.labels + 1) % 3),
-        "fewer images": replace(data, labels=data.labels[:60]),
+        "fewer images": replace(data, labels=data.labels[:60], sources=data.sources[:60]),
     }
     for changed in others.values():
         with pytest.raises(UserError, match="toy are not there as they were"):

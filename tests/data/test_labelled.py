@@ -220,3 +220,20 @@ def test_an_image_is_read_once_for_all_hashes():
     assert sorted(read) == [0, 1, 2, 3]
     flipped = replace(data, read=lambda i: 255 - FOUR[i])  # no hash outlives its reader
     assert flipped.sha256() == set_of(255 - FOUR).sha256() != data.sha256()
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((8, 8, 3)), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.int16), None]
+)
+def test_images_that_are_not_uint8_rgb_are_refused(pixels):
+    """Floats in [0, 1] would be measured as black images."""
+    data = LabelledImages("own", np.zeros(2, np.int64), ("a",), ["0", "1"], lambda _: pixels)
+    for ask in (lambda: data.images([0]), data.sha256):
+        with pytest.raises(UserError, match=r"reads .* as image 0: give uint8 RGB"):
+            ask()
+
+
+@pytest.mark.parametrize("labels", [np.arange(3), np.zeros((2, 1), np.int64)])
+def test_labels_that_do_not_fit_are_refused(labels):
+    with pytest.raises(UserError, match=r"has labels .* for 2 sources"):
+        LabelledImages("own", labels, ("a", "b"), ["0", "1"], lambda _: None)

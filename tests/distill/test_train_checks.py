@@ -121,7 +121,7 @@ def test_a_set_whose_images_are_others(data, out, canonical_of):
     parts = {"method": "cadistill", "canonical": canonical_of()}
     turned = replace(data, labels=(data.labels + 1) % 3)
     refused(turned, out, "of other data than the student's .*images or labels themselves", **parts)
-    fewer = replace(data, labels=data.labels[:60])
+    fewer = replace(data, labels=data.labels[:60], sources=data.sources[:60])
     refused(fewer, out, "of other data than the student's .*images or labels themselves", **parts)
     last = int(canonical_of().tensors["index"][-1])
     other = replace(data, read=lambda i: data.read(i) ^ np.uint8(i == last))

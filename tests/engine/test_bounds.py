@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+import numpy as np
 import pytest
 
 from clarep.engine.bounds import Within, check_bounds
@@ -46,3 +47,26 @@ def test_what_is_outside_is_named_with_its_mend(config, words):
     with pytest.raises(UserError) as caught:
         check_bounds(config)
     assert words in str(caught.value)
+
+
+def given(**values):
+    """A config with values of any type, as a user gives them without the tests' type checks."""
+    from clarep.distill.distill_config import DistillConfig
+
+    config = DistillConfig()
+    for name, value in values.items():
+        object.__setattr__(config, name, value)
+    return config
+
+
+@pytest.mark.parametrize(
+    "values", [{"epochs": 1.5}, {"epochs": "a"}, {"epochs": None}, {"learning_rate": "a"}]
+)
+def test_what_is_no_number_or_no_whole_one(values):
+    """1.5 epochs would be two, and a progress of 42/31.5 images."""
+    with pytest.raises(UserError, match=r"is no (whole )?number: give"):
+        check_bounds(given(**values))
+
+
+def test_numbers_of_numpy_are_numbers():
+    check_bounds(given(epochs=np.int64(2), learning_rate=np.float64(0.1)))

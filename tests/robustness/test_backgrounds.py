@@ -160,7 +160,8 @@ def test_pairing_narrows_the_interval_where_the_answers_go_together() -> None:
 
 def test_sets_that_are_not_paired_may_differ_in_length(parts: Separated) -> None:
     labels = np.arange(6) % 3
-    short = dataclasses.replace(parts.variants["mixed_rand"], labels=labels)
+    whole = parts.variants["mixed_rand"]
+    short = dataclasses.replace(whole, labels=labels, sources=whole.sources[:6])
     loose = dataclasses.replace(
         parts, variants={**parts.variants, "mixed_rand": short}, paired=False
     )

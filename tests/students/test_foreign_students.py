@@ -292,7 +292,7 @@ def test_refused_classes_that_are_not_the_datas(folder: Path, tmp_path: Path):
 
 def test_refused_without_the_library(folder: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    assert "pip install 'clarep[diffusers]'" in message(f"hf:{folder}")
+    assert "pip install '.[diffusers]'" in message(f"hf:{folder}")
 
 
 def test_refused_weights_beside_it(folder: Path):
@@ -468,7 +468,7 @@ def test_refused_models_that_are_none(tmp_path, monkeypatch):
     assert "unknown timm model 'hf-hub:a/b'" in message("timm:hf-hub:a/b")
     assert "Invalid pretrained tag" in message("timm:test_vit.xyz")
     monkeypatch.setitem(sys.modules, "timm", None)
-    assert "pip install 'clarep[timm]'" in message("timm:test_vit")
+    assert "pip install '.[timm]'" in message("timm:test_vit")
 
 
 # TorchScript

@@ -21,6 +21,7 @@ from clarep.engine.artefacts import Progressed
 from clarep.engine.bounds import check_seed
 from clarep.engine.cost import Ledger
 from clarep.engine.identity import differences, plain
+from clarep.errors import UserError
 
 SHARD_SIZE = 50
 Chosen = NDArray[np.int64] | Sequence[int] | None
@@ -91,7 +92,9 @@ def identify_steps(
     """
     check_seed(seed)
     folder = Path(folder)
-    given = np.arange(len(data)) if chosen is None else np.asarray(chosen, np.int64)
+    given = np.arange(len(data)) if chosen is None else data.positions(chosen)
+    if len(np.unique(given)) < len(given):
+        raise UserError("an image was chosen twice: give each index once")
     data, indices, _ = in_memory(data, skip_bad=False, chosen=given)
     clarid.teacher.accept_images(to_unit_range(data.images(indices[:1])))
     clarid.teacher.check_labels(torch.from_numpy(data.labels[indices]))

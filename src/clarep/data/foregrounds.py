@@ -61,27 +61,40 @@ class MaskedImages(LabelledImages):
     mask: Callable[[int], NDArray[np.bool_]] = field(repr=False, compare=False, kw_only=True)
     """Mask of image i, (H, W), True on the object."""
 
+    def mask_of(self, i: int) -> NDArray[np.bool_]:
+        """Return the mask of image i; raises UserError unless it is bool (H, W), as the image is.
+
+        Of 0s and 1s the opposite is no mask, and of 0s and 255s no share.
+        """
+        mask, shape = np.asarray(self.mask(i)), self.read(i).shape[:2]
+        if mask.dtype != np.bool_ or mask.shape != shape:
+            raise UserError(
+                f"the mask of image {i} in {self.name} is {mask.dtype} {mask.shape}: give bool "
+                f"{shape}, True on the object, such as mask > 0"
+            )
+        return mask
+
     def masks(self, indices: NDArray[np.int64]) -> Tensor:
         """Return the masks at `indices`, bool (B, H, W)."""
-        return torch.from_numpy(np.stack([self.mask(int(i)) for i in indices]))
+        return torch.from_numpy(np.stack([self.mask_of(int(i)) for i in indices]))
 
     def backdrop(self, i: int) -> NDArray[np.uint8]:
         """Return image i with its object filled from the background."""
-        image, mask = self.read(i), self.mask(i)
+        image, mask = self.read(i), self.mask_of(i)
         return np.where(mask[:, :, None], _filled(image, mask), image)
 
     @cached_property
     def usable(self) -> NDArray[np.int64]:
         """The images whose object takes something, and at most 90 % of the image."""
         return np.array(
-            [i for i in range(len(self)) if 0 < self.mask(i).mean() <= _MAX_SHARE], np.int64
+            [i for i in range(len(self)) if 0 < self.mask_of(i).mean() <= _MAX_SHARE], np.int64
         )
 
     def variant(self, name: str) -> LabelledImages:
         """Return one of VARIANTS as a set of its own, every image made when it is read."""
 
         def read(i: int) -> NDArray[np.uint8]:
-            image, mask = self.read(i), self.mask(i)[:, :, None]
+            image, mask = self.read(i), self.mask_of(i)[:, :, None]
             if name == "only_bg":
                 return self.backdrop(i)
             if name in ("only_fg", "no_fg"):
@@ -117,6 +130,11 @@ class MaskedImages(LabelledImages):
 
     def separated(self) -> Separated:
         """Return foregrounds and backgrounds: what the background measures take."""
+        if not len(self.usable):
+            raise UserError(
+                f"no mask of {self.name} takes something and at most {_MAX_SHARE:.0%} of its "
+                "image: give masks that are True on the object alone"
+            )
         return Separated(
             variants={name: self.variant(name) for name in VARIANTS},
             paired=True,

@@ -51,7 +51,14 @@ class LabelledImages:
     """What one should know before trusting the set (files passed over), a sentence each."""
 
     def __post_init__(self) -> None:
-        """Raise UserError for a name that is no UTF-8: no report or record could hold it."""
+        """Raise UserError for labels that are none, and a name that no record could hold."""
+        labels = np.asarray(self.labels)
+        if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(self.sources):
+            raise UserError(
+                f"{self.name} has labels {labels.dtype} {labels.shape} for {len(self.sources)} "
+                "sources: give the number of a class for each image, and its source"
+            )
+        object.__setattr__(self, "labels", labels.astype(np.int64))
         for given in ([self.name], self.class_names, self.sources):
             try:
                 "".join(given).encode()
@@ -75,13 +82,13 @@ class LabelledImages:
 
         Raises UserError for no index, one outside the set, and what are no indices (a mask).
         """
-        chosen = self._positions(indices)
+        chosen = self.positions(indices)
         if not len(chosen):
             raise UserError(f"no images were asked of {self.name}: give at least one index")
-        stack = np.stack([self.read(int(i)) for i in chosen])
+        stack = np.stack([self._pixels(int(i)) for i in chosen])
         return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
 
-    def _positions(self, indices: object) -> NDArray[np.int64]:
+    def positions(self, indices: object) -> NDArray[np.int64]:
         """Return indices as int64, (B,); a mask, read as 0s and 1s, would be two images."""
         given = np.asarray(indices)
         right = given.ndim == 1 and (given.dtype.kind in "iu" or not given.size)
@@ -93,6 +100,15 @@ class LabelledImages:
                 f"{len(self) - 1}, such as [0, 1]; of a mask np.flatnonzero(mask)"
             )
         return given.astype(np.int64)
+
+    def _pixels(self, i: int) -> NDArray[np.uint8]:
+        """Return image i; floats in [0, 1], which a `read` of a user's own may give, are black."""
+        pixels = self.read(i)
+        shape = tuple(getattr(pixels, "shape", ()))
+        if getattr(pixels, "dtype", None) != np.uint8 or len(shape) != 3 or shape[-1] != 3:
+            kind = f"{getattr(pixels, 'dtype', type(pixels).__name__)} {shape}"
+            raise UserError(f"{self.name} reads {kind} as image {i}: give uint8 RGB, (H, W, 3)")
+        return pixels
 
     @cached_property
     def _digests(self) -> dict[int, bytes]:
@@ -108,7 +124,7 @@ class LabelledImages:
 
         Raises UnreadableImage as `read` does, UserError as `images` does.
         """
-        chosen = np.arange(len(self)) if indices is None else self._positions(indices)
+        chosen = np.arange(len(self)) if indices is None else self.positions(indices)
         digest = hashlib.sha256(json.dumps(self.class_names).encode())
         digest.update(chosen.tobytes() + self.labels[chosen].astype(np.int64).tobytes())
         for i in chosen:
@@ -124,7 +140,7 @@ class LabelledImages:
 
     def _digest(self, i: int) -> bytes:
         if i not in self._digests:
-            pixels = self.read(i)
+            pixels = self._pixels(i)
             found = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes())
             self._digests[i] = found.digest()
         return self._digests[i]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from numbers import Integral, Real
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from clarep.errors import UserError, unknown_name
@@ -24,7 +25,7 @@ class Within:
     def __contains__(self, value: int | float) -> bool:
         above = value >= self.low if self.ends[0] == "[" else value > self.low
         below = value <= self.high if self.ends[1] == "]" else value < self.high
-        return above and below and math.isfinite(value)
+        return bool(above and below and math.isfinite(value))
 
     def __str__(self) -> str:
         if math.isfinite(self.high):
@@ -44,14 +45,14 @@ def check_seed(seed: int) -> None:
 
 def is_setting(value: int | float) -> bool:
     """Whether a number that a user gives, as an option or in a recipe, is finite and below 2^32."""
-    return abs(value) < _SETTING  # false for NaN
+    return bool(abs(value) < _SETTING)  # false for NaN
 
 
 def check_bounds(config: Any, group: str = "") -> None:
     """Raise UserError for a value of a config that its field does not take.
 
-    That is a number outside its bounds, infinite or beyond 2^32, and a word that is none of its
-    Literal's; of a tuple, any of its values.
+    That is what is no number where one is wanted, or no whole one; a number outside its bounds,
+    infinite or beyond 2^32; a word that is none of its Literal's; of a tuple, any of its values.
 
     group: of which these are the options, with a dot; a config within one is a group too.
     """
@@ -65,6 +66,9 @@ def check_bounds(config: Any, group: str = "") -> None:
         for one in value if isinstance(value, tuple) else (value,):
             if isinstance(one, str) and get_origin(hint) is Literal and one not in get_args(hint):
                 raise unknown_name(name, one, get_args(hint))
+            if (wanted := _number_of(hint)) and not isinstance(one, wanted):
+                what = "whole number" if wanted is Integral else "number"
+                raise UserError(f"`{name}={one!r}` is no {what}: give {usual}, say")
             if isinstance(one, bool) or not isinstance(one, int | float):
                 continue
             if not is_setting(one):
@@ -72,6 +76,14 @@ def check_bounds(config: Any, group: str = "") -> None:
             for bound in _bounds(hint):
                 if one not in bound:
                     raise UserError(f"`{name}={one}` {bound}: give {usual}, say")
+
+
+def _number_of(hint: Any) -> Any:
+    """Return Integral or Real where a hint takes such numbers alone, or a tuple of them."""
+    inner = get_args(hint)[:1] if get_origin(hint) in (Annotated, tuple) else ()
+    if inner:
+        return _number_of(inner[0])
+    return {int: Integral, float: Real}.get(hint) if isinstance(hint, type) else None
 
 
 def _bounds(hint: Any) -> Iterator[Within]:

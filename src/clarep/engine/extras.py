@@ -13,4 +13,6 @@ def require_extra(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".", maxsplit=1)[0]:
             raise
-        raise UserError(f"{module} is not installed: give pip install 'clarep[{extra}]'") from None
+        raise UserError(
+            f"{module} is not installed: give pip install '.[{extra}]' in a clone of clarep"
+        ) from None

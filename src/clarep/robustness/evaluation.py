@@ -106,12 +106,13 @@ class Evaluation(FigureRows):
         write_json(folder / EVALUATION_NAME, content, sealed=True)
 
     @classmethod
-    def load(cls, folder: Path) -> "Evaluation":
+    def load(cls, folder: Path | str) -> "Evaluation":
         """Load what `save` wrote.
 
         Raises UserError if there is none, or a file is damaged, was changed, or does not belong to
         the other.
         """
+        folder = Path(folder)
         path = folder / EVALUATION_NAME
         again = "run clarep evaluate again"
         try:

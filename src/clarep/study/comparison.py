@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from clarep.engine.statistics import holm, paired_bootstrap, t_interval
 from clarep.errors import UserError, unknown_name
 from clarep.robustness.measures import DEFAULT_MEASURES, measure_of
 from clarep.robustness.suite.suite_config import GROUPS
-from clarep.study.runs import StudiedRun, caveats, gathered, group_runs, groups_of
+from clarep.study.runs import StudiedRun, caveats, gathered, group_runs, groups_of, read_run
 
 REFERENCE = "vanilla"
 _LEVEL = 0.05
@@ -121,14 +122,14 @@ class Comparison(FigureRows):
 
 
 def compare(
-    runs: Sequence[StudiedRun],
+    runs: Sequence[StudiedRun | Path | str],
     measures: Sequence[str] | None = None,
     reference: str | None = None,
 ) -> Comparison:
     """Compare runs with each other.
 
     Args:
-        runs: read by `read_run`; those of one name are averaged over their seeds.
+        runs: read by `read_run`, or their folders; those of one name are averaged over their seeds.
         measures: keys or patterns such as corruption/*/mean; DEFAULT_MEASURES by default.
         reference: name that the others are compared with; None takes REFERENCE, if there is a
             run of that name.
@@ -142,9 +143,10 @@ def compare(
     """
     if not runs:
         raise UserError("there is nothing to compare: give at least one run folder")
-    groups = group_runs(runs)
-    unshared = unshared_groups(runs)
-    keys = _choose(runs, measures, unshared)
+    read = [run if isinstance(run, StudiedRun) else read_run(run) for run in runs]
+    groups = group_runs(read)
+    unshared = unshared_groups(read)
+    keys = _choose(read, measures, unshared)
     if reference is not None and reference not in groups:
         raise unknown_name("reference", reference, groups)
     present = reference or (REFERENCE if REFERENCE in groups else None)
@@ -157,7 +159,7 @@ def compare(
         )
         for name, members in groups.items()
     )
-    against = caveats((str(run.folder), run.evaluation) for run in runs)
+    against = caveats((str(run.folder), run.evaluation) for run in read)
     notes = (*gathered(unshared.items()), *against)
     return Comparison(present, keys, rows, len(differences), notes)
 

@@ -50,8 +50,9 @@ def groups_of(evaluation: Evaluation) -> tuple[str, ...]:
     return tuple(evaluation.config.get("suite", {}).get("groups", ()))
 
 
-def read_run(folder: Path) -> StudiedRun:
+def read_run(folder: Path | str) -> StudiedRun:
     """Read a run's student and evaluation; raises UserError that says what is missing."""
+    folder = Path(folder)
     path = folder / STUDENT / STUDENT_CONFIG
     try:
         config = read_json(path)

@@ -32,9 +32,9 @@ DATA_NAME = "data"
 
 
 def build_report(
-    runs: Sequence[Path],
-    canon: Path | None,
-    out: Path,
+    runs: Sequence[Path | str],
+    canon: Path | str | None,
+    out: Path | str,
     title: str | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Path:
@@ -56,7 +56,9 @@ def build_report(
         UserError: if a run's folder does not exist, no run can be read, one is given twice, or
             canon is no whole canonical set.
     """
-    data = read_report_data(runs, canon)
+    out, canon = Path(out), None if canon is None else Path(canon)
+    folders = [Path(run) for run in runs]
+    data = read_report_data(folders, canon)
     compared = compare_methods(data)
     sections = [
         canonical_section(data),
@@ -73,7 +75,7 @@ def build_report(
     ]
     sections.append(_data_section(data, [one for s in sections for one in s.downloads]))
     page = {
-        "title": f"{title or _named(data)}, {_day(runs)}",
+        "title": f"{title or _named(data)}, {_day(folders)}",
         "verdict": verdict(compared),
         "one_seed": _one_seed(data),
         "sections": sections,

@@ -47,7 +47,7 @@ class SuiteRun:
         data: LabelledImages,
         config: SuiteConfig | None = None,
         *,
-        folder: Path | None = None,
+        folder: Path | str | None = None,
         described: dict[str, Any] | None = None,
         reference: Student | None = None,
         baseline: Evaluation | None = None,
@@ -82,6 +82,7 @@ class SuiteRun:
         """
         self.config = SuiteConfig() if config is None else config
         check_suite(self.config)
+        folder = None if folder is None else Path(folder)
         if folder is not None:
             check_folder(folder)
         check_fit(student, data)

@@ -63,10 +63,11 @@ def _of_students(data: ReportData) -> tuple[list[Block], tuple[str, ...]]:
             kept = torch.linspace(0, count - 1, min(count, POINTS), dtype=torch.float64).long()
             maps.append((group.label, arrays["features"][kept], arrays["label"][kept].tolist()))
         else:
-            folder = group.runs[0].folder
-            missing.append(
-                f"{group.label}'s features were not stored: `clarep evaluate {folder}` stores them"
-            )
+            folder, few = group.runs[0].folder, len(arrays.get("label", ()))
+            why = f"were not stored: `clarep evaluate {folder}` stores them"
+            if "features" in arrays:
+                why = f"are of {few} images, too few to lay out: measure {_FEWEST} or more"
+            missing.append(f"{group.label}'s features {why}")
     if rest := ", ".join(what for what, _, _ in maps[_MOST_METHODS:]):
         missing.append(f"features of {rest} are not drawn: a report of fewer runs draws them")
     if not maps:
