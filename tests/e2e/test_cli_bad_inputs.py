@@ -139,7 +139,7 @@ def test_a_missing_extra_is_named(
     module, extra = missing.split()
     np.savez("small.npz", x=np.zeros((60, 32, 32, 3), np.uint8), y=np.arange(60) % 2)
     monkeypatch.setitem(sys.modules, module, None)
-    words = f"clarep: {module} is not installed: give pip install 'clarep{extra}'"
+    words = f"clarep: {module} is not installed: give pip install '.{extra}'"
     assert_refused(capsys, arguments, words)
     assert not Path(run, "robustness").exists()
 

@@ -211,5 +211,5 @@ def test_what_autoattack_cannot_do_is_said(net, shown, monkeypatch):
     with pytest.raises(UserError, match="4 classes or more and the model has 3"):
         auto_attack(lambda x: net(x)[:, :3], x, y % 3, LINF)
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
-    with pytest.raises(UserError, match=r"pip install 'clarep\[attacks\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[attacks\]'"):
         auto_attack(net, x, y, LINF)

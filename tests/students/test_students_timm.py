@@ -96,5 +96,5 @@ def test_without_timm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match=r"timm is not installed: .*'clarep\[timm\]'"):
         build_student(info("test_vit"))
-    with pytest.raises(UserError, match=r"pip install 'clarep\[timm\]'"):
+    with pytest.raises(UserError, match=r"pip install '\.\[timm\]'"):
         load_student(tmp_path)

@@ -33,7 +33,7 @@ def test_a_processor_is_refused():
 def test_a_missing_package_is_named_with_its_extra(module, monkeypatch):
     pytest.importorskip("triton")
     monkeypatch.setitem(sys.modules, module, None)
-    told = rf"^{module}.* is not installed: give pip install 'clarep\[flash\]'$"
+    told = rf"^{module}.* is not installed: give pip install '\.\[flash\]' in a clone of clarep$"
     with pytest.raises(UserError, match=told):
         check_flash(torch.device("cuda"))
 
