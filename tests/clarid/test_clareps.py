@@ -132,7 +132,7 @@ def test_a_data_set_of_hugging_face(reps, monkeypatch):
 @pytest.mark.parametrize(("method", "module"), [("to_frame", "pandas"), ("to_hf", "datasets")])
 def test_a_missing_library_is_named_with_its_extra(reps, monkeypatch, method, module):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match=rf"{module} is not installed: .*clarep\[notebooks\]"):
+    with pytest.raises(UserError, match=rf"{module} is not installed: .*\.\[notebooks\]"):
         getattr(reps, method)()
 
 

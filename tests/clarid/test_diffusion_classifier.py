@@ -235,7 +235,8 @@ def digits():
     rgb = np.repeat(pixels[..., None], 3, 3).astype(np.uint8)
     names = tuple(map(str, range(10)))
     labels = known.target.astype(np.int64)
-    return LabelledImages("digits", labels, names, names, rgb.__getitem__)
+    sources = [f"digits/{i}" for i in range(len(labels))]
+    return LabelledImages("digits", labels, names, sources, rgb.__getitem__)
 
 
 @pytest.mark.parametrize("name", ["backdrops", "backdrops-biased"])

@@ -153,7 +153,7 @@ def test_cells_are_told_by_their_images(teacher, tmp_path):
         cells_done(grid_of(teacher, other), tmp_path)
     with pytest.raises(UserError, match="images or labels themselves"):  # another seed's cell
         cells_done(grid_of(teacher, other, seeds=(1,)), tmp_path)
-    fewer = replace(data_of(), labels=np.arange(COUNT)[:12] % 3)
+    fewer = replace(data_of(), labels=np.arange(12) % 3, sources=data_of().sources[:12])
     with pytest.raises(UserError, match="images or labels themselves"):
         cells_done(grid_of(teacher, fewer, seeds=(1,)), tmp_path)
 

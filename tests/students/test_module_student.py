@@ -111,3 +111,12 @@ def test_a_file_of_a_module_says_that_it_needs_the_module(tmp_path):
     save_student(Student.from_module(net(), NAMES, (3, 8, 8)), tmp_path / "student.safetensors")
     with pytest.raises(UserError, match="module"):
         load_student(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "options"),
+    [(("a", "a"), {}), (NAMES, {"std": [1.0, 0.0, 1.0]}), (NAMES, {"mean": [0.5]})],
+)
+def test_names_that_are_one_and_what_normalises_nothing(names, options):
+    with pytest.raises(UserError, match=r"no different names|do not normalise 3 channels"):
+        Student.from_module(net(), names, (3, 8, 8), **options)

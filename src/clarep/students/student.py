@@ -80,9 +80,16 @@ class Student(nn.Module, ABC):
         """
         from clarep.students.module_student import ModuleStudent
 
-        channels = image_shape[0]
-        info = StudentInfo(name, tuple(class_names), image_shape)
-        return ModuleStudent(net, info, layer, mean or [0.0] * channels, std or [1.0] * channels)
+        names, channels = tuple(class_names), image_shape[0]
+        mean, std = mean or [0.0] * channels, std or [1.0] * channels
+        if isinstance(class_names, str) or len(set(names)) < len(names):
+            raise UserError(f"class_names {class_names!r} are no different names: give one a logit")
+        if not (len(mean) == len(std) == channels and min(std) > 0):
+            raise UserError(
+                f"mean {mean} and std {std} do not normalise {channels} channels: give one of each "
+                "a channel, std above 0, of images in [0, 1]"
+            )
+        return ModuleStudent(net, StudentInfo(name, names, image_shape), layer, mean, std)
 
     @abstractmethod
     def both(
