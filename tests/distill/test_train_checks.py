@@ -130,6 +130,16 @@ def test_a_set_whose_images_are_others(data, out, canonical_of):
     refused(smaller, out, "3x16x16 .* 3x8x8: give `image_size=16`", **parts)
 
 
+def test_a_set_that_names_no_data_and_a_folder_of_a_set(data, out, canonical_of, quick):
+    whole = canonical_of()
+    config = whole.manifest["config"] | {"data_sha256": None}
+    nameless = replace(whole, manifest=whole.manifest | {"config": config})
+    parts = {"method": "cadistill", "canonical": nameless}
+    refused(data, out, "does not tell of which images it was made.*identify stored", **parts)
+    run = StudentRun(data, out, method="cadistill", canonical=str(whole.folder), config=quick)
+    assert run.described["canon"]["sha256"] == whole.sha256
+
+
 @pytest.mark.parametrize("method", ["generated", "diffusion-features"])
 def test_a_teacher_of_other_classes_or_size(data, out, teacher, method):
     other = replace(data, class_names=("a", "b", "c"))

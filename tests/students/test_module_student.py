@@ -120,3 +120,26 @@ def test_a_file_of_a_module_says_that_it_needs_the_module(tmp_path):
 def test_names_that_are_one_and_what_normalises_nothing(names, options):
     with pytest.raises(UserError, match=r"no different names|do not normalise 3 channels"):
         Student.from_module(net(), names, (3, 8, 8), **options)
+
+
+def test_a_net_in_evaluation_mode_stays_so():
+    """A trained network with batch statistics would else answer otherwise, without a word."""
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(2))
+    x = 5 + torch.randn(6, 3, 8, 8)
+    body(x)
+    body.eval()
+    want, mean = body(x), body[1].running_mean.clone()
+    student = Student.from_module(body, NAMES, (3, 8, 8), std=[1.0] * 3)
+    assert not student.training and torch.equal(student(x), want)
+    assert torch.equal(body[1].running_mean, mean)
+    body.train()
+    body[1].eval()  # frozen, as people do
+    student = Student.from_module(body, NAMES, (3, 8, 8))
+    assert student.training and not body[1].training
+
+
+def test_a_layer_of_a_given_student_is_refused(data, tmp_path):
+    student = Student.from_module(net(), NAMES, (3, 8, 8))
+    with pytest.raises(UserError, match=r"`layer=1` means nothing"):
+        train_student(data, tmp_path / "run", student=student, layer="1")
+    assert not (tmp_path / "run").exists()

@@ -59,8 +59,7 @@ def cadistill(
 
     Everything else is as in `train_student`.
     """
-    loaded = canonical if isinstance(canonical, CanonicalSet) else CanonicalSet.load(canonical)
-    return train_student(data, out, method="cadistill", config=config, canonical=loaded, **parts)
+    return train_student(data, out, method="cadistill", config=config, canonical=canonical, **parts)
 
 
 def walk(run: StudentRun) -> None:

@@ -81,8 +81,14 @@ class ModuleStudent(Student):
         self.normalise = Normalise(mean, std)
         self._head = last_linear(net, len(info.class_names)) if layer is None else layer
         self.layer = self._head or LOGITS
-        self.feature_dim, classes = sizes(info.name, self.eval().both, info.image_shape)
-        self.train()
+        # A net in evaluation mode stays so: in training mode it would answer otherwise.
+        modes = [(module, module.training) for module in net.modules()]
+        try:
+            self.feature_dim, classes = sizes(info.name, self.eval().both, info.image_shape)
+        finally:
+            for module, training in modes:
+                module.training = training
+        self.training = net.training
         if classes != len(info.class_names):
             raise UserError(
                 f"the module tells {classes} classes apart: give one class name for each of its "

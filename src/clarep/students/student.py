@@ -59,7 +59,7 @@ class Student(nn.Module, ABC):
 
         Args:
             net: maps normalised images (B, C, H, W) to logits (B, classes), alone, first of a
-                tuple, or as `logits`. It is not copied.
+                tuple, or as `logits`. It is not copied, and stays in the mode that it is in.
             class_names: in the order of its logits.
             image_shape: (C, H, W) of the images that it takes.
             layer: name of a submodule; what it reads, flattened, is the student's features. None
@@ -81,7 +81,8 @@ class Student(nn.Module, ABC):
         from clarep.students.module_student import ModuleStudent
 
         names, channels = tuple(class_names), image_shape[0]
-        mean, std = mean or [0.0] * channels, std or [1.0] * channels
+        mean = [0.0] * channels if mean is None else [float(value) for value in mean]
+        std = [1.0] * channels if std is None else [float(value) for value in std]
         if isinstance(class_names, str) or len(set(names)) < len(names):
             raise UserError(f"class_names {class_names!r} are no different names: give one a logit")
         if not (len(mean) == len(std) == channels and min(std) > 0):

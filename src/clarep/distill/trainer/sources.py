@@ -120,6 +120,11 @@ def check_canonical(
     own = config["class_names"], canonical.tensors["sample"].shape[1:]
     check_alike(f"{folder}'s", own, data.name, kind_of(data))
     chosen, options = config["chosen"], config.get("data_options")
+    if not config.get("data_sha256"):
+        raise UserError(
+            f"{folder} does not tell of which images it was made, as `CLAReps.save` stores it: "
+            "give a set that identify stored"
+        )
     content = data.sha256(chosen) if max(chosen) < len(data) else None
     there, here = dict[str, Any](), dict[str, Any]()
     if options and data_options:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from clarep.clarid.canonical_set import CanonicalSet
+from clarep.clarid.clareps import CLAReps
 from clarep.data.fits import check_alike, kind_of
 from clarep.data.held_out import Indices, held_out_record, save_held_out, split_off
 from clarep.data.labelled import LabelledImages, readable_indices
@@ -30,6 +31,7 @@ from clarep.engine.artefacts import sha256_file, versions
 from clarep.engine.identity import recorded
 from clarep.engine.tensors import sha256_state
 from clarep.engine.training_folder import TrainingFolder
+from clarep.errors import UserError
 from clarep.students.student import Student, StudentInfo
 from clarep.students.student_files import STUDENT_NAME, build_student, save_student
 from clarep.teachers.teacher import Teacher
@@ -55,7 +57,7 @@ class StudentRun:
             copy is trained on from the weights that it has.
         layer: of the student, which meets the teacher; None is the penultimate.
         config: how to train.
-        canonical: the canonical set, for methods that take one; others pass over it.
+        canonical: the canonical set or its folder, for methods that take one; others pass over it.
         teacher: the diffusion model; where a method needs none, only checked against the set.
         classifier: a stronger student, for kd and rkd.
         data_options: how the data were read, as the canonical set's manifest holds it.
@@ -77,7 +79,7 @@ class StudentRun:
         student: str | Student = "resnet8",
         layer: str | None = None,
         config: DistillConfig | None = None,
-        canonical: CanonicalSet | None = None,
+        canonical: CanonicalSet | Path | str | None = None,
         teacher: Teacher | None = None,
         classifier: Student | None = None,
         data_options: Mapping[str, Any] | None = None,
@@ -86,12 +88,21 @@ class StudentRun:
         self.config = config = config or DistillConfig()
         check_distill(config)
         kind, options = settled(method, config, options)
+        if isinstance(canonical, CLAReps) and not isinstance(canonical, CanonicalSet):
+            raise UserError("CLAReps in memory name no data: give a set that identify stored")
+        if isinstance(canonical, Path | str):
+            canonical = CanonicalSet.load(canonical)
         sources = Sources(canonical, teacher, classifier).used_by(kind)
         sources.check(kind, data, data_options)
         channels, height, width = data.images([0]).shape[1:]
         check_views(config, (channels, height, width))
         begun = {}
         if isinstance(student, Student):
+            if layer is not None:
+                raise UserError(
+                    f"`layer={layer}` means nothing to a student that is given: name the layer "
+                    "where it is made, and leave this out"
+                )
             check_alike("the student's", kind_of(student.info), data.name, kind_of(data))
             built = copy.deepcopy(student)
             begun = {"begun_from_sha256": sha256_state(student)}
