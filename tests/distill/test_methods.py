@@ -380,6 +380,32 @@ def test_a_method_of_ones_own(data, config, tmp_path):
     assert not (tmp_path / "c").exists()
 
 
+class Weighted(Mine):
+    """Draws the first three images alone, and notes what it was shown."""
+
+    name = "weighted"
+    wanted = 3
+
+    def __init__(self, student, ingredients):
+        super().__init__(student, ingredients)
+        self.weights = (torch.arange(len(self.images)) < self.wanted).float()
+        self.seen = []
+
+    def terms(self, batch):
+        self.seen += batch.positions.tolist()
+        return super().terms(batch)
+
+
+def test_a_method_draws_by_weights(data, config, tmp_path):
+    run = StudentRun(data, tmp_path / "a", method=Weighted, config=config)
+    list(run.records())
+    seen = run._state.method.seen
+    assert len(seen) == len(run.images) and set(seen) == {0, 1, 2}
+    none = Weighted.variant("none", wanted=0)
+    with pytest.raises(UserError, match="`weights` are"):
+        StudentRun(data, tmp_path / "b", method=none, config=config)
+
+
 def test_options_of_methods_have_names_of_their_own():
     kinds = {method.Config for method in METHODS.values()} | {TrainingConfig}
     names = [one.name for kind in kinds for one in fields(kind)]

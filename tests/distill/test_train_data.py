@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from clarep.distill.trainer.canonical_batches import CanonicalImages
-from clarep.distill.trainer.train_images import TrainImages, epoch_batches, seed_of
+from clarep.distill.trainer.train_images import (
+    TrainImages,
+    check_weights,
+    drawn_with_share,
+    epoch_batches,
+    seed_of,
+)
 from clarep.errors import UserError
 
 
@@ -18,6 +24,46 @@ def test_an_epoch_holds_each_image_once_in_nearly_equal_batches(images, size, st
     again, other = epoch_batches(images, size, 0, 0), epoch_batches(images, size, 0, 1)
     assert np.array_equal(np.concatenate(again), np.concatenate(batches))
     assert not np.array_equal(np.concatenate(other), np.concatenate(batches))
+
+
+def test_an_epoch_by_weights_draws_in_proportion_and_follows_its_seed():
+    weights = torch.tensor([0.0, 3.0, 1.0, 0.0]).repeat(250)
+    batches = epoch_batches(1000, 32, 0, 0, weights)
+    assert [len(batch) for batch in batches] == [
+        len(batch) for batch in epoch_batches(1000, 32, 0, 0)
+    ]
+    kinds = np.bincount(np.concatenate(batches) % 4, minlength=4)
+    assert kinds[0] == kinds[3] == 0 and kinds.sum() == 1000
+    assert abs(kinds[1] - 750) < 5 * np.sqrt(1000 * 0.75 * 0.25)
+    again, scaled = (
+        epoch_batches(1000, 32, 0, 0, weights),
+        epoch_batches(1000, 32, 0, 0, 8 * weights),
+    )
+    assert np.array_equal(np.concatenate(again), np.concatenate(batches))
+    assert np.array_equal(np.concatenate(scaled), np.concatenate(batches))
+    other = epoch_batches(1000, 32, 0, 1, weights)
+    assert not np.array_equal(np.concatenate(other), np.concatenate(batches))
+
+
+def test_a_share_of_the_draws():
+    chosen = torch.arange(10) < 2
+    weights = drawn_with_share(chosen, 0.7)
+    assert weights.tolist() == pytest.approx([0.35] * 2 + [0.3 / 8] * 8)
+    assert (
+        drawn_with_share(chosen & ~chosen, 0.7) is drawn_with_share(chosen | ~chosen, 0.7) is None
+    )
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [torch.ones(4), torch.ones(5, 1), torch.ones(5).long(), torch.zeros(5), -torch.ones(5)]
+    + [torch.tensor([1, 1, 1, 1, value]) for value in (np.nan, np.inf, -0.5)],
+)
+def test_weights_that_nothing_can_be_drawn_by_are_refused(weights):
+    check_weights(None, 5)
+    check_weights(torch.tensor([0.0, 0, 0, 0, 2]), 5)
+    with pytest.raises(UserError, match=r"`weights` are .*one float.*each of the 5 training"):
+        check_weights(weights, 5)
 
 
 def test_seeds_of_purposes_differ():

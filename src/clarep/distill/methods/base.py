@@ -100,12 +100,16 @@ class Method(nn.Module, ABC):
         """Build it; one process at a time does this, the main one first.
 
         A subclass may compute what it needs into the run's folder, and set `images` and
-        `canonical` to others than those given.
+        `canonical` to others than those given. One that draws some images more often than others
+        sets `weights`: float, (N,), one for each of `images`, on the CPU. An epoch then draws as
+        many images as there are, with replacement and in proportion to these, by seed and epoch
+        alone (`drawn_with_share` makes such weights); None, the default, draws each once.
         """
         super().__init__()
         self.student = student
         self.config, self.options = ingredients.config, ingredients.options
         self.images, self.canonical = ingredients.images, ingredients.canonical
+        self.weights: Tensor | None = None
         self.ingredients = ingredients  # no module, so that a classifier in it is not trained
 
     @classmethod

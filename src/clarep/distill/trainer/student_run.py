@@ -23,7 +23,12 @@ from clarep.distill.trainer.canonical_batches import CanonicalImages
 from clarep.distill.trainer.processes import make_accelerator
 from clarep.distill.trainer.run_folder import curves, whole
 from clarep.distill.trainer.sources import Sources
-from clarep.distill.trainer.train_images import TrainImages, epoch_batches, seed_of
+from clarep.distill.trainer.train_images import (
+    TrainImages,
+    check_weights,
+    epoch_batches,
+    seed_of,
+)
 from clarep.distill.trainer.train_state import TrainState, learning_rate
 from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.distill.trainer.views import check_views, draw_views, to_student_range
@@ -144,6 +149,7 @@ class StudentRun:
         given = Ingredients(config, options, images, out, device, taken, teacher, strong)
         with self._accelerator.main_process_first():
             made = kind(built, given)
+        check_weights(made.weights, len(made.images))
         self.images, self._canonical = made.images, made.canonical
         self._state = TrainState(made.to(device), self._accelerator)
         if self._folder.saved is not None:
@@ -214,7 +220,8 @@ class StudentRun:
         config, state = self.config, self._state
         started = reported = time.perf_counter()
         rank, processes = self._accelerator.process_index, self._accelerator.num_processes
-        cut = epoch_batches(len(self.images), config.batch_size, config.seed, state.epoch)
+        weights = state.method.weights
+        cut = epoch_batches(len(self.images), config.batch_size, config.seed, state.epoch, weights)
         mine = [np.array_split(batch, processes)[rank] for batch in cut]
         decoded = iter(self.images.batches(mine))
         sums: dict[str, float] = {}

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from clarep.data.held_out import Indices
 from clarep.data.labelled import LabelledImages
+from clarep.errors import UserError
 
 # The first is drawn no longer, and keeps the others their seeds.
 _PURPOSES = ("validation", "batches", "views", "canonical", "projector", "generated", "features")
@@ -25,10 +26,48 @@ def seed_of(purpose: str, *key: int) -> int:
     return int(sequence.generate_state(1, np.uint64)[0]) >> 1
 
 
-def epoch_batches(images: int, batch_size: int, seed: int, epoch: int) -> list[Indices]:
-    """Return an epoch's batches of nearly equal size, as positions in 0 ... images - 1."""
-    order = np.random.default_rng(seed_of("batches", seed, epoch)).permutation(images)
+def epoch_batches(
+    images: int,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    weights: Float[Tensor, " n"] | None = None,
+) -> list[Indices]:
+    """Return an epoch's batches of nearly equal size, as positions in 0 ... images - 1.
+
+    weights: how often each image is drawn, with replacement, in proportion to the others; None
+        draws each once. Either way an epoch has as many steps, and follows from seed and epoch.
+    """
+    rng = np.random.default_rng(seed_of("batches", seed, epoch))
+    if weights is None:
+        order = rng.permutation(images)
+    else:
+        p = weights.double().cpu().numpy()
+        order = rng.choice(images, images, p=p / p.sum())
     return np.array_split(order, max(1, round(images / batch_size)))
+
+
+def drawn_with_share(chosen: Bool[Tensor, " n"], share: float) -> Float[Tensor, " n"] | None:
+    """Return weights by which the chosen images take that share of all draws, evenly.
+
+    None, which is each image once an epoch, where none or all are chosen.
+    """
+    count = int(chosen.sum())
+    if count in (0, len(chosen)):
+        return None
+    return torch.where(chosen, share / count, (1 - share) / (len(chosen) - count)).double()
+
+
+def check_weights(weights: Tensor | None, images: int) -> None:
+    """Raise UserError unless weights are one finite number of at least 0 an image, not all 0."""
+    if weights is None:
+        return
+    fits = weights.shape == (images,) and weights.is_floating_point()
+    if not (fits and bool(weights.isfinite().all() & (weights >= 0).all() & (weights > 0).any())):
+        raise UserError(
+            f"the method's `weights` are {weights.dtype} {tuple(weights.shape)}: give one float, "
+            f"finite and not negative, for each of the {images} training images, not all of them 0"
+        )
 
 
 @dataclass(frozen=True)
