@@ -16,6 +16,7 @@ STREET = [
     "teachers",
     "clarid",
     "select",
+    "audit",
     "students",
     "distill",
     "robustness",

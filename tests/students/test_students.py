@@ -1,6 +1,7 @@
 """Our students: shapes, taps, files and seeds; what a file or an option cannot be."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from clarep.data.fits import check_alike, kind_of
 from clarep.engine.artefacts import write_json
 from clarep.engine.tensors import weights_hash
 from clarep.errors import UserError
-from clarep.students.student import Normalise, StudentInfo
+from clarep.students.student import ACTIVATIONS, Normalise, StudentInfo
 from clarep.students.student_files import (
     STUDENTS,
     build_student,
@@ -342,3 +343,35 @@ def test_weights_are_known_by_their_file_as_long_as_they_are_its(tmp_path):
         next(changed.parameters()).mul_(2)
     assert weights_hash(changed).keys() == {"state_sha256"}
     assert weights_hash(changed) != weights_hash(made)
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_an_activation_is_everywhere_in_a_student_and_stored_with_it(
+    tmp_path: Path, name: str, activation: str
+) -> None:
+    known = replace(info(name), activation=activation)
+    student = build_student(known, seed=0).eval()
+    kinds = {type(module) for module in student.modules() if type(module) in ACTIVATIONS.values()}
+    assert kinds == {ACTIVATIONS[activation]}
+    calls: list[int] = []
+    for module in student.modules():
+        if type(module) in ACTIVATIONS.values():
+            module.register_forward_hook(lambda *_: calls.append(1))
+    x = images()
+    logits = student(x)
+    own = build_student(info(name), seed=0).eval()
+    default = "gelu" if name == "vit-tiny" else "relu"
+    assert torch.equal(own(x), logits) == (activation == default)
+    norms = [m for m in student.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert len(calls) >= len(norms) - 3  # those of skips have none
+    save_student(student, tmp_path / "s.safetensors")
+    loaded = load_student(tmp_path / "s.safetensors")
+    assert loaded.info == known and torch.equal(loaded(x), logits)
+
+
+def test_an_activation_is_of_own_architectures_and_known() -> None:
+    with pytest.raises(UserError, match="selu"):
+        build_student(replace(info("resnet8"), activation="selu"))
+    with pytest.raises(UserError, match="own architectures"):
+        build_student(replace(info("timm:resnet18"), activation="silu"))

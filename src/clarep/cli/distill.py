@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.option_groups import DataGroup, Json, SkipBad, TeacherGroup
@@ -40,8 +40,12 @@ class Distill:
     """Architecture: resnet8, resnet8-half, resnet18, wrn16-2, vit-tiny, or timm:NAME."""
     layer: str | None = None
     """The student's layer that meets the teacher; without it, what its head reads."""
+    activation: Literal["relu", "silu", "gelu"] | None = None
+    """In place of the architecture's own (relu; of vit-tiny gelu); not of timm:NAME."""
     canon: Path | None = None
     """Folder of a canonical set, for CaDistill and its controls."""
+    audit: Path | None = None
+    """Folder that clarep audit wrote, for methods that read it."""
     teacher: str | None = None
     """A bundled teacher's name, a path or FAMILY:PLACE, for diffusion-features and generated;
     elsewhere only checked to be the one that made the canonical set."""
@@ -68,10 +72,12 @@ class Distill:
             method=self.method,
             student=self.student,
             layer=self.layer,
+            activation=self.activation,
             config=self.train,
             canonical=canonical,
             teacher=self._teacher(images),
             classifier=None if self.classifier is None else load_student(self.classifier),
+            audit=self.audit if self.audit and method.needs_audit else None,
             data_options=stored_options(data),
             skip_bad=self.skip_bad,
         )

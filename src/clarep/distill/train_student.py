@@ -32,7 +32,8 @@ def train_student(
         options: of the method, an instance of its `Config`; without them those in `config`, of
             your own its defaults.
         config: how to train.
-        parts: student, layer, canonical, teacher, classifier, data_options of `StudentRun`.
+        parts: student, activation, layer, canonical, teacher, classifier, audit, data_options of
+            `StudentRun`.
 
     Returns:
         The picked student, on the CPU, in evaluation mode.

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -111,3 +112,19 @@ def weights_hash(module: nn.Module) -> dict[str, str]:
     state = sha256_state(module)
     of_file, as_read = getattr(module, "loaded_sha256", ("", ""))
     return {"sha256": of_file} if state == as_read else {"state_sha256": state}
+
+
+def computed_once(
+    path: Path, described: dict[str, Any], compute: Callable[[], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Return the tensors in `path` if they were made as described, else compute and keep them."""
+    wanted = json.dumps(described, sort_keys=True)
+    try:
+        tensors, metadata = read_tensors(path, "tensors")
+        if metadata.get("made") == wanted:
+            return tensors
+    except UserError:  # none yet, or one that is damaged
+        pass
+    tensors = compute()
+    save_tensors(path, tensors, {"made": wanted})
+    return tensors

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clarep.students.student import PENULTIMATE, StagedStudent, StudentInfo
+from clarep.students.student import PENULTIMATE, StagedStudent, StudentInfo, activation_of
 
 
 class PaddedSkip(nn.Module):
@@ -35,8 +35,10 @@ def projected_skip(c_in: int, c_out: int, stride: int) -> nn.Module:
     return nn.Sequential(conv_skip(c_in, c_out, stride), nn.BatchNorm2d(c_out))
 
 
-Part = Callable[[int, int, int], nn.Module]
-"""Channels in, channels out and stride -> a block or a skip."""
+Skip = Callable[[int, int, int], nn.Module]
+"""Channels in, channels out and stride -> a skip."""
+Block = Callable[[int, int, int, nn.Module], nn.Module]
+"""The same and an activation -> a block."""
 
 
 def _conv3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
@@ -46,8 +48,11 @@ def _conv3(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions, each followed by its normalisation (He et al. 2015)."""
 
-    def __init__(self, c_in: int, c_out: int, stride: int, skip: Part) -> None:
+    def __init__(
+        self, c_in: int, c_out: int, stride: int, activation: nn.Module, skip: Skip
+    ) -> None:
         super().__init__()
+        self.activation = activation
         self.conv1 = _conv3(c_in, c_out, stride)
         self.norm1 = nn.BatchNorm2d(c_out)
         self.conv2 = _conv3(c_out, c_out)
@@ -56,15 +61,17 @@ class BasicBlock(nn.Module):
         self.skip = nn.Identity() if same else skip(c_in, c_out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.relu(self.norm1(self.conv1(x)), inplace=True)
-        return F.relu(self.skip(x) + self.norm2(self.conv2(h)), inplace=True)
+        h = self.activation(self.norm1(self.conv1(x)))
+        out: Tensor = self.activation(self.skip(x) + self.norm2(self.conv2(h)))
+        return out
 
 
 class WideBlock(nn.Module):
     """Normalisation before each 3x3 convolution (Zagoruyko & Komodakis 2016), no dropout."""
 
-    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+    def __init__(self, c_in: int, c_out: int, stride: int, activation: nn.Module) -> None:
         super().__init__()
+        self.activation = activation
         self.norm1 = nn.BatchNorm2d(c_in)
         self.conv1 = _conv3(c_in, c_out, stride)
         self.norm2 = nn.BatchNorm2d(c_out)
@@ -73,9 +80,9 @@ class WideBlock(nn.Module):
         self.skip = None if same else conv_skip(c_in, c_out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = F.relu(self.norm1(x), inplace=True)
+        h = self.activation(self.norm1(x))
         skip = x if self.skip is None else self.skip(h)
-        out: Tensor = skip + self.conv2(F.relu(self.norm2(self.conv1(h)), inplace=True))
+        out: Tensor = skip + self.conv2(self.activation(self.norm2(self.conv1(h))))
         return out
 
 
@@ -83,7 +90,7 @@ class WideBlock(nn.Module):
 class ResNetShape:
     """What tells one residual network from another."""
 
-    block: Part
+    block: Block
     widths: tuple[int, ...]
     """Channels of each stage."""
     depth: int = 1
@@ -91,7 +98,7 @@ class ResNetShape:
     stem_stride: int = 1
     preactivated_from: int | None = None
     """Channels of the stem whose convolution stands alone, as each block begins with a
-    normalisation and a rectifier; another pair follows the last. None: the pair is the stem's."""
+    normalisation and an activation; another pair follows the last. None: the pair is the stem's."""
 
 
 RESNETS = {
@@ -111,7 +118,7 @@ class ResNetStudent(StagedStudent):
     """Stem, stages that halve the image from the second on, global average, linear head.
 
     Layers: `stage1`, `stage2` ... and `penultimate`. Any image size. Of a wide network the stages'
-    features come before the normalisation and rectifier of the next, those of `penultimate` after
+    features come before the normalisation and activation of the next, those of `penultimate` after
     the last ones.
     """
 
@@ -121,17 +128,20 @@ class ResNetStudent(StagedStudent):
         widths = shape.widths
         dims = {f"stage{i}": width for i, width in enumerate(widths, start=1)}
         super().__init__(info, layer, dims | {PENULTIMATE: widths[-1]})
+        activation = activation_of(info, "relu")
         stem_width = shape.preactivated_from or widths[0]
         first = _conv3(info.image_shape[0], stem_width, shape.stem_stride)
         stages = []
         for i, (c_in, width) in enumerate(pairwise((stem_width, *widths))):
-            blocks = [shape.block(c_in, width, 1 if i == 0 else 2)]
-            blocks += [shape.block(width, width, 1) for _ in range(shape.depth - 1)]
+            blocks = [shape.block(c_in, width, 1 if i == 0 else 2, activation)]
+            blocks += [shape.block(width, width, 1, activation) for _ in range(shape.depth - 1)]
             stages.append(nn.Sequential(*blocks))
         plain = shape.preactivated_from is None
-        self.stem = nn.Sequential(first, *_pair(stem_width)) if plain else first
+        self.stem = nn.Sequential(first, nn.BatchNorm2d(stem_width), activation) if plain else first
         self.stages = nn.ModuleList(stages)
-        self.last = nn.Identity() if plain else nn.Sequential(*_pair(widths[-1]))
+        self.last = (
+            nn.Identity() if plain else nn.Sequential(nn.BatchNorm2d(widths[-1]), activation)
+        )
         self.head = nn.Linear(widths[-1], len(info.class_names))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -144,7 +154,3 @@ class ResNetStudent(StagedStudent):
             h = stage(h)  # (B, width, H / 2^(i-1), W / 2^(i-1))
             yield f"stage{i}", h.mean(dim=(2, 3))
         yield PENULTIMATE, self.last(h).mean(dim=(2, 3))
-
-
-def _pair(width: int) -> tuple[nn.Module, nn.Module]:
-    return nn.BatchNorm2d(width), nn.ReLU(inplace=True)

@@ -13,6 +13,9 @@ from clarep.errors import UserError, unknown_name
 
 PENULTIMATE = "penultimate"
 """The layer that meets the teacher unless another is named: what the last linear map reads."""
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
+"""What own architectures may have: only with smooth ones, silu and gelu, can the gradient in the
+input be trained well (Rodriguez-Munoz, Wang & Torralba 2024, arXiv 2409.20139)."""
 Outputs = Literal["logits", "probabilities"]
 """What the rows are that a classifier answers with."""
 
@@ -27,6 +30,8 @@ class StudentInfo:
     """Names of the classes, in the order of the logits."""
     image_shape: tuple[int, int, int]
     """(C, H, W) of the images that it takes."""
+    activation: str | None = None
+    """Of ACTIVATIONS, in place of the architecture's own; of own architectures alone."""
 
 
 class Student(nn.Module, ABC):
@@ -127,6 +132,17 @@ class Normalise(nn.Module):
         if not x.is_floating_point():
             raise UserError(f"images are {x.dtype}: give float in [0, 1], of uint8 images / 255")
         return (x - self.mean) / self.std
+
+
+def activation_of(info: StudentInfo, own: str) -> nn.Module:
+    """Build the activation that a student is asked to have, or the architecture's `own`.
+
+    Raises UserError for one that is not among ACTIVATIONS.
+    """
+    name = own if info.activation is None else info.activation
+    if name not in ACTIVATIONS:
+        raise unknown_name("activation", name, ACTIVATIONS)
+    return nn.ReLU(inplace=True) if name == "relu" else ACTIVATIONS[name]()
 
 
 class StagedStudent(Student):

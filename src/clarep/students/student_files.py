@@ -32,13 +32,13 @@ def build_student(info: StudentInfo, layer: str | None = None, seed: int = 0) ->
     """Build a student with fresh weights, on the CPU, in training mode.
 
     Args:
-        info: its name (of STUDENTS, or timm:NAME), classes and image shape.
+        info: its name (of STUDENTS, or timm:NAME), classes, image shape, and activation.
         layer: the layer that meets the teacher; None takes the pooled penultimate one.
         seed: of the weights; torch's own generator stays as it was.
 
     Raises:
-        UserError: for an unknown name or layer, a shape that the architecture does not take,
-            fewer than two classes, or a timm model without the extra [timm].
+        UserError: for an unknown name, layer or activation, a shape that the architecture does not
+            take, fewer than two classes, or a timm model without the extra [timm].
     """
     check_seed(seed)
     if len(info.class_names) < 2:
@@ -51,6 +51,11 @@ def build_student(info: StudentInfo, layer: str | None = None, seed: int = 0) ->
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         if info.name.startswith(TIMM_PREFIX):
+            if info.activation is not None:
+                raise UserError(
+                    f"`activation={info.activation}` is for own architectures: leave it out of "
+                    f"{info.name}, or give one of {', '.join(STUDENTS)}"
+                )
             return TimmStudent(info, layer)
         if info.name not in STUDENTS:
             raise unknown_name("student", info.name, [*STUDENTS, f"{TIMM_PREFIX}NAME"])
@@ -67,9 +72,10 @@ def save_student(student: Student, path: Path, extra: dict[str, str] | None = No
         dtype = torch.float32 if value.is_floating_point() else value.dtype
         # A copy of its own: some models share tensors.
         weights[name] = value.detach().to("cpu", dtype, copy=True).contiguous()
+    info = {key: value for key, value in asdict(student.info).items() if value is not None}
     metadata = {
         "kind": _KIND,
-        "info": json.dumps(asdict(student.info)),
+        "info": json.dumps(info),
         "layer": student.layer,
         "extra": json.dumps(extra or {}, sort_keys=True),
     }
@@ -137,7 +143,8 @@ def _info_from(text: str) -> StudentInfo:
     fields = parse_json(text)
     channels, height, width = (int(size) for size in fields["image_shape"])
     names = tuple(str(name) for name in fields["class_names"])
-    return StudentInfo(str(fields["name"]), names, (channels, height, width))
+    activation = fields.get("activation")
+    return StudentInfo(str(fields["name"]), names, (channels, height, width), activation)
 
 
 def load_judge() -> Student:

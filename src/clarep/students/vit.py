@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clarep.errors import UserError
-from clarep.students.student import PENULTIMATE, StagedStudent, StudentInfo
+from clarep.students.student import PENULTIMATE, StagedStudent, StudentInfo, activation_of
 
 _PATCH, _WIDTH, _HEADS, _BLOCKS, _MLP_RATIO = 4, 128, 4, 6, 2
 
@@ -16,7 +16,7 @@ _PATCH, _WIDTH, _HEADS, _BLOCKS, _MLP_RATIO = 4, 128, 4, 6, 2
 class TransformerBlock(nn.Module):
     """Attention and a two-layer network, each with its normalisation before it and a skip."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: int) -> None:
+    def __init__(self, width: int, heads: int, mlp_ratio: int, activation: nn.Module) -> None:
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(width)
@@ -24,7 +24,7 @@ class TransformerBlock(nn.Module):
         self.out = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
-            nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width)
+            nn.Linear(width, mlp_ratio * width), activation, nn.Linear(mlp_ratio * width, width)
         )
 
     def forward(self, x: Float[Tensor, "batch tokens d"]) -> Float[Tensor, "batch tokens d"]:
@@ -52,11 +52,12 @@ class ViTStudent(StagedStudent):
             )
         dims = {f"block{i}": _WIDTH for i in range(1, _BLOCKS + 1)}
         super().__init__(info, layer, dims | {PENULTIMATE: _WIDTH})
+        activation = activation_of(info, "gelu")
         tokens = (height // _PATCH) * (width // _PATCH)
         self.patches = nn.Conv2d(channels, _WIDTH, _PATCH, _PATCH)
         self.positions = nn.Parameter(torch.zeros(1, tokens, _WIDTH))
         self.blocks = nn.ModuleList(
-            TransformerBlock(_WIDTH, _HEADS, _MLP_RATIO) for _ in range(_BLOCKS)
+            TransformerBlock(_WIDTH, _HEADS, _MLP_RATIO, activation) for _ in range(_BLOCKS)
         )
         self.norm = nn.LayerNorm(_WIDTH)
         self.head = nn.Linear(_WIDTH, len(info.class_names))

@@ -1,8 +1,6 @@
 """What every method is to a training run: a module that turns a batch into loss terms."""
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,12 +10,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clarep.audit.audit import Audit
 from clarep.clarid.directions import Kind
 from clarep.distill.trainer.canonical_batches import CanonicalBatch, CanonicalImages
 from clarep.distill.trainer.train_images import TrainImages
 from clarep.distill.trainer.training_config import TrainingConfig
-from clarep.engine.tensors import read_tensors, save_tensors
-from clarep.errors import UserError
 from clarep.students.student import Student
 from clarep.teachers.teacher import Teacher
 
@@ -44,6 +41,8 @@ class Ingredients:
     """The diffusion model."""
     classifier: Student | None = None
     """A stronger student, for distillation without a diffusion model."""
+    audit: Audit | None = None
+    """What the diffusion model said of the data; its rows are not those of `images`."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +94,8 @@ class Method(nn.Module, ABC):
     """It asks the diffusion model itself."""
     needs_classifier: ClassVar[bool] = False
     """It asks a stronger student."""
+    needs_audit: ClassVar[bool] = False
+    """It reads what the diffusion model said of the data."""
 
     def __init__(self, student: Student, ingredients: Ingredients) -> None:
         """Build it; one process at a time does this, the main one first.
@@ -139,19 +140,3 @@ class Method(nn.Module, ABC):
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the classification loss, smoothed as configured."""
         return F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-
-
-def computed_once(
-    path: Path, described: dict[str, Any], compute: Callable[[], dict[str, Tensor]]
-) -> dict[str, Tensor]:
-    """Return the tensors in `path` if they were made as described, else compute and keep them."""
-    wanted = json.dumps(described, sort_keys=True)
-    try:
-        tensors, metadata = read_tensors(path, "tensors")
-        if metadata.get("made") == wanted:
-            return tensors
-    except UserError:  # none yet, or one that is damaged
-        pass
-    tensors = compute()
-    save_tensors(path, tensors, {"made": wanted})
-    return tensors

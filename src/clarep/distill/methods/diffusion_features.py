@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from clarep.data.labelled import class_balanced_choice, to_unit_range
 from clarep.distill.losses.cka import linear_cka
 from clarep.distill.losses.contrast import instance_alignment
-from clarep.distill.methods.base import Batch, Ingredients, Method, computed_once
+from clarep.distill.methods.base import Batch, Ingredients, Method
 from clarep.distill.trainer.train_images import seed_of
 from clarep.engine.bounds import Within
 from clarep.engine.progress import progress
+from clarep.engine.tensors import computed_once
 from clarep.errors import UserError
 from clarep.students.student import Student
 

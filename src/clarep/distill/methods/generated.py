@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from clarep.data.labelled import to_uint8
-from clarep.distill.methods.base import Ingredients, computed_once
+from clarep.distill.methods.base import Ingredients
 from clarep.distill.methods.vanilla import Vanilla
 from clarep.distill.trainer.train_images import seed_of
 from clarep.engine.bounds import Within
 from clarep.engine.progress import progress
+from clarep.engine.tensors import computed_once
 from clarep.sampling.ode import decode
 from clarep.students.student import Student
 from clarep.teachers.teacher import Teacher

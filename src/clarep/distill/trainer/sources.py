@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from clarep.audit.audit import Audit
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import LabelledImages
@@ -25,6 +26,8 @@ class Sources:
     """A diffusion model."""
     classifier: Student | None = None
     """A stronger student."""
+    audit: Audit | None = None
+    """What a diffusion model said of the data."""
 
     def used_by(self, method: type[Method]) -> "Sources":
         """Return those that a method looks at; a teacher beside a set is compared with it."""
@@ -32,6 +35,7 @@ class Sources:
             self.canonical if method.canonical_kind else None,
             self.teacher if method.needs_teacher or method.canonical_kind else None,
             self.classifier if method.needs_classifier else None,
+            self.audit if method.needs_audit else None,
         )
 
     def described(self, method: type[Method]) -> dict[str, Any]:
@@ -49,6 +53,7 @@ class Sources:
             "teacher_sha256": None if asked is None else asked.fingerprint,
             "classifier_sha256": None,
             **{f"classifier_{name}": value for name, value in classifier.items()},
+            **({} if self.audit is None else {"audit_sha256": self.audit.sha256}),
         }
 
     def check(
@@ -66,6 +71,7 @@ class Sources:
             "`canonical`": (method.canonical_kind, canonical, "a folder of clarep identify"),
             "`teacher`": (method.needs_teacher, teacher, "a diffusion model, such as backdrops"),
             "`classifier`": (method.needs_classifier, classifier, "a folder of clarep distill"),
+            "`audit`": (method.needs_audit, self.audit, "a folder of clarep audit"),
         }
         for option, (needed, given, what) in needs.items():
             if needed and given is None:
@@ -77,6 +83,8 @@ class Sources:
             check_alike("the teacher's", kind_of(teacher), data.name, kind_of(data))
         if classifier is not None:
             check_alike("the classifier's", kind_of(classifier.info), data.name, kind_of(data))
+        if self.audit is not None:
+            check_audit(self.audit, data)
 
 
 def check_kind(method: type[Method], canonical: CanonicalSet) -> None:
@@ -134,4 +142,14 @@ def check_canonical(
         raise UserError(
             f"{folder} was made of other data than the student's ({difference}): give a set of "
             "these data, or the data that it was made of, as they were"
+        )
+
+
+def check_audit(audit: Audit, data: LabelledImages) -> None:
+    """Raise UserError if the audit is of other images or labels than the student's."""
+    index, recorded = audit.index.numpy(), audit.manifest["config"]["data_sha256"]
+    if index.max() >= len(data) or data.sha256(index) != recorded:
+        raise UserError(
+            f"{audit.folder} is an audit of other images or labels than {data.name}: give one of "
+            "these data, or the data that it was made of"
         )

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clarep.audit.audit import Audit
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clareps import CLAReps
 from clarep.data.fits import check_alike, kind_of
@@ -65,6 +66,8 @@ class StudentRun:
         canonical: the canonical set or its folder, for methods that take one; others pass over it.
         teacher: the diffusion model; where a method needs none, only checked against the set.
         classifier: a stronger student, for kd and rkd.
+        audit: what a diffusion model said of the data, or its folder, for methods that read it.
+        activation: relu, silu or gelu in place of the architecture's own.
         data_options: how the data were read, as the canonical set's manifest holds it.
         skip_bad: train without the images that cannot be read, instead of refusing them.
 
@@ -87,6 +90,8 @@ class StudentRun:
         canonical: CanonicalSet | Path | str | None = None,
         teacher: Teacher | None = None,
         classifier: Student | None = None,
+        audit: Audit | Path | str | None = None,
+        activation: str | None = None,
         data_options: Mapping[str, Any] | None = None,
         skip_bad: bool = False,
     ) -> None:
@@ -97,22 +102,25 @@ class StudentRun:
             raise UserError("CLAReps in memory name no data: give a set that identify stored")
         if isinstance(canonical, Path | str):
             canonical = CanonicalSet.load(canonical)
-        sources = Sources(canonical, teacher, classifier).used_by(kind)
+        if isinstance(audit, Path | str):
+            audit = Audit.load(audit)
+        sources = Sources(canonical, teacher, classifier, audit).used_by(kind)
         sources.check(kind, data, data_options)
         channels, height, width = data.images([0]).shape[1:]
         check_views(config, (channels, height, width))
         begun = {}
         if isinstance(student, Student):
-            if layer is not None:
+            if layer is not None or activation is not None:
                 raise UserError(
-                    f"`layer={layer}` means nothing to a student that is given: name the layer "
-                    "where it is made, and leave this out"
+                    f"`{'activation' if layer is None else 'layer'}` means nothing to a student "
+                    "that is given: settle it where that is made, and leave it out"
                 )
             check_alike("the student's", kind_of(student.info), data.name, kind_of(data))
             built = copy.deepcopy(student)
             begun = {"begun_from_sha256": sha256_state(student)}
         else:
-            info = StudentInfo(student, tuple(data.class_names), (channels, height, width))
+            shape = (channels, height, width)
+            info = StudentInfo(student, tuple(data.class_names), shape, activation)
             built = build_student(info, layer, config.seed)
         readable, self.skipped = readable_indices(data, np.arange(len(data)), skip_bad)
         kept, apart = split_off(data, config.validation_share, readable)
@@ -123,6 +131,7 @@ class StudentRun:
             "seed": config.seed,
             "student": built.info.name,
             "layer": layer,
+            **({} if activation is None else {"activation": activation}),
             "data": data.name,
             "data_options": None if data_options is None else dict(data_options),
             "data_sha256": data.sha256(readable),
@@ -146,7 +155,8 @@ class StudentRun:
         self._validation = TrainImages.of(data, apart, config.memory_mb, config.workers)
         built.to(memory_format=torch.channels_last)
         teacher = sources.teacher
-        given = Ingredients(config, options, images, out, device, taken, teacher, strong)
+        parts = (taken, teacher, strong, sources.audit)
+        given = Ingredients(config, options, images, out, device, *parts)
         with self._accelerator.main_process_first():
             made = kind(built, given)
         check_weights(made.weights, len(made.images))

@@ -1,0 +1,1 @@
+"""The teacher as a witness: which images go against their class's cue, and where the object is."""

@@ -1,0 +1,131 @@
+"""`Audit`: what a teacher said of a data set, in a folder."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Float16, Int64
+from torch import Tensor
+
+from clarep.audit.audit_config import AuditConfig
+from clarep.engine.artefacts import read_json, sha256_file
+from clarep.engine.identity import in_full
+from clarep.engine.tensors import read_tensors
+from clarep.errors import UserError, first_line
+
+MANIFEST = "manifest.json"
+ERRORS, MASKS, TARGETS = "errors.safetensors", "masks.safetensors", "targets.safetensors"
+
+
+@dataclass(frozen=True)
+class EvidenceTargets:
+    """What the teacher knows of the class at single images, as denoised images of each class.
+
+    D(x + sigma n | c) - D(x + sigma n | c2) is the direction in which the image becomes more of
+    class c and less of c2, up to sigma^2 the difference of their scores.
+    """
+
+    index: Int64[Tensor, " n"]
+    """Which images of the data set."""
+    denoised: Float16[Tensor, "n k c h w"]
+    """Mean of D(x + sigma n | c) - x over draws of n, in [-1, 1] of the teacher's images, of every
+    class, and last of no class where the teacher has such."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What a teacher said of the images of a data set. `Audit.load(folder)` reads it."""
+
+    folder: Path
+    """Where it lies."""
+    manifest: dict[str, Any]
+    """Configuration, versions, SHA-256 of the files, cost."""
+    index: Int64[Tensor, " n"]
+    """Which images of the data set were audited."""
+    labels: Int64[Tensor, " n"]
+    """Their classes."""
+    tried: Int64[Tensor, "n k"]
+    """Classes that each was denoised under, its own first."""
+    errors: Float[Tensor, "levels draws n k"]
+    """Squared denoising error |D(x_0 + sigma eps | c) - x_0|^2, summed over the latent, under each
+    of `tried`; all classes of an image and a draw share their noise."""
+    masks: Bool[Tensor, "n h w"] | None
+    """Where the object is in each image, at the images' size; None if not asked for."""
+    targets: EvidenceTargets | None
+    """Class evidence of some of the images; None if not asked for."""
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Audit":
+        """Read a finished audit; raises UserError if there is none, or a file is damaged."""
+        folder = Path(folder)
+        try:
+            manifest = read_json(folder / MANIFEST)
+            files = {name: str(digest) for name, digest in manifest["files"].items()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{folder} holds no finished audit ({first_line(error)}): give a folder that "
+                "clarep audit wrote to its end"
+            ) from error
+        read = {name: _read(folder / name, digest) for name, digest in files.items()}
+        found, targets = read[ERRORS], read.get(TARGETS)
+        return cls(
+            folder,
+            manifest,
+            found["index"],
+            found["labels"],
+            found["tried"],
+            found["errors"],
+            read[MASKS]["masks"] if MASKS in read else None,
+            None if targets is None else EvidenceTargets(targets["index"], targets["denoised"]),
+        )
+
+    @property
+    def sha256(self) -> str:
+        """Of all that it holds, whatever it cost."""
+        return hashlib.sha256(json.dumps(self.manifest["files"]).encode()).hexdigest()
+
+    @cached_property
+    def doubts(self) -> Float[Tensor, " n"]:
+        """The error under the own label less the least under another, mean over the draws.
+
+        At the first noise level; above 0 the teacher finds another class more likely.
+        """
+        mean = self.errors[0].mean(0)
+        return mean[:, 0] - mean[:, 1:].amin(1)
+
+    @cached_property
+    def rivals(self) -> Int64[Tensor, " n"]:
+        """The other class of the least error of each image."""
+        best = self.errors[0].mean(0)[:, 1:].argmin(1) + 1
+        return self.tried.gather(1, best[:, None])[:, 0]
+
+    def doubted(self, among: Bool[Tensor, " n"] | None = None) -> Bool[Tensor, " n"]:
+        """Say of each image whether it is of the most doubted share of its class.
+
+        among: the images that shares are taken of, such as those that are trained on; the others
+        are not doubted. At least one image a class is.
+        """
+        given = in_full(AuditConfig, self.manifest["config"]["audit"])
+        among = torch.ones_like(self.labels, dtype=torch.bool) if among is None else among
+        found = torch.zeros_like(among)
+        for label in self.labels[among].unique():
+            members = torch.nonzero(among & (self.labels == label))[:, 0]
+            count = max(1, round(given["doubted_share"] * len(members)))
+            found[members[self.doubts[members].argsort(descending=True, stable=True)[:count]]] = (
+                True
+            )
+        return found
+
+
+def _read(path: Path, sha256: str) -> dict[str, Tensor]:
+    """Return a file's tensors; raises UserError if its bytes are not those that were recorded."""
+    tensors, _ = read_tensors(path, "an audit")
+    if sha256_file(path) != sha256:
+        raise UserError(
+            f"{path} is not the file that the {MANIFEST} beside it tells of: audit anew"
+        )
+    return tensors
