@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from clarep.audit.audit import Audit
 from clarep.clarid.canonical_set import CanonicalSet
+from clarep.clarid.clareps import CLAReps
 from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import LabelledImages
 from clarep.distill.methods.base import Method
@@ -28,6 +30,23 @@ class Sources:
     """A stronger student."""
     audit: Audit | None = None
     """What a diffusion model said of the data."""
+
+    @classmethod
+    def of(
+        cls,
+        canonical: CanonicalSet | Path | str | None,
+        teacher: Teacher | None,
+        classifier: Student | None,
+        audit: Audit | Path | str | None,
+    ) -> "Sources":
+        """Load what is given as a folder; raises UserError, also for CLAReps of no folder."""
+        if isinstance(canonical, CLAReps) and not isinstance(canonical, CanonicalSet):
+            raise UserError("CLAReps in memory name no data: give a set that identify stored")
+        if isinstance(canonical, Path | str):
+            canonical = CanonicalSet.load(canonical)
+        if isinstance(audit, Path | str):
+            audit = Audit.load(audit)
+        return cls(canonical, teacher, classifier, audit)
 
     def used_by(self, method: type[Method]) -> "Sources":
         """Return those that a method looks at; a teacher beside a set is compared with it."""

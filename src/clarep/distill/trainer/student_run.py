@@ -14,7 +14,6 @@ from torch import Tensor
 
 from clarep.audit.audit import Audit
 from clarep.clarid.canonical_set import CanonicalSet
-from clarep.clarid.clareps import CLAReps
 from clarep.data.fits import check_alike, kind_of
 from clarep.data.held_out import Indices, held_out_record, save_held_out, split_off
 from clarep.data.labelled import LabelledImages, readable_indices
@@ -98,13 +97,7 @@ class StudentRun:
         self.config = config = config or DistillConfig()
         check_distill(config)
         kind, options = settled(method, config, options)
-        if isinstance(canonical, CLAReps) and not isinstance(canonical, CanonicalSet):
-            raise UserError("CLAReps in memory name no data: give a set that identify stored")
-        if isinstance(canonical, Path | str):
-            canonical = CanonicalSet.load(canonical)
-        if isinstance(audit, Path | str):
-            audit = Audit.load(audit)
-        sources = Sources(canonical, teacher, classifier, audit).used_by(kind)
+        sources = Sources.of(canonical, teacher, classifier, audit).used_by(kind)
         sources.check(kind, data, data_options)
         channels, height, width = data.images([0]).shape[1:]
         check_views(config, (channels, height, width))
