@@ -80,13 +80,14 @@ OPTIONS = {
     "correlation": 0.5,
     "variant": "only_fg",
     "data_seed": 1,
+    "share": 0.5,
     "classes_file": Path("c.txt"),
     "alpha_colour": "black",
 }
 REFUSED = {
-    "garments": ["correlation", "variant", "data_seed", "classes_file", "alpha_colour"],
-    "backdrops": ["classes_file", "alpha_colour"],
-    "noise-backdrops": ["correlation", "classes_file", "alpha_colour"],
+    "garments": ["correlation", "variant", "data_seed", "share", "classes_file", "alpha_colour"],
+    "backdrops": ["share", "classes_file", "alpha_colour"],
+    "noise-backdrops": ["correlation", "share", "classes_file", "alpha_colour"],
     "FOLDER": ["correlation", "variant", "data_seed"],
     "FOLDER/s.npz": ["correlation", "variant", "data_seed", "classes_file", "alpha_colour"],
 }
@@ -101,6 +102,18 @@ def test_an_option_that_does_not_apply_is_refused(folder: Path, data: str, optio
     load_data(DataConfig(data=place))
     with pytest.raises(UserError, match=f"`{option}=.*` does not apply to"):
         load_data(DataConfig(data=place, **{option: OPTIONS[option]}))
+
+
+def test_a_share_is_of_every_class_by_seed(tmp_path: Path):
+    x, y = np.arange(40 * 75).astype(np.uint8).reshape(40, 5, 5, 3), np.repeat([0, 1], [10, 30])
+    np.savez(tmp_path / "s.npz", x=x, y=y)
+    place = str(tmp_path / "s.npz")
+    whole = load_data(DataConfig(data=place))
+    parts = [load_data(DataConfig(data=place, share=0.2, data_seed=seed)) for seed in (0, 0, 1)]
+    assert [np.bincount(part.labels).tolist() for part in parts] == [[2, 6]] * 3
+    assert parts[0].sha256() == parts[1].sha256() != parts[2].sha256()
+    marks = whole.marks(np.arange(40))
+    assert set(parts[0].marks(np.arange(8))) <= set(marks)
 
 
 SHARED = Path(

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from clarep.data.backdrops import load_backdrops
 from clarep.data.cifar import find_cifar10, load_cifar10
 from clarep.data.files import NoSplitError, load_class_folders
+from clarep.data.foregrounds import Foregrounds
 from clarep.data.garments import SIZE, load_garments
-from clarep.data.labelled import LabelledImages
+from clarep.data.labelled import LabelledImages, class_balanced_choice, subset
 from clarep.data.npz import load_npz
 from clarep.data.sets.backgrounds_challenge import is_challenge, load_challenge
 from clarep.engine.bounds import Seed, Within, check_bounds
@@ -22,6 +23,10 @@ _NAMED = {
     "noise-backdrops": ("variant", "data_seed"),
 }
 """Name of a set -> the options, beside split and image_size, that apply to it."""
+_LATER = ("share",)
+"""Options that came after sets were stored, whose bytes they leave alone: kept where given."""
+_SHARE = ("share", "data_seed")
+"""Options of a share of a set that is read from a path."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,9 @@ class DataOptions:
     """For either backdrops: original, only_fg, only_bg, no_fg, mixed_same, mixed_rand,
     mixed_next."""
     data_seed: Seed = 0
-    """For either backdrops: seed of placement, scene, crop and tint."""
+    """For either backdrops: seed of placement, scene, crop and tint; for paths, of a share."""
+    share: Annotated[float, Within(0, 1, "(]")] = 1.0
+    """For paths: share of every class that is read, chosen at random by data-seed."""
     classes_file: Path | None = None
     """For class folders: text file with a folder, or a folder and a class name, a line, to load
     no others. Spaces and # may stand in a folder's name."""
@@ -74,7 +81,18 @@ def load_data(config: DataConfig | str | Path) -> LabelledImages:
     if not config.data or not os.path.exists(path):
         unknown = unknown_name("data set", config.data, _NAMED)
         raise UserError(f"{unknown}, or a path, but there is no such file or folder")
-    return _load_path(path, config)
+    if config.share == 1 and config.data_seed:
+        _refuse_all_but(config, "classes_file", "alpha_colour")
+    data = _load_path(path, config)
+    if config.share == 1:
+        return data
+    if isinstance(data, Foregrounds):
+        raise UserError(
+            f"`share={config.share:g}` would lose the foregrounds of {data.name}: leave it out, "
+            "and say how many are measured with `images`"
+        )
+    chosen = class_balanced_choice(data.labels, config.share, config.data_seed)
+    return subset(data, chosen, f"share {config.share:g} seed {config.data_seed}")
 
 
 def stored_options(config: DataConfig) -> dict[str, Any]:
@@ -83,7 +101,9 @@ def stored_options(config: DataConfig) -> dict[str, Any]:
         "data": config.data if config.data in _NAMED else located(config.data),
         "classes_file": None if config.classes_file is None else located(str(config.classes_file)),
     }
-    return asdict(config) | places
+    usual = {name: getattr(DataConfig, name) for name in _LATER}
+    given = {k: v for k, v in asdict(config).items() if k not in usual or v != usual[k]}
+    return given | places
 
 
 def load_test(config: DataConfig) -> tuple[DataConfig, LabelledImages]:
@@ -120,11 +140,11 @@ def _load_named(config: DataConfig) -> LabelledImages:
 def _load_path(path: Path, config: DataConfig) -> LabelledImages:
     is_cifar10, is_variants = find_cifar10(path) is not None, is_challenge(path)
     if path.is_dir() and not is_cifar10 and not is_variants:
-        _refuse_all_but(config, "classes_file", "alpha_colour")
+        _refuse_all_but(config, *_SHARE, "classes_file", "alpha_colour")
         return load_class_folders(
             path, config.split, config.image_size, config.classes_file, config.alpha_colour
         )
-    _refuse_all_but(config)
+    _refuse_all_but(config, *_SHARE)
     if is_variants:
         return load_challenge(path, config.image_size)
     if is_cifar10:
