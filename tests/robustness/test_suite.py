@@ -100,6 +100,7 @@ def test_every_measure_is_in_the_catalogue_and_every_entry_is_measured(
     assert {"attacks", *CONFIG.groups} == set(GROUPS)
     measured = (*Evaluation.load(whole).measurements, *attacked.measurements)
     keys = {one.key for one in measured} | {"attack/autoattack-linf/eps_255=1"}
+    keys |= {"clean/worst_group"}  # of more images: tests/robustness/test_cue_groups.py
     radii = {"linf": "eps_255=2", "l2": "eps_l2=0.5"}
     keys |= {f"attack/{name}-{n}/{eps}" for name in ATTACK_NAMES for n, eps in radii.items()}
     keys |= {f"background/{name}" for name in CHALLENGE_VARIANTS}
@@ -169,7 +170,8 @@ def test_only_what_other_settings_touch_is_measured_again(student, data, tmp_pat
     config = dataclasses.replace(config, severities=(5,))
     found = robustness_suite(student, data, config, folder=tmp_path, report=reports.append)
     after = times(tmp_path)
-    assert {name for name in after if after[name] == before[name]} == {"parts/clean"}
+    kept = {name for name in after if after[name] == before[name]}
+    assert kept == {"parts/clean", "parts/clean/groups"}
     assert len(reports) == 3
     assert "corruption/brightness/severity=1" not in found
     robustness_suite(student, data, config, folder=tmp_path)

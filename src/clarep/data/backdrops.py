@@ -178,6 +178,16 @@ class Backdrops(LabelledImages):
         stack = np.stack([self.composition(int(i)).backdrop for i in indices])
         return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
 
+    def cues(self) -> NDArray[np.int64]:
+        """Return the scene behind each garment, (N,), a number for its class; -1 where none is."""
+        if self.variant == "only_fg" or self.noise:
+            return np.full(len(self), NO_SCENE)
+        if self.variant.startswith("mixed_"):
+            return np.array([self.composition(i).scene for i in range(len(self))])
+        drawn = (np.random.default_rng(self._key(i)) for i in range(len(self)))
+        pairs = zip(self.labels.tolist(), drawn, strict=True)
+        return np.array([self._scene(label, rng) for label, rng in pairs])
+
     def separated(self) -> Separated:
         """Return foregrounds and backgrounds: what the background measures take."""
         original = replace(self, variant="original")

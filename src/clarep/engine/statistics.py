@@ -57,16 +57,31 @@ def bootstrap_interval(values: Float[Tensor, " batch"], seed: int = 0) -> tuple[
     return percentile_interval(bootstrap_means(values.double().numpy(), seed))
 
 
-def binomial_interval(right: int, images: int) -> tuple[float, float]:
+def binomial_interval(right: int, images: int, miss: float = 0.05) -> tuple[float, float]:
     """Return the exact interval (Clopper & Pearson) of the share right / images.
 
-    A share below its lower end gives as many or more with a chance below 2.5 %, however few images.
+    A share below its lower end gives as many or more with a chance below miss / 2, however few
+    images.
     """
     from scipy.special import betaincinv
 
-    low = 0.0 if right == 0 else float(betaincinv(right, images - right + 1, 0.025))
-    high = 1.0 if right == images else float(betaincinv(right + 1, images - right, 0.975))
+    low = 0.0 if right == 0 else float(betaincinv(right, images - right + 1, miss / 2))
+    high = 1.0 if right == images else float(betaincinv(right + 1, images - right, 1 - miss / 2))
     return low, high
+
+
+def least_share_interval(
+    right: Sequence[int], images: Sequence[int]
+) -> tuple[float, tuple[float, float]]:
+    """Return the least of several shares right / images, and its interval.
+
+    The interval holds the least of the true shares, whichever of them it is: each share's own is
+    exact, with a chance to miss that is divided by their number (Bonferroni).
+    """
+    pairs = list(zip(right, images, strict=True))
+    ends = [binomial_interval(some, of, 0.05 / len(pairs)) for some, of in pairs]
+    least = min(some / of for some, of in pairs)
+    return least, (min(low for low, _ in ends), min(high for _, high in ends))
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:

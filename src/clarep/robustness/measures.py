@@ -105,6 +105,12 @@ def _attack(name: str, norm: Literal["linf", "l2"]) -> Measure:
 MEASURES = (
     Measure("clean/accuracy", "clean", _RIGHT, "more", "clean",
             "test images as they are", "compared"),
+    Measure("clean/worst_group", "worst group", _RIGHT, "more", "clean",
+            "the group of one class and one spurious cue (a scene, say) that is seen worst; a "
+            "class's groups of fewer than 5 images count as one, and not at all where that has "
+            "fewer, too; the interval allows for the worst being picked", "listed"),
+    Measure("clean/conflicting", "conflicting cue", _RIGHT, "more", "clean",
+            "images whose spurious cue goes with another class than theirs", "listed"),
     Measure("attack/clean", "clean, attacked", _RIGHT, "more", "attacks",
             "the attacked images as they are", "listed"),
     *(_attack(name, "linf") for name in _ATTACKS),

@@ -1,5 +1,6 @@
 """The groups of the robustness suite: the parts of each, what they measure, on which images."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,11 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clarep.data.cues import cues_of
 from clarep.data.labelled import LabelledImages
 from clarep.data.sets.natural import NaturalSet
 from clarep.robustness.backgrounds import background_measures, example_arrays, first_of_each_class
 from clarep.robustness.calibration import auroc, calibration, max_softmax
 from clarep.robustness.corruptions import corrupt
+from clarep.robustness.cue_groups import group_measures
 from clarep.robustness.evaluation import Measured, mean_of
 from clarep.robustness.focus import IG_STEPS, focus_measures, saliency_maps
 from clarep.robustness.suite.attack_parts import attack_parts
@@ -26,7 +29,23 @@ def _clean_parts(inputs: SuiteInputs) -> list[Part]:
         right = (clean["probabilities"].argmax(dim=1) == clean["label"]).float()
         return Measured([mean_of("clean/accuracy", right)], clean | {"clean/accuracy": right})
 
-    return [Part("clean", len(inputs.indices), {"images": inputs.config.images}, measure)]
+    parts = [Part("clean", len(inputs.indices), {"images": inputs.config.images}, measure)]
+    return parts + _cue_parts(inputs)
+
+
+def _cue_parts(inputs: SuiteInputs) -> list[Part]:
+    cues = cues_of(inputs.data)
+    if cues is None:
+        return []
+    cues = cues[inputs.indices]
+
+    def measure() -> Measured:
+        clean = inputs.clean
+        right = clean["probabilities"].argmax(dim=1) == clean["label"]
+        return group_measures(right, clean["label"].numpy(), cues)
+
+    content = hashlib.sha256(cues.tobytes()).hexdigest()
+    return [Part("clean/groups", 0, {"images": inputs.config.images, "cues": content}, measure)]
 
 
 def _calibration_parts(inputs: SuiteInputs) -> list[Part]:
