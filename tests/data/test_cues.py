@@ -9,7 +9,8 @@ from clarep.data.backdrops import Backdrops, load_backdrops
 from clarep.data.cues import NO_CUE, GroupedImages, cues_of, group_numbers
 from clarep.data.garments import load_garments
 from clarep.data.held_out import load_held_out, save_held_out, split_off
-from clarep.data.labelled import in_memory, subset
+from clarep.data.labelled import in_memory
+from clarep.data.subset import subset
 from clarep.errors import UserError
 
 

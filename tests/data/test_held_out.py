@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from clarep.data.held_out import load_held_out, save_held_out, split_off
-from clarep.data.labelled import LabelledImages, class_balanced_choice, subset
+from clarep.data.labelled import LabelledImages, class_balanced_choice
+from clarep.data.subset import subset
 from clarep.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(256, size=(120, 4, 4, 3)).astype(np.uint8)

@@ -17,7 +17,8 @@ from clarep.data import (
     to_uint8,
     to_unit_range,
 )
-from clarep.data.labelled import in_memory, subset
+from clarep.data.labelled import in_memory
+from clarep.data.subset import subset
 from clarep.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)

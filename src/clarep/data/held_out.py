@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clarep.data.files import NoSplitError
-from clarep.data.labelled import LabelledImages, in_memory, subset
+from clarep.data.labelled import LabelledImages, in_memory
 from clarep.data.load import DataConfig, load_data, load_test
+from clarep.data.subset import subset
 from clarep.engine.artefacts import read_json, write_json
 from clarep.engine.progress import announce
 from clarep.errors import UserError

@@ -284,26 +284,3 @@ def in_memory(
     object.__setattr__(held, "read", read)
     kept, bad = readable_indices(held, indices, skip_bad)
     return held, kept, bad
-
-
-def subset(data: LabelledImages, kept: NDArray[np.int64], which: str) -> LabelledImages:
-    """Return the images at indices `kept` alone; `which` says which they are, in the name.
-
-    Of a set that knows more of its images the spurious cues alone go with them.
-    """
-    from clarep.data.cues import GroupedImages, cues_of  # which imports this module
-
-    parts: dict[str, Any] = {
-        "name": f"{data.name} {which}",
-        "labels": data.labels[kept],
-        "class_names": data.class_names,
-        "sources": [data.sources[i] for i in kept],
-        "read": lambda i: data.read(int(kept[i])),
-        "notes": data.notes,
-    }
-    cues = cues_of(data)
-    if cues is None:
-        return LabelledImages(**parts)
-    others = data.other_cues if isinstance(data, GroupedImages) else {}
-    others = {name: subset(other, kept, which) for name, other in others.items()}
-    return GroupedImages(**parts, cue=cues[kept], other_cues=others)

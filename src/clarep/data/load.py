@@ -10,9 +10,10 @@ from clarep.data.cifar import find_cifar10, load_cifar10
 from clarep.data.files import NoSplitError, load_class_folders
 from clarep.data.foregrounds import Foregrounds
 from clarep.data.garments import SIZE, load_garments
-from clarep.data.labelled import LabelledImages, class_balanced_choice, subset
+from clarep.data.labelled import LabelledImages, class_balanced_choice
 from clarep.data.npz import load_npz
 from clarep.data.sets.backgrounds_challenge import is_challenge, load_challenge
+from clarep.data.subset import subset
 from clarep.engine.bounds import Seed, Within, check_bounds
 from clarep.engine.identity import located
 from clarep.errors import UserError, unknown_name

@@ -12,8 +12,9 @@ from clarep.clarid.clarid import Clarid
 from clarep.data.files import NoSplitError
 from clarep.data.foregrounds import separate
 from clarep.data.held_out import HELD_OUT, Indices, seen_before, split_off
-from clarep.data.labelled import LabelledImages, subset
+from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data, load_test
+from clarep.data.subset import subset
 from clarep.distill.methods import METHODS
 from clarep.distill.trainer.run_folder import PICKED_ON_THESE
 from clarep.engine.artefacts import Progressed, read_json, write_json
