@@ -2,14 +2,18 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from clarep.audit.audit import Audit, EvidenceTargets
+from clarep.audit.targets import class_evidence, noise_seeds
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.identify import identify_steps
+from clarep.data.labelled import to_unit_range
 from clarep.data.load import DataConfig, load_data
 from clarep.distill.distill_config import DistillConfig
 from clarep.teachers import UNet, UNetConfig, load_teacher, save_unet
@@ -80,6 +84,24 @@ def canonical_of(data, data_options, teacher, tmp_path_factory):
         return made[kind, guidance]
 
     return of
+
+
+@pytest.fixture(scope="session")
+def audit(data, teacher):
+    """An audit in memory of all images, of figures made up; every third has class evidence."""
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.from_numpy(data.labels)
+    tried = (labels[:, None] + torch.arange(3)) % 3
+    errors = torch.rand(1, 2, 120, 3, generator=generator)
+    masks = torch.zeros(120, 16, 16, dtype=torch.bool)
+    masks[:, 4:12, 4:12] = True
+    index = np.array([i for i in range(120) if i // 3 % 3 == 0])
+    images, seeds = to_unit_range(data.images(index)), noise_seeds(0, index)
+    evidence = class_evidence(teacher, images, sigma=0.5, draws=2, seeds=seeds, batch_size=20)
+    config = {"audit": {}, "data_sha256": data.sha256(np.arange(120))}
+    manifest = {"config": config, "files": {"made": "up"}}
+    targets = EvidenceTargets(torch.from_numpy(index), evidence)
+    return Audit(Path("audit"), manifest, torch.arange(120), labels, tried, errors, masks, targets)
 
 
 @pytest.fixture(scope="session")

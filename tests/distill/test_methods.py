@@ -50,6 +50,10 @@ TERMS = {
     "rkd": {"ce", "distance", "angle"},
     "adv": {"ce"},
     "augment": {"ce", "consistency"},
+    "evidence": {"ce", "evidence", "norm"},
+    "evidence-norm": {"ce", "norm"},
+    "evidence-shuffled": {"ce", "evidence", "norm"},
+    "evidence-class-mean": {"ce", "evidence", "norm"},
 }
 RIVALS = RivalsConfig(adv_steps=2, generated_steps=2, generated_guidance=1.0)
 
@@ -65,8 +69,8 @@ def classifier(data):
 
 
 @pytest.fixture(scope="module")
-def models(teacher, classifier):
-    return {"teacher": teacher, "classifier": classifier}
+def models(teacher, classifier, audit):
+    return {"teacher": teacher, "classifier": classifier, "audit": audit}
 
 
 @pytest.fixture

@@ -35,7 +35,8 @@ class Distill:
     method: str = "cadistill"
     """Vanilla; cadistill and its ablations cadistill-no-align, -no-cano, -no-dist; its controls
     reconstruction, guidance-only, random, bottom, middle, class-mean; its rivals
-    diffusion-features, generated, supcon, kd, rkd, adv, augment."""
+    diffusion-features, generated, supcon, kd, rkd, adv, augment; evidence, its twin evidence-norm
+    without a teacher, and its controls evidence-shuffled, evidence-class-mean."""
     student: str = "resnet8"
     """Architecture: resnet8, resnet8-half, resnet18, wrn16-2, vit-tiny, or timm:NAME."""
     layer: str | None = None

@@ -16,7 +16,16 @@ from clarep.data.labelled import LabelledImages
 from clarep.errors import UserError
 
 # The first is drawn no longer, and keeps the others their seeds.
-_PURPOSES = ("validation", "batches", "views", "canonical", "projector", "generated", "features")
+_PURPOSES = (
+    "validation",
+    "batches",
+    "views",
+    "canonical",
+    "projector",
+    "generated",
+    "features",
+    "evidence",
+)
 
 
 def seed_of(purpose: str, *key: int) -> int:

@@ -1,7 +1,7 @@
 """Views of training images as batched tensor operations: crop, flip, cutout."""
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64, Shaped, UInt8
 from torch import Tensor
 
 from clarep.distill.trainer.training_config import TrainingConfig
@@ -25,18 +25,40 @@ def draw_views(
 
     Crop and flip are one choice of rows and columns, so that no padded copy is made.
     """
+    rows, columns = draw_lines(images, config, generator)
+    views = take_lines(images, rows, columns)
+    return cut_out(views, config.cutout, generator) if config.cutout else views
+
+
+Rows = Int64[Tensor, "batch h"] | None
+"""Which rows of its image a view shows; None where it shows all in order."""
+Columns = Int64[Tensor, "batch w"] | None
+"""The same of columns."""
+
+
+def draw_lines(
+    images: Shaped[Tensor, "batch c h w"], config: TrainingConfig, generator: torch.Generator
+) -> tuple[Rows, Columns]:
+    """Return the rows and columns that a random crop and flip of each image show."""
     batch, _, height, width = images.shape
     rows = _crop_index(batch, height, config.crop_padding, generator)
     columns = _crop_index(batch, width, config.crop_padding, generator)
     if config.flip:
         mirrored = torch.rand(batch, 1, generator=generator) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
-    views = images
-    if config.crop_padding:
-        views = views.gather(2, rows.to(images.device)[:, None, :, None].expand_as(views))
-    if config.crop_padding or config.flip:
-        views = views.gather(3, columns.to(images.device)[:, None, None, :].expand_as(views))
-    return cut_out(views, config.cutout, generator) if config.cutout else views
+    moves = bool(config.crop_padding)
+    return rows if moves else None, columns if moves or config.flip else None
+
+
+def take_lines(
+    images: Shaped[Tensor, "batch c h w"], rows: Rows, columns: Columns
+) -> Shaped[Tensor, "batch c h w"]:
+    """Return the views that `draw_lines` drew: of images, or of what belongs to their pixels."""
+    if rows is not None:
+        images = images.gather(2, rows.to(images.device)[:, None, :, None].expand_as(images))
+    if columns is not None:
+        images = images.gather(3, columns.to(images.device)[:, None, None, :].expand_as(images))
+    return images
 
 
 def _crop_index(

@@ -1,0 +1,110 @@
+"""Class evidence at single images: what a teacher denoises them to under each of its classes.
+
+D(x + sigma n | c) is about E[x_0 | x + sigma n, c], and by Tweedie's formula
+(D(x_sigma | c) - D(x_sigma | c2)) / sigma^2 is the difference of the classes' scores, the gradient
+of log p(x_sigma | c) - log p(x_sigma | c2): which pixels speak for c and against c2. So is what
+perceptually aligned gradients follow (Ganz, Kawar & Elad 2023, arXiv 2207.11378), there of one
+class against none.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float16
+from torch import Tensor
+
+from clarep.data.held_out import Indices
+from clarep.engine.arrays import check_finite
+from clarep.errors import UserError
+from clarep.teachers.teacher import Teacher
+
+_MOST_BYTES = 4 * 2**30  # they are all in memory while a student is trained
+
+
+def check_targets(teacher: Teacher, count: int, sigma: float) -> None:
+    """Raise UserError if a teacher cannot give class evidence of `count` images, or too much.
+
+    A latent model's is evidence in its latents: in the image it would need the Jacobian of the
+    decoder.
+    """
+    if teacher.latent_shape != teacher.image_shape:
+        raise UserError(
+            f"the teacher works on latents {teacher.latent_shape} of images {teacher.image_shape}, "
+            "and class evidence in an image would need the Jacobian of its decoder: give a "
+            "teacher of pixels, or a target share of 0"
+        )
+    teacher.check_sigma(sigma)
+    size = count * len(_labels(teacher)) * teacher.latent_dim * 2
+    if size > _MOST_BYTES:
+        raise UserError(
+            f"class evidence of {count} images in {teacher.num_classes} classes takes "
+            f"{size / 2**30:.1f} GiB, and at most {_MOST_BYTES / 2**30:.0f} are kept in memory: "
+            "lower the target share"
+        )
+
+
+def noise_seeds(seed: int, index: Indices) -> list[int]:
+    """Return a seed of the noise of each image of a data set, whichever others are beside it."""
+    states = (np.random.SeedSequence([seed, int(i)]).generate_state(1, np.uint64) for i in index)
+    return [int(state[0]) >> 1 for state in states]
+
+
+@torch.no_grad()
+def class_evidence(
+    teacher: Teacher,
+    images: Float[Tensor, "n c h w"],
+    *,
+    sigma: float,
+    draws: int,
+    seeds: Sequence[int],
+    batch_size: int,
+) -> Float16[Tensor, "n k c h w"]:
+    """Return the mean of D(x + sigma n | c) - x over draws of n, of every class c.
+
+    All classes of an image share its noise, so that their differences have little of it. Costs
+    n * draws * k denoiser evaluations.
+
+    Args:
+        teacher: of pixels (`check_targets`).
+        images: in [-1, 1].
+        sigma: noise level.
+        draws: of noise.
+        seeds: of each image's noise (`noise_seeds`); more draws begin with those of fewer.
+        batch_size: images that go through the teacher at once; it changes last digits alone.
+
+    Returns:
+        On the CPU, with k the classes in the order of the labels, and last no class where the
+        teacher has that.
+
+    Raises:
+        UserError: for images that are not of the teacher's shape and range, and if an estimate
+            is not finite.
+    """
+    images = teacher.accept_images(images)
+    parts = []
+    for first in range(0, len(images), batch_size):
+        some = slice(first, first + batch_size)
+        x = teacher.encode(images[some].to(teacher.device))
+        level = x.new_full((len(x),), sigma)
+        noise = torch.stack([_noise(seed, draws, x) for seed in seeds[some]], dim=1).to(x)
+        estimates = []
+        for label in _labels(teacher):
+            cond = teacher.condition(torch.full((len(x),), label, device=teacher.device))
+            each = [teacher.denoise(x + sigma * draw, level, cond) - x for draw in noise]
+            estimates.append(torch.stack(each).mean(0))
+        parts.append(torch.stack(estimates, dim=1).half().cpu())
+    evidence = torch.cat(parts)
+    check_finite(evidence, f"the denoiser's estimates at sigma {sigma:g}", "check the weights")
+    return evidence
+
+
+def _noise(seed: int, draws: int, x: Tensor) -> Tensor:
+    """Return all draws of an image, (draws, C, H, W), on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack([torch.randn(x.shape[1:], generator=generator) for _ in range(draws)])
+
+
+def _labels(teacher: Teacher) -> list[int]:
+    """Return every class, and last the label of no class where there is one."""
+    return [*range(teacher.num_classes), *([teacher.null_label] if teacher.has_null else [])]
