@@ -8,6 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clarep.audit.audit import Audit as Audit
+    from clarep.audit.audit_config import AuditConfig as AuditConfig
+    from clarep.audit.audit_run import audit as audit
     from clarep.clarid.canonical_set import CanonicalSet as CanonicalSet
     from clarep.clarid.clareps import CLAReps as CLAReps
     from clarep.clarid.clarid import Clarid as Clarid
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
 __version__: str
 
 _NAMES = {
+    "audit.audit": "Audit",
+    "audit.audit_config": "AuditConfig",
     "clarid.canonical_set": "CanonicalSet",
     "clarid.clareps": "CLAReps",
     "clarid.clarid": "Clarid ClaridConfig",
@@ -75,6 +80,8 @@ _NAMES = {
 """Module -> its public names, which type checkers read above."""
 _MODULES = {name: f"clarep.{module}" for module, names in _NAMES.items() for name in names.split()}
 
+_MODULES["audit"] = "clarep.audit"  # a room that can be called
+
 __all__ = list(_MODULES)
 
 
@@ -84,7 +91,8 @@ def __getattr__(name: str) -> Any:
         return import_module("importlib.metadata").version("clarep")
     if name not in _MODULES:
         raise AttributeError(f"module 'clarep' has no attribute '{name}'")
-    value = getattr(import_module(_MODULES[name]), name)
+    module = import_module(_MODULES[name])
+    value = module if name == "audit" else getattr(module, name)
     globals()[name] = value
     return value
 

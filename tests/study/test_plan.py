@@ -15,10 +15,11 @@ from clarep.distill.distill_config import DistillConfig, RivalsConfig
 from clarep.errors import UserError
 from clarep.students.student_files import STUDENT_NAME
 from clarep.study.comparison import compare
-from clarep.study.plan import Study, missing_jobs, turns
+from clarep.study.plan import Study
 from clarep.study.recipe import load_recipe, with_top
 from clarep.study.runs import read_run
 from clarep.study.student_jobs import StudentJob
+from clarep.study.turns import missing_jobs, turns
 
 
 def named(jobs):

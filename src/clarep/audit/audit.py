@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Float16, Int64
 from torch import Tensor
 
 from clarep.audit.audit_config import AuditConfig
+from clarep.audit.evidence import Evidence
 from clarep.engine.artefacts import read_json, sha256_file
 from clarep.engine.identity import in_full
 from clarep.engine.tensors import read_tensors
@@ -64,11 +65,13 @@ class Audit:
         folder = Path(folder)
         try:
             manifest = read_json(folder / MANIFEST)
+            if "files" not in manifest:
+                raise ValueError("it was stopped before its end")
             files = {name: str(digest) for name, digest in manifest["files"].items()}
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{folder} holds no finished audit ({first_line(error)}): give a folder that "
-                "clarep audit wrote to its end"
+                "clarep audit wrote to its end, or run its command again"
             ) from error
         read = {name: _read(folder / name, digest) for name, digest in files.items()}
         found, targets = read[ERRORS], read.get(TARGETS)
@@ -87,6 +90,21 @@ class Audit:
     def sha256(self) -> str:
         """Of all that it holds, whatever it cost."""
         return hashlib.sha256(json.dumps(self.manifest["files"]).encode()).hexdigest()
+
+    @property
+    def config(self) -> AuditConfig:
+        """What was asked; `batch_size`, which may change on the way, is the default."""
+        given = in_full(AuditConfig, self.manifest["config"]["audit"])
+        return AuditConfig(**given | {"sigmas": tuple(given["sigmas"])})
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the data's classes."""
+        return tuple(self.manifest["config"]["class_names"])
+
+    def evidence(self) -> Evidence:
+        """Return the evidence against each label at each noise level, with standard errors."""
+        return Evidence.of(self.errors, self.tried, self.config.sigmas)
 
     @cached_property
     def doubts(self) -> Float[Tensor, " n"]:
@@ -109,15 +127,13 @@ class Audit:
         among: the images that shares are taken of, such as those that are trained on; the others
         are not doubted. At least one image a class is.
         """
-        given = in_full(AuditConfig, self.manifest["config"]["audit"])
         among = torch.ones_like(self.labels, dtype=torch.bool) if among is None else among
         found = torch.zeros_like(among)
         for label in self.labels[among].unique():
             members = torch.nonzero(among & (self.labels == label))[:, 0]
-            count = max(1, round(given["doubted_share"] * len(members)))
-            found[members[self.doubts[members].argsort(descending=True, stable=True)[:count]]] = (
-                True
-            )
+            count = max(1, round(self.config.doubted_share * len(members)))
+            order = self.doubts[members].argsort(descending=True, stable=True)
+            found[members[order[:count]]] = True
         return found
 
 
@@ -126,6 +142,7 @@ def _read(path: Path, sha256: str) -> dict[str, Tensor]:
     tensors, _ = read_tensors(path, "an audit")
     if sha256_file(path) != sha256:
         raise UserError(
-            f"{path} is not the file that the {MANIFEST} beside it tells of: audit anew"
+            f"{path} is not the file that the {MANIFEST} beside it tells of: run the clarep audit "
+            "command that wrote it again"
         )
     return tensors

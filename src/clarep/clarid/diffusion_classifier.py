@@ -4,7 +4,7 @@ A diffusion classifier (Li et al. 2023, arXiv 2303.16203) gives an image the lab
 is denoised best. A round trip cannot tell: any image that is inverted comes back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -67,7 +67,71 @@ class Recognition:
         )
 
 
-@torch.no_grad()
+def denoising_residuals(
+    teacher: Teacher,
+    latents: Float[Tensor, "batch c h w"],
+    labels: Int64[Tensor, "batch labels"],
+    sigma: float,
+    noise: Float[Tensor, "batch c h w"],
+    *,
+    batch_size: int,
+) -> Iterator[tuple[Int64[Tensor, " pairs"], Int64[Tensor, " pairs"], Tensor]]:
+    """Yield (images, columns, D(x_0 + sigma eps; label) - x_0) until each label met its image once.
+
+    All labels of an image share its noise, so that what they give can be compared in pairs.
+
+    Args:
+        teacher: with or without a null class.
+        latents: clean, from `teacher.encode`.
+        labels: those to try with each image, classes of the teacher or its null label.
+        sigma: a noise level of the teacher.
+        noise: eps of each image.
+        batch_size: images that go through the teacher at once.
+    """
+    x0, given = latents.to(teacher.device), labels.to(teacher.device)
+    noisy = x0 + sigma * noise.to(x0)
+    pairs = torch.cartesian_prod(torch.arange(len(x0)), torch.arange(labels.shape[1]))
+    for some in pairs.split(batch_size):
+        image, column = some.unbind(1)
+        level = x0.new_full((len(some),), sigma)
+        with torch.no_grad():
+            cond = teacher.condition(given[image, column])
+            yield image, column, teacher.denoise(noisy[image], level, cond) - x0[image]
+
+
+def drawn_errors(
+    teacher: Teacher,
+    latents: Float[Tensor, "batch c h w"],
+    labels: Int64[Tensor, "batch labels"],
+    sigmas: Sequence[float],
+    noise: Callable[[int, int], Float[Tensor, "batch c h w"]],
+    *,
+    draws: int,
+    batch_size: int,
+) -> Float[Tensor, "sigmas draws batch labels"]:
+    """Return |D(x_0 + sigma eps; label) - x_0|^2, summed over the latent, of every draw of eps.
+
+    noise: from the place of a noise level in `sigmas`, and of a draw, to eps of each image. The
+    rest as for `denoising_residuals`.
+
+    Raises:
+        UserError: if an error is not finite.
+    """
+    errors = torch.zeros(len(sigmas), draws, *labels.shape, dtype=torch.float64)
+    for s, sigma in enumerate(sigmas):
+        for draw in range(draws):
+            eps = noise(s, draw)
+            for image, column, residual in denoising_residuals(
+                teacher, latents, labels, sigma, eps, batch_size=batch_size
+            ):
+                squared = residual.double().square().flatten(1).sum(1)
+                errors[s, draw, image, column] = squared.cpu()
+    levels = ", ".join(f"{sigma:g}" for sigma in sigmas)
+    what = f"the denoiser's estimates at sigma {levels}"
+    check_finite(errors, what, "check the weights, or leave out bf16")
+    return errors
+
+
 def denoising_errors(
     teacher: Teacher,
     latents: Float[Tensor, "batch c h w"],
@@ -78,43 +142,23 @@ def denoising_errors(
     seed: int = 0,
     batch_size: int = 25,
 ) -> Float[Tensor, "sigmas batch labels"]:
-    """Return |D(x_0 + sigma eps; label) - x_0|^2, summed over the latent, mean over draws of eps.
+    """Return `drawn_errors` as their mean over draws of noise, which a seed gives on the CPU.
 
-    All labels of an image share its noise, so that their errors can be compared in pairs.
     Divided by sigma^2 and added over equal steps of log sigma they are, up to a constant of the
     image, its negative log-likelihood given the label.
-
-    Args:
-        teacher: with or without a null class.
-        latents: clean, from `teacher.encode`.
-        labels: those to try with each image, classes of the teacher.
-        sigmas: noise levels of the teacher.
-        draws: of noise, for each image and noise level.
-        seed: of the noise, which is drawn on the CPU.
-        batch_size: images that go through the teacher at once.
 
     Raises:
         UserError: if an error is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
-    x0, given = latents.to(teacher.device), labels.to(teacher.device)
-    pairs = torch.cartesian_prod(torch.arange(len(x0)), torch.arange(labels.shape[1]))
-    errors = torch.zeros(len(sigmas), *labels.shape, dtype=torch.float64)
-    for s, sigma in enumerate(sigmas):
-        for _ in range(draws):
-            noise = torch.randn(x0.shape, generator=generator).to(x0)
-            for some in pairs.split(batch_size):
-                image, column = some.unbind(1)
-                clean = x0[image]
-                level = clean.new_full((len(some),), sigma)
-                cond = teacher.condition(given[image, column])
-                denoised = teacher.denoise(clean + sigma * noise[image], level, cond)
-                error = (denoised - clean).double().square().flatten(1).sum(1).cpu()
-                errors[s, image, column] += error / draws
-    levels = ", ".join(f"{sigma:g}" for sigma in sigmas)
-    what = f"the denoiser's estimates at sigma {levels}"
-    check_finite(errors, what, "check the weights, or leave out bf16")
-    return errors
+
+    def noise(level: int, draw: int) -> Tensor:
+        return torch.randn(latents.shape, generator=generator)  # asked for in this order
+
+    drawn = drawn_errors(
+        teacher, latents, labels, sigmas, noise, draws=draws, batch_size=batch_size
+    )
+    return drawn.mean(1)
 
 
 def recognise(

@@ -30,6 +30,7 @@ _PLACES = {
     "bench": "bench.Bench",
     "identify": "identify.Identify",
     "select": "select.Select",
+    "audit": "audit.Audit",
     "distill": "distill.Distill",
     "evaluate": "evaluate.Evaluate",
     "compare": "compare.Compare",
@@ -39,7 +40,10 @@ _PLACES = {
     "export": "export.Export",
     "convert": "convert.Convert",
 }
-_RESUMABLE = ("demo", "train-teacher", "identify", "select", "distill", "evaluate", "run")
+_RESUMABLE = (
+    *("demo", "train-teacher", "identify", "select", "audit"),
+    *("distill", "evaluate", "run"),
+)
 
 
 def _declared(name: str) -> Any:

@@ -14,9 +14,10 @@ from clarep.errors import UserError
 from clarep.report.comparison_table import comparison_table, write_comparison
 from clarep.report.html import build_report
 from clarep.study.comparison import Comparison, compare
-from clarep.study.plan import Study, Turn, missing_jobs, turns
+from clarep.study.plan import Study
 from clarep.study.recipe import find_recipe, load_recipe
 from clarep.study.runs import read_run
+from clarep.study.turns import Turn, missing_jobs, turns
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,12 @@
-"""`Study`: what a recipe needs, where it belongs, what is there already, and building the rest."""
+"""`Study`: what a recipe needs, and where it belongs."""
 
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from clarep.audit.questions import Questions
 from clarep.clarid.clarid import Clarid
 from clarep.data.files import NoSplitError
 from clarep.data.foregrounds import separate
@@ -17,12 +16,12 @@ from clarep.data.load import DataConfig, load_data, load_test
 from clarep.data.subset import subset
 from clarep.distill.methods import METHODS
 from clarep.distill.trainer.run_folder import PICKED_ON_THESE
-from clarep.engine.artefacts import Progressed, read_json, write_json
 from clarep.errors import UserError
 from clarep.robustness.suite.suite import SuiteRun
 from clarep.robustness.suite.suite_inputs import sha256_read, widest
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student
+from clarep.study.audit_jobs import AuditJob
 from clarep.study.canonical_jobs import SetJob
 from clarep.study.comparison import REFERENCE
 from clarep.study.recipe import Recipe, Variant
@@ -33,10 +32,7 @@ from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher
 
 STORE, RUNS = "store", "runs"
-_TIMES_NAME = "seconds.json"
-_Times = dict[str, list[float]]
-"""What finished jobs took, kept in a file for later runs."""
-Job = SetJob | StudentJob | EvaluationJob
+Job = SetJob | AuditJob | StudentJob | EvaluationJob
 """One thing to build, in `folder`: `is_done` tells whether it is there, whole and of its settings,
 and `build` builds it or goes on with it, yielding after each part."""
 
@@ -46,12 +42,14 @@ class Study:
 
     Args:
         recipe: what is studied.
-        out: folder; `out/store` holds canonical sets and classifiers, `out/runs` the students.
+        out: folder; `out/store` holds canonical sets, the audit and classifiers, `out/runs` the
+            students.
 
     Attributes:
         jobs: all of them, done or not.
         runs: folder of every run.
         canonical: folder of the set that the report shows, None if no method needs one.
+        audit: what the teacher is asked of the training images, None if no method needs it.
         left_out: which measures the test data have nothing for, and why; or empty.
 
     Raises:
@@ -125,16 +123,17 @@ class Study:
                 "give test data of the same classes"
             )
         channels, height, width = self.data.images([0]).shape[1:]
-        for name, layer in dict.fromkeys((v.student, v.layer) for v in self.recipe.variants):
-            student = build_student(StudentInfo(name, names, (channels, height, width)), layer)
+        asked = ((v.student, v.activation, v.layer) for v in self.recipe.variants)
+        for name, activation, layer in dict.fromkeys(asked):
+            info = StudentInfo(name, names, (channels, height, width), activation)
+            student = build_student(info, layer)
             self.left_out = SuiteRun(student, test, self.recipe.evaluate, untrained=True).left_out
 
     def _add_all(self) -> None:
         sets = {variant.name: self._add_set(variant) for variant in self.recipe.variants}
         found = sorted(filter(None, sets.values()), key=lambda one: one.name != "top")
         self.canonical = found[0].folder if found else None
-        if self._classifier is not None:
-            self.jobs.append(self._classifier)
+        self.jobs += filter(None, (self.audit, self._classifier))
         # Seed by seed, so that early tables compare all methods; what others need comes first.
         variants = sorted(self.recipe.variants, key=lambda variant: variant.name != REFERENCE)
         for seed in self.recipe.seeds:
@@ -177,6 +176,23 @@ class Study:
         return top.of_share(variant.fraction, variant.canonical_seed)
 
     @cached_property
+    def audit(self) -> AuditJob | None:
+        """What the teacher says of the training images, for methods that read it."""
+        recipe = self.recipe
+        if not any(METHODS[variant.method].needs_audit for variant in recipe.variants):
+            return None
+        Questions.of(self.teacher, self.data, recipe.audit, [0])  # raises for what does not fit
+        return AuditJob(
+            store=self.out / STORE,
+            spec=recipe.teacher,
+            teacher=self.teacher,
+            teacher_options=recorded(recipe.teacher_options),
+            options=recipe.data,
+            data=self.data,
+            config=recipe.audit,
+        )
+
+    @cached_property
     def _classifier(self) -> StudentJob | None:
         """The vanilla student of another architecture that some methods learn from."""
         recipe = self.recipe
@@ -206,12 +222,14 @@ class Study:
             method=variant.method,
             student=variant.student,
             layer=variant.layer,
+            activation=variant.activation,
             options=self.recipe.data,
             data=self.data,
             train=replace(variant.train, seed=seed),
             canonical=canonical,
             teacher=self.teacher if method.needs_teacher else None,
             classifier=self._classifier if method.needs_classifier else None,
+            audit=self.audit if method.needs_audit else None,
         )
         options, images, _ = self._tested
         picked = options.split == HELD_OUT and variant.train.pick == "best"
@@ -227,62 +245,3 @@ class Study:
         self.jobs += [student, evaluation]
         self.runs.append(student.folder)
         return student.folder
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A job whose turn it is: walk `parts` to its end to build it."""
-
-    job: Job  # what is built
-    number: int  # which of the jobs that were missing, from 1
-    total: int  # how many were missing
-    seconds_left: float | None  # for it and all later ones; None where a kind was never timed
-    parts: Iterator[Progressed]  # the building itself
-
-
-def missing_jobs(study: Study) -> list[Job]:
-    """Return the jobs that are not done."""
-    return [job for job in study.jobs if not job.is_done()]
-
-
-def turns(study: Study) -> Iterator[Turn]:
-    """Yield each missing job in turn; it is built while the caller walks `Turn.parts`.
-
-    What is done stays done: after a kill, the same study goes on in the middle of a job.
-    """
-    path = study.out / STORE / _TIMES_NAME
-    times, missing = _read_times(path), missing_jobs(study)
-    for i, job in enumerate(missing):
-        known = [seconds for one in missing[i:] if (seconds := _expected(one, times)) is not None]
-        left = sum(known) if len(known) == len(missing) - i else None
-        yield Turn(job, i + 1, len(missing), left, _timed(job, times, path))
-
-
-def _timed(job: Job, times: _Times, path: Path) -> Iterator[Progressed]:
-    """Build a job, and store how long it took unless an earlier run had begun it."""
-    started, fresh = time.perf_counter(), True
-    for i, part in enumerate(job.build()):
-        fresh = fresh and (i > 0 or part.done == 0)
-        yield part
-    if fresh:
-        times.setdefault(_like(job), []).append(round(time.perf_counter() - started, 1))
-        write_json(path, times)
-
-
-def _like(job: Job) -> str:
-    """Return what jobs have in common that take about as long: all but the seed."""
-    return f"{job.kind} {job.name.split(' seed ')[0]}"
-
-
-def _read_times(path: Path) -> _Times:
-    try:
-        return {str(k): [float(s) for s in v] for k, v in read_json(path).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}  # an estimate is all that is lost
-
-
-def _expected(job: Job, times: _Times) -> float | None:
-    """Return the mean of jobs like it, or of all of its kind; None if there was none."""
-    of_kind = [spent for name, spent in times.items() if name.startswith(f"{job.kind} ")]
-    alike = times.get(_like(job)) or [seconds for spent in of_kind for seconds in spent]
-    return sum(alike) / len(alike) if alike else None

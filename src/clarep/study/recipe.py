@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+from clarep.audit.audit_config import AuditConfig
 from clarep.clarid.clarid_config import ClaridConfig, check_config
 from clarep.data.load import DataConfig
 from clarep.distill.distill_config import DistillConfig, check_distill
@@ -52,6 +53,8 @@ class Variant:
     """Share of every class that has a canonical sample."""
     canonical_seed: Seed
     """Seed of the choice of these, of the solver's start and of random directions."""
+    activation: str | None = None
+    """Of the student, in place of its architecture's own."""
     name: str = ""
     """In the table and in folder names."""
 
@@ -78,12 +81,16 @@ class Recipe:
     """Architecture."""
     layer: str | None = None
     """Of the student, which meets the teacher."""
+    activation: str | None = None
+    """Of the students, in place of their architecture's own."""
     classifier_student: str = "resnet18"
     """Architecture of the classifier that kd and rkd learn from."""
     canonical: CanonicalSettings = field(default_factory=CanonicalSettings)
     """Of which images canonical sets are made."""
     clarid: ClaridConfig = field(default_factory=ClaridConfig)
     """How CLAReps are found."""
+    audit: AuditConfig = field(default_factory=AuditConfig)
+    """What the teacher is asked of the data, for methods that read it."""
     train: DistillConfig = field(default_factory=DistillConfig)
     """How students are trained."""
     evaluate: SuiteConfig = field(default_factory=SuiteConfig)
@@ -170,6 +177,7 @@ def _variants(recipe: Recipe, tables: Mapping[str, Any], place: str) -> tuple[Va
     general = {
         "student": recipe.student,
         "layer": recipe.layer,
+        "activation": recipe.activation,
         "train": tables["train"],
         "clarid": tables["clarid"],
         "fraction": recipe.canonical.fraction,

@@ -19,6 +19,7 @@ from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.suite.suite import SuiteRun
 from clarep.robustness.suite.suite_config import SuiteConfig
 from clarep.students.student_files import STUDENT_NAME, load_student
+from clarep.study.audit_jobs import AuditJob
 from clarep.study.canonical_jobs import SetJob
 from clarep.study.runs import ROBUSTNESS, STUDENT, STUDENT_CONFIG, STUDY_NAME
 from clarep.teachers.teacher import Teacher
@@ -40,6 +41,8 @@ class StudentJob:
     canonical: SetJob | None = None  # for methods that take one
     teacher: Teacher | None = None  # for methods that ask it
     classifier: "StudentJob | None" = None  # for methods that ask it
+    audit: AuditJob | None = None  # for methods that read it
+    activation: str | None = None  # in place of the architecture's own
     unit = "epochs"
 
     @property
@@ -51,6 +54,8 @@ class StudentJob:
     def address(self) -> str:
         """What stands for its weights."""
         settings = {name: getattr(self, name) for name in ("method", "student", "layer")}
+        later = {"activation": self.activation, "audit": self.audit and self.audit.address}
+        settings |= {name: value for name, value in later.items() if value is not None}
         return address(
             settings
             | {
@@ -89,10 +94,12 @@ class StudentJob:
             method=self.method,
             student=self.student,
             layer=self.layer,
+            activation=self.activation,
             config=self.train,
             canonical=None if self.canonical is None else CanonicalSet.load(self.canonical.folder),
             teacher=self.teacher,
             classifier=None if self.classifier is None else load_student(self.classifier.folder),
+            audit=None if self.audit is None else self.audit.folder,
             data_options=stored_options(self.options),
         )
         write_json(self.folder / STUDY_NAME, {"name": self.title}, sealed=True)

@@ -1,0 +1,126 @@
+"""From a teacher and labelled images to a finished audit: by parts, so that a kill costs one."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clarep.audit.audit import ERRORS, MANIFEST, Audit
+from clarep.audit.audit_config import AuditConfig
+from clarep.audit.audit_parts import AuditParts
+from clarep.audit.questions import Questions
+from clarep.data.labelled import LabelledImages
+from clarep.engine.artefacts import Progressed, read_json, sha256_file, versions, write_json
+from clarep.engine.identity import in_full, plain, refuse_other
+from clarep.engine.lock import hold
+from clarep.engine.tensors import save_tensors
+from clarep.errors import UserError
+from clarep.teachers.teacher import Teacher
+
+Chosen = NDArray[np.int64] | Sequence[int] | None
+_FORMAT = 1
+
+
+def audit(
+    teacher: Teacher,
+    data: LabelledImages,
+    folder: Path | str,
+    config: AuditConfig | None = None,
+    chosen: Chosen = None,
+) -> Audit:
+    """Ask a teacher about images, into a folder, with a progress bar; return what it said.
+
+    A folder that holds a part of the same audit is gone on with, and ends with the same bytes.
+
+    >>> import clarep, tempfile
+    >>> data = clarep.load_data(clarep.DataConfig(data="backdrops", correlation=0.9))
+    >>> teacher = clarep.load_teacher("backdrops-biased")
+    >>> config = clarep.AuditConfig(draws=1, mask_draws=0, target_share=0.0)
+    >>> clarep.audit(teacher, data, tempfile.mkdtemp(), config, [0, 1, 2]).doubts.shape
+    torch.Size([3])
+
+    Args:
+        teacher: of the data's classes.
+        data: where the images come from.
+        folder: of the audit.
+        config: what is asked.
+        chosen: indices of the images; all without any.
+
+    Raises:
+        UserError: for a setting out of its bounds, a noise level that the teacher does not know,
+            an image or label that does not fit it, a teacher of one class or of others than the
+            data's, and a folder that holds an audit of another configuration.
+    """
+    from clarep.engine.progress import progress
+
+    steps = audit_steps(teacher, data, folder, config, chosen)
+    start = next(steps)
+    with progress("audit", "denoisings", start.total, start.done) as advance:
+        for step in steps:
+            advance(step.new)
+    return Audit.load(folder)
+
+
+def audit_steps(
+    teacher: Teacher,
+    data: LabelledImages,
+    folder: Path | str,
+    config: AuditConfig | None = None,
+    chosen: Chosen = None,
+    *,
+    described: Mapping[str, Any] | None = None,
+) -> Iterator[Progressed]:
+    """Do as `audit`, yielding at the start and after each part; what is counted are denoisings.
+
+    The audit is told by the content of its images, labels and teacher, wherever these were found.
+
+    described: what the caller knows of teacher and data; it enters the manifest's configuration.
+        JSON values.
+    """
+    asked, folder = Questions.of(teacher, data, config or AuditConfig(), chosen), Path(folder)
+    told = plain({**(described or {}), **asked.described()})
+    _lock = hold(folder)
+    stored = _stored(folder)
+    if stored:
+        refuse_other(folder, "an audit", *map(_in_full, (stored.get("config", {}), told)))
+    stages = [asked.error_stage()]
+    parts = AuditParts(folder, asked.described(), stages)
+    if _is_whole(folder):
+        parts.remove()  # of a run that was killed at its very end
+        yield Progressed(parts.total, 0, parts.total)
+        return
+    manifest = {"format": _FORMAT, "config": told}
+    write_json(folder / MANIFEST, manifest, sealed=True)
+    yield parts.progress()
+
+    errors = yield from parts.walk(stages[0], np.arange(len(asked.index)), asked.errors)
+    save_tensors(folder / ERRORS, errors | {"errors": errors["errors"].movedim(0, 2)})
+    files = {ERRORS: sha256_file(folder / ERRORS)}
+    manifest |= {"files": files, "versions": versions(), "cost": parts.cost()}
+    write_json(folder / MANIFEST, manifest, sealed=True)
+    parts.remove()
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    """Return the manifest that lies in a folder; empty where there is none that can be read."""
+    try:
+        return read_json(folder / MANIFEST)
+    except (OSError, ValueError):  # what parts follow from stands in them too
+        return {}
+
+
+def _in_full(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest's configuration with the defaults that it leaves out."""
+    if "audit" not in config:  # of something else
+        return config
+    return config | {"audit": in_full(AuditConfig, config["audit"])}
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        Audit.load(folder)
+    except UserError:  # not finished, or damaged: it is made again
+        return False
+    return True

@@ -1,0 +1,148 @@
+"""What an audit asks a teacher, checked against teacher and data before anything is computed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from clarep.audit.audit_config import AuditConfig
+from clarep.audit.audit_parts import Rows, Stage
+from clarep.audit.noise_draws import ERRORS, noise_of
+from clarep.clarid.diffusion_classifier import drawn_errors
+from clarep.data.labelled import LabelledImages, in_memory, to_unit_range
+from clarep.engine.bounds import check_bounds
+from clarep.engine.identity import recorded
+from clarep.errors import UserError
+from clarep.select.class_match import of_the_datas_classes
+from clarep.teachers.teacher import Teacher
+
+AT_ONCE = "batch_size"
+"""The setting that changes last digits alone, and may change on the way."""
+_RIVALS = 3  # beside seed and image: the key of the choice of rivals, apart from any noise's
+
+
+def setting_of(config: AuditConfig) -> dict[str, Any]:
+    """Return what an audit follows from of its configuration, as it is recorded."""
+    return {name: value for name, value in recorded(config).items() if name != AT_ONCE}
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A teacher, the images that it is asked about, and what."""
+
+    teacher: Teacher
+    data: LabelledImages
+    index: Rows
+    """Which of the data are asked about."""
+    config: AuditConfig
+
+    @classmethod
+    def of(
+        cls, teacher: Teacher, data: LabelledImages, config: AuditConfig, chosen: object
+    ) -> "Questions":
+        """Return them, the images read; raises UserError for what does not fit each other.
+
+        chosen: indices of the images; all with None.
+        """
+        check_bounds(config)
+        if not config.sigmas:
+            raise UserError("`sigmas` names no noise level: give at least one, such as 0.25")
+        teacher, _ = of_the_datas_classes(teacher, data)
+        if teacher.num_classes < 2:
+            raise UserError(
+                "the teacher knows one class, beside which no other can explain an image: give a "
+                "teacher of two classes or more"
+            )
+        if teacher.num_classes != len(data.class_names):
+            raise UserError(
+                f"the teacher knows {teacher.num_classes} classes and {data.name} has "
+                f"{len(data.class_names)}: give a teacher of the data's classes, or one that "
+                "knows them by name (`class_names`)"
+            )
+        for sigma in (*config.sigmas, *([config.target_sigma] if config.target_share else [])):
+            teacher.check_sigma(sigma)
+        given = np.arange(len(data)) if chosen is None else data.positions(chosen)
+        if len(np.unique(given)) < len(given):
+            raise UserError("an image was chosen twice: give each index once")
+        held, index, _ = in_memory(data, skip_bad=False, chosen=given)
+        teacher.accept_images(to_unit_range(held.images(index[:1])))
+        teacher.check_labels(torch.from_numpy(held.labels[index]))
+        return cls(teacher, held, index, config)
+
+    def described(self) -> dict[str, Any]:
+        """Return what all answers follow from, as JSON values."""
+        return {
+            "audit": setting_of(self.config),
+            "images": len(self.index),
+            "data": self.data.name,
+            "data_sha256": self.data.sha256(self.index),
+            "class_names": list(self.data.class_names),
+            "teacher_sha256": self.teacher.fingerprint,
+        }
+
+    @property
+    def labels(self) -> Int64[Tensor, " n"]:
+        """Classes of the images."""
+        return torch.from_numpy(self.data.labels[self.index])
+
+    @property
+    def num_tried(self) -> int:
+        """Classes that each image is denoised under."""
+        others = self.teacher.num_classes - 1
+        return 1 + min(self.config.rivals or others, others)
+
+    def error_stage(self) -> Stage:
+        """Return what denoising errors take."""
+        levels, draws = len(self.config.sigmas), self.config.draws
+        return Stage("errors", len(self.index), self.num_tried * levels * draws)
+
+    def errors(self, rows: Rows) -> dict[str, Tensor]:
+        """Return denoising errors of some images, batch first, beside what they are of."""
+        config, index = self.config, self.index[rows]
+        latents, tried = self.latents(rows), self._tried(rows)
+
+        def noise(level: int, draw: int) -> Tensor:
+            shape, seed = self.teacher.latent_shape, config.seed
+            return noise_of(index, shape, seed=seed, purpose=ERRORS, level=level, draw=draw)
+
+        errors = drawn_errors(
+            self.teacher,
+            latents,
+            tried,
+            config.sigmas,
+            noise,
+            draws=config.draws,
+            batch_size=config.batch_size,
+        )
+        return {
+            "index": torch.from_numpy(index),
+            "labels": tried[:, 0].clone(),
+            "tried": tried,
+            "errors": errors.float().movedim(2, 0),
+        }
+
+    def images(self, rows: Rows) -> Float[Tensor, "batch c h w"]:
+        """Return some of the images as the teacher takes them."""
+        return self.teacher.accept_images(to_unit_range(self.data.images(self.index[rows])))
+
+    def latents(self, rows: Rows) -> Float[Tensor, "batch c h w"]:
+        """Return the clean latents of some of the images."""
+        parts, device = self.images(rows).split(self.config.batch_size), self.teacher.device
+        with torch.no_grad():
+            return torch.cat([self.teacher.encode(part.to(device)) for part in parts])
+
+    def _tried(self, rows: Rows) -> Int64[Tensor, "batch k"]:
+        """Return the classes to try with each image: its own, then others, by seed and image."""
+        classes, seed = np.arange(self.teacher.num_classes), self.config.seed
+        found = []
+        for i in self.index[rows]:
+            own = int(self.data.labels[i])
+            others = classes[classes != own]
+            if self.num_tried <= len(others):
+                rng = np.random.default_rng([seed, _RIVALS, int(i)])
+                others = rng.choice(others, self.num_tried - 1, replace=False)
+            found.append([own, *others])
+        return torch.from_numpy(np.array(found, np.int64))

@@ -1,0 +1,67 @@
+"""The audit of a study: what it follows from, and how it is made."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from clarep.audit.audit import Audit
+from clarep.audit.audit_config import AuditConfig
+from clarep.audit.audit_run import audit_steps
+from clarep.audit.questions import setting_of
+from clarep.data.labelled import LabelledImages
+from clarep.data.load import DataConfig
+from clarep.engine.artefacts import Progressed
+from clarep.engine.identity import address
+from clarep.errors import UserError
+from clarep.teachers.teacher import Teacher
+from clarep.teachers.zoo import sources
+
+
+@dataclass(frozen=True, eq=False)
+class AuditJob:
+    """What a teacher says of the training images: one for all methods that read it."""
+
+    store: Path  # folder above its own
+    spec: str  # the teacher as the user named it
+    teacher: Teacher  # the same, loaded
+    teacher_options: Mapping[str, Any]  # recorded; they enter its fingerprint too
+    options: DataConfig  # the images as the user named them
+    data: LabelledImages  # the same, loaded
+    config: AuditConfig  # what is asked
+    unit = "denoisings"
+    kind = "audit"
+    name = "of the training images"
+
+    @cached_property
+    def address(self) -> str:
+        """What stands for its content."""
+        return address(
+            {
+                "teacher_sha256": self.teacher.fingerprint,
+                "data_sha256": self.data.sha256(),
+                "audit": setting_of(self.config),
+            }
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where it is, or will be."""
+        return self.store / f"audit-{self.address}"
+
+    def is_done(self) -> bool:
+        """Tell whether the folder holds the whole audit, undamaged, and of these settings."""
+        try:
+            stored = Audit.load(self.folder).manifest["config"]
+            content = {key: stored[key] for key in ("teacher_sha256", "data_sha256", "audit")}
+            return address(content) == self.address
+        except (UserError, KeyError):
+            return False
+
+    def build(self) -> Iterator[Progressed]:
+        """Make it, yielding after each part."""
+        described = sources(self.spec, self.options, self.teacher_options)
+        yield from audit_steps(
+            self.teacher, self.data, self.folder, self.config, described=described
+        )
