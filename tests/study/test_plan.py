@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from clarep.audit.audit import Audit
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.main import main
 from clarep.data.held_out import load_held_out
 from clarep.data.load import DataConfig, load_data
 from clarep.distill.distill_config import DistillConfig, RivalsConfig
+from clarep.distill.methods import METHODS
+from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
-from clarep.students.student_files import STUDENT_NAME
+from clarep.students.student_files import STUDENT_NAME, load_student
 from clarep.study.comparison import compare
 from clarep.study.plan import Study
 from clarep.study.recipe import load_recipe, with_top
@@ -272,3 +275,64 @@ def test_options_of_another_method_leave_a_students_address_alone(garments_path)
     assert address("cadistill", lambda_align=2.0) != address("cadistill")
     off = "cadistill-no-align"  # which holds it at 0, whatever is given
     assert address(off, lambda_align=2.0) == address(off) != address("cadistill")
+
+
+def test_one_audit_for_all_who_read_it(tmp_path, write_recipe, monkeypatch):
+    """Its address follows from what is asked; students of other methods do not know of it."""
+
+    class Audited(METHODS["vanilla"]):
+        name, needs_audit = "audited", True
+
+    monkeypatch.setitem(METHODS, "audited", Audited)
+    lines = {"methods": '["vanilla", "audited"]', "seeds": "[0, 1]"}
+    path = write_recipe(**lines)
+    told = "[audit]\ndraws = 1\nmask_draws = 0\ntarget_share = 0\n[data]"
+    path.write_text(path.read_text().replace("[data]", told))
+    study = Study(load_recipe(path), tmp_path / "out")
+    assert [kind for kind, _ in named(study.jobs)].count("audit") == 1
+    assert study.jobs[0].kind == "audit" and study.jobs[0] is study.audit
+    built = build(study)
+    assert len(built) == 9 and missing_jobs(study) == []
+    found = Audit.load(study.audit.folder)
+    assert found.config.draws == 1 and len(found.index) == 40
+    assert found.manifest["config"]["teacher_sha256"] == study.teacher.fingerprint
+    runs = {job.name: job for job in study.jobs if job.kind == "student"}
+    configs = {name: read_json(job.folder / "student/config.json") for name, job in runs.items()}
+    assert configs["audited seed 1"]["audit_sha256"] == found.sha256
+    assert "audit_sha256" not in configs["vanilla seed 0"]
+
+    more = path.read_text().replace("draws = 1", "draws = 2", 1)
+    path.write_text(more.replace("seeds = [0, 1]", "seeds = [0]"))
+    other = Study(load_recipe(path), tmp_path / "out")
+    assert [job.name for job in missing_jobs(other)] == [
+        "of the training images",
+        *["audited seed 0"] * 2,
+    ]
+    path.write_text(more.replace("draws = 2", "sigmas = [99.0]", 1))
+    with pytest.raises(UserError, match="sigma 99 is outside"):
+        Study(load_recipe(path), tmp_path / "out")
+
+
+def test_an_activation_of_all_or_of_one_variant(tmp_path, write_recipe):
+    """A student's address changes where one is given, and there alone."""
+
+    def addresses(top="", variant=""):
+        path = write_recipe(methods='["vanilla", "smooth"]', seeds=f"[0]\n{top}")
+        path.write_text(f'{path.read_text()}[variants.smooth]\nmethod = "vanilla"\n{variant}\n')
+        study = Study(load_recipe(path), tmp_path / "out")
+        return [job for job in study.jobs if job.kind == "student"]
+
+    plain = addresses()
+    one = addresses(variant='activation = "silu"')
+    both = addresses('activation = "silu"')
+    assert one[0].address == plain[0].address != one[1].address
+    assert [job.address for job in both] == [one[1].address] * 2
+    assert [job.activation for job in addresses('activation = "gelu"', 'activation = "silu"')] == [
+        "gelu",
+        "silu",
+    ]
+    for _ in one[1].build():
+        pass
+    assert load_student(one[1].folder).info.activation == "silu"
+    with pytest.raises(UserError, match="'tanh'"):
+        addresses('activation = "tanh"')
