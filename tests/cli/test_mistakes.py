@@ -93,7 +93,7 @@ print(*sorted(name for name in sys.modules if name.startswith("clarep.cli.")))
     assert done.stdout.split() == [f"clarep.cli.{name}" for name in expected]
 
 
-GOES_ON = {"demo", "train-teacher", "identify", "select", "distill", "evaluate", "run"}
+GOES_ON = {"demo", "train-teacher", "identify", "select", "audit", "distill", "evaluate", "run"}
 
 
 @pytest.mark.parametrize("name", _PLACES)
