@@ -14,7 +14,7 @@ from clarep.audit import audit_parts
 from clarep.audit.audit import ERRORS, MANIFEST, Audit
 from clarep.audit.audit_config import AuditConfig
 from clarep.audit.audit_run import audit_steps
-from clarep.audit.evidence import Evidence
+from clarep.audit.label_evidence import Evidence
 from clarep.clarid.diffusion_classifier import denoising_residuals
 from clarep.data.labelled import to_unit_range
 from clarep.engine.artefacts import read_json, sha256_file

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float16, Int64
 from torch import Tensor
 
 from clarep.audit.audit_config import AuditConfig
-from clarep.audit.evidence import Evidence
+from clarep.audit.label_evidence import Evidence
 from clarep.engine.artefacts import read_json, sha256_file
 from clarep.engine.identity import in_full
 from clarep.engine.tensors import read_tensors

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clarep.audit.audit import Audit
-from clarep.audit.evidence import ClassEvidence
+from clarep.audit.label_evidence import ClassEvidence
 from clarep.report.tables import plain_table
 
 
