@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from clarep.distill.distill_config import DistillConfig, RivalsConfig, settled
@@ -28,7 +29,7 @@ from clarep.distill.trainer.train_images import TrainImages
 from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.engine.bounds import Within
 from clarep.errors import UserError
-from clarep.students.student import StudentInfo
+from clarep.students.student import Student, StudentInfo
 from clarep.students.student_files import build_student
 
 SETS = {
@@ -50,6 +51,8 @@ TERMS = {
     "rkd": {"ce", "distance", "angle"},
     "adv": {"ce"},
     "augment": {"ce", "consistency"},
+    "diffaug": {"ce"},
+    "gradient-norm": {"ce", "norm"},
     "evidence": {"ce", "evidence", "norm"},
     "evidence-norm": {"ce", "norm"},
     "evidence-shuffled": {"ce", "evidence", "norm"},
@@ -118,7 +121,14 @@ def test_ablations_and_controls_differ_in_what_their_name_says():
         assert spec.stronger_guidance == (name == "guidance-only") and guidance >= 1
     assert [name for name in METHODS if METHODS[name].needs_classifier] == ["kd", "rkd"]
     needing = [name for name in METHODS if METHODS[name].needs_teacher]
-    assert needing == ["diffusion-features", "generated"]
+    assert needing == ["diffaug", "diffusion-features", "generated"]
+    needing = [name for name in METHODS if METHODS[name].needs_audit]
+    assert [name for name in needing if name.startswith("evidence")] == [
+        "evidence",
+        "evidence-norm",
+        "evidence-shuffled",
+        "evidence-class-mean",
+    ]
 
 
 @pytest.fixture
@@ -269,6 +279,50 @@ def test_the_attack_leaves_batch_statistics_alone(make):
     method.attack(batch)
     assert all(torch.equal(b, before[n]) for n, b in method.student.named_buffers())
     assert method.student.training
+
+
+@pytest.mark.parametrize("steps, at_the_end", [(1, 0.625), (2, 1.0), (5, 1.0)])
+def test_a_single_step_of_the_attack_is_short(ingredients, batch, steps, at_the_end):
+    """Where the gradient's sign stays, a step of 1.25 reaches the corner from -0.25 on alone."""
+    rivals = RivalsConfig(adv_eps_255=4.0, adv_steps=steps)
+    method, _ = built("adv", ingredients, rivals=rivals)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(768, 3))
+    method.student = Student.from_module(net, ("a", "b", "c"), (3, 16, 16))
+    with torch.no_grad():
+        net[1].weight[2] = net[1].weight[1]  # that of CE is along w_1 - w_0, anywhere
+    images = torch.full((24, 3, 16, 16), 0.5)
+    x = method.attack(replace(batch, images=images, labels=torch.zeros(24, dtype=torch.int64)))
+    moved = (x - images).abs() * 255 / 4
+    assert moved.max() <= 1 + 1e-4
+    share = float((moved > 1 - 1e-3).float().mean())
+    assert share == pytest.approx(at_the_end, abs=0.02)
+
+
+def test_diffaug_noises_and_denoises_a_share(ingredients, batch, teacher, monkeypatch):
+    seen, denoise = [], teacher.denoise
+
+    def spied(x, sigma, cond):
+        seen.append((x, sigma, cond, denoise(x, sigma, cond)))
+        return seen[-1][-1]
+
+    monkeypatch.setattr(teacher, "denoise", spied)
+    ingredients = replace(ingredients, teacher=teacher)
+    method, student = built("diffaug", ingredients, rivals=RivalsConfig(diffaug_share=0.25))
+    ce = method(batch)["ce"]
+    ((x, sigma, cond, found),) = seen
+    assert len(x) == 6 and len(sigma.unique()) > 3
+    assert torch.equal(cond, teacher.condition(torch.full((6,), teacher.null_label)))
+    noise = (x - (2 * batch.images[:6] - 1)) / sigma[:, None, None, None]
+    assert abs(float(noise.mean())) < 0.1 and float(noise.std()) == pytest.approx(1, abs=0.1)
+    shown = torch.cat([((found + 1) / 2).clamp(0, 1), batch.images[6:]])
+    with torch.no_grad():
+        wanted = F.cross_entropy(student(shown), batch.labels)
+    assert float(ce.detach()) == pytest.approx(float(wanted), rel=1e-4)
+    levels = method._sigmas
+    assert teacher.sigma_min < levels.min() < 0.02 and 50 < levels.max() <= teacher.sigma_max
+    assert float(levels.median()) == pytest.approx(teacher.sigma_from_t(0.5), rel=0.02)
 
 
 def test_generated_images_are_added_once(make, teacher, tmp_path):

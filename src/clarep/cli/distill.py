@@ -35,8 +35,9 @@ class Distill:
     method: str = "cadistill"
     """Vanilla; cadistill and its ablations cadistill-no-align, -no-cano, -no-dist; its controls
     reconstruction, guidance-only, random, bottom, middle, class-mean; its rivals
-    diffusion-features, generated, supcon, kd, rkd, adv, augment; evidence, its twin evidence-norm
-    without a teacher, and its controls evidence-shuffled, evidence-class-mean."""
+    diffusion-features, generated, supcon, kd, rkd, adv, augment, diffaug, gradient-norm;
+    evidence, its twin evidence-norm without a teacher, and its controls evidence-shuffled,
+    evidence-class-mean."""
     student: str = "resnet8"
     """Architecture: resnet8, resnet8-half, resnet18, wrn16-2, vit-tiny, or timm:NAME."""
     layer: str | None = None
@@ -48,8 +49,8 @@ class Distill:
     audit: Path | None = None
     """Folder that clarep audit wrote, for methods that read it."""
     teacher: str | None = None
-    """A bundled teacher's name, a path or FAMILY:PLACE, for diffusion-features and generated;
-    elsewhere only checked to be the one that made the canonical set."""
+    """A bundled teacher's name, a path or FAMILY:PLACE, for diffusion-features, diffaug
+    and generated; elsewhere only checked to be the one that made the canonical set."""
     teacher_options: TeacherGroup = field(default_factory=TeacherOptions)
     classifier: Path | None = None
     """Folder or file of a stronger student, for kd and rkd."""
