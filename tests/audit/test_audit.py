@@ -256,3 +256,30 @@ def test_residuals_meet_each_label_of_each_image_once(teacher, data):
             x = latents[i : i + 1] + 0.5 * noise[i : i + 1]
             alone = teacher.denoise(x, torch.tensor([0.5]), labels[i, j : j + 1]) - latents[i]
             assert torch.allclose(found[i, j], alone[0], atol=1e-6)
+
+
+def test_targets_of_a_share_of_each_class(teacher, data, tmp_path, monkeypatch):
+    """The denoised images of each class and of none, the same whatever kills the run."""
+    settings = {"target_share": 0.34, "target_draws": 3, "target_sigma": 0.5}
+    found = ask(teacher, data, tmp_path / "whole", **settings)
+    index, denoised = found.targets.index, found.targets.denoised
+    assert data.labels[index].tolist().count(2) == 2 and len(index) == 8
+    assert denoised.shape == (8, 5, 3, 4, 4) and denoised.dtype == torch.float16
+    assert found.manifest["cost"]["denoiser_evaluations"] == 24 * 4 * 2 + 8 * 5 * 3
+    a = SPREAD**2 / (SPREAD**2 + 0.25)
+    apart = denoised[:, 1] - denoised[:, 0]  # the noise cancels: (1 - a) (m_1 - m_0)
+    one = torch.ones(2)
+    means = teacher.denoise(torch.zeros(2, 3, 4, 4), 1e6 * one, torch.tensor([0, 1]))
+    assert torch.allclose(
+        apart.float(), ((1 - a) * (means[1] - means[0])).expand(8, -1, -1, -1), atol=2e-3
+    )
+
+    monkeypatch.setattr(audit_parts, "BLOCK", 3)
+    steps = audit_steps(teacher, data, tmp_path / "killed", replace(ERRORS_ALONE, **settings))
+    for step in steps:
+        if step.done > 24 * 4 * 2:
+            break
+    steps.close()
+    assert (tmp_path / "killed/parts/targets-00000.safetensors").exists()
+    again = ask(teacher, data, tmp_path / "killed", **settings)
+    assert torch.equal(again.targets.denoised, denoised)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clarep.audit.audit import ERRORS, MANIFEST, Audit
+from clarep.audit.audit import ERRORS, MANIFEST, TARGETS, Audit
 from clarep.audit.audit_config import AuditConfig
 from clarep.audit.audit_parts import AuditParts
 from clarep.audit.questions import Questions
@@ -85,9 +85,9 @@ def audit_steps(
     stored = _stored(folder)
     if stored:
         refuse_other(folder, "an audit", *map(_in_full, (stored.get("config", {}), told)))
-    stages = [asked.error_stage()]
-    parts = AuditParts(folder, asked.described(), stages)
-    if _is_whole(folder):
+    error_stage, target_stage = asked.error_stage(), asked.target_stage()
+    parts = AuditParts(folder, asked.described(), [error_stage, target_stage])
+    if _is_whole(folder, [ERRORS, *([TARGETS] if target_stage.images else [])]):
         parts.remove()  # of a run that was killed at its very end
         yield Progressed(parts.total, 0, parts.total)
         return
@@ -95,10 +95,14 @@ def audit_steps(
     write_json(folder / MANIFEST, manifest, sealed=True)
     yield parts.progress()
 
-    errors = yield from parts.walk(stages[0], np.arange(len(asked.index)), asked.errors)
-    save_tensors(folder / ERRORS, errors | {"errors": errors["errors"].movedim(0, 2)})
-    files = {ERRORS: sha256_file(folder / ERRORS)}
-    manifest |= {"files": files, "versions": versions(), "cost": parts.cost()}
+    found = yield from parts.walk(error_stage, np.arange(len(asked.index)), asked.errors)
+    tensors = {ERRORS: found | {"errors": found["errors"].movedim(0, 2)}}
+    if target_stage.images:
+        tensors[TARGETS] = yield from parts.walk(target_stage, asked.target_rows, asked.targets)
+    for name, content in tensors.items():
+        save_tensors(folder / name, content)
+    manifest |= {"files": {name: sha256_file(folder / name) for name in tensors}}
+    manifest |= {"versions": versions(), "cost": parts.cost()}
     write_json(folder / MANIFEST, manifest, sealed=True)
     parts.remove()
 
@@ -118,9 +122,8 @@ def _in_full(config: dict[str, Any]) -> dict[str, Any]:
     return config | {"audit": in_full(AuditConfig, config["audit"])}
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_whole(folder: Path, files: Sequence[str]) -> bool:
     try:
-        Audit.load(folder)
+        return list(Audit.load(folder).manifest["files"]) == list(files)
     except UserError:  # not finished, or damaged: it is made again
         return False
-    return True

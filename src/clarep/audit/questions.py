@@ -11,8 +11,14 @@ from torch import Tensor
 from clarep.audit.audit_config import AuditConfig
 from clarep.audit.audit_parts import Rows, Stage
 from clarep.audit.noise_draws import ERRORS, noise_of
+from clarep.audit.targets import check_targets, class_evidence, noise_seeds
 from clarep.clarid.diffusion_classifier import drawn_errors
-from clarep.data.labelled import LabelledImages, in_memory, to_unit_range
+from clarep.data.labelled import (
+    LabelledImages,
+    class_balanced_choice,
+    in_memory,
+    to_unit_range,
+)
 from clarep.engine.bounds import check_bounds
 from clarep.engine.identity import recorded
 from clarep.errors import UserError
@@ -62,7 +68,7 @@ class Questions:
                 f"{len(data.class_names)}: give a teacher of the data's classes, or one that "
                 "knows them by name (`class_names`)"
             )
-        for sigma in (*config.sigmas, *([config.target_sigma] if config.target_share else [])):
+        for sigma in config.sigmas:
             teacher.check_sigma(sigma)
         given = np.arange(len(data)) if chosen is None else data.positions(chosen)
         if len(np.unique(given)) < len(given):
@@ -70,7 +76,10 @@ class Questions:
         held, index, _ = in_memory(data, skip_bad=False, chosen=given)
         teacher.accept_images(to_unit_range(held.images(index[:1])))
         teacher.check_labels(torch.from_numpy(held.labels[index]))
-        return cls(teacher, held, index, config)
+        asked = cls(teacher, held, index, config)
+        if config.target_share:
+            check_targets(teacher, len(asked.target_rows), config.target_sigma)
+        return asked
 
     def described(self) -> dict[str, Any]:
         """Return what all answers follow from, as JSON values."""
@@ -123,6 +132,32 @@ class Questions:
             "tried": tried,
             "errors": errors.float().movedim(2, 0),
         }
+
+    @property
+    def target_rows(self) -> Rows:
+        """Images that get class evidence targets, a share of each class, in their order."""
+        if not self.config.target_share:
+            return np.empty(0, np.int64)
+        labels = self.data.labels[self.index]
+        return class_balanced_choice(labels, self.config.target_share, self.config.seed)
+
+    def target_stage(self) -> Stage:
+        """Return what class evidence targets take."""
+        conditions = self.teacher.num_classes + int(self.teacher.has_null)
+        return Stage("targets", len(self.target_rows), conditions * self.config.target_draws)
+
+    def targets(self, rows: Rows) -> dict[str, Tensor]:
+        """Return class evidence of some images, beside which they are."""
+        config, index = self.config, self.index[rows]
+        denoised = class_evidence(
+            self.teacher,
+            self.images(rows),
+            sigma=config.target_sigma,
+            draws=config.target_draws,
+            seeds=noise_seeds(config.seed, index),
+            batch_size=config.batch_size,
+        )
+        return {"index": torch.from_numpy(index), "denoised": denoised}
 
     def images(self, rows: Rows) -> Float[Tensor, "batch c h w"]:
         """Return some of the images as the teacher takes them."""
