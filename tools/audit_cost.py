@@ -32,7 +32,7 @@ DRAWS = 4
 CLASSES = 10
 
 
-def errors_of(teacher, data, index, labels, sigmas, draws, path):
+def errors_of(teacher, data, index, path, *, sigmas, draws):
     """Return errors under all classes and none, (levels, draws, n, 11), in the classes' order."""
 
     def compute():
@@ -88,7 +88,7 @@ def cost_table(errors, labels, conflicting):
     return rows
 
 
-def maps_of(teacher, data, index, own, rivals, path):
+def maps_of(teacher, data, index, path, *, own, rivals):
     """Return the error under the rival less that under the own class at each pixel, 16 draws."""
 
     def compute():
@@ -119,9 +119,9 @@ def main() -> None:
         index = class_balanced_choice(data.labels, given.images / len(data), 0)
         labels, cues = torch.from_numpy(data.labels[index]), data.cues()[index]
         path = given.out / f"errors-{correlation:g}.safetensors"
-        errors = errors_of(teacher, data, index, labels, SIGMAS[:1], DRAWS, path)
+        errors = errors_of(teacher, data, index, path, sigmas=SIGMAS[:1], draws=DRAWS)
         coarse = given.out / f"coarse-{correlation:g}.safetensors"
-        more = errors_of(teacher, data, index, labels, SIGMAS, 2, coarse)
+        more = errors_of(teacher, data, index, coarse, sigmas=SIGMAS, draws=2)
         every = [errors[0], more[1], more[2]]
         rows = cost_table(every, labels, cues != data.labels[index])
         answer[f"correlation {correlation:g}"] = rows
@@ -163,7 +163,9 @@ def flipped(teacher, data, index, every, out):
     mean = every[0][:2].mean(0)[few, :CLASSES].clone()
     mean[torch.arange(len(few)), labels[few]] = torch.inf
     rivals = mean.argmin(1)
-    maps = maps_of(teacher, data, index[rows], labels[few], rivals, out / "maps.safetensors")
+    maps = maps_of(
+        teacher, data, index[rows], out / "maps.safetensors", own=labels[few], rivals=rivals
+    )
     smooth = F.avg_pool2d(maps[:, None], 7, 1, 3, count_include_pad=False)[:, 0].flatten(1)
     told = {name: score[few] for name, score in scores.items()} | {
         "least share of pixels that speak for the label": -(smooth > 0).double().mean(1),
