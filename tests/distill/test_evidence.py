@@ -262,7 +262,7 @@ def test_it_trains_in_mixed_precision(data, audit, tmp_path):
 
 
 def test_an_audit_that_does_not_serve_is_refused(build, audit):
-    with pytest.raises(UserError, match="holds no class evidence: audit with a target share"):
+    with pytest.raises(UserError, match="holds no class evidence: audit with `target_share`"):
         build("evidence", audit=replace(audit, targets=None))
     beyond = EvidenceTargets(torch.tensor([110]), audit.targets.denoised[:1])
     with pytest.raises(UserError, match="evidence of none of the training images"):

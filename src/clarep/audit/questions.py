@@ -11,7 +11,7 @@ from torch import Tensor
 from clarep.audit.audit_config import AuditConfig
 from clarep.audit.audit_parts import Rows, Stage
 from clarep.audit.noise_draws import ERRORS, noise_of
-from clarep.audit.targets import check_targets, class_evidence, noise_seeds
+from clarep.audit.targets import check_targets, class_evidence
 from clarep.clarid.diffusion_classifier import drawn_errors
 from clarep.data.labelled import (
     LabelledImages,
@@ -154,7 +154,8 @@ class Questions:
             self.images(rows),
             sigma=config.target_sigma,
             draws=config.target_draws,
-            seeds=noise_seeds(config.seed, index),
+            index=index,
+            seed=config.seed,
             batch_size=config.batch_size,
         )
         return {"index": torch.from_numpy(index), "denoised": denoised}

@@ -2,18 +2,16 @@
 
 D(x + sigma n | c) is about E[x_0 | x + sigma n, c], and by Tweedie's formula
 (D(x_sigma | c) - D(x_sigma | c2)) / sigma^2 is the difference of the classes' scores, the gradient
-of log p(x_sigma | c) - log p(x_sigma | c2): which pixels speak for c and against c2. So is what
-perceptually aligned gradients follow (Ganz, Kawar & Elad 2023, arXiv 2207.11378), there of one
-class against none.
+of log p(x_sigma | c) - log p(x_sigma | c2): which pixels speak for c and against c2. Perceptually
+aligned gradients (Ganz, Kawar & Elad 2023, arXiv 2207.11378) follow the same, of one class against
+none.
 """
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 from jaxtyping import Float, Float16
 from torch import Tensor
 
+from clarep.audit.noise_draws import TARGETS, noise_of
 from clarep.data.held_out import Indices
 from clarep.engine.arrays import check_finite
 from clarep.errors import UserError
@@ -32,7 +30,7 @@ def check_targets(teacher: Teacher, count: int, sigma: float) -> None:
         raise UserError(
             f"the teacher works on latents {teacher.latent_shape} of images {teacher.image_shape}, "
             "and class evidence in an image would need the Jacobian of its decoder: give a "
-            "teacher of pixels, or a target share of 0"
+            "teacher of pixels, or `target_share=0`"
         )
     teacher.check_sigma(sigma)
     size = count * len(_labels(teacher)) * teacher.latent_dim * 2
@@ -40,14 +38,8 @@ def check_targets(teacher: Teacher, count: int, sigma: float) -> None:
         raise UserError(
             f"class evidence of {count} images in {teacher.num_classes} classes takes "
             f"{size / 2**30:.1f} GiB, and at most {_MOST_BYTES / 2**30:.0f} are kept in memory: "
-            "lower the target share"
+            "lower `target_share`"
         )
-
-
-def noise_seeds(seed: int, index: Indices) -> list[int]:
-    """Return a seed of the noise of each image of a data set, whichever others are beside it."""
-    states = (np.random.SeedSequence([seed, int(i)]).generate_state(1, np.uint64) for i in index)
-    return [int(state[0]) >> 1 for state in states]
 
 
 @torch.no_grad()
@@ -57,7 +49,8 @@ def class_evidence(
     *,
     sigma: float,
     draws: int,
-    seeds: Sequence[int],
+    index: Indices,
+    seed: int,
     batch_size: int,
 ) -> Float16[Tensor, "n k c h w"]:
     """Return the mean of D(x + sigma n | c) - x over draws of n, of every class c.
@@ -69,8 +62,9 @@ def class_evidence(
         teacher: of pixels (`check_targets`).
         images: in [-1, 1].
         sigma: noise level.
-        draws: of noise.
-        seeds: of each image's noise (`noise_seeds`); more draws begin with those of fewer.
+        draws: of noise; more begin with those of fewer.
+        index: of the images in their data set, which tells an image's noise whatever is beside it.
+        seed: of the noise.
         batch_size: images that go through the teacher at once; it changes last digits alone.
 
     Returns:
@@ -87,7 +81,7 @@ def class_evidence(
         some = slice(first, first + batch_size)
         x = teacher.encode(images[some].to(teacher.device))
         level = x.new_full((len(x),), sigma)
-        noise = torch.stack([_noise(seed, draws, x) for seed in seeds[some]], dim=1).to(x)
+        noise = [_noise(teacher, index[some], seed, draw).to(x) for draw in range(draws)]
         estimates = []
         for label in _labels(teacher):
             cond = teacher.condition(torch.full((len(x),), label, device=teacher.device))
@@ -99,10 +93,8 @@ def class_evidence(
     return evidence
 
 
-def _noise(seed: int, draws: int, x: Tensor) -> Tensor:
-    """Return all draws of an image, (draws, C, H, W), on the CPU."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.stack([torch.randn(x.shape[1:], generator=generator) for _ in range(draws)])
+def _noise(teacher: Teacher, index: Indices, seed: int, draw: int) -> Float[Tensor, "b c h w"]:
+    return noise_of(index, teacher.latent_shape, seed=seed, purpose=TARGETS, draw=draw)
 
 
 def _labels(teacher: Teacher) -> list[int]:

@@ -62,15 +62,13 @@ class Evidence(Method):
         audit, device, images = ingredients.audit, ingredients.device, self.images
         assert audit is not None  # checked by the run
         if audit.targets is None:
-            raise UserError(
-                f"{audit.folder} holds no class evidence: audit with a target share above 0"
-            )
+            raise UserError(f"{audit.folder} holds no class evidence: audit with `target_share`")
         index, denoised = audit.targets.index.numpy(), audit.targets.denoised
         _, positions, rows = np.intersect1d(images.index, index, return_indices=True)
         if not len(positions):
             raise UserError(
                 f"{audit.folder} holds class evidence of none of the training images: raise "
-                "the target share there, or lower `validation_share`"
+                "`target_share` there, or lower `validation_share`"
             )
         self._num_classes = len(images.data.class_names)
         if self.options.evidence_contrast == "null" and denoised.shape[1] == self._num_classes:
@@ -147,7 +145,7 @@ class Evidence(Method):
             if len(members) < 2:
                 raise UserError(
                     f"{self.name} shows an image the evidence of another of its class, and class "
-                    f"{label} has evidence of one alone: audit with a larger target share"
+                    f"{label} has evidence of one alone: audit with a larger `target_share`"
                 )
             members = members[torch.randperm(len(members), generator=generator)]
             row[members] = members.roll(1)
