@@ -1,7 +1,7 @@
 """Three coloured classes of 16 pixels, a tiny teacher of them, and its canonical sets."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ from clarep.audit.targets import class_evidence
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.identify import identify_steps
-from clarep.data.labelled import to_unit_range
+from clarep.data.foregrounds import MaskedImages
+from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.data.load import DataConfig, load_data
 from clarep.distill.distill_config import DistillConfig
 from clarep.teachers import UNet, UNetConfig, load_teacher, save_unet
@@ -103,6 +104,19 @@ def audit(data, teacher):
     manifest = {"config": config, "files": {"made": "up"}}
     targets = EvidenceTargets(torch.from_numpy(index), evidence)
     return Audit(Path("audit"), manifest, torch.arange(120), labels, tried, errors, masks, targets)
+
+
+@pytest.fixture(scope="session")
+def masked(data):
+    """The data, with objects that are known: a square that moves."""
+
+    def mask(i):
+        inside = np.zeros((16, 16), np.bool_)
+        inside[i % 5 : i % 5 + 7, 3:11] = True
+        return inside
+
+    known = {one.name: getattr(data, one.name) for one in fields(LabelledImages) if one.init}
+    return MaskedImages(**known, mask=mask)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clarep.audit.audit_config import AuditConfig
 from clarep.audit.label_evidence import Evidence
+from clarep.data.held_out import Indices
 from clarep.engine.artefacts import read_json, sha256_file
 from clarep.engine.identity import in_full
 from clarep.engine.tensors import read_tensors
@@ -135,6 +136,15 @@ class Audit:
             order = self.doubts[members].argsort(descending=True, stable=True)
             found[members[order[:count]]] = True
         return found
+
+    def doubted_of(self, index: Indices) -> Bool[Tensor, " m"]:
+        """Say of images of the data set which are of the most doubted share of their class.
+
+        Shares are taken among these; those that were not audited are not doubted.
+        """
+        at = torch.from_numpy(index)
+        doubted = self.doubted(torch.isin(self.index, at))
+        return torch.isin(at, self.index[doubted])
 
 
 def _read(path: Path, sha256: str) -> dict[str, Tensor]:

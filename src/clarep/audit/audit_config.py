@@ -21,6 +21,9 @@ class AuditConfig:
     """Share of every class that counts as doubted."""
     mask_draws: Annotated[int, Within(0)] = 16
     """Draws of noise for the maps from which object masks are learnt; 0 leaves masks out."""
+    mask_area: Annotated[float, Within(0, 1, "[)")] = 0.4
+    """Share of every image that its object mask takes; 0 for wherever the object is more likely
+    than not."""
     target_share: Annotated[float, Within(0, 1)] = 0.1
     """Share of every class that gets class evidence targets; 0 leaves them out."""
     target_sigma: Annotated[float, Within(0, ends="(]")] = 0.5

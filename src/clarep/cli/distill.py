@@ -37,7 +37,8 @@ class Distill:
     reconstruction, guidance-only, random, bottom, middle, class-mean; its rivals
     diffusion-features, generated, supcon, kd, rkd, adv, augment, diffaug, gradient-norm;
     evidence, its twin evidence-norm without a teacher, and its controls evidence-shuffled,
-    evidence-class-mean."""
+    evidence-class-mean; compose, its control compose-centre and its oracle compose-true; doubted;
+    evidence-compose, adv-compose."""
     student: str = "resnet8"
     """Architecture: resnet8, resnet8-half, resnet18, wrn16-2, vit-tiny, or timm:NAME."""
     layer: str | None = None

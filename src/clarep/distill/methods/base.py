@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clarep.audit.audit import Audit
 from clarep.clarid.directions import Kind
+from clarep.data.held_out import Indices
 from clarep.distill.trainer.canonical_batches import CanonicalBatch, CanonicalImages
 from clarep.distill.trainer.train_images import TrainImages
 from clarep.distill.trainer.training_config import TrainingConfig
@@ -118,6 +119,16 @@ class Method(nn.Module, ABC):
         """Return the same method under another name, with other class attributes."""
         named = {"name": name, "__doc__": cls.__doc__, "__module__": cls.__module__}
         return type(cls.__name__, (cls,), named | attributes)
+
+    def prepare(
+        self, images: UInt8[Tensor, "batch c h w"], positions: Indices, generator: torch.Generator
+    ) -> UInt8[Tensor, "batch c h w"]:
+        """Return a batch of training images as views are to be taken of them; here as they are.
+
+        positions: which of `images` they are. The generator is that of the step; both it and the
+        images are the CPU's.
+        """
+        return images
 
     @abstractmethod
     def terms(self, batch: Batch) -> dict[str, Tensor]:

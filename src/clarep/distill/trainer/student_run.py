@@ -275,6 +275,7 @@ class StudentRun:
             index = self.images.index[positions]
             canonical = self._canonical.draw(index, count, seed_of("canonical", *key))
             views = to_student_range(draw_views(canonical.images, config, generator))
+        images = self._state.method.prepare(images, positions, generator)
         return Batch(
             to_student_range(draw_views(images.to(device), config, generator)),
             self.images.labels[torch.from_numpy(positions)].to(device),
