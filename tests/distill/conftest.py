@@ -13,6 +13,7 @@ from clarep.audit.targets import class_evidence
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.identify import identify_steps
+from clarep.data.cues import GroupedImages
 from clarep.data.foregrounds import MaskedImages
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.data.load import DataConfig, load_data
@@ -47,6 +48,16 @@ def data_options(data_config):
 @pytest.fixture(scope="session")
 def data(data_config):
     return load_data(data_config)
+
+
+@pytest.fixture(scope="session")
+def grouped(data):
+    """The same images, two of three of each class with their class's own cue, the others without
+    or with another: groups of 30, 7 or 3 images."""
+    known = {one.name: getattr(data, one.name) for one in fields(data)}
+    rank = np.arange(120) // 3
+    cue = np.where(rank < 30, data.labels, np.where(rank < 37, (data.labels + 1) % 3, -1))
+    return GroupedImages(**known, cue=cue)
 
 
 @pytest.fixture(scope="session")

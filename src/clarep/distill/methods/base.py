@@ -14,7 +14,7 @@ from clarep.audit.audit import Audit
 from clarep.clarid.directions import Kind
 from clarep.data.held_out import Indices
 from clarep.distill.trainer.canonical_batches import CanonicalBatch, CanonicalImages
-from clarep.distill.trainer.train_images import TrainImages
+from clarep.distill.trainer.train_images import TrainImages, epoch_batches
 from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.students.student import Student
 from clarep.teachers.teacher import Teacher
@@ -95,6 +95,8 @@ class Method(nn.Module, ABC):
     """It asks the diffusion model itself."""
     needs_classifier: ClassVar[bool] = False
     """It asks a stronger student."""
+    needs_groups: ClassVar[bool] = False
+    """It is told the group, class and spurious cue, of each training image."""
     needs_audit: ClassVar[bool] = False
     """It reads what the diffusion model said of the data."""
 
@@ -112,6 +114,7 @@ class Method(nn.Module, ABC):
         self.config, self.options = ingredients.config, ingredients.options
         self.images, self.canonical = ingredients.images, ingredients.canonical
         self.weights: Tensor | None = None
+        self.seconds_before = 0.0  # that a student of its own took to train: the run's hold them
         self.ingredients = ingredients  # no module, so that a classifier in it is not trained
 
     @classmethod
@@ -133,6 +136,12 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms of the loss, scalars, by name."""
+
+    def batches_of(self, epoch: int) -> list[Indices]:
+        """Return an epoch's batches, as positions in `images`; drawn by `weights` if there are."""
+        config = self.config
+        size, seed = config.batch_size, config.seed
+        return epoch_batches(len(self.images), size, seed, epoch, self.weights)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms and, as "loss", their sum."""

@@ -12,10 +12,12 @@ from clarep.errors import UserError
 
 
 class _Alone:
-    """What is asked of accelerate's Accelerator, for one process on a CPU."""
+    """What is asked of accelerate's Accelerator, for one process on one device."""
 
-    device = torch.device("cpu")
     process_index, num_processes, is_main_process = 0, 1, True
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
         return model
@@ -32,15 +34,19 @@ class _Alone:
     def wait_for_everyone(self) -> None: ...
 
 
-def make_accelerator(mixed_precision: str) -> Any:
+def make_accelerator(mixed_precision: str, alone_on: torch.device | None = None) -> Any:
     """Return accelerate's view of the processes, or its like of one on a CPU, without accelerate.
+
+    alone_on: where this process trains alone, though others were launched beside it.
 
     Mixed precision is ours (it leaves the losses alone), so accelerate is told none. Raises
     UserError if accelerate is needed and not installed, if it does not see all launched processes
     (each would train alone, into the same folder), or for fp16 without a GPU.
     """
     launched = int(os.environ.get("WORLD_SIZE", "1"))
-    accelerator: Any = _Alone()
+    accelerator: Any = _Alone(alone_on or torch.device("cpu"))
+    if alone_on is not None:
+        return accelerator
     if launched > 1 or torch.cuda.is_available() or torch.backends.mps.is_available():
         accelerator = require_extra("accelerate", "train").Accelerator(mixed_precision="no")
     if accelerator.num_processes != launched:

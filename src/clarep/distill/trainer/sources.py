@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from clarep.audit.audit import Audit
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clareps import CLAReps
+from clarep.data.cues import cues_of
 from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import LabelledImages
 from clarep.distill.methods.base import Method
@@ -57,8 +59,9 @@ class Sources:
             self.audit if method.needs_audit else None,
         )
 
-    def described(self, method: type[Method]) -> dict[str, Any]:
-        """Return what a run's configuration holds of them."""
+    def described(self, method: type[Method], data: LabelledImages) -> dict[str, Any]:
+        """Return what a run's configuration holds of them, and of the data's groups."""
+        cues = cues_of(data) if method.needs_groups else None
         canonical, canon = self.canonical, dict[str, Any]()
         if canonical is not None:
             made_by = canonical.manifest["config"]["teacher_sha256"]
@@ -73,6 +76,7 @@ class Sources:
             "classifier_sha256": None,
             **{f"classifier_{name}": value for name, value in classifier.items()},
             **({} if self.audit is None else {"audit_sha256": self.audit.sha256}),
+            **({} if cues is None else {"cues_sha256": sha256(cues.tobytes()).hexdigest()}),
         }
 
     def check(
@@ -95,6 +99,12 @@ class Sources:
         for option, (needed, given, what) in needs.items():
             if needed and given is None:
                 raise UserError(f"method {method.name} needs {option}: give {what}")
+        if method.needs_groups and cues_of(data) is None:
+            raise UserError(
+                f"method {method.name} is told the groups of images, and {data.name} knows no "
+                "spurious cues: give data that do, such as backdrops, or a method that is told "
+                "none, such as jtt"
+            )
         if canonical is not None:
             check_canonical(canonical, data, data_options, teacher)
             check_kind(method, canonical)

@@ -23,12 +23,7 @@ from clarep.distill.trainer.canonical_batches import CanonicalImages
 from clarep.distill.trainer.processes import make_accelerator
 from clarep.distill.trainer.run_folder import curves, whole
 from clarep.distill.trainer.sources import Sources
-from clarep.distill.trainer.train_images import (
-    TrainImages,
-    check_weights,
-    epoch_batches,
-    seed_of,
-)
+from clarep.distill.trainer.train_images import TrainImages, check_weights, seed_of
 from clarep.distill.trainer.train_state import TrainState, learning_rate
 from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.distill.trainer.views import check_views, draw_views, to_student_range
@@ -69,6 +64,7 @@ class StudentRun:
         activation: relu, silu or gelu in place of the architecture's own.
         data_options: how the data were read, as the canonical set's manifest holds it.
         skip_bad: train without the images that cannot be read, instead of refusing them.
+        alone_on: train there in this process alone, whatever was launched beside it.
 
     Raises:
         UserError: before anything is written, for a setting that cannot be trained with, for
@@ -93,6 +89,7 @@ class StudentRun:
         activation: str | None = None,
         data_options: Mapping[str, Any] | None = None,
         skip_bad: bool = False,
+        alone_on: torch.device | None = None,
     ) -> None:
         self.config = config = config or DistillConfig()
         check_distill(config)
@@ -133,9 +130,9 @@ class StudentRun:
             "train": recorded(config, TrainingConfig),
             "options": recorded(options),
             **begun,
-            **sources.described(kind),
+            **sources.described(kind, data),
         }
-        self._accelerator = make_accelerator(config.mixed_precision)
+        self._accelerator = make_accelerator(config.mixed_precision, alone_on)
         self._folder = TrainingFolder(
             out, self.described, partial(whole, options=kind.Config), writes=self.is_main
         )
@@ -205,7 +202,9 @@ class StudentRun:
         done = self.described | {
             "picked_epoch": epoch,
             "validation_accuracy": record["validation_accuracy"],
-            "seconds": round(sum(entry["seconds"] for entry in state.history), 2),
+            "seconds": round(
+                state.method.seconds_before + sum(entry["seconds"] for entry in state.history), 2
+            ),
             "versions": versions(),
             **self._noted,
         }
@@ -223,8 +222,7 @@ class StudentRun:
         config, state = self.config, self._state
         started = reported = time.perf_counter()
         rank, processes = self._accelerator.process_index, self._accelerator.num_processes
-        weights = state.method.weights
-        cut = epoch_batches(len(self.images), config.batch_size, config.seed, state.epoch, weights)
+        cut = state.method.batches_of(state.epoch)
         mine = [np.array_split(batch, processes)[rank] for batch in cut]
         decoded = iter(self.images.batches(mine))
         sums: dict[str, float] = {}

@@ -25,6 +25,7 @@ _PURPOSES = (
     "generated",
     "features",
     "evidence",
+    "dfr",
 )
 
 
@@ -109,6 +110,11 @@ class TrainImages:
     def labels(self) -> Int64[Tensor, " n"]:
         """Their classes."""
         return torch.from_numpy(self.data.labels[self.index])
+
+    def at(self, positions: Indices) -> "TrainImages":
+        """Return those at `positions` alone."""
+        stored = None if self.stored is None else self.stored[torch.from_numpy(positions)]
+        return TrainImages(self.data, self.index[positions], stored, self.workers)
 
     def with_added(
         self, images: UInt8[Tensor, "m c h w"], labels: Int64[Tensor, " m"]
