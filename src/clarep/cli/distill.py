@@ -35,7 +35,8 @@ class Distill:
     method: str = "cadistill"
     """Vanilla; cadistill and its ablations cadistill-no-align, -no-cano, -no-dist; its controls
     reconstruction, guidance-only, random, bottom, middle, class-mean; its rivals
-    diffusion-features, generated, supcon, kd, rkd, adv, augment, diffaug, gradient-norm;
+    diffusion-features, generated, supcon, kd, rkd, adv, augment, diffaug, gradient-norm, noise,
+    jtt, and, told the groups of class and cue, group-balanced, group-dro, dfr;
     evidence, its twin evidence-norm without a teacher, and its controls evidence-shuffled,
     evidence-class-mean; compose, its control compose-centre and its oracle compose-true; doubted;
     evidence-compose, adv-compose."""
