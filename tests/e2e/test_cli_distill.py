@@ -1,6 +1,7 @@
 """`clarep identify`, then `clarep distill`: one road by the command line; and its benchmark."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ def test_benchmark(home, capsys):
     assert [e["method"] for e in epochs] == ["vanilla", "cadistill"] * 3
     assert [e["epoch"] for e in epochs] == [1, 1, 2, 2, 3, 3]
     ratios = [epochs[i + 1]["seconds"] / epochs[i]["seconds"] for i in (2, 4)]
-    overhead = result["result"]["overhead"]
+    overhead = result["result"]["cadistill"]["overhead"]
     assert overhead["median"] == pytest.approx(sum(ratios) / 2)
     assert (overhead["lowest"], overhead["highest"]) == pytest.approx((min(ratios), max(ratios)))
     assert 0 < result["result"]["vanilla"]["loader_share"] < 1
@@ -144,6 +145,14 @@ def test_benchmark(home, capsys):
     )
     real.run()
     assert json.loads(capsys.readouterr().out)["config"]["canonical_images"] == 30
+    given = {"methods": ("evidence", "gradient-norm"), "activation": "silu", "json": True}
+    BenchDistill(DataConfig(data=str(home / "tiny.npz")), replace(config, epochs=1), **given).run()
+    found = json.loads(capsys.readouterr().out)["result"]
+    assert list(found) == ["vanilla", "evidence", "gradient-norm"]
+    assert [name for name, of in found.items() if "overhead" not in of] == ["vanilla"]
+    for methods, words in ((("kd",), "kd asks another model"), (("evidenc",), "did you mean")):
+        with pytest.raises(UserError, match=words):
+            BenchDistill(methods=methods).run()
     with pytest.raises(UserError, match="epochs=0"):
         BenchDistill(train=DistillConfig(epochs=0)).run()
 

@@ -6,7 +6,7 @@ import platform
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -15,7 +15,8 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.option_groups import DataGroup, TeacherGroup, TeacherSpec
 from clarep.data.load import DataConfig, load_data, stored_options
 from clarep.distill.distill_config import DistillConfig, check_distill
-from clarep.distill.overhead import METHODS_TIMED, summarise, synthetic_set, time_epochs
+from clarep.distill.methods import Method, method_named
+from clarep.distill.overhead import summarise, synthetic_audit, synthetic_set, time_epochs
 from clarep.engine.artefacts import versions, write_json
 from clarep.engine.bounds import Seed, Within
 from clarep.engine.lock import hold
@@ -119,17 +120,24 @@ class BenchSubspace:
 
 @dataclass(frozen=True)
 class BenchDistill:
-    """Time an epoch of CaDistill beside one of plain training, in turn, of the same student."""
+    """Time an epoch of methods beside one of plain training, in turn, of the same student.
+
+    What they learn from beside the images is made of noise, of the shapes of a real one.
+    """
 
     data: DataGroup = field(default_factory=DataConfig)
     train: DistillConfig = field(default_factory=lambda: DistillConfig(epochs=3))
     """How to train; its epochs are those timed, after one to warm up."""
     student: str = "resnet8"
     """Architecture: resnet8, resnet8-half, resnet18, wrn16-2, vit-tiny, or timm:NAME."""
+    activation: Literal["relu", "silu", "gelu"] | None = None
+    """In place of the architecture's own."""
+    methods: tuple[str, ...] = ("cadistill",)
+    """Methods to time beside vanilla, of those that ask no other model while they train."""
     fraction: Annotated[float, Within(0, 1, "(]")] = 0.1
-    """Share of every class that has a canonical sample."""
+    """Share of every class that has a canonical sample, and of class evidence."""
     canon: Path | None = None
-    """Folder of a canonical set; without it one of noise, of the same shapes, is made."""
+    """Folder of a canonical set; without it one of noise is made."""
     out: Path = Path("runs/bench")
     """Folder for bench_distill.json."""
     json: bool = False
@@ -138,11 +146,18 @@ class BenchDistill:
     def run(self) -> None:
         """Measure, print, save."""
         check_distill(self.train)
+        methods = {name: method_named(name) for name in dict.fromkeys(("vanilla", *self.methods))}
+        for name, method in methods.items():
+            if method.needs_classifier or method.needs_teacher:
+                raise UserError(
+                    f"{name} asks another model, whose cost would depend on which: leave it out of "
+                    "`methods`"
+                )
         _lock = hold(self.out)
-        result = self._measure()
+        result = self._measure(methods)
         _write(self.out / "bench_distill.json", result, _distill_text(result["result"]), self.json)
 
-    def _measure(self) -> dict[str, Any]:
+    def _measure(self, methods: dict[str, type[Method]]) -> dict[str, Any]:
         data = load_data(self.data)
         if self.canon is None:
             canonical = synthetic_set(data, self.fraction, self.train.seed)
@@ -151,19 +166,27 @@ class BenchDistill:
             kind = canonical.setting["kind"]
             if kind != "top":
                 raise UserError(f"`canon={self.canon}` is of kind {kind}: give one of kind top")
+        audited = any(method.needs_audit for method in methods.values())
+        parts = {
+            "student": self.student,
+            "activation": self.activation,
+            "canonical": canonical,
+            "audit": synthetic_audit(data, self.fraction, self.train.seed) if audited else None,
+        }
         epochs = []
-        total = len(METHODS_TIMED) * (self.train.epochs + 1)
+        total = len(methods) * (self.train.epochs + 1)
         with tempfile.TemporaryDirectory() as folder, progress("bench", "epochs", total) as advance:
-            for epoch in time_epochs(data, canonical, self.student, self.train, Path(folder)):
+            for epoch in time_epochs(data, list(methods), self.train, Path(folder), **parts):
                 epochs.append(epoch)
                 advance(1, f"{epoch['method']} {epoch['seconds']:.2f} s")
         return {
-            "what": "seconds an epoch of cadistill over vanilla, in turn in one process, after an "
-            "epoch to warm up; the loader's share is reading, views and canonical batches",
+            "what": "seconds an epoch of each method over vanilla, in turn in one process, after "
+            "an epoch to warm up; the loader's share is reading, views and canonical batches",
             "config": {
                 "data": stored_options(self.data),
                 "train": asdict(self.train),
                 "student": self.student,
+                "activation": self.activation,
                 "images": len(data),
                 "canonical_images": len(canonical),
                 "canonical_batch": self.train.canonical_batch,
@@ -240,12 +263,13 @@ def _distill_text(measured: dict[str, Any]) -> str:
     rows = [
         [
             method,
-            f"{measured[method]['seconds']:.2f}",
-            f"{measured[method]['images_per_s']:.0f}",
-            f"{measured[method]['loader_share']:.1%}",
+            f"{found['seconds']:.2f}",
+            f"{found['images_per_s']:.0f}",
+            f"{found['loader_share']:.1%}",
+            "{median:.2f}x ({lowest:.2f} to {highest:.2f})".format(**found["overhead"])
+            if "overhead" in found
+            else "",
         ]
-        for method in METHODS_TIMED
+        for method, found in measured.items()
     ]
-    overhead = "overhead {median:.2f}x ({lowest:.2f} to {highest:.2f})"
-    note = overhead.format(**measured["overhead"])
-    return plain_table(["method", "s an epoch", "images/s", "loader"], rows, note)
+    return plain_table(["method", "s an epoch", "images/s", "loader", "overhead"], rows, "")
