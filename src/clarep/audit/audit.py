@@ -132,7 +132,7 @@ class Audit:
         found = torch.zeros_like(among)
         for label in self.labels[among].unique():
             members = torch.nonzero(among & (self.labels == label))[:, 0]
-            count = max(1, round(self.config.doubted_share * len(members)))
+            count = num_doubted(len(members), self.config.doubted_share)
             order = self.doubts[members].argsort(descending=True, stable=True)
             found[members[order[:count]]] = True
         return found
@@ -145,6 +145,11 @@ class Audit:
         at = torch.from_numpy(index)
         doubted = self.doubted(torch.isin(self.index, at))
         return torch.isin(at, self.index[doubted])
+
+
+def num_doubted(members: int, share: float) -> int:
+    """Return how many images of a class count as doubted."""
+    return max(1, round(share * members))
 
 
 def _read(path: Path, sha256: str) -> dict[str, Tensor]:

@@ -1,20 +1,24 @@
 """From a teacher and labelled images to a finished audit: by parts, so that a kill costs one."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clarep.audit.audit import ERRORS, MANIFEST, TARGETS, Audit
+from clarep.audit.audit import ERRORS, MANIFEST, MASKS, TARGETS, Audit
 from clarep.audit.audit_config import AuditConfig
 from clarep.audit.audit_parts import AuditParts
+from clarep.audit.object_masks import NothingLearnt
 from clarep.audit.questions import Questions
 from clarep.data.labelled import LabelledImages
 from clarep.engine.artefacts import Progressed, read_json, sha256_file, versions, write_json
 from clarep.engine.identity import in_full, plain, refuse_other
 from clarep.engine.lock import hold
+from clarep.engine.progress import announce
 from clarep.engine.tensors import save_tensors
 from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
@@ -85,9 +89,9 @@ def audit_steps(
     stored = _stored(folder)
     if stored:
         refuse_other(folder, "an audit", *map(_in_full, (stored.get("config", {}), told)))
-    error_stage, target_stage = asked.error_stage(), asked.target_stage()
-    parts = AuditParts(folder, asked.described(), [error_stage, target_stage])
-    if _is_whole(folder, [ERRORS, *([TARGETS] if target_stage.images else [])]):
+    stages = error_stage, map_stage, target_stage = asked.stages()
+    parts = AuditParts(folder, asked.described(), stages)
+    if _is_whole(folder, {ERRORS: 1, MASKS: map_stage.images, TARGETS: target_stage.images}):
         parts.remove()  # of a run that was killed at its very end
         yield Progressed(parts.total, 0, parts.total)
         return
@@ -97,6 +101,20 @@ def audit_steps(
 
     found = yield from parts.walk(error_stage, np.arange(len(asked.index)), asked.errors)
     tensors = {ERRORS: found | {"errors": found["errors"].movedim(0, 2)}}
+    if map_stage.images:
+        said = Audit(folder, manifest, **tensors[ERRORS], masks=None, targets=None)
+        rows = np.flatnonzero(said.doubted().numpy())
+        maps = yield from parts.walk(map_stage, rows, partial(asked.maps, said=said))
+        announce(f"learning object masks from {len(rows)} doubted images")
+        started = time.perf_counter()
+        try:
+            learnt = asked.masks(said, maps["evidence"])
+            tensors[MASKS] = {"masks": learnt.masks}
+            seconds = round(time.perf_counter() - started, 3)
+            manifest["masks"] = learnt.as_dict() | {"seconds": seconds}
+        except NothingLearnt as error:  # what else the audit tells does not rest on masks
+            announce(f"no object masks: {error}")
+            manifest["masks"] = {"refused": str(error)}
     if target_stage.images:
         tensors[TARGETS] = yield from parts.walk(target_stage, asked.target_rows, asked.targets)
     for name, content in tensors.items():
@@ -122,8 +140,11 @@ def _in_full(config: dict[str, Any]) -> dict[str, Any]:
     return config | {"audit": in_full(AuditConfig, config["audit"])}
 
 
-def _is_whole(folder: Path, files: Sequence[str]) -> bool:
+def _is_whole(folder: Path, images: Mapping[str, int]) -> bool:
+    """Say whether all that was asked for is there, by file; masks may have been refused."""
     try:
-        return list(Audit.load(folder).manifest["files"]) == list(files)
+        found = Audit.load(folder).manifest
     except UserError:  # not finished, or damaged: it is made again
         return False
+    given_up = {MASKS} if "refused" in found.get("masks", {}) else set()
+    return {name for name, count in images.items() if count} == {*found["files"], *given_up}

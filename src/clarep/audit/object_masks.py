@@ -22,7 +22,6 @@ from clarep.audit.segmenter import FOLDS, SIDE, train_segmenter
 from clarep.data.held_out import Indices
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.engine.arrays import check_finite
-from clarep.engine.progress import progress
 from clarep.engine.statistics import bootstrap_interval
 from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
@@ -148,11 +147,9 @@ def learn_masks(
         )
     masks = []
     shape = tuple(data.images(index[:1]).shape[2:])
-    with progress("object masks", "images", len(index)) as advance:
-        for part in _parts(index):
-            logits = segmenter.logits(_shrunk(data, part))
-            masks.append(largest(_resized(logits[:, None], shape)[:, 0], area))
-            advance(len(part))
+    for part in _parts(index):
+        logits = segmenter.logits(_shrunk(data, part))
+        masks.append(largest(_resized(logits[:, None], shape)[:, 0], area))
     return ObjectMasks(torch.cat(masks), len(rows), loss, constant, (low, high))
 
 

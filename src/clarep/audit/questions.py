@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from clarep.audit.audit import Audit, num_doubted
 from clarep.audit.audit_config import AuditConfig
 from clarep.audit.audit_parts import Rows, Stage
-from clarep.audit.noise_draws import ERRORS, noise_of
+from clarep.audit.noise_draws import ERRORS, MASKS, noise_of
+from clarep.audit.object_masks import ObjectMasks, evidence_maps, learn_masks
 from clarep.audit.targets import check_targets, class_evidence
 from clarep.clarid.diffusion_classifier import drawn_errors
 from clarep.data.labelled import (
@@ -103,6 +105,10 @@ class Questions:
         others = self.teacher.num_classes - 1
         return 1 + min(self.config.rivals or others, others)
 
+    def stages(self) -> tuple[Stage, Stage, Stage]:
+        """Return what errors, maps of the doubted, and targets take."""
+        return self.error_stage(), self.map_stage(), self.target_stage()
+
     def error_stage(self) -> Stage:
         """Return what denoising errors take."""
         levels, draws = len(self.config.sigmas), self.config.draws
@@ -132,6 +138,45 @@ class Questions:
             "tried": tried,
             "errors": errors.float().movedim(2, 0),
         }
+
+    def map_stage(self) -> Stage:
+        """Return what the evidence in the doubted images takes, of which masks are learnt."""
+        share, draws = self.config.doubted_share, self.config.mask_draws
+        counts = [num_doubted(int(count), share) for count in self.labels.bincount() if count]
+        return Stage("maps", sum(counts) if draws else 0, 2 * draws)
+
+    def maps(self, rows: Rows, said: Audit) -> dict[str, Tensor]:
+        """Return where some images speak for their class; said: their errors and all others'."""
+        config, index = self.config, self.index[rows]
+
+        def noise(draw: int) -> Tensor:
+            shape = self.teacher.latent_shape
+            return noise_of(index, shape, seed=config.seed, purpose=MASKS, draw=draw)
+
+        evidence = evidence_maps(
+            self.teacher,
+            self.latents(rows),
+            said.labels[rows],
+            said.rivals[rows],
+            sigma=config.sigmas[0],
+            noise=noise,
+            draws=config.mask_draws,
+            batch_size=config.batch_size,
+        )
+        return {"evidence": evidence}
+
+    def masks(self, said: Audit, evidence: Tensor) -> ObjectMasks:
+        """Return where the object is in every image, learnt from the evidence in the doubted."""
+        config = self.config
+        return learn_masks(
+            self.data,
+            self.index,
+            said.doubted(),
+            evidence,
+            area=config.mask_area,
+            seed=config.seed,
+            device=self.teacher.device,
+        )
 
     @property
     def target_rows(self) -> Rows:

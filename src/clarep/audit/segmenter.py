@@ -11,8 +11,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clarep.engine.progress import progress
-
 FOLDS = 4
 """Networks, each of which is not trained on its share of the images."""
 SIDE = 64
@@ -53,14 +51,12 @@ def train_segmenter(
     weights = evidence / evidence.abs().mean((1, 2), keepdim=True).clamp_min(1e-30)
     fold = torch.arange(len(images)) % FOLDS
     networks, losses, constant = [], torch.zeros(len(images)), torch.zeros(len(images))
-    with progress("learning object masks", "folds", FOLDS) as advance:
-        for held in range(FOLDS):
-            out, rest = fold == held, fold != held
-            seen, unseen = (images[rest], weights[rest]), (images[out], weights[out])
-            network, losses[out] = _trained(seen, unseen, _seed(seed, held), device)
-            networks.append(network)
-            constant[out] = _losses(_constant(weights[rest]).expand_as(unseen[1]), unseen[1])
-            advance(1)
+    for held in range(FOLDS):
+        out, rest = fold == held, fold != held
+        seen, unseen = (images[rest], weights[rest]), (images[out], weights[out])
+        network, losses[out] = _trained(seen, unseen, _seed(seed, held), device)
+        networks.append(network)
+        constant[out] = _losses(_constant(weights[rest]).expand_as(unseen[1]), unseen[1])
     return Segmenter(tuple(networks), losses, constant)
 
 

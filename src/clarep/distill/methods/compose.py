@@ -72,9 +72,10 @@ class Composed(Method):
         audit = ingredients.audit
         assert audit is not None  # checked by the run
         if audit.masks is None:
+            why = audit.manifest.get("masks", {}).get("refused", "they were not asked for")
             raise UserError(
-                f"{audit.folder} holds no object masks, which method {self.name} needs: audit with "
-                "`mask_draws=16`, or see there why none were learnt"
+                f"{audit.folder} holds no object masks, which method {self.name} needs ({why}): "
+                "give an audit that has"
             )
         _, positions, rows = np.intersect1d(
             self.images.index, audit.index.numpy(), return_indices=True
