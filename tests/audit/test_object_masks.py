@@ -60,6 +60,7 @@ def knowing() -> Teacher:
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     monkeypatch.setattr(segmenter, "_STEPS", 40)
+    monkeypatch.setattr(segmenter, "_WIDTH", 12)
 
 
 def iou(found: torch.Tensor, true: torch.Tensor) -> float:
@@ -94,7 +95,7 @@ def test_maps_are_the_closed_form(teacher, data):
     assert sum(teacher.seen) == 6 * 2 * 3 + 4
 
 
-def test_masks_of_all_are_learnt_from_a_few(monkeypatch):
+def test_masks_of_all_are_learnt_from_a_few():
     data, true = planted(96, doubted=8)
     doubted = torch.arange(96) < 32
     rivals = torch.from_numpy((np.arange(32) + 1 + np.arange(32) // CLASSES % 3) % CLASSES)
@@ -110,12 +111,8 @@ def test_masks_of_all_are_learnt_from_a_few(monkeypatch):
     centre = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
     centre[:, 3:12, 3:12] = True
     assert iou(centre.expand_as(true), true) < 0.65
-    monkeypatch.setattr(object_masks, "_PART", 7)
-    again = learn_masks(data, np.arange(96), doubted, evidence, **settings)
-    assert torch.equal(again.masks, learnt.masks) and again.as_dict() == learnt.as_dict()
-    everywhere = learn_masks(data, np.arange(96), doubted, evidence, area=0.0, seed=3)
-    assert iou(everywhere.masks, true) > 0.7
-    assert everywhere.masks.flatten(1).sum(1).unique().numel() > 1
+    untold = learn_masks(data, np.arange(96), doubted, evidence, area=0.0, seed=3)
+    assert iou(untold.masks, true) > 0.9
 
 
 def test_maps_of_latents_and_of_large_images_lie_where_the_object_is(monkeypatch):
@@ -160,7 +157,7 @@ def ask(teacher, data, folder, **settings) -> Audit:
     return Audit.load(folder)
 
 
-def test_an_audit_holds_them(tmp_path):
+def test_an_audit_holds_them(tmp_path, monkeypatch):
     data, true = planted(96, doubted=3)
     settings = {"mask_draws": 3, "mask_area": 81 / SIDE**2, "doubted_share": 0.125}
     found = ask(knowing(), data, tmp_path / "a", **settings)
@@ -168,6 +165,7 @@ def test_an_audit_holds_them(tmp_path):
     assert found.masks.shape == true.shape and iou(found.masks, true) > 0.6
     assert found.manifest["masks"]["images"] == 12
     assert found.manifest["cost"]["denoiser_evaluations"] == 96 * 4 * 2 + 12 * 2 * 3
+    monkeypatch.setattr(object_masks, "_PART", 7)
     steps = audit_steps(
         knowing(), data, tmp_path / "b", AuditConfig(target_share=0.0, batch_size=5, **settings)
     )
@@ -177,6 +175,8 @@ def test_an_audit_holds_them(tmp_path):
     steps.close()
     again = ask(knowing(), data, tmp_path / "b", **settings)
     assert torch.equal(again.masks, found.masks)
+    told = ({**one.manifest["masks"], "seconds": 0} for one in (again, found))
+    assert len({str(one) for one in told}) == 1
 
 
 def test_an_audit_goes_without_masks_that_cannot_be_learnt(teacher, data, tmp_path, capsys):
