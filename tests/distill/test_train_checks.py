@@ -42,6 +42,8 @@ def made(canonical_of, data_options):
         ("random", "`canonical`"),
         ("generated", "`teacher`"),
         ("diffusion-features", "`teacher`"),
+        ("diffaug", "`teacher`"),
+        ("evidence", "`audit`"),
         ("kd", "`classifier`"),
         ("rkd", "`classifier`"),
     ],
