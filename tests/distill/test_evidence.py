@@ -218,7 +218,7 @@ def test_no_image_that_is_held_out_is_drawn(data, audit, tmp_path):
     assert 0 < len(wanted) < len(audit.targets.index)
     assert torch.equal(method._images, data.images(wanted))
     assert method._labels.tolist() == data.labels[wanted].tolist()
-    held_out = {image.numpy().tobytes() for image in run._validation.stored}
+    held_out = {image.numpy().tobytes() for image in run._validation.images.stored}
     assert not held_out & {image.numpy().tobytes() for image in method._images}
 
 

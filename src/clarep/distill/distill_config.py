@@ -48,7 +48,7 @@ class DistillConfig(CaDistillConfig, TrainingConfig):
 def check_distill(config: DistillConfig) -> None:
     """Raise UserError, in one sentence, for a setting that nothing can be trained with."""
     check_bounds(config)
-    if config.pick == "best" and config.validation_share == 0:
+    if config.pick != "last" and config.validation_share == 0:
         raise UserError(
             "`validation_share=0` leaves nothing to pick the best epoch on: "
             "give a share such as 0.1, or `pick=last`"

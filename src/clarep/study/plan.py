@@ -15,7 +15,7 @@ from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data, load_test
 from clarep.data.subset import subset
 from clarep.distill.methods import METHODS
-from clarep.distill.trainer.run_folder import PICKED_ON_THESE
+from clarep.distill.trainer.run_folder import picked_on_these
 from clarep.errors import UserError
 from clarep.robustness.suite.suite import SuiteRun
 from clarep.robustness.suite.suite_inputs import sha256_read, widest
@@ -179,7 +179,8 @@ class Study:
     def audit(self) -> AuditJob | None:
         """What the teacher says of the training images, for methods that read it."""
         recipe = self.recipe
-        if not any(METHODS[variant.method].needs_audit for variant in recipe.variants):
+        asked = [METHODS[variant.method].asks_audit(variant.train) for variant in recipe.variants]
+        if not (any(asked) or METHODS[REFERENCE].asks_audit(recipe.train)):  # for a classifier
             return None
         Questions.of(self.teacher, self.data, recipe.audit, [0])  # raises for what does not fit
         return AuditJob(
@@ -208,6 +209,7 @@ class Study:
             options=recipe.data,
             data=self.data,
             train=replace(recipe.train, seed=recipe.seeds[0]),
+            audit=self.audit if METHODS[REFERENCE].asks_audit(recipe.train) else None,
         )
 
     def _add_run(
@@ -229,15 +231,15 @@ class Study:
             canonical=canonical,
             teacher=self.teacher if method.needs_teacher else None,
             classifier=self._classifier if method.needs_classifier else None,
-            audit=self.audit if method.needs_audit else None,
+            audit=self.audit if method.asks_audit(variant.train) else None,
         )
         options, images, _ = self._tested
-        picked = options.split == HELD_OUT and variant.train.pick == "best"
+        picked = picked_on_these(variant.train.pick) if options.split == HELD_OUT else ""
         evaluation = EvaluationJob(
             run=student,
             options=options,
             images=images,
-            caveat="; ".join(filter(None, (self.seen, PICKED_ON_THESE if picked else ""))),
+            caveat="; ".join(filter(None, (self.seen, picked))),
             images_sha256=self._read_sha256,
             suite=self.recipe.evaluate,
             reference=reference,

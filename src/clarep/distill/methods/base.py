@@ -123,6 +123,11 @@ class Method(nn.Module, ABC):
         named = {"name": name, "__doc__": cls.__doc__, "__module__": cls.__module__}
         return type(cls.__name__, (cls,), named | attributes)
 
+    @classmethod
+    def asks_audit(cls, config: TrainingConfig) -> bool:
+        """Say whether a run reads an audit: for the method, or to pick its epoch."""
+        return cls.needs_audit or config.pick == "doubted"
+
     def prepare(
         self, images: UInt8[Tensor, "batch c h w"], positions: Indices, generator: torch.Generator
     ) -> UInt8[Tensor, "batch c h w"]:

@@ -16,11 +16,15 @@ from clarep.engine.identity import in_full
 from clarep.engine.training_folder import CONFIG_NAME
 from clarep.errors import UserError
 
-PICKED_ON_THESE = (
-    "the epoch was picked on these very images (`pick=best`), so that figures on them are a "
-    "little too good"
-)
-"""What speaks against figures on held-out images."""
+
+def picked_on_these(pick: str) -> str:
+    """Return what speaks against figures on held-out images; empty where nothing does."""
+    if pick == "last":
+        return ""
+    return (
+        f"the epoch was picked on these very images (`pick={pick}`), so that figures on them are a "
+        "little too good"
+    )
 
 
 def whole(described: Mapping[str, Any], options: type | None = None) -> dict[str, Any]:
@@ -55,12 +59,12 @@ def held_out_of(folder: Path, data: LabelledImages) -> tuple[LabelledImages, str
     """
     _, held_out = load_held_out(folder, data)
     try:
-        picked = whole(read_json(folder / CONFIG_NAME))["train"]["pick"] == "best"
+        pick = whole(read_json(folder / CONFIG_NAME))["train"]["pick"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(
             f"cannot read {folder / CONFIG_NAME} ({error}): train that student again"
         ) from error
-    return held_out, PICKED_ON_THESE if picked else ""
+    return held_out, picked_on_these(pick)
 
 
 @contextmanager

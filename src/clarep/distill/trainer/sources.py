@@ -13,6 +13,7 @@ from clarep.data.cues import cues_of
 from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import LabelledImages
 from clarep.distill.methods.base import Method
+from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.engine.identity import differences, plain
 from clarep.engine.tensors import weights_hash
 from clarep.errors import UserError
@@ -50,13 +51,13 @@ class Sources:
             audit = Audit.load(audit)
         return cls(canonical, teacher, classifier, audit)
 
-    def used_by(self, method: type[Method]) -> "Sources":
+    def used_by(self, method: type[Method], config: TrainingConfig) -> "Sources":
         """Return those that a method looks at; a teacher beside a set is compared with it."""
         return Sources(
             self.canonical if method.canonical_kind else None,
             self.teacher if method.needs_teacher or method.canonical_kind else None,
             self.classifier if method.needs_classifier else None,
-            self.audit if method.needs_audit else None,
+            self.audit if method.asks_audit(config) else None,
         )
 
     def described(self, method: type[Method], data: LabelledImages) -> dict[str, Any]:

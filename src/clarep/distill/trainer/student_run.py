@@ -1,7 +1,6 @@
 """Train a student by any method: resumable, its randomness a function of seed, epoch and step."""
 
 import copy
-import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from functools import partial
@@ -26,6 +25,7 @@ from clarep.distill.trainer.sources import Sources
 from clarep.distill.trainer.train_images import TrainImages, check_weights, seed_of
 from clarep.distill.trainer.train_state import TrainState, learning_rate
 from clarep.distill.trainer.training_config import TrainingConfig
+from clarep.distill.trainer.validation import ACCURACIES, Validation
 from clarep.distill.trainer.views import check_views, draw_views, to_student_range
 from clarep.engine.artefacts import sha256_file, versions
 from clarep.engine.identity import recorded
@@ -37,7 +37,6 @@ from clarep.students.student_files import STUDENT_NAME, build_student, save_stud
 from clarep.teachers.teacher import Teacher
 
 _REPORT_EVERY = 10.0  # seconds between reports within an epoch
-_EVALUATION_BATCH = 500
 
 
 class StudentRun:
@@ -94,7 +93,7 @@ class StudentRun:
         self.config = config = config or DistillConfig()
         check_distill(config)
         kind, options = settled(method, config, options)
-        sources = Sources.of(canonical, teacher, classifier, audit).used_by(kind)
+        sources = Sources.of(canonical, teacher, classifier, audit).used_by(kind, config)
         sources.check(kind, data, data_options)
         channels, height, width = data.images([0]).shape[1:]
         check_views(config, (channels, height, width))
@@ -114,6 +113,7 @@ class StudentRun:
             built = build_student(info, layer, config.seed)
         readable, self.skipped = readable_indices(data, np.arange(len(data)), skip_bad)
         kept, apart = split_off(data, config.validation_share, readable)
+        self._validation = Validation.of(data, apart, config, sources.audit)
 
         self.out, self._noted = out, data.noted()
         self.described = {
@@ -142,7 +142,6 @@ class StudentRun:
             taken = CanonicalImages.of(sources.canonical, pooled, apart).to(device)
         strong = sources.classifier and sources.classifier.to(device).eval()
         images = TrainImages.of(data, kept, config.memory_mb, config.workers)
-        self._validation = TrainImages.of(data, apart, config.memory_mb, config.workers)
         built.to(memory_format=torch.channels_last)
         teacher = sources.teacher
         parts = (taken, teacher, strong, sources.audit)
@@ -196,12 +195,12 @@ class StudentRun:
 
     def finish(self) -> dict[str, Any]:
         """Write the picked weights and the whole configuration; returns what the latter holds."""
-        state, best = self._state, self.config.pick == "best"
+        state, best = self._state, self.config.pick != "last"
         epoch = state.best_epoch if best else self.epoch
         record = next(entry for entry in state.history if entry["epoch"] == epoch)
         done = self.described | {
             "picked_epoch": epoch,
-            "validation_accuracy": record["validation_accuracy"],
+            **{name: record[name] for name in ACCURACIES if name in record},
             "seconds": round(
                 state.method.seconds_before + sum(entry["seconds"] for entry in state.history), 2
             ),
@@ -241,16 +240,18 @@ class StudentRun:
         seconds = time.perf_counter() - started
         state.share_buffers()
         state.epoch += 1
-        accuracy = self._accuracy() if len(self._validation) else None
-        if accuracy is not None and config.pick == "best":
-            state.note_accuracy(accuracy)
+        accuracies = self._validation.accuracies(state.student, device)
+        deciding = self._validation.deciding(accuracies)
+        if deciding is not None:
+            state.note_accuracy(deciding)
+        accuracy = accuracies["validation_accuracy"]
         means = {name: round(value / len(mine), 5) for name, value in sums.items()}
         note = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
         report(unreported, f"epoch {state.epoch}, loss {means['loss']:.4f}{note}")
         return {
             "epoch": state.epoch,
             "train": means,
-            "validation_accuracy": accuracy,
+            **accuracies,
             "learning_rate": learning_rate(config, state.epoch - 0.5 / len(mine)),
             "images_per_s": round(len(self.images) / seconds, 1),
             "loader_share": round(loading / seconds, 4),
@@ -283,15 +284,3 @@ class StudentRun:
             canonical,
             views,
         )
-
-    @torch.no_grad()
-    def _accuracy(self) -> float:
-        """Return the share of validation images that the student names rightly."""
-        student, images = self.student.eval(), self._validation
-        parts = np.array_split(np.arange(len(images)), math.ceil(len(images) / _EVALUATION_BATCH))
-        right = 0
-        for positions, batch in zip(parts, images.batches(parts), strict=True):
-            logits = student(to_student_range(batch.to(self._accelerator.device)))
-            labels = images.labels[torch.from_numpy(positions)]
-            right += int((logits.argmax(1).cpu() == labels).sum())
-        return right / len(images)

@@ -42,8 +42,9 @@ class TrainingConfig:
     average is what is validated and stored."""
     validation_share: Annotated[float, Within(0, 1, "[)")] = 0.1
     """Share of every class of the training images that is kept apart, to pick the epoch on."""
-    pick: Literal["best", "last"] = "best"
-    """Epoch whose weights are stored: the best on the validation share, or the last."""
+    pick: Literal["best", "doubted", "last"] = "best"
+    """Epoch whose weights are stored: the best on the validation share, the best on those of it
+    that an audit's teacher doubts, or the last."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Type of the student's passes; losses stay fp32. fp16 needs a GPU."""
     memory_mb: Annotated[float, Within(0)] = 2048.0
