@@ -1,7 +1,7 @@
 """`DistillConfig`: how a student is trained, with the options of all methods.
 
-A method's options are read from the file of the method. Those of CaDistill stand beside the
-training's own, those of its rivals under `rivals`.
+A method's options are read from the file of the method. Those of CaDistill and of what reads an
+audit stand beside the training's own, those of their rivals under `rivals`.
 """
 
 from dataclasses import dataclass, field, fields, replace
@@ -12,6 +12,9 @@ from typing import Any
 from clarep.data.load import DataConfig
 from clarep.distill.methods import METHODS, Method, method_named
 from clarep.distill.methods.cadistill import CaDistillConfig
+from clarep.distill.methods.compose import ComposeConfig
+from clarep.distill.methods.doubted import DoubtedConfig
+from clarep.distill.methods.evidence import EvidenceConfig
 from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.engine.bounds import check_bounds
 from clarep.errors import UserError
@@ -19,13 +22,15 @@ from clarep.errors import UserError
 STUDENT_DATA = DataConfig(correlation=0.9)
 """What students learn from unless told otherwise: a regime that can tell, since where a
 background says nothing of the class none misleads."""
+_OURS = {"cadistill", "compose", "doubted", "evidence"}
+"""Files of methods whose options are no rival's."""
 
 
 def _of_rivals() -> list[Any]:
     """Return the options in the other files of methods; the last base's fields come first."""
     names = [path.stem for path in (Path(__file__).parent / "methods").glob("[a-z]*.py")]
     found = []
-    for name in sorted(set(names) - {"cadistill"}, reverse=True):
+    for name in sorted(set(names) - _OURS, reverse=True):
         module = import_module(f"clarep.distill.methods.{name}")
         kinds = [getattr(module, kind) for kind in dir(module) if kind.endswith("Config")]
         found += [kind for kind in kinds if kind.__module__ == module.__name__]
@@ -34,11 +39,11 @@ def _of_rivals() -> list[Any]:
 
 @dataclass(frozen=True)
 class RivalsConfig(*_of_rivals()):  # type: ignore[misc]  # as many as there are files
-    """Options of single rivals of CaDistill; every other method passes over them."""
+    """Options of single rivals; every other method passes over them."""
 
 
 @dataclass(frozen=True)
-class DistillConfig(CaDistillConfig, TrainingConfig):
+class DistillConfig(DoubtedConfig, ComposeConfig, EvidenceConfig, CaDistillConfig, TrainingConfig):
     """How a student is trained."""
 
     rivals: RivalsConfig = field(default_factory=RivalsConfig)
