@@ -80,6 +80,11 @@ def test_other_cues_go_with_a_subset() -> None:
     assert some.other_cues["none"].read(0)[0, 0, 0] == 4 and some.read(0)[0, 0, 0] == 2
 
 
+def test_other_cues_that_no_measure_knows_are_refused() -> None:
+    with pytest.raises(UserError, match="dark"):
+        own([0, 1], [0, 1], other_cues={"dark": own([0, 1], [1, 1])})
+
+
 @pytest.mark.parametrize("cue", [[0, 1], [0, 1, 2], [0, 1, -2], [[0], [1], [1]]])
 def test_cues_that_are_none_are_refused(cue: object) -> None:
     with pytest.raises(UserError, match=r"the cues of own are .*0 to 1, or -1 for none"):

@@ -162,3 +162,5 @@ def test_students_on_backdrops_learn_where_a_scene_comes_with_its_class():
     assert Distill(data=DataConfig(correlation=0.0))._data().correlation == 0.0
     assert Distill(data=DataConfig(data="garments", correlation=0.9))._data().correlation == 0.0
     load_data(Distill(data=DataConfig(data="garments", correlation=0.9))._data())  # not refused
+    tinted = DataConfig(data="garments", correlation=0.9, cue="tint")
+    assert Distill(data=tinted)._data() == tinted

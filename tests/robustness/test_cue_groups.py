@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from clarep.data.added_cues import with_cue
 from clarep.data.backdrops import load_backdrops
 from clarep.data.cues import cues_of
 from clarep.data.garments import CLASS_NAMES, load_garments
+from clarep.data.subset import subset
 from clarep.engine.statistics import binomial_interval, least_share_interval
 from clarep.robustness.cue_groups import group_measures, merged_groups
 from clarep.robustness.evaluation import Evaluation
@@ -113,3 +115,21 @@ def test_an_evaluation_from_before_the_measure_is_read_and_completed(student, tm
     again = robustness_suite(student, data, config, folder=tmp_path)
     assert again.measurements == whole.measurements
     assert (clean / "evaluation.json").stat().st_mtime_ns == before
+
+
+def test_an_added_cue_is_measured_own_random_and_none(student) -> None:
+    config = SuiteConfig(groups=("clean",), images=60)
+    data = with_cue(load_garments("test"), "tint", 0.9, split="test")
+    found = robustness_suite(student, data, config)
+    index = found.arrays["index"]
+    for name in ("own", "random", "none"):
+        with torch.no_grad():
+            answers = student(data.other_cues[name].images(index) / 255).argmax(1).numpy()
+        right = (answers == data.labels[index.numpy()]).mean()
+        assert found[f"clean/cue_{name}"].value == pytest.approx(right)
+    gap = found["clean/cue_own"].value - found["clean/cue_random"].value
+    assert found["clean/cue_gap"].value == pytest.approx(gap)
+    assert found.config["cost"]["forward_passes"]["clean"] == 4 * 60
+    assert {one.key for one in found.measurements} >= {"clean/worst_group", "clean/conflicting"}
+    held = robustness_suite(student, subset(data, index.numpy(), "held-out"), config)
+    assert held["clean/cue_gap"] == found["clean/cue_gap"]

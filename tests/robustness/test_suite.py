@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from clarep.data.backdrops import load_backdrops
+from clarep.data.cues import OTHER_CUES
 from clarep.data.foregrounds import MaskedImages
 from clarep.data.garments import CLASS_NAMES, load_garments
 from clarep.data.labelled import LabelledImages
@@ -101,6 +102,7 @@ def test_every_measure_is_in_the_catalogue_and_every_entry_is_measured(
     measured = (*Evaluation.load(whole).measurements, *attacked.measurements)
     keys = {one.key for one in measured} | {"attack/autoattack-linf/eps_255=1"}
     keys |= {"clean/worst_group"}  # of more images: tests/robustness/test_cue_groups.py
+    keys |= {f"clean/cue_{name}" for name in (*OTHER_CUES, "gap")}  # of an added cue, there too
     radii = {"linf": "eps_255=2", "l2": "eps_l2=0.5"}
     keys |= {f"attack/{name}-{n}/{eps}" for name in ATTACK_NAMES for n, eps in radii.items()}
     keys |= {f"background/{name}" for name in CHALLENGE_VARIANTS}

@@ -95,8 +95,9 @@ class Distill:
             self._print(done)
 
     def _data(self) -> DataConfig:
-        """Return what to train on; the default correlation is of backdrops alone."""
-        if self.data.data != "backdrops" and self.data.correlation == STUDENT_DATA.correlation:
+        """Return what to train on; the default correlation is of backdrops and of a cue alone."""
+        is_tied = self.data.data == "backdrops" or self.data.cue is not None
+        if not is_tied and self.data.correlation == STUDENT_DATA.correlation:
             return replace(self.data, correlation=DataConfig.correlation)
         return self.data
 

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clarep.data.labelled import LabelledImages
-from clarep.errors import UserError
+from clarep.errors import UserError, unknown_name
 
 NO_CUE = -1
 """Kind of the cue in an image that shows none, or one that goes with no class."""
+OTHER_CUES = ("own", "random", "none")
+"""What may stand in place of an image's cue: that of its class, of a random class, nothing."""
 
 
 @runtime_checkable
@@ -35,7 +37,14 @@ class GroupedImages(LabelledImages):
     other_cues: Mapping[str, LabelledImages] = field(
         default_factory=dict, repr=False, compare=False, kw_only=True
     )
-    """The same images with `own` (their class's), `random` or `none` in place of their cue."""
+    """A name of OTHER_CUES -> the same images with that in place of their cue."""
+
+    def __post_init__(self) -> None:
+        """Raise UserError as `LabelledImages`, and for other cues that no measure knows."""
+        super().__post_init__()
+        for name in self.other_cues:
+            if name not in OTHER_CUES:
+                raise unknown_name("other cue", name, OTHER_CUES)
 
     def cues(self) -> NDArray[np.int64]:
         """Return the cue in each image, (N,)."""

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from clarep.data.added_cues import CueKind, with_cue
 from clarep.data.backdrops import load_backdrops
 from clarep.data.cifar import find_cifar10, load_cifar10
 from clarep.data.files import NoSplitError, load_class_folders
@@ -24,7 +25,7 @@ _NAMED = {
     "noise-backdrops": ("variant", "data_seed"),
 }
 """Name of a set -> the options, beside split and image_size, that apply to it."""
-_LATER = ("share",)
+_LATER = ("share", "cue")
 """Options that came after sets were stored, whose bytes they leave alone: kept where given."""
 _SHARE = ("share", "data_seed")
 """Options of a share of a set that is read from a path."""
@@ -40,12 +41,16 @@ class DataOptions:
     """Crop images to their central square and resize it to this side, in pixels."""
     correlation: Annotated[float, Within(0, 1)] = 0.0
     """For backdrops: share of images, in [0, 1], that are given their class's own scene; the
-    others draw any of the ten."""
+    others draw any of the ten. With a cue, of those that are given their class's own colour."""
     variant: str = "original"
     """For either backdrops: original, only_fg, only_bg, no_fg, mixed_same, mixed_rand,
-    mixed_next."""
+    mixed_next. With a cue: original, own, random, none."""
     data_seed: Seed = 0
-    """For either backdrops: seed of placement, scene, crop and tint; for paths, of a share."""
+    """For either backdrops: seed of placement, scene, crop and tint; for paths, of a share; of the
+    colours of a cue."""
+    cue: CueKind | None = None
+    """Add a spurious cue, a colour for each class: tint the image, or put a patch into its corner.
+    For all data but those that know their objects, as backdrops do."""
     share: Annotated[float, Within(0, 1, "(]")] = 1.0
     """For paths: share of every class that is read, chosen at random by data-seed."""
     classes_file: Path | None = None
@@ -76,6 +81,8 @@ def load_data(config: DataConfig | str | Path) -> LabelledImages:
     if not isinstance(config, DataConfig):
         config = DataConfig(data=str(config))
     check_bounds(config)
+    if config.cue is not None:
+        return _with_cue(config, config.cue)
     if config.data in _NAMED:
         return _load_named(config)
     path = Path(os.path.expanduser(config.data))  # Path's own fails at ~ of a user with no home
@@ -94,6 +101,25 @@ def load_data(config: DataConfig | str | Path) -> LabelledImages:
         )
     chosen = class_balanced_choice(data.labels, config.share, config.data_seed)
     return subset(data, chosen, f"share {config.share:g} seed {config.data_seed}")
+
+
+def _with_cue(config: DataConfig, cue: CueKind) -> LabelledImages:
+    seed = 0 if config.share == 1 else config.data_seed  # of the share
+    without = replace(config, cue=None, correlation=0.0, variant="original", data_seed=seed)
+    data = load_data(without)
+    if isinstance(data, Foregrounds):
+        raise UserError(
+            f"`cue={cue}` would lose the foregrounds of {data.name}: leave it out (backdrops have "
+            "`correlation` without one)"
+        )
+    return with_cue(
+        data,
+        cue,
+        config.correlation,
+        seed=config.data_seed,
+        variant=config.variant,
+        split=config.split,
+    )
 
 
 def stored_options(config: DataConfig) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """What a spurious cue does to a student's answer, where data know the cue in each image."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from jaxtyping import Bool
@@ -7,8 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clarep.data.cues import NO_CUE, group_numbers
+from clarep.data.labelled import LabelledImages
 from clarep.engine.statistics import least_share_interval
 from clarep.robustness.evaluation import Measured, Measurement, mean_of
+from clarep.robustness.tested_student import Subject, right_at
 
 FEWEST = 5
 """Images of a group that is measured by itself: the accuracy of fewer is hardly one."""
@@ -36,6 +40,19 @@ def group_measures(
         arrays["clean/conflicting"] = right[torch.from_numpy(conflicting)].float()
         measurements.append(mean_of("clean/conflicting", arrays["clean/conflicting"]))
     return Measured(measurements, arrays)
+
+
+def cue_measures(
+    subject: Subject, sets: Mapping[str, LabelledImages], indices: NDArray[np.int64]
+) -> Measured:
+    """Return the accuracy with the class's own cue, a random one and none, and what is lost.
+
+    sets: the same images as `own`, `random` and `none`, or some of these. indices: which of them.
+    """
+    arrays = {f"clean/cue_{name}": right_at(subject, data, indices) for name, data in sets.items()}
+    if {"own", "random"} <= set(sets):
+        arrays["clean/cue_gap"] = arrays["clean/cue_own"] - arrays["clean/cue_random"]
+    return Measured([mean_of(key, values) for key, values in arrays.items()], arrays)
 
 
 def merged_groups(

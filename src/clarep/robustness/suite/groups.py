@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clarep.data.cues import cues_of
+from clarep.data.cues import GroupedImages, cues_of
 from clarep.data.labelled import LabelledImages
 from clarep.data.sets.natural import NaturalSet
 from clarep.robustness.backgrounds import background_measures, example_arrays, first_of_each_class
 from clarep.robustness.calibration import auroc, calibration, max_softmax
 from clarep.robustness.corruptions import corrupt
-from clarep.robustness.cue_groups import group_measures
+from clarep.robustness.cue_groups import cue_measures, group_measures
 from clarep.robustness.evaluation import Measured, mean_of
 from clarep.robustness.focus import IG_STEPS, focus_measures, saliency_maps
 from clarep.robustness.suite.attack_parts import attack_parts
@@ -34,18 +34,28 @@ def _clean_parts(inputs: SuiteInputs) -> list[Part]:
 
 
 def _cue_parts(inputs: SuiteInputs) -> list[Part]:
-    cues = cues_of(inputs.data)
-    if cues is None:
-        return []
-    cues = cues[inputs.indices]
+    data, indices, parts = inputs.data, inputs.indices, list[Part]()
+    settings = {"images": inputs.config.images}
+    if (cues := cues_of(data)) is not None:
+        chosen = cues[indices]
 
-    def measure() -> Measured:
-        clean = inputs.clean
-        right = clean["probabilities"].argmax(dim=1) == clean["label"]
-        return group_measures(right, clean["label"].numpy(), cues)
+        def by_groups() -> Measured:
+            clean = inputs.clean
+            right = clean["probabilities"].argmax(dim=1) == clean["label"]
+            return group_measures(right, clean["label"].numpy(), chosen)
 
-    content = hashlib.sha256(cues.tobytes()).hexdigest()
-    return [Part("clean/groups", 0, {"images": inputs.config.images, "cues": content}, measure)]
+        content = {"cues": hashlib.sha256(chosen.tobytes()).hexdigest()}
+        parts.append(Part("clean/groups", 0, settings | content, by_groups))
+    if isinstance(data, GroupedImages) and data.other_cues:
+        sets = data.other_cues
+        content = {name: other.sha256(indices) for name, other in sets.items()}
+        cost = len(sets) * len(indices)
+
+        def by_cues() -> Measured:
+            return cue_measures(inputs.subject, sets, indices)
+
+        parts.append(Part("clean/cues", cost, settings | content, by_cues))
+    return parts
 
 
 def _calibration_parts(inputs: SuiteInputs) -> list[Part]:
