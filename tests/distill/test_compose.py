@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from clarep.distill.distill_config import RivalsConfig, settled
+from clarep.distill.distill_config import settled
 from clarep.distill.methods import METHODS, Ingredients
 from clarep.distill.methods.compose import filled
 from clarep.distill.trainer.student_run import StudentRun
@@ -29,12 +29,12 @@ def moving(audit, masked):
 def make(masked, moving, quick, tmp_path):
     """Make a method on the images 10 to 109."""
 
-    def of(name, audit=moving, memory_mb=100.0, data=masked, **rivals):
-        config = replace(quick, rivals=RivalsConfig(**rivals))
-        kind, options = settled(name, config)
+    def of(name, audit=moving, memory_mb=100.0, data=masked, **options):
+        config = replace(quick, **options)
+        kind, given_options = settled(name, config)
         images = TrainImages.of(data, np.arange(10, 110), memory_mb, 0)
         cpu = torch.device("cpu")
-        given = Ingredients(config, options, images, tmp_path, cpu, audit=audit)
+        given = Ingredients(config, given_options, images, tmp_path, cpu, audit=audit)
         return kind(build_student(StudentInfo("resnet8", data.class_names, (3, 16, 16))), given)
 
     return of

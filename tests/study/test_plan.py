@@ -336,3 +336,15 @@ def test_an_activation_of_all_or_of_one_variant(tmp_path, write_recipe):
     assert load_student(one[1].folder).info.activation == "silu"
     with pytest.raises(UserError, match="'tanh'"):
         addresses('activation = "tanh"')
+
+
+def test_whoever_is_picked_by_the_doubted_reads_the_audit(tmp_path, write_recipe):
+    path = write_recipe(methods='["vanilla", "kd"]', epochs='2\npick = "doubted"')
+    path.write_text(path.read_text().replace("[data]", "[audit]\nmask_draws = 0\n[data]"))
+    study = Study(load_recipe(path), tmp_path / "out")
+    assert study.jobs[0] is study.audit
+    learning = [job for job in study.jobs if isinstance(job, StudentJob)]
+    assert {job.kind for job in learning} == {"student", "classifier"}
+    assert all(job.audit is study.audit for job in learning)
+    path.write_text(path.read_text().replace('pick = "doubted"', 'pick = "last"'))
+    assert Study(load_recipe(path), tmp_path / "out").audit is None
