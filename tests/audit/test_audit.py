@@ -96,6 +96,27 @@ def test_rivals_are_random_other_classes(make_teacher, make_data, tmp_path):
     assert (found.doubts < 0).all()
 
 
+def test_the_cheapest_tries_no_class_beside_the_own(make_data, make_teacher, tmp_path):
+    """Whose mean is that of all classes, so that an image of another class is doubted there too."""
+    teacher = make_teacher()
+    plain, mean = teacher.denoise, []
+
+    def denoise(x, sigma, labels):
+        each = [plain(x, sigma, torch.full_like(labels, c)) for c in range(4)]
+        mean.append(len(x))
+        null = torch.stack(each).mean(0)
+        return torch.where((labels == 4)[:, None, None, None], null, plain(x, sigma, labels))
+
+    teacher.denoise = denoise
+    labels = np.arange(40) % 4
+    shown = labels.copy()
+    shown[[4, 9, 14, 19]] = (labels[[4, 9, 14, 19]] + 1) % 4
+    found = ask(teacher, make_data(labels, shown), tmp_path, rivals=0, draws=4)
+    assert found.tried[:, 1].tolist() == [4] * 40 and sum(mean) == 40 * 2 * 4
+    assert sorted(found.doubts.topk(4).indices.tolist()) == [4, 9, 14, 19]
+    assert found.name_of(int(found.rivals[4])) == "no class"
+
+
 def test_evidence_is_paired_by_the_noise():
     """Against a loop: the rival of the mean, the standard error of the differences."""
     generator = torch.Generator().manual_seed(0)
@@ -222,6 +243,8 @@ def test_what_does_not_fit_is_refused(make_teacher, make_data, data, tmp_path):
         (make_teacher(), turned, {}, "another order"),
         (make_teacher(), data, {"sigmas": ()}, "`sigmas` names no noise level"),
         (make_teacher(), data, {"sigmas": (0.25, 99.0)}, "sigma 99 is outside"),
+        (make_teacher(has_null=False), data, {"rivals": 0}, "no null class"),
+        (make_teacher(), data, {"rivals": 0, "mask_draws": 2}, "`mask_draws=0`"),
         (make_teacher(), data, {"draws": 0}, "`draws=0` is below 1"),
         (make_teacher(), data, {"chosen": [0, 0]}, "chosen twice"),
         (make_teacher(), data, {"chosen": [99]}, "cannot take indices 99"),

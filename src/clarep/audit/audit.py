@@ -103,6 +103,10 @@ class Audit:
         """Names of the data's classes."""
         return tuple(self.manifest["config"]["class_names"])
 
+    def name_of(self, tried: int) -> str:
+        """Return the name of a class that was tried, or of none."""
+        return self.class_names[tried] if tried < len(self.class_names) else "no class"
+
     def evidence(self) -> Evidence:
         """Return the evidence against each label at each noise level, with standard errors."""
         return Evidence.of(self.errors, self.tried, self.config.sigmas)
@@ -118,7 +122,7 @@ class Audit:
 
     @cached_property
     def rivals(self) -> Int64[Tensor, " n"]:
-        """The other class of the least error of each image."""
+        """The other class of the least error of each image; the null label where that was it."""
         best = self.errors[0].mean(0)[:, 1:].argmin(1) + 1
         return self.tried.gather(1, best[:, None])[:, 0]
 

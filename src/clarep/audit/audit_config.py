@@ -15,8 +15,9 @@ class AuditConfig:
     first."""
     draws: Annotated[int, Within(1)] = 2
     """Draws of noise at each level."""
-    rivals: Annotated[int, Within(1)] | None = None
-    """Other classes that each image is tried with, drawn at random for each; all without any."""
+    rivals: Annotated[int, Within(0)] | None = None
+    """Other classes that each image is tried with, drawn at random for each; all without any; 0
+    tries no class instead, the cheapest, and takes --mask-draws 0."""
     doubted_share: Annotated[float, Within(0, 1, "(]")] = 0.1
     """Share of every class that counts as doubted."""
     mask_draws: Annotated[int, Within(0)] = 16

@@ -72,6 +72,13 @@ class Questions:
             )
         for sigma in config.sigmas:
             teacher.check_sigma(sigma)
+        if config.rivals == 0:
+            teacher.check_null()
+            if config.mask_draws:
+                raise UserError(
+                    "object masks are learnt from what speaks for another class, and `rivals=0` "
+                    "tries none: give `mask_draws=0` with it, or `rivals=3`"
+                )
         given = np.arange(len(data)) if chosen is None else data.positions(chosen)
         if len(np.unique(given)) < len(given):
             raise UserError("an image was chosen twice: give each index once")
@@ -102,8 +109,8 @@ class Questions:
     @property
     def num_tried(self) -> int:
         """Classes that each image is denoised under."""
-        others = self.teacher.num_classes - 1
-        return 1 + min(self.config.rivals or others, others)
+        others, rivals = self.teacher.num_classes - 1, self.config.rivals
+        return 1 + (others if rivals is None else min(max(rivals, 1), others))
 
     def stages(self) -> tuple[Stage, Stage, Stage]:
         """Return what errors, maps of the doubted, and targets take."""
@@ -222,7 +229,9 @@ class Questions:
         for i in self.index[rows]:
             own = int(self.data.labels[i])
             others = classes[classes != own]
-            if self.num_tried <= len(others):
+            if self.config.rivals == 0:
+                others = np.array([self.teacher.null_label])
+            elif self.num_tried <= len(others):
                 rng = np.random.default_rng([seed, _RIVALS, int(i)])
                 others = rng.choice(others, self.num_tried - 1, replace=False)
             found.append([own, *others])

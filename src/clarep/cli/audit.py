@@ -73,7 +73,7 @@ class Audit:
             classes = [
                 asdict(row)
                 | {"class": names[row.label], "sigma": sigma}
-                | {"rival": None if row.rival is None else names[row.rival]}
+                | {"rival": None if row.rival is None else found.name_of(row.rival)}
                 for level, sigma in enumerate(found.config.sigmas)
                 for row in found.evidence().by_class(level)
             ]

@@ -18,7 +18,7 @@ def audit_table(audit: Audit) -> str:
             f"{row.against} ({row.against / row.images:.0%})",
             "[{:.0%}, {:.0%}]".format(*row.share_interval),
             f"{row.doubt:+.3g} [{row.doubt_interval[0]:+.3g}, {row.doubt_interval[1]:+.3g}]",
-            "" if row.rival is None else names[row.rival],
+            "" if row.rival is None else audit.name_of(row.rival),
         ]
         for row in rows
     ]
@@ -45,7 +45,7 @@ def most_doubted(audit: Audit, sources: Sequence[str], count: int) -> list[dict[
             "index": int(audit.index[row]),
             "source": str(sources[int(audit.index[row])]),
             "label": names[int(audit.labels[row])],
-            "rival": names[int(found.rival[0, row])],
+            "rival": audit.name_of(int(found.rival[0, row])),
             "doubt": float(found.doubt[0, row]),
             "standard_error": None
             if found.standard_error is None
