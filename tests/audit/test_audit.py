@@ -15,6 +15,7 @@ from clarep.audit.audit import ERRORS, MANIFEST, Audit
 from clarep.audit.audit_config import AuditConfig
 from clarep.audit.audit_run import audit_steps
 from clarep.audit.label_evidence import Evidence
+from clarep.audit.shown_images import PICTURES, read_shown
 from clarep.clarid.diffusion_classifier import denoising_residuals
 from clarep.data.labelled import to_unit_range
 from clarep.engine.artefacts import read_json, sha256_file
@@ -144,6 +145,25 @@ def test_called_as_the_room_it_is(teacher, data, tmp_path, capsys):
     assert clarep.audit.audit_run.audit(teacher, data, tmp_path / "a", ERRORS_ALONE, [1, 2])
 
 
+def test_the_images_that_a_page_shows(make_data, make_teacher, tmp_path):
+    labels = np.arange(48) % 4
+    shown = labels.copy()
+    shown[8] = 3
+    data = make_data(labels, shown)
+    found = ask(make_teacher(), data, tmp_path)
+    kept = read_shown(found)
+    assert len(kept.row) == 4 * 10 and int(kept.doubted.sum()) == 20 and kept.masks is None
+    assert len(kept.row.unique()) == 40
+    assert torch.equal(kept.images, data.images(found.index[kept.row].numpy()))
+    of_first = kept.row[found.labels[kept.row] == 0]
+    doubts = found.doubts[of_first]
+    assert int(of_first[5]) == 8 and (doubts[:5] < doubts[5:, None]).all()
+    (tmp_path / PICTURES).unlink()
+    assert read_shown(found) is None
+    ask(make_teacher(), data, tmp_path)
+    assert torch.equal(read_shown(found).row, kept.row)
+
+
 KILLED = """
 import sys
 sys.path.insert(0, {tests!r})
@@ -177,7 +197,7 @@ def test_killed_it_goes_on_and_ends_with_the_same_bytes(teacher, data, tmp_path,
     assert (out / ERRORS).read_bytes() == (tmp_path / "whole" / ERRORS).read_bytes()
     assert found.sha256 == whole.sha256
     assert found.manifest["cost"]["denoiser_evaluations"] == 24 * 4 * 2
-    assert sorted(path.name for path in out.iterdir()) == [ERRORS, MANIFEST]
+    assert sorted(path.name for path in out.iterdir()) == [ERRORS, MANIFEST, PICTURES]
     teacher.seen.clear()
     ask(teacher, data, out)
     assert teacher.seen == []

@@ -14,6 +14,7 @@ from clarep.audit.audit_config import AuditConfig
 from clarep.audit.audit_parts import AuditParts
 from clarep.audit.object_masks import NothingLearnt
 from clarep.audit.questions import Questions
+from clarep.audit.shown_images import store_shown
 from clarep.data.labelled import LabelledImages
 from clarep.engine.artefacts import Progressed, read_json, sha256_file, versions, write_json
 from clarep.engine.identity import in_full, plain, refuse_other
@@ -93,6 +94,7 @@ def audit_steps(
     parts = AuditParts(folder, asked.described(), stages)
     if _is_whole(folder, {ERRORS: 1, MASKS: map_stage.images, TARGETS: target_stage.images}):
         parts.remove()  # of a run that was killed at its very end
+        store_shown(Audit.load(folder), asked.data)
         yield Progressed(parts.total, 0, parts.total)
         return
     manifest = {"format": _FORMAT, "config": told}
@@ -122,6 +124,7 @@ def audit_steps(
     manifest |= {"files": {name: sha256_file(folder / name) for name in tensors}}
     manifest |= {"versions": versions(), "cost": parts.cost()}
     write_json(folder / MANIFEST, manifest, sealed=True)
+    store_shown(Audit.load(folder), asked.data)
     parts.remove()
 
 
