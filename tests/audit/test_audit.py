@@ -15,7 +15,7 @@ from clarep.audit.audit import ERRORS, MANIFEST, Audit
 from clarep.audit.audit_config import AuditConfig
 from clarep.audit.audit_run import audit_steps
 from clarep.audit.label_evidence import Evidence
-from clarep.audit.shown_images import PICTURES, read_shown
+from clarep.audit.shown_images import PICTURES, read_shown, store_shown
 from clarep.clarid.diffusion_classifier import denoising_residuals
 from clarep.data.labelled import to_unit_range
 from clarep.engine.artefacts import read_json, sha256_file
@@ -158,8 +158,14 @@ def test_the_images_that_a_page_shows(make_data, make_teacher, tmp_path):
     of_first = kept.row[found.labels[kept.row] == 0]
     doubts = found.doubts[of_first]
     assert int(of_first[5]) == 8 and (doubts[:5] < doubts[5:, None]).all()
+    masks = torch.arange(48)[:, None, None] % 2 == torch.zeros(4, 4)
+    store_shown(replace(found, masks=masks), data)  # is there already
+    assert read_shown(found).masks is None
     (tmp_path / PICTURES).unlink()
     assert read_shown(found) is None
+    store_shown(replace(found, masks=masks), data)
+    assert torch.equal(read_shown(found).masks, masks[kept.row])
+    (tmp_path / PICTURES).write_bytes(b"cut")
     ask(make_teacher(), data, tmp_path)
     assert torch.equal(read_shown(found).row, kept.row)
 
@@ -326,70 +332,3 @@ def test_targets_of_a_share_of_each_class(teacher, data, tmp_path, monkeypatch):
     assert (tmp_path / "killed/parts/targets-00000.safetensors").exists()
     again = ask(teacher, data, tmp_path / "killed", **settings)
     assert torch.equal(again.targets.denoised, denoised)
-
-
-def halves():
-    """Images whose bright left half is the object and whose dark right half is the class's cue.
-
-    Of every class two in twelve show the next class's right half: teacher, data, their places.
-    """
-    generator = torch.Generator().manual_seed(0)
-    means = 0.4 * torch.rand(4, 3, 8, 8, generator=generator) - 0.2
-    means += torch.where(torch.arange(8) < 4, 0.4, -0.4)
-    labels = torch.arange(96) % 4
-    conflicting = torch.arange(96) // 4 % 12 >= 10
-    cues = torch.where(conflicting, (labels + 1) % 4, labels)
-    images = torch.where(torch.arange(8) < 4, means[labels], means[cues])
-    images = images + 0.05 * torch.randn(images.shape, generator=generator)
-    pixels = ((images + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
-    names = tuple(f"class {i}" for i in range(4))
-    sources = [str(i) for i in range(96)]
-    data = clarep.LabelledImages("halves", labels.numpy(), names, sources, pixels.__getitem__)
-
-    def denoise(x, sigma, labels):
-        mean = means[labels.clamp_max(3)]
-        return mean + (x - mean) * (0.01 / (0.01 + sigma**2))[:, None, None, None]
-
-    teacher = clarep.Teacher.from_callable(
-        denoise,
-        lambda x, *_: x,
-        latent_shape=(3, 8, 8),
-        class_names=names,
-        sigma_min=0.01,
-        sigma_max=80.0,
-        taps={"x": (3, 1)},
-        fingerprint="halves",
-    )
-    return teacher, data, conflicting
-
-
-def test_masks_are_where_the_object_is_whatever_kills_the_run(tmp_path, monkeypatch):
-    teacher, data, conflicting = halves()
-    settings = {"mask_draws": 4, "mask_area": 0.5, "doubted_share": 1 / 6, "draws": 1}
-    found = ask(teacher, data, tmp_path / "whole", **settings)
-    assert torch.equal(found.doubted(), conflicting)
-    object_at = torch.zeros(8, 8, dtype=torch.bool)
-    object_at[:, :4] = True
-    union = (found.masks | object_at).sum()
-    assert found.masks.shape == (96, 8, 8) and (found.masks & object_at).sum() > 0.95 * union
-    assert found.manifest["masks"]["images"] == 16
-    assert found.manifest["cost"]["denoiser_evaluations"] == 96 * 4 + 16 * 2 * 4
-    assert read_shown(found).masks.shape == (40, 8, 8)
-
-    monkeypatch.setattr(audit_parts, "BLOCK", 10)
-    steps = audit_steps(teacher, data, tmp_path / "killed", replace(ERRORS_ALONE, **settings))
-    for step in steps:
-        if step.done > 96 * 4:
-            break
-    steps.close()
-    again = ask(teacher, data, tmp_path / "killed", **settings)
-    assert again.sha256 == found.sha256
-
-
-def test_masks_that_nothing_teaches_are_left_out_and_told(teacher, data, tmp_path):
-    found = ask(teacher, data, tmp_path, mask_draws=2)
-    assert found.masks is None
-    assert "there are 4 here" in found.manifest["masks"]["refused"]
-    teacher.seen.clear()
-    ask(teacher, data, tmp_path, mask_draws=2)
-    assert teacher.seen == []

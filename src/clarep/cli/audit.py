@@ -11,15 +11,29 @@ import tyro
 from clarep.audit.audit import Audit as Found
 from clarep.audit.audit_config import AuditConfig
 from clarep.audit.audit_run import audit_steps
+from clarep.audit.extraneous_part import readable_parts
+from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.option_groups import DataGroup, Json, SkipBad, TeacherGroup, TeacherSpec
 from clarep.cli.terminal import note, told
 from clarep.data.labelled import LabelledImages, readable_indices
-from clarep.data.load import DataConfig, load_data
+from clarep.data.load import DataConfig, load_data, stored_options
+from clarep.distill.trainer.sources import check_canonical
 from clarep.engine.bounds import Within
 from clarep.engine.progress import announce, progress
+from clarep.report.audit_scores import (
+    detection_rows,
+    detection_table,
+    probabilities_of,
+    read_scores,
+    readable_rows,
+    readable_table,
+    store_scores,
+)
 from clarep.report.audit_table import audit_table, most_doubted, said_of
+from clarep.report.quality import load_classifier
 from clarep.select.class_match import matched_by_number, of_the_datas_classes
 from clarep.teachers.options import TeacherOptions, recorded
+from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher, sources
 
 
@@ -35,6 +49,12 @@ class Audit:
     audit: Annotated[AuditConfig, tyro.conf.arg(name="")] = field(default_factory=AuditConfig)
     teacher_options: TeacherGroup = field(default_factory=TeacherOptions)
     teacher: TeacherSpec = "backdrops"
+    classifier: Path | None = None
+    """Run of a student trained on these data, of few epochs best: where the data know their cues,
+    its errors (JTT) and its confident-learning score stand beside the doubt."""
+    canon: Path | None = None
+    """Canonical set of some of the images: says how well the label is read from the part of them
+    that CLARID takes out."""
     show: Annotated[int, Within(0)] = 10
     """Most doubted images to name."""
     skip_bad: SkipBad = False
@@ -49,6 +69,8 @@ class Audit:
         teacher, chosen_by_name = of_the_datas_classes(teacher, data)
         note(chosen_by_name)
         note(matched_by_number(teacher, data, judged=True))
+        classifier = load_classifier(self.classifier, teacher)
+        readable = self._readable_parts(teacher, data)
         chosen, bad = self._readable(data)
         described = sources(self.teacher, self.data, recorded(self.teacher_options))
         described |= ({"skipped": bad} if bad else {}) | data.noted()
@@ -58,7 +80,19 @@ class Audit:
         with progress("audit", "denoisings", start.total, start.done) as advance:
             for step in steps:
                 advance(step.new)
-        self._print(Found.load(self.out), data, bad)
+        found = Found.load(self.out)
+        seen = None if classifier is None else probabilities_of(classifier, found, data)
+        detected = detection_rows(found, data, seen)
+        store_scores(found, {"detection": detected, "readable": readable})
+        self._print(found, data, bad)
+
+    def _readable_parts(self, teacher: Teacher, data: LabelledImages) -> list[dict[str, Any]]:
+        """Return how well the label is read from the parts of a canonical set, if one is given."""
+        if self.canon is None:
+            return []
+        canonical = CanonicalSet.load(self.canon)
+        check_canonical(canonical, data, stored_options(self.data), teacher)
+        return readable_rows(readable_parts(canonical), data.class_names)
 
     def _readable(self, data: LabelledImages) -> tuple[Any, list[str]]:
         """Return the images that can be read, None for all of them, and why others cannot."""
@@ -77,15 +111,22 @@ class Audit:
                 for level, sigma in enumerate(found.config.sigmas)
                 for row in found.evidence().by_class(level)
             ]
+            scores = read_scores(found)
             answer = {"images": len(found.index), "classes": classes, "most_doubted": doubted}
+            answer |= {name: scores.get(name, []) for name in ("detection", "readable")}
             answer |= {"cost": cost, "skipped": bad, "wrote": {"audit": str(self.out)}}
             print(json.dumps(answer, indent=2))
             return
         for entry in bad:
             print(f"skipped {entry}")
         print(audit_table(found))
+        tables = {"detection": detection_table, "readable": readable_table}
+        for name, rows in read_scores(found).items():
+            print(tables[name](rows))
         for image in doubted:
             print(said_of(image))
+        if refused := found.manifest.get("masks", {}).get("refused"):
+            note(f"no object masks: {refused}")
         print(
             f"{len(found.index)} images, {sum(cost['seconds'].values()):.0f} s, "
             f"{cost['denoiser_evaluations']} denoiser evaluations, "

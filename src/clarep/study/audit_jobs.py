@@ -10,6 +10,7 @@ from clarep.audit.audit import Audit
 from clarep.audit.audit_config import AuditConfig
 from clarep.audit.audit_run import audit_steps
 from clarep.audit.questions import setting_of
+from clarep.audit.shown_images import read_shown
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig
 from clarep.engine.artefacts import Progressed
@@ -51,11 +52,12 @@ class AuditJob:
         return self.store / f"audit-{self.address}"
 
     def is_done(self) -> bool:
-        """Tell whether the folder holds the whole audit, undamaged, and of these settings."""
+        """Tell whether the folder holds the whole audit, undamaged, with its pictures."""
         try:
-            stored = Audit.load(self.folder).manifest["config"]
+            found = Audit.load(self.folder)
+            stored = found.manifest["config"]
             content = {key: stored[key] for key in ("teacher_sha256", "data_sha256", "audit")}
-            return address(content) == self.address
+            return address(content) == self.address and read_shown(found) is not None
         except (UserError, KeyError):
             return False
 
