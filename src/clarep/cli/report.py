@@ -23,6 +23,9 @@ class Report:
     canon: Path | None = None
     """Canonical set to show beside them: a folder that clarep identify wrote, or its canon/;
     without it, the canon/ in a run's folder, if there is one."""
+    audit: Path | None = None
+    """Audit to show beside them: a folder that clarep audit wrote; without it, that of the study
+    whose runs these are, if it has one."""
     out: Path = Path("runs/report")
     """Folder of the report: index.html, and its numbers in data/."""
     title: str | None = None
@@ -32,7 +35,9 @@ class Report:
 
     def run(self) -> None:
         """Build the page and say where it is."""
-        page = build_report(self.runs, self.canon, self.out, self.title, tell=note)
+        page = build_report(
+            self.runs, self.canon, self.out, self.title, tell=note, audit=self.audit
+        )
         if self.json:
             print(json.dumps({"wrote": {"report": str(page), "data": str(self.out / "data")}}))
             return

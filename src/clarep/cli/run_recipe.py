@@ -77,7 +77,13 @@ def finish(study: Study, folder: Path) -> Comparison:
     """Compare the study's runs, write and print the table, and make the report."""
     compared = compare([read_run(run) for run in study.runs])
     tables = write_comparison(compared, folder)
-    report = build_report(list(study.runs), study.canonical, folder, f"Study {study.recipe.name}")
+    report = build_report(
+        list(study.runs),
+        study.canonical,
+        folder,
+        f"Study {study.recipe.name}",
+        audit=None if study.audit is None else study.audit.folder,
+    )
     print(comparison_table(compared))
     print(f"table in {tables['md']}, {tables['csv'].name} and {tables['json'].name}")
     print(f"report in {report}")

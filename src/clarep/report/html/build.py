@@ -13,6 +13,7 @@ from clarep.engine.lock import hold
 from clarep.engine.printable import printable
 from clarep.report.html.blocks import Download, Figure, Section, Table, Text
 from clarep.report.html.report_data import ReportData, read_report_data
+from clarep.report.html.sections.audit_section import audit_section
 from clarep.report.html.sections.canonical_section import canonical_section
 from clarep.report.html.sections.features_section import features_section
 from clarep.report.html.sections.measured_sections import (
@@ -37,6 +38,8 @@ def build_report(
     out: Path | str,
     title: str | None = None,
     tell: Callable[[str], None] | None = None,
+    *,
+    audit: Path | str | None = None,
 ) -> Path:
     """Write OUT/index.html, which needs no other file, and its numbers as OUT/data/*.csv, .json.
 
@@ -50,15 +53,16 @@ def build_report(
         out: folder of the report.
         title: heading of the page, in front of the day of the last run; None names methods and
             data.
+        audit: folder of an audit to show; None takes that of the study that the runs are of.
         tell: called with each thing that the page lacks, a sentence that says what gives it.
 
     Raises:
         UserError: if a run's folder does not exist, no run can be read, one is given twice, or
-            canon is no whole canonical set.
+            canon is no whole canonical set, or audit no finished audit.
     """
     out, canon = Path(out), None if canon is None else Path(canon)
     folders = [Path(run) for run in runs]
-    data = read_report_data(folders, canon)
+    data = read_report_data(folders, canon, None if audit is None else Path(audit))
     compared = compare_methods(data)
     sections = [
         canonical_section(data),
@@ -67,6 +71,7 @@ def build_report(
         corruptions_section(data),
         backgrounds_section(data),
         *beyond_section(data),
+        *audit_section(data),
         calibration_section(data),
         focus_section(data),
         features_section(data),

@@ -1,9 +1,11 @@
 """All that the page is made from: runs, their groups, the canonical set and its pictures."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from clarep.audit.audit import Audit
 from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
 from clarep.clarid.set_pictures import SetPictures, read_pictures
 from clarep.errors import UserError
@@ -28,6 +30,9 @@ class ReportData:
     """Why there is no canonical set, and what gives one."""
     pictures_missing: tuple[str, ...] = ()
     """Why there are no pictures of it, where there is one, and what gives them."""
+    audit: Audit | None = None
+    audit_missing: tuple[str, ...] = ()
+    """Why there is no audit though a run has read one, and what gives it."""
 
     @property
     def measured(self) -> list[Group]:
@@ -95,10 +100,12 @@ class ReportData:
         return [f"class {i}" for i in range(count)]
 
 
-def read_report_data(folders: Sequence[Path], canon: Path | None) -> ReportData:
-    """Read what is there of each run, and of the set: `canon`, or a run's own.
+def read_report_data(
+    folders: Sequence[Path], canon: Path | None, audit: Path | None = None
+) -> ReportData:
+    """Read what is there of each run, of the set, `canon` or a run's own, and of the audit.
 
-    Raises UserError as `read_runs`, and if `canon` is no whole canonical set.
+    Raises UserError as `read_runs`, and if `canon` is no whole canonical set or `audit` no audit.
     """
     runs = read_runs(folders)
     found, canon_missing = _read_canon(canon, folders)
@@ -108,8 +115,37 @@ def read_report_data(folders: Sequence[Path], canon: Path | None) -> ReportData:
             pictures = read_pictures(found)
         except UserError as error:
             pictures_missing = f"Originals, reconstructions and the features before: {error}"
-    missing = (tuple(filter(None, [text])) for text in (canon_missing, pictures_missing))
-    return ReportData(runs, group_runs(runs), found, pictures, *missing)
+    no_canon, no_pictures = (
+        tuple(filter(None, [text])) for text in (canon_missing, pictures_missing)
+    )
+    said, audit_missing = _read_audit(audit, runs)
+    groups = group_runs(runs)
+    return ReportData(runs, groups, found, pictures, no_canon, no_pictures, said, audit_missing)
+
+
+def _read_audit(
+    given: Path | None, runs: Sequence[ReportRun]
+) -> tuple[Audit | None, tuple[str, ...]]:
+    """Return the audit, or why it is missing though a run has read one.
+
+    It is the one given, or that of a study whose runs lie beside its store. Raises UserError if
+    the one given is damaged.
+    """
+    if given is not None:
+        return Audit.load(given), ()
+    read = {run.folder: str(sha) for run in runs if (sha := run.config.get("audit_sha256"))}
+    for folder, sha256 in read.items():
+        for place in sorted((folder.resolve().parent.parent / "store").glob("audit-*")):
+            with suppress(UserError):
+                found = Audit.load(place)
+                if found.sha256 == sha256:
+                    return found, ()
+    if not read:
+        return None, ()
+    return None, (
+        "the audit that students have read was not given, so that what the teacher doubts is not "
+        "shown: `clarep report RUN… --audit DIR` shows it",
+    )
 
 
 def _read_canon(given: Path | None, runs: Sequence[Path]) -> tuple[CanonicalSet | None, str]:

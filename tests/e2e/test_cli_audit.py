@@ -1,0 +1,67 @@
+"""`clarep audit` from images to what a teacher says of them, gone on with, and mistaken."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from clarep.audit.audit import Audit
+from clarep.cli.main import main
+from clarep.data.load import load_data
+
+QUICK = "--draws 1 --rivals 2 --mask-draws 0 --target-share 0"
+
+
+@pytest.fixture(scope="session")
+def audited(tiny_teacher_path, garments_path, tmp_path_factory) -> Path:
+    """The folder of a finished audit of forty garments; to be copied."""
+    out = tmp_path_factory.mktemp("audited") / "out"
+    command = f"audit --data {garments_path} --teacher {tiny_teacher_path} --out {out} {QUICK}"
+    assert main(command.split()) == 0
+    return out
+
+
+@pytest.fixture
+def command(audited, tiny_teacher_path, garments_path, tmp_path):
+    """Run the same command, with more options, in a copy of the folder: code."""
+    shutil.copytree(audited, tmp_path / "out")
+    base = f"audit --data {garments_path} --teacher {tiny_teacher_path} --out {tmp_path / 'out'}"
+    return lambda more="": main(f"{base} {QUICK} {more}".split())
+
+
+def test_the_table_and_the_most_doubted(command, garments_path, capsys):
+    assert command("--show 3") == 0
+    printed = capsys.readouterr()
+    data = load_data(str(garments_path))
+    assert all(name in printed.out for name in data.class_names)
+    assert printed.out.count("rather") == 3 and "120 denoiser evaluations" in printed.out
+    assert "0 of 120 denoisings to do" in printed.err
+
+
+def test_one_json_object(command, tmp_path, garments_path, capsys):
+    assert command("--json --show 5") == 0
+    answer = json.loads(capsys.readouterr().out)
+    found, data = Audit.load(tmp_path / "out"), load_data(str(garments_path))
+    assert answer["images"] == 40 and len(answer["classes"]) == 10
+    assert sum(one["against"] for one in answer["classes"]) == int((found.doubts > 0).sum())
+    first = answer["most_doubted"][0]
+    row = int(found.doubts.argmax())
+    assert first["index"] == row and first["doubt"] == pytest.approx(float(found.doubts[row]))
+    assert first["label"] == data.class_names[data.labels[row]] != first["rival"]
+    assert first["standard_error"] is None and answer["detection"] == []
+    assert answer["cost"]["denoiser_evaluations"] == 120
+
+
+def test_mistakes_are_told_in_a_sentence(command, tmp_path, capsys):
+    before = (tmp_path / "out/manifest.json").read_bytes()
+    for more, words in (
+        ("--seed 1", "seed: 0 there, 1 now"),
+        ("--sigmas 99", "sigma 99 is outside"),
+        ("--canon nowhere", "holds no canonical set"),
+        ("--classifier nowhere", "no student at nowhere"),
+    ):
+        assert command(more) == 2
+        printed = capsys.readouterr()
+        assert printed.out == "" and words in printed.err
+    assert (tmp_path / "out/manifest.json").read_bytes() == before
