@@ -43,7 +43,7 @@ def with_cues(garments_path, foreign) -> GroupedImages:
 
 def test_scores_are_held_against_the_cues_that_data_know(found, garments_path):
     foreign = np.zeros(40, bool)
-    foreign[found.doubts.topk(4).indices] = True
+    foreign[found.doubts.topk(4).indices.numpy()] = True
     data = with_cues(garments_path, foreign)
     probabilities = torch.eye(10)[torch.from_numpy(data.cue)]  # of one that sees cues alone
     rows = detection_rows(found, data, probabilities)
