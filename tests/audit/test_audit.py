@@ -260,6 +260,13 @@ def test_another_configuration_is_refused(teacher, data, make_data, make_teacher
     ask(teacher, data, tmp_path, batch_size=7)  # last digits alone: nothing is computed
 
 
+def test_who_counts_as_doubted_is_part_of_what_an_audit_is_told_by(teacher, data, tmp_path):
+    few, many = (ask(teacher, data, tmp_path / str(s), doubted_share=s) for s in (0.1, 0.5))
+    assert torch.equal(few.errors, many.errors)
+    assert int(few.doubted().sum()) == 4 and int(many.doubted().sum()) == 12
+    assert few.sha256 != many.sha256
+
+
 def test_what_does_not_fit_is_refused(make_teacher, make_data, data, tmp_path):
     many = make_data([0, 1], classes=6)
     turned = make_data([0, 1], names=("class 1", "class 0", "class 2", "class 3"))

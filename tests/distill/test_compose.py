@@ -185,6 +185,11 @@ def test_images_that_were_not_audited_stay(make, moving):
     changed = set(torch.nonzero((found != images).flatten(1).any(1))[:, 0].tolist())
     assert changed <= set(range(20, 40)) and len(changed) > 15
     assert torch.equal(method._masks[20:40], moving.masks[30:50])
+    named = {name: getattr(moving, name)[:10] for name in named}
+    others = replace(moving, **named, errors=moving.errors[:, :, :10])
+    for name in ("compose", "compose-centre"):
+        with pytest.raises(UserError, match="none of its training images"):
+            make(name, others)
 
 
 def test_the_controls_masks(make, moving, masked):

@@ -9,6 +9,8 @@ import pytest
 from clarep.audit.audit import Audit
 from clarep.cli.main import main
 from clarep.data.load import load_data
+from clarep.students.student import StudentInfo
+from clarep.students.student_files import build_student, save_student
 
 QUICK = "--draws 1 --rivals 2 --mask-draws 0 --target-share 0"
 
@@ -51,6 +53,17 @@ def test_one_json_object(command, tmp_path, garments_path, capsys):
     assert first["label"] == data.class_names[data.labels[row]] != first["rival"]
     assert first["standard_error"] is None and answer["detection"] == []
     assert answer["cost"]["denoiser_evaluations"] == 120
+
+
+def test_a_classifier_is_of_the_data_and_is_held_against_their_cues(
+    command, garments_path, tmp_path, capsys
+):
+    names = load_data(str(garments_path)).class_names
+    for classes, code, words in ((names, 0, "knows no cues"), (names[:2], 2, "the classifier's")):
+        student = build_student(StudentInfo("resnet8", classes, (3, 32, 32)))
+        save_student(student, tmp_path / "student.safetensors")
+        assert command(f"--classifier {tmp_path / 'student.safetensors'}") == code
+        assert words in capsys.readouterr().err
 
 
 def test_mistakes_are_told_in_a_sentence(command, tmp_path, capsys):

@@ -313,6 +313,13 @@ def test_one_audit_for_all_who_read_it(tmp_path, write_recipe, monkeypatch):
         Study(load_recipe(path), tmp_path / "out")
 
 
+def test_data_without_groups_are_refused_before_anything_is_built(tmp_path, write_recipe):
+    recipe = load_recipe(write_recipe(methods='["vanilla", "group-dro"]'))
+    with pytest.raises(UserError, match="group-dro is told the groups"):
+        Study(recipe, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_activation_of_all_or_of_one_variant(tmp_path, write_recipe):
     """A student's address changes where one is given, and there alone."""
 

@@ -89,8 +89,10 @@ class Audit:
 
     @property
     def sha256(self) -> str:
-        """Of all that it holds, whatever it cost."""
-        return hashlib.sha256(json.dumps(self.manifest["files"]).encode()).hexdigest()
+        """Of all that it holds, and of who counts as doubted, whatever it cost."""
+        told = self.manifest["config"]["audit"]  # which leaves defaults out
+        share = {name: told[name] for name in told.keys() & {"doubted_share"}}
+        return hashlib.sha256(json.dumps(self.manifest["files"] | share).encode()).hexdigest()
 
     @property
     def config(self) -> AuditConfig:

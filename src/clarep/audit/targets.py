@@ -86,8 +86,9 @@ def class_evidence(
         for label in _labels(teacher):
             cond = teacher.condition(torch.full((len(x),), label, device=teacher.device))
             each = [teacher.denoise(x + sigma * draw, level, cond) - x for draw in noise]
-            estimates.append(torch.stack(each).mean(0))
-        parts.append(torch.stack(estimates, dim=1).half().cpu())
+            # To the CPU one by one: a device may not hold those of a thousand classes.
+            estimates.append(torch.stack(each).mean(0).half().cpu())
+        parts.append(torch.stack(estimates, dim=1))
     evidence = torch.cat(parts)
     check_finite(evidence, f"the denoiser's estimates at sigma {sigma:g}", "check the weights")
     return evidence

@@ -15,6 +15,8 @@ from clarep.audit.extraneous_part import readable_parts
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.option_groups import DataGroup, Json, SkipBad, TeacherGroup, TeacherSpec
 from clarep.cli.terminal import note, told
+from clarep.data.cues import cues_of
+from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import LabelledImages, readable_indices
 from clarep.data.load import DataConfig, load_data, stored_options
 from clarep.distill.trainer.sources import check_canonical
@@ -30,8 +32,9 @@ from clarep.report.audit_scores import (
     store_scores,
 )
 from clarep.report.audit_table import audit_table, most_doubted, said_of
-from clarep.report.quality import load_classifier
 from clarep.select.class_match import matched_by_number, of_the_datas_classes
+from clarep.students.student import Student
+from clarep.students.student_files import load_student
 from clarep.teachers.options import TeacherOptions, recorded
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher, sources
@@ -69,7 +72,7 @@ class Audit:
         teacher, chosen_by_name = of_the_datas_classes(teacher, data)
         note(chosen_by_name)
         note(matched_by_number(teacher, data, judged=True))
-        classifier = load_classifier(self.classifier, teacher)
+        classifier = self._classifier(data)
         readable = self._readable_parts(teacher, data)
         chosen, bad = self._readable(data)
         described = sources(self.teacher, self.data, recorded(self.teacher_options))
@@ -85,6 +88,17 @@ class Audit:
         detected = detection_rows(found, data, seen)
         store_scores(found, {"detection": detected, "readable": readable})
         self._print(found, data, bad)
+
+    def _classifier(self, data: LabelledImages) -> Student | None:
+        """Return the student whose scores stand beside the doubt, if there is what to find."""
+        if self.classifier is None:
+            return None
+        student = load_student(self.classifier)
+        check_alike("the classifier's", kind_of(student.info), data.name, kind_of(data))
+        if cues_of(data) is None:
+            note(f"{data.name} knows no cues, so that `classifier` is held against nothing")
+            return None
+        return student
 
     def _readable_parts(self, teacher: Teacher, data: LabelledImages) -> list[dict[str, Any]]:
         """Return how well the label is read from the parts of a canonical set, if one is given."""

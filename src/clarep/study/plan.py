@@ -16,6 +16,7 @@ from clarep.data.load import DataConfig, load_data, load_test
 from clarep.data.subset import subset
 from clarep.distill.methods import METHODS
 from clarep.distill.trainer.run_folder import picked_on_these
+from clarep.distill.trainer.sources import check_groups
 from clarep.errors import UserError
 from clarep.robustness.suite.suite import SuiteRun
 from clarep.robustness.suite.suite_inputs import sha256_read, widest
@@ -122,6 +123,8 @@ class Study:
                 f"recipe {self.recipe.name}: {test.name} has other classes than {self.data.name}: "
                 "give test data of the same classes"
             )
+        for method in dict.fromkeys(variant.method for variant in self.recipe.variants):
+            check_groups(METHODS[method], self.data)
         channels, height, width = self.data.images([0]).shape[1:]
         asked = ((v.student, v.activation, v.layer) for v in self.recipe.variants)
         for name, activation, layer in dict.fromkeys(asked):

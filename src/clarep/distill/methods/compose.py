@@ -117,7 +117,7 @@ class ComposeCentre(Compose):
 
     def known_masks(self, ingredients: Ingredients) -> tuple[Indices, Bool[Tensor, "n h w"]]:
         positions, masks = super().known_masks(ingredients)
-        mean = masks.float().mean(0)
+        mean = masks.float().sum(0) / max(1, len(masks))
         return positions, largest(mean[None], float(mean.mean())).expand_as(masks)
 
 

@@ -100,12 +100,7 @@ class Sources:
         for option, (needed, given, what) in needs.items():
             if needed and given is None:
                 raise UserError(f"method {method.name} needs {option}: give {what}")
-        if method.needs_groups and cues_of(data) is None:
-            raise UserError(
-                f"method {method.name} is told the groups of images, and {data.name} knows no "
-                "spurious cues: give data that do, such as backdrops, or a method that is told "
-                "none, such as jtt"
-            )
+        check_groups(method, data)
         if canonical is not None:
             check_canonical(canonical, data, data_options, teacher)
             check_kind(method, canonical)
@@ -115,6 +110,16 @@ class Sources:
             check_alike("the classifier's", kind_of(classifier.info), data.name, kind_of(data))
         if self.audit is not None:
             check_audit(self.audit, data)
+
+
+def check_groups(method: type[Method], data: LabelledImages) -> None:
+    """Raise UserError if a method is told groups that the data do not know."""
+    if method.needs_groups and cues_of(data) is None:
+        raise UserError(
+            f"method {method.name} is told the groups of images, and {data.name} knows no "
+            "spurious cues: give data that do, such as backdrops, or a method that is told "
+            "none, such as jtt"
+        )
 
 
 def check_kind(method: type[Method], canonical: CanonicalSet) -> None:
