@@ -320,6 +320,30 @@ def test_data_without_groups_are_refused_before_anything_is_built(tmp_path, writ
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "method, left_out, is_right",
+    [
+        ("evidence-norm", "target_share", False),
+        ("evidence-compose", "target_share", False),
+        ("evidence-compose", "mask_draws", False),
+        ("adv-compose", "mask_draws", False),
+        ("evidence", "mask_draws", True),
+        ("compose", "target_share", True),
+        ("doubted", "mask_draws", True),
+    ],
+)
+def test_an_audit_that_leaves_out_what_a_method_reads_is_refused(
+    tmp_path, write_recipe, method, left_out, is_right
+):
+    path = write_recipe(methods=f'["vanilla", "{method}"]')
+    path.write_text(path.read_text().replace("[data]", f"[audit]\n{left_out} = 0\n[data]"))
+    if is_right:
+        assert Study(load_recipe(path), tmp_path / "out").audit
+        return
+    with pytest.raises(UserError, match=f"method {method} reads .* with `{left_out}=0`"):
+        Study(load_recipe(path), tmp_path / "out")
+
+
 def test_an_activation_of_all_or_of_one_variant(tmp_path, write_recipe):
     """A student's address changes where one is given, and there alone."""
 

@@ -185,6 +185,9 @@ class Study:
         asked = [METHODS[variant.method].asks_audit(variant.train) for variant in recipe.variants]
         if not (any(asked) or METHODS[REFERENCE].asks_audit(recipe.train)):  # for a classifier
             return None
+        for method in (METHODS[variant.method] for variant in recipe.variants):
+            if method.needs_audit:
+                method.check_asked(recipe.audit)
         Questions.of(self.teacher, self.data, recipe.audit, [0])  # raises for what does not fit
         return AuditJob(
             store=self.out / STORE,

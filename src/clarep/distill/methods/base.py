@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clarep.audit.audit import Audit
+from clarep.audit.audit_config import AuditConfig
 from clarep.clarid.directions import Kind
 from clarep.data.held_out import Indices
 from clarep.distill.trainer.canonical_batches import CanonicalBatch, CanonicalImages
@@ -127,6 +128,10 @@ class Method(nn.Module, ABC):
     def asks_audit(cls, config: TrainingConfig) -> bool:
         """Say whether a run reads an audit: for the method, or to pick its epoch."""
         return cls.needs_audit or config.pick == "doubted"
+
+    @classmethod
+    def check_asked(cls, asked: AuditConfig) -> None:
+        """Raise UserError if an audit of these settings leaves out what the method reads."""
 
     def prepare(
         self, images: UInt8[Tensor, "batch c h w"], positions: Indices, generator: torch.Generator

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from clarep.audit.audit_config import AuditConfig
 from clarep.distill.losses import instance_alignment
 from clarep.distill.losses.input_gradient import input_gradient
 from clarep.distill.methods.base import Batch, Ingredients, Method
@@ -79,6 +80,15 @@ class Evidence(Method):
         self._labels = images.labels[torch.from_numpy(positions)]
         denoised, self._row = self._met(denoised[torch.from_numpy(rows)])
         self._images, self._denoised = images.images(positions).to(device), denoised.to(device)
+
+    @classmethod
+    def check_asked(cls, asked: AuditConfig) -> None:
+        super().check_asked(asked)
+        if asked.target_share == 0:
+            raise UserError(
+                f"method {cls.name} reads class evidence, which an audit with `target_share=0` "
+                "leaves out: give a share such as 0.1"
+            )
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         options, generator, device = self.options, batch.generator, batch.images.device
