@@ -39,7 +39,7 @@ class Distill:
     jtt, and, told the groups of class and cue, group-balanced, group-dro, dfr;
     evidence, its twin evidence-norm without a teacher, and its controls evidence-shuffled,
     evidence-class-mean; compose, its control compose-centre and its oracle compose-true; doubted;
-    evidence-compose, adv-compose."""
+    evidence-compose and its twin evidence-norm-compose, adv-compose."""
     student: str = "resnet8"
     """Architecture: resnet8, resnet8-half, resnet18, wrn16-2, vit-tiny, or timm:NAME."""
     layer: str | None = None

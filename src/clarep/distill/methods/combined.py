@@ -38,4 +38,8 @@ class AdvCompose(Composed, Adv):
     options: _AdvCompose
 
 
-METHODS = (EvidenceCompose, AdvCompose)
+METHODS = (
+    EvidenceCompose,
+    EvidenceCompose.variant("evidence-norm-compose", off="evidence_weight"),
+    AdvCompose,
+)
