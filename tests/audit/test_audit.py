@@ -275,6 +275,8 @@ def test_what_does_not_fit_is_refused(make_teacher, make_data, data, tmp_path):
         (make_teacher(), many, {}, "knows 4 classes and made has 6"),
         (make_teacher(), turned, {}, "another order"),
         (make_teacher(), data, {"sigmas": ()}, "`sigmas` names no noise level"),
+        (make_teacher(), data, {"sigmas": (0.25, 1.0, 0.25)}, "a noise level twice"),
+        (make_teacher(), data, {"sigmas": (0.25, -1.0)}, "`sigmas=-1.0` is not above 0: give 0.25"),
         (make_teacher(), data, {"sigmas": (0.25, 99.0)}, "sigma 99 is outside"),
         (make_teacher(has_null=False), data, {"rivals": 0}, "no null class"),
         (make_teacher(), data, {"rivals": 0, "mask_draws": 2}, "`mask_draws=0`"),

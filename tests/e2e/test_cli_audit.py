@@ -9,6 +9,7 @@ import pytest
 from clarep.audit.audit import Audit
 from clarep.cli.main import main
 from clarep.data.load import load_data
+from clarep.report.audit_table import said_of
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student, save_student
 
@@ -39,6 +40,12 @@ def test_the_table_and_the_most_doubted(command, garments_path, capsys):
     assert all(name in printed.out for name in data.class_names)
     assert printed.out.count("rather") == 3 and "120 denoiser evaluations" in printed.out
     assert "0 of 120 denoisings to do" in printed.err
+
+
+def test_only_a_doubted_image_is_said_to_be_rather_of_another_class():
+    image = {"source": "a.png", "label": "cat", "rival": "ship", "standard_error": 0.1}
+    assert "rather 'ship'" in said_of(image | {"doubt": 0.2})
+    assert all("rather" not in said_of(image | {"doubt": doubt}) for doubt in (0.0, -0.2))
 
 
 def test_one_json_object(command, tmp_path, garments_path, capsys):

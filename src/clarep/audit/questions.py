@@ -58,6 +58,10 @@ class Questions:
         check_bounds(config)
         if not config.sigmas:
             raise UserError("`sigmas` names no noise level: give at least one, such as 0.25")
+        if len(set(config.sigmas)) < len(config.sigmas):
+            raise UserError(
+                f"`sigmas` {list(config.sigmas)} names a noise level twice: give each once"
+            )
         teacher, _ = of_the_datas_classes(teacher, data)
         if teacher.num_classes < 2:
             raise UserError(

@@ -62,7 +62,8 @@ def check_bounds(config: Any, group: str = "") -> None:
         if is_dataclass(value):
             check_bounds(value, f"{name}.")
             continue
-        usual = field.default if isinstance(field.default, int | float) else "one inside"
+        first = field.default[:1] if isinstance(field.default, tuple) else (field.default,)
+        usual = first[0] if first and isinstance(first[0], int | float) else "one inside"
         for one in value if isinstance(value, tuple) else (value,):
             if isinstance(one, str) and get_origin(hint) is Literal and one not in get_args(hint):
                 raise unknown_name(name, one, get_args(hint))

@@ -59,8 +59,9 @@ def said_of(image: dict[str, Any]) -> str:
     """Return one of `most_doubted` as a line."""
     error = image["standard_error"]
     sure = f" ({image['doubt'] / error:.1f} standard errors)" if error else ""
+    beside = "rather" if image["doubt"] > 0 else "and not"  # the label explains it best
     return (
-        f"{image['source']}: '{image['label']}', rather '{image['rival']}', doubt "
+        f"{image['source']}: '{image['label']}', {beside} '{image['rival']}', doubt "
         f"{image['doubt']:+.3g}{sure}"
     )
 
