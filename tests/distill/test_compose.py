@@ -201,7 +201,7 @@ def test_the_controls_masks(make, moving, masked):
     assert mean[centre[0]].min() >= mean[~centre[0]].max()
 
 
-def test_without_masks_it_is_refused(make, data, audit, moving):
+def test_without_masks_it_is_refused(make, data, audit, moving, masked):
     refused = audit.manifest | {"masks": {"refused": "too few doubted"}}
     for name in ("compose", "compose-centre", "evidence-compose", "adv-compose"):
         with pytest.raises(UserError, match=r"no object masks, .*not asked for"):
@@ -210,6 +210,9 @@ def test_without_masks_it_is_refused(make, data, audit, moving):
             make(name, replace(audit, masks=None, manifest=refused))
     with pytest.raises(UserError, match=r"does not know where its objects are"):
         make("compose-true", data=data)
+    whole = replace(masked, mask=lambda i: np.ones((16, 16), bool))
+    with pytest.raises(UserError, match="mask of none of the training images"):
+        make("compose-true", data=whole)
 
 
 def test_doubted_images_take_a_share_of_the_draws(make, audit):

@@ -72,7 +72,7 @@ def readable_rows(parts: Sequence[Readable], class_names: Sequence[str]) -> list
 
 
 def store_scores(audit: Audit, scores: Mapping[str, Sequence[Row]]) -> None:
-    """Keep what was measured beside the audit; what was kept of it earlier stays."""
+    """Keep what was measured beside the audit; a table that is not measured now stays."""
     kept = read_scores(audit) | {name: list(rows) for name, rows in scores.items() if rows}
     if kept:
         write_json(audit.folder / SCORES_NAME, {_AUDIT: audit.sha256, **kept}, sealed=True)

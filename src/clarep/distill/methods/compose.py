@@ -145,6 +145,11 @@ class ComposeTrue(Composed, Vanilla):
                 "reads: give data that do, such as backdrops, or take method compose"
             )
         positions = np.flatnonzero(np.isin(index, known.usable))
+        if not len(positions):
+            raise UserError(
+                f"{data.name} has a usable mask of none of the training images: give data that "
+                "have, or take method compose"
+            )
         return positions, known.masks(index[positions])
 
 
