@@ -115,7 +115,7 @@ def audit_steps(
             seconds = round(time.perf_counter() - started, 3)
             manifest["masks"] = learnt.as_dict() | {"seconds": seconds}
         except NothingLearnt as error:  # what else the audit tells does not rest on masks
-            announce(f"no object masks: {error}")
+            announce("no object masks could be learnt: manifest.json says why")
             manifest["masks"] = {"refused": str(error)}
     if target_stage.images:
         tensors[TARGETS] = yield from parts.walk(target_stage, asked.target_rows, asked.targets)

@@ -131,7 +131,8 @@ def learn_masks(
     if len(rows) < _FEWEST:
         raise NothingLearnt(
             f"object masks are learnt from doubted images, of which there are {len(rows)} here "
-            f"and {_FEWEST} are needed: audit more images, or give `mask_draws=0`"
+            f"and {_FEWEST} are needed: audit more images, raise `doubted_share`, or give "
+            "`mask_draws=0`"
         )
     images = torch.cat([_shrunk(data, part) for part in _parts(index[rows])])
     maps = _resized(evidence[:, None], tuple(images.shape[2:]))[:, 0]

@@ -34,7 +34,7 @@ class TrainingConfig:
     crop_padding: Annotated[int, Within(0)] = 4
     """Pixels by which images are mirrored outwards before a random crop; 0 for none."""
     flip: bool = True
-    """Mirror every second image."""
+    """Mirror images with probability one half; no-flip leaves it out."""
     cutout: Annotated[int, Within(0)] = 0
     """Side of the grey square put on each image, in pixels (DeVries & Taylor 2017); 0 for none."""
     ema: Annotated[float, Within(0, 1, "[)")] = 0.0
