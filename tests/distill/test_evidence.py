@@ -33,7 +33,9 @@ def build(data, audit, student, tmp_path):
     """Build a method of a name, its batch norms at rest unless told otherwise."""
 
     def of(name, config=CONFIG, audit=audit, student=student, **options):
-        config = replace(config, rivals=RivalsConfig(**options))
+        own = {key: value for key, value in options.items() if key.startswith("evidence")}
+        others = {key: value for key, value in options.items() if key not in own}
+        config = replace(config, **own, rivals=RivalsConfig(**others))
         images = TrainImages.of(data, TRAINED, 100.0, 0)
         cpu = torch.device("cpu")
         _, chosen = settled(name, config)

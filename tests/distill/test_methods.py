@@ -61,6 +61,7 @@ TERMS = {
     "dfr": {"ce"},
     "evidence": {"ce", "evidence", "norm"},
     "evidence-norm": {"ce", "norm"},
+    "evidence-norm-compose": {"ce", "norm"},
     "evidence-shuffled": {"ce", "evidence", "norm"},
     "evidence-class-mean": {"ce", "evidence", "norm"},
     "compose": {"ce"},

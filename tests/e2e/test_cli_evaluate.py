@@ -137,7 +137,7 @@ def test_killed_it_goes_on_and_ends_with_the_same_bytes(run: str, capsys) -> Non
     assert evaluate(run, QUICK) == 0
     assert {path: path.stat().st_mtime_ns for path in left} == left
     names = [path.relative_to("whole") for path in Path("whole").rglob("arrays.safetensors")]
-    assert len(names) == 6
+    assert len(names) == 7
     for name in names:
         assert ("x" / name).read_bytes() == ("whole" / name).read_bytes()
     both = [Evaluation.load(Path(folder, "robustness")).measurements for folder in ("x", "whole")]
