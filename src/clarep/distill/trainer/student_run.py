@@ -100,9 +100,9 @@ class StudentRun:
         begun = {}
         if isinstance(student, Student):
             if layer is not None or activation is not None:
-                given = f"activation={activation}" if layer is None else f"layer={layer}"
+                named = f"activation={activation}" if layer is None else f"layer={layer}"
                 raise UserError(
-                    f"`{given}` means nothing to a student that is given: settle it where that is "
+                    f"`{named}` means nothing to a student that is given: settle it where that is "
                     "made, and leave it out"
                 )
             check_alike("the student's", kind_of(student.info), data.name, kind_of(data))
