@@ -182,6 +182,17 @@ def test_jtt_draws_the_errors_of_its_first_student(make, data, tmp_path) -> None
     assert torch.equal(again.weights, method.weights)
 
 
+@pytest.mark.parametrize("method", ["jtt", "dfr"])
+def test_a_first_student_of_other_settings_is_not_taken(make, tmp_path, method) -> None:
+    """Of a run that was killed before it could say what it is."""
+    make(method, learning_rate=0.01)
+    (tmp_path / "run" / "config.json").unlink()
+    with pytest.raises(
+        UserError, match=r"first holds a run of another configuration.*learning_rate"
+    ):
+        make(method, learning_rate=0.02)
+
+
 def test_jtt_without_errors_is_vanilla(make, data, monkeypatch, tmp_path) -> None:
     def none(student: Student, images: object) -> torch.Tensor:
         return torch.zeros(len(images), dtype=torch.bool)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -164,16 +165,8 @@ class Study:
 
     def top(self, variant: Variant) -> SetJob:
         """Return CLARID's own set of a variant, from which the controls' follow."""
-        recipe, existing = self.recipe, self.recipe.canonical.top
-        top = SetJob(
-            store=self.out / STORE,
-            spec=recipe.teacher,
-            teacher=self.teacher,
-            teacher_options=recorded(recipe.teacher_options),
-            options=recipe.data,
-            data=self.data,
-            clarid=variant.clarid,
-        )
+        existing = self.recipe.canonical.top
+        top = SetJob(**self._asked, clarid=variant.clarid)
         if existing is not None:
             return top.existing_in(existing)
         return top.of_share(variant.fraction, variant.canonical_seed)
@@ -189,15 +182,20 @@ class Study:
             if method.needs_audit:
                 method.check_asked(recipe.audit)
         Questions.of(self.teacher, self.data, recipe.audit, [0])  # raises for what does not fit
-        return AuditJob(
-            store=self.out / STORE,
-            spec=recipe.teacher,
-            teacher=self.teacher,
-            teacher_options=recorded(recipe.teacher_options),
-            options=recipe.data,
-            data=self.data,
-            config=recipe.audit,
-        )
+        return AuditJob(**self._asked, config=recipe.audit)
+
+    @cached_property
+    def _asked(self) -> dict[str, Any]:
+        """Which teacher is asked about which images, and where the answers are kept."""
+        recipe = self.recipe
+        return {
+            "store": self.out / STORE,
+            "spec": recipe.teacher,
+            "teacher": self.teacher,
+            "teacher_options": recorded(recipe.teacher_options),
+            "options": recipe.data,
+            "data": self.data,
+        }
 
     @cached_property
     def _classifier(self) -> StudentJob | None:

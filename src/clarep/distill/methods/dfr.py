@@ -15,12 +15,12 @@ from torch import nn
 
 from clarep.data.labelled import class_balanced_choice
 from clarep.distill.methods.base import Ingredients
-from clarep.distill.methods.first_student import train_first
+from clarep.distill.methods.first_student import follows_from, train_first
 from clarep.distill.methods.group_balanced import balanced_weights, groups_of_images
 from clarep.distill.methods.vanilla import Vanilla
 from clarep.distill.trainer.train_images import seed_of
 from clarep.engine.bounds import Within
-from clarep.engine.tensors import computed_once, sha256_state
+from clarep.engine.tensors import computed_once
 from clarep.errors import UserError
 from clarep.students.module_student import last_linear
 from clarep.students.student import Student
@@ -62,7 +62,7 @@ class Dfr(Vanilla):
             weights = {name: value.cpu().clone() for name, value in first.state_dict().items()}
             return {"seconds": torch.tensor(seconds), **weights}
 
-        described = {"share": self.options.dfr_share, "begun": sha256_state(student)}
+        described = {"share": self.options.dfr_share, **follows_from(student, ingredients)}
         made = dict(computed_once(ingredients.folder / "dfr.safetensors", described, compute))
         self.seconds_before = float(made.pop("seconds"))
         student.load_state_dict(made)

@@ -6,9 +6,22 @@ from typing import Any
 from clarep.data.held_out import Indices
 from clarep.data.subset import subset
 from clarep.distill.methods.base import Ingredients
+from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.engine.artefacts import read_json
+from clarep.engine.identity import recorded
+from clarep.engine.tensors import sha256_state
 from clarep.engine.training_folder import CONFIG_NAME
 from clarep.students.student import Student
+
+
+def follows_from(begun: Student, ingredients: Ingredients) -> dict[str, Any]:
+    """Return what a first student follows from, beside the method's own options."""
+    images = ingredients.images
+    return {
+        "begun": sha256_state(begun),
+        "train": recorded(ingredients.config, TrainingConfig),
+        "data_sha256": images.data.sha256(images.index),
+    }
 
 
 def train_first(

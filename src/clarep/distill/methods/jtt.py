@@ -13,12 +13,12 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from clarep.distill.methods.base import Ingredients
-from clarep.distill.methods.first_student import train_first
+from clarep.distill.methods.first_student import follows_from, train_first
 from clarep.distill.methods.vanilla import Vanilla
 from clarep.distill.trainer.train_images import TrainImages, drawn_with_share
 from clarep.distill.trainer.views import to_student_range
 from clarep.engine.bounds import Within
-from clarep.engine.tensors import computed_once, sha256_state
+from clarep.engine.tensors import computed_once
 from clarep.students.student import Student
 
 _CHUNK = 500
@@ -53,7 +53,7 @@ class Jtt(Vanilla):
             first, seconds = train_first(student, ingredients, everything, epochs=epochs, ema=0.0)
             return {"errors": errors_of(first, self.images), "seconds": torch.tensor(seconds)}
 
-        described = {"epochs": self.options.jtt_epochs, "begun": sha256_state(student)}
+        described = {"epochs": self.options.jtt_epochs, **follows_from(student, ingredients)}
         made = computed_once(ingredients.folder / "jtt.safetensors", described, compute)
         self.weights = drawn_with_share(made["errors"], self.options.jtt_share)
         self.seconds_before = float(made["seconds"])
