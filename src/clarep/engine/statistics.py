@@ -86,11 +86,16 @@ def least_share_interval(
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
     """Return the interval of the mean of at least two values, by Student's t."""
-    from scipy import stats  # half a second that only this needs
-
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * standard_error(values)
+    half = t_quantile(0.975, len(values) - 1) * standard_error(values)
     mean = float(np.mean(values))
     return mean - half, mean + half
+
+
+def t_quantile(share: float, freedom: int) -> float:
+    """Return below what a share of Student's t lies, at some degrees of freedom."""
+    from scipy.special import stdtrit  # not scipy.stats, which takes half a second
+
+    return float(stdtrit(freedom, share))
 
 
 def standard_error(values: Sequence[float]) -> float:
