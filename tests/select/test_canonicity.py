@@ -40,7 +40,8 @@ def test_a_k_beyond_one_that_fails_is_not_taken():
 
 
 def test_a_t_beyond_one_that_fails_is_not_taken():
-    found = choose([c for t, e in ((0.3, 0.8), (0.5, 0.4), (0.7, 0.8)) for c in curve(t, e, {4: e})])
+    held = {0.3: 0.8, 0.5: 0.4, 0.7: 0.8}
+    found = choose([point for t, mean in held.items() for point in curve(t, mean, {4: mean})])
     assert found.where()["t"] == 0.3
 
 

@@ -9,10 +9,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from clarep.clarid.clareps import TENSORS
-from clarep.clarid.clarid_config import ClaridConfig
+from clarep.clarid.clarid_config import stored_in_full
 from clarep.engine.artefacts import parse_json, read_json, sha256_file
 from clarep.engine.cost import sum_costs
-from clarep.engine.identity import in_full
 from clarep.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -24,8 +23,8 @@ _MEND = "delete it and run the same command again, which computes only what is m
 
 
 def whole(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a set's configuration with the defaults of `ClaridConfig` that it leaves out."""
-    return config | {"clarid": in_full(ClaridConfig, config.get("clarid", {}))}
+    """Return a set's configuration with all of the setting that it leaves out."""
+    return config | {"clarid": stored_in_full(config.get("clarid", {}))}
 
 
 def shard_entry(path: Path, tensors: dict[str, Tensor], cost: dict[str, Any]) -> dict[str, Any]:

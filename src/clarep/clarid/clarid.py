@@ -20,6 +20,8 @@ from clarep.clarid.clarid_config import (
     check_config,
     resolve_sigma,
     resolve_tap,
+    settled,
+    stored_in_short,
 )
 from clarep.clarid.directions import (
     energy_share,
@@ -32,7 +34,7 @@ from clarep.clarid.directions import (
 from clarep.data.labelled import to_unit_range
 from clarep.engine.arrays import Images, Labels, as_batch, as_labels, check_finite, numbered
 from clarep.engine.cost import Ledger
-from clarep.engine.identity import recorded
+from clarep.engine.identity import plain
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Engine, Jacobian, probe_engine
 from clarep.geometry.subspace import Subspace
@@ -60,9 +62,12 @@ class Clarid:
 
     Args:
         teacher: any `Teacher`, or what `load_teacher` takes.
-        config: the setting; single fields may be given as keywords instead.
+        config: the setting; single fields may be given as keywords instead. Where it names neither
+            t, k nor sigma, these are the stored ones of a bundled teacher, else t = 0.85 and
+            k = 0.04; `auto_setting` finds them on images.
 
     Attributes:
+        config: with t and k as they were settled.
         sigma_te, tap: resolved from the setting.
         num_dirs: how many directions are projected out. Where k is a share of energy: None
             until the first call, whose first images then settle it for all.
@@ -79,12 +84,14 @@ class Clarid:
     ) -> None:
         self.teacher = teacher = teacher if isinstance(teacher, Teacher) else load_teacher(teacher)
         teacher.check_attributes()
-        self.config = config = replace(config or ClaridConfig(), **settings)
-        self.sigma_te = resolve_sigma(teacher, config)
-        self.tap = resolve_tap(teacher, config.tap)
+        config = replace(config or ClaridConfig(), **settings)
         check_config(config)
+        self.tap = resolve_tap(teacher, config.tap)
+        self.config = config = settled(config, teacher)
+        self.sigma_te = resolve_sigma(teacher, config)
         if config.guidance != 1 or config.branch == "null":
             teacher.check_null()  # now, not after an hour
+        assert config.k is not None  # settled
         self.num_dirs = parse_k(config.k, teacher.latent_dim)
         self.ledger = Ledger()
         self.engine: Engine | None = None
@@ -136,7 +143,7 @@ class Clarid:
 
     def describe(self, seed: int, shard_size: int) -> dict[str, Any]:
         """Return what CLAReps of this teacher and setting follow from, as JSON values."""
-        setting = recorded(self.config)
+        setting = stored_in_short(plain(self.config))
         return {
             "clarid": {name: setting[name] for name in setting if name not in AT_ONCE},
             "sigma_te": self.sigma_te,

@@ -1,15 +1,20 @@
 """The setting of CLARID: its fields are the command line's options, checked here."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 from clarep.clarid.directions import Kind
 from clarep.engine.bounds import Within, check_bounds
+from clarep.engine.identity import in_full, shortened
 from clarep.errors import UserError
 from clarep.geometry.subspace import Measure
+from clarep.teachers.stored_setting import StoredSetting, stored_setting
 from clarep.teachers.teacher import Teacher
 
-_DEFAULT_T = 0.85
+AUTO: Literal["auto"] = "auto"
+FIXED_T, FIXED_K = 0.85, 0.04
+"""Of a setting that does not look at the teacher; the paper too has one k for all images."""
 AT_ONCE = ("batch_size", "memory_mb")
 """Fields that change a result within the solver's tolerance and the rounding alone."""
 
@@ -18,14 +23,16 @@ AT_ONCE = ("batch_size", "memory_mb")
 class ClaridConfig:
     """How canonical latent representations are found."""
 
-    t: float | None = None
-    """Where to invert to, as a share of the teacher's time axis; 0.85 unless --sigma is given."""
+    t: float | Literal["auto"] | None = None
+    """Where to invert to, as a share of the teacher's time axis; auto is the highest t at which the
+    latents hold the class. Without t, k and sigma both are auto, with one of them t is 0.85."""
     sigma: float | None = None
     """Where to invert to, as a noise level; instead of --t."""
     tap: str = "mid"
     """Layer whose Jacobian is taken; mid is the family's default."""
-    k: int | float | str = 0.04
-    """Directions to project out: a number, a share of the latent's dimension, or energy:SHARE."""
+    k: int | float | str | None = None
+    """Directions to project out: a number, a share of the latent's dimension, energy:SHARE, or
+    auto, the largest k that leaves the class in the latent. Where t alone is given, it is 0.04."""
     guidance: Annotated[float, Within(0)] = 3.0
     """Classifier-free guidance of the decoding after the projection; 1 is none."""
     steps: Annotated[int, Within(1)] = 8
@@ -60,12 +67,68 @@ def check_config(config: ClaridConfig) -> None:
         )
 
 
+def is_auto(config: ClaridConfig) -> bool:
+    """Whether t and k, or one of them, are to be found: asked for, or nothing is named."""
+    return AUTO in (config.t, config.k) or (config.t, config.k, config.sigma) == (None,) * 3
+
+
+def find_stored(teacher: Teacher, config: ClaridConfig) -> StoredSetting | None:
+    """Return the stored setting of a teacher that answers what an automatic one leaves open."""
+    found = stored_setting(teacher)
+    if found is None or config.t not in (None, AUTO, found.t):
+        return None
+    same = (resolve_tap(teacher, config.tap), config.branch) == (found.tap, found.branch)
+    return found if same else None
+
+
+def with_setting(config: ClaridConfig, t: float, k: int) -> ClaridConfig:
+    """Return a setting with what it leaves open filled in; a k that is named stays."""
+    return replace(config, t=t, k=k if config.k in (None, AUTO) else config.k)
+
+
+def settled(config: ClaridConfig, teacher: Teacher) -> ClaridConfig:
+    """Return the setting with t and k as they are for this teacher, without looking at data.
+
+    Automatic ones are the stored setting of a bundled teacher. Where none is stored, what is not
+    named is as fixed (t = 0.85, k = 0.04).
+
+    Raises UserError where auto is asked for by name and nothing is stored, or with sigma.
+    """
+    if is_auto(config):
+        if config.sigma is not None:
+            raise UserError("auto chooses t too, and sigma is given: leave out sigma, or give k")
+        found = find_stored(teacher, config)
+        if found is not None:
+            return with_setting(config, found.t, found.k)
+        if AUTO in (config.t, config.k):
+            raise UserError(
+                "t and k cannot be auto without images where none are stored for the teacher and "
+                "this t, tap and branch: find them with `auto_setting(teacher, data)` or "
+                "`clarep select`, or give both"
+            )
+    return replace(config, k=FIXED_K if config.k is None else config.k)
+
+
+def stored_in_full(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored setting, full or short, with all that it leaves out."""
+    return in_full(ClaridConfig, {"k": FIXED_K} | dict(record))
+
+
+def stored_in_short(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a settled setting without what is usual: what an artefact is told by.
+
+    A k of 0.04 is left out as it always was, so that sets made before keep their addresses.
+    """
+    short = shortened(ClaridConfig, record)
+    return {name: value for name, value in short.items() if (name, value) != ("k", FIXED_K)}
+
+
 def resolve_sigma(teacher: Teacher, config: ClaridConfig) -> float:
-    """Return the noise level that a setting stands for. Raises UserError for one that none is."""
+    """Return the noise level of a settled setting. Raises UserError for one that none is."""
     if config.sigma is not None and config.t is not None:
         raise UserError("both t and sigma are given: give one of them")
     if config.sigma is None:
-        return teacher.sigma_from_t(_DEFAULT_T if config.t is None else config.t)
+        return teacher.sigma_from_t(FIXED_T if config.t is None else float(config.t))
     teacher.check_sigma(config.sigma)
     return config.sigma
 

@@ -73,7 +73,7 @@ class Kept:
     def __str__(self) -> str:
         if self.low == -np.inf:
             return "nothing that can be told from chance"
-        return f"{self.share:.2f} of it (surely {max(self.low, 0):.2f})"
+        return f"{self.share:.2f} (surely {max(self.low, 0):.2f})"
 
 
 @dataclass(frozen=True)
@@ -215,8 +215,8 @@ def _reason(
     curve = curves[chosen.t, chosen.tap]
     why_t = "the highest t measured"
     if fell is not None:
-        why_t = f"the highest t at which the latents hold the class (t = {fell[0]:g} keeps {fell[1]}"
-        why_t += " at the lowest t)"
+        why_t = "the highest t at which the latents hold the class (of what they hold at the "
+        why_t += f"lowest t, t = {fell[0]:g} keeps {fell[1]})"
     if chosen.t < highest.t:
         why_t = f"the highest t at which a projection keeps it (t = {highest.t:g} holds it without)"
     larger = [point for point in curve if point.k > chosen.k]

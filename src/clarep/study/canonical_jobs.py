@@ -8,14 +8,14 @@ from typing import Any
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid, ClaridConfig
-from clarep.clarid.clarid_config import AT_ONCE
+from clarep.clarid.clarid_config import AT_ONCE, stored_in_full, stored_in_short
 from clarep.clarid.directions import Kind
 from clarep.clarid.identify import SHARD_SIZE, identify_steps
 from clarep.clarid.set_pictures import read_pictures
 from clarep.data.labelled import LabelledImages, class_balanced_choice
 from clarep.data.load import DataConfig
 from clarep.engine.artefacts import Progressed
-from clarep.engine.identity import address, differences, in_full, plain, shortened
+from clarep.engine.identity import address, differences, plain
 from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import sources
@@ -74,7 +74,7 @@ class SetJob:
         another teacher or of other images or labels than these.
         """
         stored = CanonicalSet.load(folder).manifest["config"]
-        clarid = ClaridConfig(**in_full(ClaridConfig, stored["clarid"]))
+        clarid = ClaridConfig(**stored_in_full(stored["clarid"]))
         if clarid.kind != "top":
             raise UserError(
                 f"{folder} holds {clarid.kind} directions and [canonical] top takes CLARID's own: "
@@ -134,6 +134,6 @@ class SetJob:
 
 def _address_of(config: Mapping[str, Any]) -> str:
     """Return the address of what a manifest's configuration describes."""
-    clarid = shortened(ClaridConfig, config["clarid"])
+    clarid = stored_in_short(config["clarid"])
     setting = {name: value for name, value in clarid.items() if name not in AT_ONCE}
     return address({name: config[name] for name in _CONTENT} | {"clarid": setting})

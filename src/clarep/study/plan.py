@@ -9,6 +9,7 @@ import numpy as np
 
 from clarep.audit.questions import Questions
 from clarep.clarid.clarid import Clarid
+from clarep.clarid.clarid_config import settled
 from clarep.data.files import NoSplitError
 from clarep.data.foregrounds import separate
 from clarep.data.held_out import HELD_OUT, Indices, seen_before, split_off
@@ -166,7 +167,8 @@ class Study:
     def top(self, variant: Variant) -> SetJob:
         """Return CLARID's own set of a variant, from which the controls' follow."""
         existing = self.recipe.canonical.top
-        top = SetJob(**self._asked, clarid=variant.clarid)
+        clarid = settled(variant.clarid, self.teacher)
+        top = SetJob(**self._asked, clarid=clarid)
         if existing is not None:
             return top.existing_in(existing)
         return top.of_share(variant.fraction, variant.canonical_seed)
