@@ -15,6 +15,7 @@ from clarep.audit.audit import ERRORS, MANIFEST, Audit
 from clarep.audit.audit_config import AuditConfig
 from clarep.audit.audit_run import audit_steps
 from clarep.audit.label_evidence import Evidence
+from clarep.audit.noise_draws import TARGETS, noise_of
 from clarep.audit.shown_images import PICTURES, read_shown, store_shown
 from clarep.clarid.diffusion_classifier import denoising_residuals
 from clarep.data.labelled import to_unit_range
@@ -280,6 +281,8 @@ def test_what_does_not_fit_is_refused(make_teacher, make_data, data, tmp_path):
         (make_teacher(), data, {"sigmas": (0.25, 99.0)}, "sigma 99 is outside"),
         (make_teacher(has_null=False), data, {"rivals": 0}, "no null class"),
         (make_teacher(), data, {"rivals": 0, "mask_draws": 2}, "`mask_draws=0`"),
+        (make_teacher(), data, {"rivals": 4}, "`rivals=4` is more than the 3 classes"),
+        (make_teacher(), data, {"target_rivals": 9}, "`target_rivals=9` is more than the 3"),
         (make_teacher(), data, {"draws": 0}, "`draws=0` is below 1"),
         (make_teacher(), data, {"chosen": [0, 0]}, "chosen twice"),
         (make_teacher(), data, {"chosen": [99]}, "cannot take indices 99"),
@@ -341,3 +344,29 @@ def test_targets_of_a_share_of_each_class(teacher, data, tmp_path, monkeypatch):
     assert (tmp_path / "killed/parts/targets-00000.safetensors").exists()
     again = ask(teacher, data, tmp_path / "killed", **settings)
     assert torch.equal(again.targets.denoised, denoised)
+
+
+@pytest.mark.parametrize("has_null", [True, False])
+def test_targets_of_a_few_rivals_are_those_of_a_loop(make_teacher, make_data, tmp_path, has_null):
+    """Of hundreds of classes: the own one, a few others of each image, and none."""
+    classes, draws = 300, 2
+    teacher = make_teacher(classes, has_null=has_null)
+    data = make_data(np.arange(40) * 7, classes=classes)
+    settings = {"target_share": 1.0, "target_draws": draws, "target_sigma": 0.5, "rivals": 2}
+    found = ask(teacher, data, tmp_path, **settings, target_rivals=5)
+    tried, denoised = found.targets.tried, found.targets.denoised
+    assert denoised.shape == (40, 6 + has_null, 3, 4, 4) and tried.shape == (40, 6 + has_null)
+    assert found.manifest["cost"]["denoiser_evaluations"] == 40 * (3 + 6 + has_null) * 2
+    assert len(tried[:, 1:6].unique()) > 100
+    for i in range(40):
+        own, *others = tried[i, :6].tolist()
+        assert own == data.labels[i] and len({own, *others}) == 6
+        assert tried[i, 6:].tolist() == [classes] * has_null
+        x = to_unit_range(data.images([i]))
+        for column, label in enumerate(tried[i].tolist()):
+            total = torch.zeros_like(x)
+            for draw in range(draws):
+                eps = noise_of([i], (3, 4, 4), seed=0, purpose=TARGETS, draw=draw)
+                given = torch.tensor([0.5]), torch.tensor([label])
+                total += (teacher.denoise(x + 0.5 * eps, *given) - x) / draws
+            assert torch.allclose(denoised[i, column].float(), total[0], atol=1e-3)

@@ -104,15 +104,17 @@ def test_no_class_is_left_out_where_the_teacher_knows_none(gaussians, images):
 
 
 def test_what_gives_no_evidence_is_refused(gaussians, images):
-    check_targets(gaussians.teacher(), 7, SIGMA)
+    check_targets(gaussians.teacher(), 7, 4, SIGMA)
     doubled = {"image_shape": (3, 10, 10), "encode": lambda x: x[..., ::2, ::2]}
     latent = gaussians.teacher(**doubled, decode=lambda x: x.repeat(1, 1, 2, 2))
     with pytest.raises(UserError, match="Jacobian of its decoder: give a teacher of pixels"):
-        check_targets(latent, 7, SIGMA)
-    with pytest.raises(UserError, match=r"takes 55\.9 GiB.*lower `target_share`"):
-        check_targets(gaussians.teacher(), 10**8, SIGMA)
+        check_targets(latent, 7, 4, SIGMA)
+    with pytest.raises(
+        UserError, match=r"takes 55\.9 GiB.*lower `target_share`, or give a few `target_rivals`"
+    ):
+        check_targets(gaussians.teacher(), 10**8, 4, SIGMA)
     with pytest.raises(UserError, match="sigma 90 is outside"):
-        check_targets(gaussians.teacher(), 7, 90.0)
+        check_targets(gaussians.teacher(), 7, 4, 90.0)
     broken = Gaussians(gaussians.means.index_fill(0, torch.tensor(1), torch.nan)).teacher()
     with pytest.raises(UserError, match="are not finite"):
         evidence(broken, images)

@@ -127,6 +127,42 @@ def test_terms_are_those_of_a_loop_over_images(build, batch, drawn, student, con
     assert found["norm"] == pytest.approx(risen * 0.1 * np.mean(norms), rel=1e-4)
 
 
+@pytest.mark.parametrize("rivals", [1, 2])
+def test_of_a_few_rivals_the_terms_are_those_of_a_loop(build, batch, audit, student, rivals):
+    """Each image's evidence is of its own class, one rival or two in their order, and none."""
+    whole, generator = audit.targets, torch.Generator().manual_seed(5)
+    own = audit.labels[whole.index]
+    step = torch.randint(1, 3, own.shape, generator=generator)
+    others = torch.stack([own + step, own - step], dim=1)[:, :rivals] % 3
+    tried = torch.cat([own[:, None], others, torch.full_like(own[:, None], 3)], dim=1)
+    picked = whole.denoised[torch.arange(len(own))[:, None], tried]
+    few = replace(audit, targets=EvidenceTargets(whole.index, picked, tried))
+    method = build("evidence", audit=few, evidence_weight=3.0)
+    found = float(method(batch)["evidence"].detach())
+
+    generator = seeded()
+    members = [row for row, i in enumerate(whole.index.tolist()) if i in TRAINED]
+    rows = [members[i] for i in torch.randint(len(members), (8,), generator=generator)]
+    lines = draw_lines(torch.zeros(8, 3, 16, 16), CONFIG, generator)
+    other = torch.randint(1, 1 + rivals, (8,), generator=generator)
+    chance, cosines = torch.rand(8, generator=generator), []
+    for i, row in enumerate(rows):
+        r, c = (line[i].tolist() for line in lines)
+        x = (method._images[members.index(row)] / 255.0)[:, r][:, :, c][None].requires_grad_()
+        logits, classes = student(x)[0], tried[row].tolist()
+        likeliest = max(classes[1 : 1 + rivals], key=lambda k: float(logits[k].detach()))
+        rival = likeliest if chance[i] < 0.5 else classes[int(other[i])]
+        g = gradient_of(logits[classes[0]] - logits[rival], x)
+        apart = whole.denoised[row, classes[0]].float() - whole.denoised[row, rival].float()
+        t = apart[:, r][:, :, c].flatten().double()
+        cosines.append(float(g @ t / g.norm() / t.norm()))
+    assert found == pytest.approx(0.5 * 3 * (1 - np.mean(cosines)), rel=1e-4)
+    build("evidence", audit=few, evidence_contrast="null")(again(batch))
+    build("evidence-shuffled", audit=few)(again(batch))
+    with pytest.raises(UserError, match="audit without `target_rivals`"):
+        build("evidence-class-mean", audit=few)
+
+
 def test_gradient_norm_is_that_of_a_loop_over_images(build, batch, student):
     method = build("gradient-norm", gradient_norm_weight=0.5)
     found = {name: float(term.detach()) for name, term in method(batch).items()}

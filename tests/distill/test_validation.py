@@ -9,6 +9,7 @@ import torch
 
 from clarep.distill.trainer.student_run import StudentRun
 from clarep.distill.trainer.validation import Validation
+from clarep.engine.training_folder import load_checkpoint, save_checkpoint
 from clarep.errors import UserError
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student
@@ -57,6 +58,30 @@ def test_the_epoch_is_picked_by_the_doubted(data, audit, train, method, tmp_path
     assert done["validation_accuracy"] == best["validation_accuracy"]
     stored = json.loads((tmp_path / "config.json").read_text())
     assert stored["audit_sha256"] == audit.sha256 and stored["train"]["pick"] == "doubted"
+
+
+def test_a_run_goes_on_while_the_parts_that_it_reads_are_the_same(data, audit, train, tmp_path):
+    def again(given):
+        return StudentRun(data, tmp_path, method="doubted", config=train, audit=given)
+
+    def with_files(**digests):
+        files = {f"{part}.safetensors": digest for part, digest in digests.items()}
+        return replace(audit, manifest=audit.manifest | {"files": files})
+
+    first = with_files(errors="a", masks="b")
+    list(again(first).records())
+    assert again(with_files(errors="a", masks="c", targets="d")).epoch == train.epochs
+    with pytest.raises(UserError, match="audit_read_sha256"):
+        again(with_files(errors="b", masks="b"))
+
+    path = tmp_path / "checkpoint.pt"  # as an earlier version wrote it
+    described = again(first).described
+    state = load_checkpoint(path, described, dict)
+    del described["audit_read_sha256"]
+    save_checkpoint(path, state, described)
+    assert again(first).epoch == train.epochs
+    with pytest.raises(UserError, match="audit_read_sha256"):
+        again(with_files(errors="a", masks="c"))
 
 
 def test_an_audit_that_nothing_asks_for_changes_nothing(data, audit, train, tmp_path):

@@ -8,21 +8,25 @@ import pytest
 import torch
 
 from clarep.audit.audit import Audit
+from clarep.audit.audit_config import AuditConfig
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.main import main
 from clarep.data.held_out import load_held_out
 from clarep.data.load import DataConfig, load_data
 from clarep.distill.distill_config import DistillConfig, RivalsConfig
 from clarep.distill.methods import METHODS
+from clarep.engine import identity
 from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
 from clarep.students.student_files import STUDENT_NAME, load_student
+from clarep.study.audit_jobs import AuditJob
 from clarep.study.comparison import compare
 from clarep.study.plan import Study
 from clarep.study.recipe import load_recipe, with_top
 from clarep.study.runs import read_run
 from clarep.study.student_jobs import StudentJob
 from clarep.study.turns import missing_jobs, turns
+from clarep.teachers.zoo import load_teacher
 
 
 def named(jobs):
@@ -275,6 +279,40 @@ def test_options_of_another_method_leave_a_students_address_alone(garments_path)
     assert address("cadistill", lambda_align=2.0) != address("cadistill")
     off = "cadistill-no-align"  # which holds it at 0, whatever is given
     assert address(off, lambda_align=2.0) == address(off) != address("cadistill")
+
+
+def test_a_student_follows_from_the_parts_of_an_audit_that_it_reads(garments_path, write_recipe):
+    recipe = load_recipe(write_recipe())
+    options = DataConfig(data=str(garments_path))
+    data, teacher = load_data(options), load_teacher(recipe.teacher)
+
+    def address(method, pick="last", **asked):
+        audit = AuditJob(Path(), "", teacher, {}, options, data, AuditConfig(**asked))
+        job = ("student", Path(), "", method, "resnet8", None, options, data)
+        return StudentJob(*job, DistillConfig(pick=pick), audit=audit).address
+
+    def read_by(method, pick="last"):
+        usual = address(method, pick)
+        told = {
+            "errors": {"draws": 3},
+            "masks": {"mask_area": 0.3},
+            "targets": {"target_sigma": 1.0},
+        }
+        assert address(method, pick, batch_size=7) == usual
+        return [part for part, asked in told.items() if address(method, pick, **asked) != usual]
+
+    assert read_by("doubted") == ["errors"]
+    assert read_by("compose") == read_by("adv-compose") == ["errors", "masks"]  # masks follow from
+    assert read_by("evidence") == ["targets"]
+    assert read_by("evidence-compose") == ["errors", "masks", "targets"]
+    assert read_by("evidence", pick="doubted") == ["errors", "targets"]
+    assert address("evidence") == address("evidence", mask_draws=0, rivals=2)
+    job = AuditJob(Path(), "", teacher, {}, options, data, AuditConfig(draws=3, mask_area=0.3))
+    content = {"teacher_sha256": teacher.fingerprint, "data_sha256": data.sha256()}
+    before = identity.address(content | {"audit": {"draws": 3, "mask_area": 0.3}})
+    assert (
+        job.address == job.address_of(("errors", "masks")) == before
+    )  # as earlier versions had it
 
 
 def test_one_audit_for_all_who_read_it(tmp_path, write_recipe, monkeypatch):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Float16, Int64
 from torch import Tensor
 
-from clarep.audit.audit_config import AuditConfig
+from clarep.audit.audit_config import PARTS, AuditConfig, Part
 from clarep.audit.label_evidence import Evidence
 from clarep.data.held_out import Indices
 from clarep.engine.artefacts import read_json, sha256_file
@@ -20,7 +21,7 @@ from clarep.engine.tensors import read_tensors
 from clarep.errors import UserError, first_line
 
 MANIFEST = "manifest.json"
-ERRORS, MASKS, TARGETS = "errors.safetensors", "masks.safetensors", "targets.safetensors"
+ERRORS, MASKS, TARGETS = (f"{part}.safetensors" for part in PARTS)
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,10 @@ class EvidenceTargets:
     """Which images of the data set."""
     denoised: Float16[Tensor, "n k c h w"]
     """Mean of D(x + sigma n | c) - x over draws of n, in [-1, 1] of the teacher's images, of every
-    class, and last of no class where the teacher has such."""
+    class or of those in `tried`, and last of no class where the teacher has such."""
+    tried: Int64[Tensor, "n k"] | None = None
+    """Which classes, an image's own first and last the label of none, where these are but a few of
+    them."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +88,22 @@ class Audit:
             found["tried"],
             found["errors"],
             read[MASKS]["masks"] if MASKS in read else None,
-            None if targets is None else EvidenceTargets(targets["index"], targets["denoised"]),
+            None if targets is None else EvidenceTargets(**targets),
         )
 
     @property
     def sha256(self) -> str:
         """Of all that it holds, and of who counts as doubted, whatever it cost."""
+        return self.sha256_of(PARTS)
+
+    def sha256_of(self, parts: Collection[Part]) -> str:
+        """Return the same of some parts: who counts as doubted is read with the errors."""
+        names = {f"{part}.safetensors" for part in parts}
+        read = {name: sha for name, sha in self.manifest["files"].items() if name in names}
         told = self.manifest["config"]["audit"]  # which leaves defaults out
-        share = {name: told[name] for name in told.keys() & {"doubted_share"}}
-        return hashlib.sha256(json.dumps(self.manifest["files"] | share).encode()).hexdigest()
+        if "errors" in parts and "doubted_share" in told:
+            read["doubted_share"] = told["doubted_share"]
+        return hashlib.sha256(json.dumps(read).encode()).hexdigest()
 
     @property
     def config(self) -> AuditConfig:

@@ -9,11 +9,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from clarep.audit.audit import Audit, num_doubted
-from clarep.audit.audit_config import AuditConfig
+from clarep.audit.audit_config import AuditConfig, setting_of
 from clarep.audit.audit_parts import Rows, Stage
 from clarep.audit.noise_draws import ERRORS, MASKS, noise_of
 from clarep.audit.object_masks import ObjectMasks, evidence_maps, learn_masks
-from clarep.audit.targets import check_targets, class_evidence
+from clarep.audit.targets import check_targets, class_evidence, every_class
 from clarep.clarid.diffusion_classifier import drawn_errors
 from clarep.data.labelled import (
     LabelledImages,
@@ -22,19 +22,11 @@ from clarep.data.labelled import (
     to_unit_range,
 )
 from clarep.engine.bounds import check_bounds
-from clarep.engine.identity import recorded
 from clarep.errors import UserError
 from clarep.select.class_match import of_the_datas_classes
 from clarep.teachers.teacher import Teacher
 
-AT_ONCE = "batch_size"
-"""The setting that changes last digits alone, and may change on the way."""
 _RIVALS = 3  # beside seed and image: the key of the choice of rivals, apart from any noise's
-
-
-def setting_of(config: AuditConfig) -> dict[str, Any]:
-    """Return what an audit follows from of its configuration, as it is recorded."""
-    return {name: value for name, value in recorded(config).items() if name != AT_ONCE}
 
 
 @dataclass(frozen=True)
@@ -76,6 +68,13 @@ class Questions:
             )
         for sigma in config.sigmas:
             teacher.check_sigma(sigma)
+        for option in ("rivals", "target_rivals"):
+            if (getattr(config, option) or 0) >= teacher.num_classes:
+                raise UserError(
+                    f"`{option}={getattr(config, option)}` is more than the "
+                    f"{teacher.num_classes - 1} classes beside an image's own: leave it out for "
+                    "all of them, or give fewer"
+                )
         if config.rivals == 0:
             teacher.check_null()
             if config.mask_draws:
@@ -91,7 +90,8 @@ class Questions:
         teacher.check_labels(torch.from_numpy(held.labels[index]))
         asked = cls(teacher, held, index, config)
         if config.target_share:
-            check_targets(teacher, len(asked.target_rows), config.target_sigma)
+            count = asked.targets_each
+            check_targets(teacher, len(asked.target_rows), count, config.target_sigma)
         return asked
 
     def described(self) -> dict[str, Any]:
@@ -113,8 +113,8 @@ class Questions:
     @property
     def num_tried(self) -> int:
         """Classes that each image is denoised under."""
-        others, rivals = self.teacher.num_classes - 1, self.config.rivals
-        return 1 + (others if rivals is None else min(max(rivals, 1), others))
+        rivals = self.config.rivals
+        return self.teacher.num_classes if rivals is None else 1 + max(rivals, 1)
 
     def stages(self) -> tuple[Stage, Stage, Stage]:
         """Return what errors, maps of the doubted, and targets take."""
@@ -128,7 +128,7 @@ class Questions:
     def errors(self, rows: Rows) -> dict[str, Tensor]:
         """Return denoising errors of some images, batch first, beside what they are of."""
         config, index = self.config, self.index[rows]
-        latents, tried = self.latents(rows), self._tried(rows)
+        latents, tried = self.latents(rows), self._tried(rows, config.rivals)
 
         def noise(level: int, draw: int) -> Tensor:
             shape, seed = self.teacher.latent_shape, config.seed
@@ -199,22 +199,33 @@ class Questions:
 
     def target_stage(self) -> Stage:
         """Return what class evidence targets take."""
-        conditions = self.teacher.num_classes + int(self.teacher.has_null)
-        return Stage("targets", len(self.target_rows), conditions * self.config.target_draws)
+        passes = self.targets_each * self.config.target_draws
+        return Stage("targets", len(self.target_rows), passes)
+
+    @property
+    def targets_each(self) -> int:
+        """Classes that class evidence of an image is of, and none where the teacher has that."""
+        rivals = self.config.target_rivals
+        left_out = 0 if rivals is None else self.teacher.num_classes - 1 - rivals
+        return len(every_class(self.teacher)) - left_out
 
     def targets(self, rows: Rows) -> dict[str, Tensor]:
         """Return class evidence of some images, beside which they are."""
-        config, index = self.config, self.index[rows]
+        config, index, few = self.config, self.index[rows], {}
+        if config.target_rivals is not None:
+            none = every_class(self.teacher)[self.teacher.num_classes :].expand(len(rows), -1)
+            few = {"tried": torch.cat([self._tried(rows, config.target_rivals), none], dim=1)}
         denoised = class_evidence(
             self.teacher,
             self.images(rows),
+            few.get("tried"),
             sigma=config.target_sigma,
             draws=config.target_draws,
             index=index,
             seed=config.seed,
             batch_size=config.batch_size,
         )
-        return {"index": torch.from_numpy(index), "denoised": denoised}
+        return {"index": torch.from_numpy(index), "denoised": denoised, **few}
 
     def images(self, rows: Rows) -> Float[Tensor, "batch c h w"]:
         """Return some of the images as the teacher takes them."""
@@ -226,17 +237,20 @@ class Questions:
         with torch.no_grad():
             return torch.cat([self.teacher.encode(part.to(device)) for part in parts])
 
-    def _tried(self, rows: Rows) -> Int64[Tensor, "batch k"]:
-        """Return the classes to try with each image: its own, then others, by seed and image."""
+    def _tried(self, rows: Rows, rivals: int | None) -> Int64[Tensor, "batch k"]:
+        """Return the classes to try with each image: its own, then others, by seed and image.
+
+        rivals: how many others; all with None, and no class instead of any with 0.
+        """
         classes, seed = np.arange(self.teacher.num_classes), self.config.seed
         found = []
         for i in self.index[rows]:
             own = int(self.data.labels[i])
             others = classes[classes != own]
-            if self.config.rivals == 0:
+            if rivals == 0:
                 others = np.array([self.teacher.null_label])
-            elif self.num_tried <= len(others):
+            elif rivals is not None and rivals < len(others):
                 rng = np.random.default_rng([seed, _RIVALS, int(i)])
-                others = rng.choice(others, self.num_tried - 1, replace=False)
+                others = rng.choice(others, rivals, replace=False)
             found.append([own, *others])
         return torch.from_numpy(np.array(found, np.int64))

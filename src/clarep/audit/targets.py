@@ -8,7 +8,7 @@ none.
 """
 
 import torch
-from jaxtyping import Float, Float16
+from jaxtyping import Float, Float16, Int64
 from torch import Tensor
 
 from clarep.audit.noise_draws import TARGETS, noise_of
@@ -20,11 +20,13 @@ from clarep.teachers.teacher import Teacher
 _MOST_BYTES = 4 * 2**30  # they are all in memory while a student is trained
 
 
-def check_targets(teacher: Teacher, count: int, sigma: float) -> None:
+def check_targets(teacher: Teacher, count: int, classes: int, sigma: float) -> None:
     """Raise UserError if a teacher cannot give class evidence of `count` images, or too much.
 
     A latent model's is evidence in its latents: in the image it would need the Jacobian of the
     decoder.
+
+    classes: how many it is of, and none where the teacher has that.
     """
     if teacher.latent_shape != teacher.image_shape:
         raise UserError(
@@ -33,12 +35,12 @@ def check_targets(teacher: Teacher, count: int, sigma: float) -> None:
             "teacher of pixels, or `target_share=0`"
         )
     teacher.check_sigma(sigma)
-    size = count * len(_labels(teacher)) * teacher.latent_dim * 2
+    size = count * classes * teacher.latent_dim * 2
     if size > _MOST_BYTES:
         raise UserError(
-            f"class evidence of {count} images in {teacher.num_classes} classes takes "
+            f"class evidence of {count} images under {classes} classes takes "
             f"{size / 2**30:.1f} GiB, and at most {_MOST_BYTES / 2**30:.0f} are kept in memory: "
-            "lower `target_share`"
+            "lower `target_share`, or give a few `target_rivals` such as 8"
         )
 
 
@@ -46,6 +48,7 @@ def check_targets(teacher: Teacher, count: int, sigma: float) -> None:
 def class_evidence(
     teacher: Teacher,
     images: Float[Tensor, "n c h w"],
+    classes: Int64[Tensor, "n k"] | None = None,
     *,
     sigma: float,
     draws: int,
@@ -53,7 +56,7 @@ def class_evidence(
     seed: int,
     batch_size: int,
 ) -> Float16[Tensor, "n k c h w"]:
-    """Return the mean of D(x + sigma n | c) - x over draws of n, of every class c.
+    """Return the mean of D(x + sigma n | c) - x over draws of n, of every class c of an image.
 
     All classes of an image share its noise, so that their differences have little of it. Costs
     n * draws * k denoiser evaluations.
@@ -61,6 +64,7 @@ def class_evidence(
     Args:
         teacher: of pixels (`check_targets`).
         images: in [-1, 1].
+        classes: of each image, the teacher's or its null label; without any `every_class`.
         sigma: noise level.
         draws: of noise; more begin with those of fewer.
         index: of the images in their data set, which tells an image's noise whatever is beside it.
@@ -68,14 +72,15 @@ def class_evidence(
         batch_size: images that go through the teacher at once; it changes last digits alone.
 
     Returns:
-        On the CPU, with k the classes in the order of the labels, and last no class where the
-        teacher has that.
+        On the CPU, in the order of `classes`.
 
     Raises:
         UserError: for images that are not of the teacher's shape and range, and if an estimate
             is not finite.
     """
     images = teacher.accept_images(images)
+    if classes is None:
+        classes = every_class(teacher).expand(len(images), -1)
     parts = []
     for first in range(0, len(images), batch_size):
         some = slice(first, first + batch_size)
@@ -83,8 +88,8 @@ def class_evidence(
         level = x.new_full((len(x),), sigma)
         noise = [_noise(teacher, index[some], seed, draw).to(x) for draw in range(draws)]
         estimates = []
-        for label in _labels(teacher):
-            cond = teacher.condition(torch.full((len(x),), label, device=teacher.device))
+        for labels in classes[some].unbind(1):
+            cond = teacher.condition(labels.to(teacher.device))
             each = [teacher.denoise(x + sigma * draw, level, cond) - x for draw in noise]
             # To the CPU one by one: a device may not hold those of a thousand classes.
             estimates.append(torch.stack(each).mean(0).half().cpu())
@@ -98,6 +103,7 @@ def _noise(teacher: Teacher, index: Indices, seed: int, draw: int) -> Float[Tens
     return noise_of(index, teacher.latent_shape, seed=seed, purpose=TARGETS, draw=draw)
 
 
-def _labels(teacher: Teacher) -> list[int]:
-    """Return every class, and last the label of no class where there is one."""
-    return [*range(teacher.num_classes), *([teacher.null_label] if teacher.has_null else [])]
+def every_class(teacher: Teacher) -> Int64[Tensor, " k"]:
+    """Return all classes, and last the label of none where there is one."""
+    none = [teacher.null_label] if teacher.has_null else []
+    return torch.tensor([*range(teacher.num_classes), *none])

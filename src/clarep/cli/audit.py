@@ -71,14 +71,14 @@ class Audit:
         data = told(load_data(self.data))
         teacher, chosen_by_name = of_the_datas_classes(teacher, data)
         note(chosen_by_name)
-        note(matched_by_number(teacher, data, judged=True))
         classifier = self._classifier(data)
         readable = self._readable_parts(teacher, data)
         chosen, bad = self._readable(data)
         described = sources(self.teacher, self.data, recorded(self.teacher_options))
         described |= ({"skipped": bad} if bad else {}) | data.noted()
         steps = audit_steps(teacher, data, self.out, self.audit, chosen, described=described)
-        start = next(steps)
+        start = next(steps)  # which refuses other numbers of classes
+        note(matched_by_number(teacher, data, judged=True))
         announce(f"audit: {start.total - start.done} of {start.total} denoisings to do")
         with progress("audit", "denoisings", start.total, start.done) as advance:
             for step in steps:

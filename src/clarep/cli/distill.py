@@ -81,7 +81,7 @@ class Distill:
             canonical=canonical,
             teacher=self._teacher(images),
             classifier=None if self.classifier is None else load_student(self.classifier),
-            audit=self.audit if self.audit and method.asks_audit(self.train) else None,
+            audit=self.audit if self.audit and method.audit_parts(self.train) else None,
             data_options=stored_options(data),
             skip_bad=self.skip_bad,
         )

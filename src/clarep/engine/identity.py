@@ -22,9 +22,12 @@ _DIGITS = 12
 _DECIDES = {
     **dict.fromkeys(("data", "data_options", "skipped", "data_notes"), "data_sha256"),
     **dict.fromkeys(("teacher", "teacher_options"), "teacher_sha256"),
+    "audit_sha256": "audit_read_sha256",
     "place": "sha256",
 }
 """What says where a content was found -> its hash: where that agrees, so does the content."""
+_INSTEAD = {"audit_read_sha256": "audit_sha256"}
+"""Hash that earlier versions did not store -> the one that told more than it then."""
 _WORDS = {"data_sha256": "data_sha256 (the images or labels themselves)"}
 
 
@@ -137,6 +140,9 @@ def _differing(
         decides = _DECIDES.get(key, "")
         content = given.get(decides)
         if before == now or (content and stored.get(decides) == content):
+            continue
+        earlier = stored.get(_INSTEAD.get(key, ""))
+        if key not in stored and earlier and earlier == given.get(_INSTEAD[key]):
             continue
         if isinstance(before, dict) and isinstance(now, dict) and key not in _WORDS:
             yield from _differing(before, now, places)

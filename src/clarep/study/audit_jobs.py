@@ -1,15 +1,14 @@
 """The audit of a study: what it follows from, and how it is made."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from clarep.audit.audit import Audit
-from clarep.audit.audit_config import AuditConfig
+from clarep.audit.audit_config import PARTS, AuditConfig, Part, setting_of
 from clarep.audit.audit_run import audit_steps
-from clarep.audit.questions import setting_of
 from clarep.audit.shown_images import read_shown
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig
@@ -38,11 +37,15 @@ class AuditJob:
     @cached_property
     def address(self) -> str:
         """What stands for its content."""
+        return self.address_of(PARTS)
+
+    def address_of(self, parts: Collection[Part]) -> str:
+        """Return what stands for the content of some parts of it."""
         return address(
             {
                 "teacher_sha256": self.teacher.fingerprint,
                 "data_sha256": self.data.sha256(),
-                "audit": setting_of(self.config),
+                "audit": setting_of(self.config, parts),
             }
         )
 

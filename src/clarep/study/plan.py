@@ -177,8 +177,8 @@ class Study:
     def audit(self) -> AuditJob | None:
         """What the teacher says of the training images, for methods that read it."""
         recipe = self.recipe
-        asked = [METHODS[variant.method].asks_audit(variant.train) for variant in recipe.variants]
-        if not (any(asked) or METHODS[REFERENCE].asks_audit(recipe.train)):  # for a classifier
+        read = [METHODS[variant.method].audit_parts(variant.train) for variant in recipe.variants]
+        if not (any(read) or METHODS[REFERENCE].audit_parts(recipe.train)):  # for a classifier
             return None
         for method in (METHODS[variant.method] for variant in recipe.variants):
             if method.needs_audit:
@@ -215,7 +215,7 @@ class Study:
             options=recipe.data,
             data=self.data,
             train=replace(recipe.train, seed=recipe.seeds[0]),
-            audit=self.audit if METHODS[REFERENCE].asks_audit(recipe.train) else None,
+            audit=self.audit if METHODS[REFERENCE].audit_parts(recipe.train) else None,
         )
 
     def _add_run(
@@ -237,7 +237,7 @@ class Study:
             canonical=canonical,
             teacher=self.teacher if method.needs_teacher else None,
             classifier=self._classifier if method.needs_classifier else None,
-            audit=self.audit if method.asks_audit(variant.train) else None,
+            audit=self.audit if method.audit_parts(variant.train) else None,
         )
         options, images, _ = self._tested
         picked = picked_on_these(variant.train.pick) if options.split == HELD_OUT else ""

@@ -10,6 +10,7 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, stored_options
 from clarep.distill.distill_config import DistillConfig, settled
+from clarep.distill.methods import METHODS
 from clarep.distill.trainer.student_run import StudentRun
 from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.engine.artefacts import Progressed, read_json, sha256_file, write_json
@@ -54,7 +55,9 @@ class StudentJob:
     def address(self) -> str:
         """What stands for its weights."""
         settings = {name: getattr(self, name) for name in ("method", "student", "layer")}
-        later = {"activation": self.activation, "audit": self.audit and self.audit.address}
+        read = METHODS[self.method].audit_parts(self.train)
+        of_audit = self.audit and self.audit.address_of(read)
+        later = {"activation": self.activation, "audit": of_audit}
         settings |= {name: value for name, value in later.items() if value is not None}
         return address(
             settings

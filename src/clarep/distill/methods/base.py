@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clarep.audit.audit import Audit
-from clarep.audit.audit_config import AuditConfig
+from clarep.audit.audit_config import OPTIONAL, PARTS, AuditConfig, Part
 from clarep.clarid.directions import Kind
 from clarep.data.held_out import Indices
 from clarep.distill.trainer.canonical_batches import CanonicalBatch, CanonicalImages
 from clarep.distill.trainer.train_images import TrainImages, epoch_batches
 from clarep.distill.trainer.training_config import TrainingConfig
+from clarep.errors import UserError
 from clarep.students.student import Student
 from clarep.teachers.teacher import Teacher
 
@@ -100,6 +101,9 @@ class Method(nn.Module, ABC):
     """It is told the group, class and spurious cue, of each training image."""
     needs_audit: ClassVar[bool] = False
     """It reads what the diffusion model said of the data."""
+    audit_reads: ClassVar[tuple[Part, ...]] = ()
+    """The parts of that which it reads, whatever there is without any. Another part may change,
+    and the student is the same."""
 
     def __init__(self, student: Student, ingredients: Ingredients) -> None:
         """Build it; one process at a time does this, the main one first.
@@ -125,13 +129,22 @@ class Method(nn.Module, ABC):
         return type(cls.__name__, (cls,), named | attributes)
 
     @classmethod
-    def asks_audit(cls, config: TrainingConfig) -> bool:
-        """Say whether a run reads an audit: for the method, or to pick its epoch."""
-        return cls.needs_audit or config.pick == "doubted"
+    def audit_parts(cls, config: TrainingConfig) -> tuple[Part, ...]:
+        """Return which parts of an audit a run reads: for the method, and to pick its epoch."""
+        read = {*(cls.audit_reads or PARTS)} if cls.needs_audit else set[Part]()
+        if config.pick == "doubted":
+            read.add("errors")
+        return tuple(part for part in PARTS if part in read)
 
     @classmethod
     def check_asked(cls, asked: AuditConfig) -> None:
         """Raise UserError if an audit of these settings leaves out what the method reads."""
+        for part, (option, holds) in OPTIONAL.items():
+            if part in cls.audit_reads and getattr(asked, option) == 0:
+                raise UserError(
+                    f"method {cls.name} reads {holds}, which an audit with `{option}=0` leaves "
+                    "out: give a number above 0"
+                )
 
     def prepare(
         self, images: UInt8[Tensor, "batch c h w"], positions: Indices, generator: torch.Generator

@@ -25,7 +25,7 @@ class _AdvCompose(AdvConfig, ComposeConfig):
 class EvidenceCompose(Composed, Evidence):
     """`evidence` on images whose backgrounds are exchanged; those with evidence keep theirs."""
 
-    name = "evidence-compose"
+    name, audit_reads = "evidence-compose", ("masks", "targets")
     Config: ClassVar[type[Any]] = _EvidenceCompose
     options: _EvidenceCompose
 

@@ -7,7 +7,7 @@ for all images, and the true masks of data that know them, an oracle.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from clarep.audit.audit_config import AuditConfig
+from clarep.audit.audit_config import Part
 from clarep.audit.object_masks import largest
 from clarep.data.foregrounds import separate
 from clarep.data.held_out import Indices
@@ -47,6 +47,7 @@ class Composed(Method):
     """
 
     Config = ComposeConfig
+    audit_reads: ClassVar[tuple[Part, ...]] = ("masks",)
     options: ComposeConfig
 
     def __init__(self, student: Student, ingredients: Ingredients) -> None:
@@ -67,15 +68,6 @@ class Composed(Method):
         if self.images.stored is not None:
             parts = torch.arange(len(self.images)).split(_PART)
             self._filled = torch.cat([self._backgrounds(part.numpy()) for part in parts])
-
-    @classmethod
-    def check_asked(cls, asked: AuditConfig) -> None:
-        super().check_asked(asked)
-        if asked.mask_draws == 0:
-            raise UserError(
-                f"method {cls.name} reads object masks, which an audit with `mask_draws=0` leaves "
-                "out: give a number such as 16"
-            )
 
     def known_masks(self, ingredients: Ingredients) -> tuple[Indices, Bool[Tensor, "n h w"]]:
         """Return which of the training images have a mask, and these; others stay as they are."""

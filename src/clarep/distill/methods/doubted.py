@@ -27,6 +27,7 @@ class Doubted(Vanilla):
     """Cross-entropy, where the most doubted of each class take a share of all draws."""
 
     name, Config, needs_audit = "doubted", DoubtedConfig, True
+    audit_reads = ("errors",)
     options: DoubtedConfig
 
     def __init__(self, student: Student, ingredients: Ingredients) -> None:

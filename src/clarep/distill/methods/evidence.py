@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from clarep.audit.audit_config import AuditConfig
 from clarep.distill.losses import instance_alignment
 from clarep.distill.losses.input_gradient import input_gradient
 from clarep.distill.methods.base import Batch, Ingredients, Method
@@ -54,6 +53,7 @@ class Evidence(Method):
     """
 
     name, Config, needs_audit = "evidence", EvidenceConfig, True
+    audit_reads = ("targets",)
     options: EvidenceConfig
     said_of: ClassVar[Literal["image", "another", "class"]] = "image"
     """Whose evidence an image meets: its own, that of another of its class, its class's mean."""
@@ -64,31 +64,33 @@ class Evidence(Method):
         assert audit is not None  # checked by the run
         if audit.targets is None:
             raise UserError(f"{audit.folder} holds no class evidence: audit with `target_share`")
-        index, denoised = audit.targets.index.numpy(), audit.targets.denoised
+        targets, index = audit.targets, audit.targets.index.numpy()
         _, positions, rows = np.intersect1d(images.index, index, return_indices=True)
         if not len(positions):
             raise UserError(
                 f"{audit.folder} holds class evidence of none of the training images: raise "
                 "`target_share` there, or lower `validation_share`"
             )
-        self._num_classes = len(images.data.class_names)
-        if self.options.evidence_contrast == "null" and denoised.shape[1] == self._num_classes:
+        classes = len(images.data.class_names)
+        denoised, tried = targets.denoised[torch.from_numpy(rows)], targets.tried
+        if tried is None:
+            self._tried = torch.arange(denoised.shape[1]).expand(len(rows), -1)
+        elif self.said_of == "class":
+            raise UserError(
+                f"{self.name} takes the mean of a class's evidence, and this audit's is of other "
+                "classes for each image: audit without `target_rivals`"
+            )
+        else:
+            self._tried = tried[torch.from_numpy(rows)]
+        self._rivals = int((self._tried[0] < classes).sum()) - 1
+        if self.options.evidence_contrast == "null" and self._tried.shape[1] == 1 + self._rivals:
             raise UserError(
                 "`evidence_contrast=null` needs a teacher that knows no class, and this audit's "
                 "does not: give rival"
             )
         self._labels = images.labels[torch.from_numpy(positions)]
-        denoised, self._row = self._met(denoised[torch.from_numpy(rows)])
+        denoised, self._row = self._met(denoised)
         self._images, self._denoised = images.images(positions).to(device), denoised.to(device)
-
-    @classmethod
-    def check_asked(cls, asked: AuditConfig) -> None:
-        super().check_asked(asked)
-        if asked.target_share == 0:
-            raise UserError(
-                f"method {cls.name} reads class evidence, which an audit with `target_share=0` "
-                "leaves out: give a share such as 0.1"
-            )
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         options, generator, device = self.options, batch.generator, batch.images.device
@@ -103,7 +105,8 @@ class Evidence(Method):
         _, others = self.both(batch.images[:rest])
         every = torch.cat([batch.labels[:rest], labels])
         terms = {"ce": self.cross_entropy(torch.cat([others, logits]), every)}
-        outputs, first, second = self._contrast(logits, labels, generator)
+        tried = self._tried[self._row[drawn]].to(device)
+        outputs, first, second = self._contrast(logits, labels, tried, generator)
         gradient = input_gradient(outputs, x)
         weight = ramp(1.0, options.evidence_warmup * self.config.epochs, batch.epoch)
         if options.evidence_weight:
@@ -120,24 +123,29 @@ class Evidence(Method):
         self,
         logits: Float[Tensor, "batch k"],
         labels: Int64[Tensor, " batch"],
+        tried: Int64[Tensor, "batch tried"],
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the outputs whose gradients are trained, and the two classes that they tell apart.
 
         Their rival is the class that the student finds likeliest of the others, or any other.
+
+        tried: classes that there is evidence of. The two are told by their places among these.
         """
-        count, device = len(labels), labels.device
-        step = torch.randint(1, self._num_classes, (count,), generator=generator).to(device)
+        count, device, classes = len(labels), labels.device, 1 + self._rivals
+        step = torch.randint(1, classes, (count,), generator=generator).to(device)
         chance = torch.rand(count, generator=generator).to(device)
-        other = (labels + step) % self._num_classes
-        own = logits.gather(1, labels[:, None])[:, 0]
+        own = (tried == labels[:, None]).int().argmax(1)
+        other = (own + step) % classes
+        of_tried = logits.gather(1, tried[:, :classes])
         if self.options.evidence_contrast == "null":
-            one = torch.where(chance < _OWN, labels, other)
-            null = torch.full_like(labels, self._num_classes)
-            return logits.gather(1, one[:, None])[:, 0], one, null
-        hardest = logits.detach().scatter(1, labels[:, None], -torch.inf).argmax(1)
+            one = torch.where(chance < _OWN, own, other)
+            null = torch.full_like(labels, classes)
+            return of_tried.gather(1, one[:, None])[:, 0], one, null
+        hardest = of_tried.detach().scatter(1, own[:, None], -torch.inf).argmax(1)
         rival = torch.where(chance < 0.5, hardest, other)
-        return own - logits.gather(1, rival[:, None])[:, 0], labels, rival
+        of_own, of_rival = (of_tried.gather(1, at[:, None])[:, 0] for at in (own, rival))
+        return of_own - of_rival, own, rival
 
     def _met(self, denoised: Tensor) -> tuple[Tensor, Tensor]:
         """Return the evidence that images meet, and which row of it each does."""

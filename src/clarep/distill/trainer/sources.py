@@ -57,10 +57,12 @@ class Sources:
             self.canonical if method.canonical_kind else None,
             self.teacher if method.needs_teacher or method.canonical_kind else None,
             self.classifier if method.needs_classifier else None,
-            self.audit if method.asks_audit(config) else None,
+            self.audit if method.audit_parts(config) else None,
         )
 
-    def described(self, method: type[Method], data: LabelledImages) -> dict[str, Any]:
+    def described(
+        self, method: type[Method], data: LabelledImages, config: TrainingConfig
+    ) -> dict[str, Any]:
         """Return what a run's configuration holds of them, and of the data's groups."""
         cues = cues_of(data) if method.needs_groups else None
         canonical, canon = self.canonical, dict[str, Any]()
@@ -71,12 +73,16 @@ class Sources:
             canon |= {"images": len(canonical)}
         asked = self.teacher if method.needs_teacher else None
         classifier = {} if self.classifier is None else weights_hash(self.classifier)
+        audit = {}
+        if self.audit is not None:
+            read = self.audit.sha256_of(method.audit_parts(config))
+            audit = {"audit_sha256": self.audit.sha256, "audit_read_sha256": read}
         return {
             "canon": canon or None,
             "teacher_sha256": None if asked is None else asked.fingerprint,
             "classifier_sha256": None,
             **{f"classifier_{name}": value for name, value in classifier.items()},
-            **({} if self.audit is None else {"audit_sha256": self.audit.sha256}),
+            **audit,
             **({} if cues is None else {"cues_sha256": sha256(cues.tobytes()).hexdigest()}),
         }
 

@@ -131,7 +131,7 @@ class StudentRun:
             "train": recorded(config, TrainingConfig),
             "options": recorded(options),
             **begun,
-            **sources.described(kind, data),
+            **sources.described(kind, data, config),
         }
         self._accelerator = make_accelerator(config.mixed_precision, alone_on)
         self._folder = TrainingFolder(
