@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from clarep.audit.audit_config import Part
 from clarep.distill.losses import instance_alignment
 from clarep.distill.losses.input_gradient import input_gradient
 from clarep.distill.methods.base import Batch, Ingredients, Method
@@ -53,7 +54,7 @@ class Evidence(Method):
     """
 
     name, Config, needs_audit = "evidence", EvidenceConfig, True
-    audit_reads = ("targets",)
+    audit_reads: ClassVar[tuple[Part, ...]] = ("targets",)
     options: EvidenceConfig
     said_of: ClassVar[Literal["image", "another", "class"]] = "image"
     """Whose evidence an image meets: its own, that of another of its class, its class's mean."""
