@@ -19,8 +19,8 @@ import torch
 from torch.nn import functional as F
 
 from clarep.audit.detection import detection
-from clarep.audit.noise_draws import ERRORS, MASKS, noise_of
 from clarep.clarid.diffusion_classifier import denoising_residuals, drawn_errors
+from clarep.clarid.noise_draws import ERRORS, MASKS, noise_of
 from clarep.data.backdrops import load_backdrops
 from clarep.data.labelled import class_balanced_choice, to_unit_range
 from clarep.engine.artefacts import write_json

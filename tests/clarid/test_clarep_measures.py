@@ -32,7 +32,6 @@ from clarep.select.clarep_measures import (
     colour_spread,
     distance_from_grey,
     judge_knows,
-    judged,
     measure,
     probe_r2,
     removed_on_background,
@@ -40,6 +39,7 @@ from clarep.select.clarep_measures import (
     within_over_total,
 )
 from clarep.select.controls import CONTROLS, control_of, measure_set, project_control
+from clarep.select.judging import judged
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from clarep.audit.audit import Audit, num_doubted
 from clarep.audit.audit_config import AuditConfig, setting_of
 from clarep.audit.audit_parts import Rows, Stage
-from clarep.audit.noise_draws import ERRORS, MASKS, noise_of
 from clarep.audit.object_masks import ObjectMasks, evidence_maps, learn_masks
 from clarep.audit.targets import check_targets, class_evidence, every_class
 from clarep.clarid.diffusion_classifier import drawn_errors
+from clarep.clarid.noise_draws import ERRORS, MASKS, noise_of
 from clarep.data.labelled import (
     LabelledImages,
     class_balanced_choice,

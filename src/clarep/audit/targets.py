@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Float16, Int64
 from torch import Tensor
 
-from clarep.audit.noise_draws import TARGETS, noise_of
+from clarep.clarid.noise_draws import TARGETS, noise_of
 from clarep.data.held_out import Indices
 from clarep.engine.arrays import check_finite
 from clarep.errors import UserError

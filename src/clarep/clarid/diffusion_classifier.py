@@ -4,6 +4,7 @@ A diffusion classifier (Li et al. 2023, arXiv 2303.16203) gives an image the lab
 is denoised best. A round trip cannot tell: any image that is inverted comes back.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -75,28 +76,39 @@ def denoising_residuals(
     noise: Float[Tensor, "batch c h w"],
     *,
     batch_size: int,
+    sigma_held: float = 0.0,
 ) -> Iterator[tuple[Int64[Tensor, " pairs"], Int64[Tensor, " pairs"], Tensor]]:
     """Yield (images, columns, D(x_0 + sigma eps; label) - x_0) until each label met its image once.
 
     All labels of an image share its noise, so that what they give can be compared in pairs.
 
+    Of latents x at a noise level of their own, sigma_held, y = x + sigma eps lies at the level
+    root(sigma_held^2 + sigma^2), and what is yielded is x^ - x with the posterior mean of x,
+    x^ = y + w (D(y; label) - y), w = sigma^2 / (sigma_held^2 + sigma^2).
+
     Args:
         teacher: with or without a null class.
-        latents: clean, from `teacher.encode`.
+        latents: clean, from `teacher.encode`, or at sigma_held.
         labels: those to try with each image, classes of the teacher or its null label.
-        sigma: a noise level of the teacher.
+        sigma: what is added; the noise level that comes of it must be one of the teacher.
         noise: eps of each image.
         batch_size: images that go through the teacher at once.
+        sigma_held: noise level that the latents hold already.
     """
+    held, added = sigma_held**2, sigma**2
+    w, at = added / (held + added), sigma if held == 0 else math.sqrt(held + added)
     x0, given = latents.to(teacher.device), labels.to(teacher.device)
     noisy = x0 + sigma * noise.to(x0)
     pairs = torch.cartesian_prod(torch.arange(len(x0)), torch.arange(labels.shape[1]))
     for some in pairs.split(batch_size):
         image, column = some.unbind(1)
-        level = x0.new_full((len(some),), sigma)
+        level = x0.new_full((len(some),), at)
         with torch.no_grad():
             cond = teacher.condition(given[image, column])
-            yield image, column, teacher.denoise(noisy[image], level, cond) - x0[image]
+            residual = teacher.denoise(noisy[image], level, cond) - x0[image]
+        if held:
+            residual = w * residual + (1 - w) * (noisy[image] - x0[image])
+        yield image, column, residual
 
 
 def drawn_errors(
@@ -108,8 +120,11 @@ def drawn_errors(
     *,
     draws: int,
     batch_size: int,
+    sigma_held: float = 0.0,
 ) -> Float[Tensor, "sigmas draws batch labels"]:
     """Return |D(x_0 + sigma eps; label) - x_0|^2, summed over the latent, of every draw of eps.
+
+    Of latents at sigma_held it is |x^ - x|^2, as `denoising_residuals` says.
 
     noise: from the place of a noise level in `sigmas`, and of a draw, to eps of each image. The
     rest as for `denoising_residuals`.
@@ -122,7 +137,7 @@ def drawn_errors(
         for draw in range(draws):
             eps = noise(s, draw)
             for image, column, residual in denoising_residuals(
-                teacher, latents, labels, sigma, eps, batch_size=batch_size
+                teacher, latents, labels, sigma, eps, batch_size=batch_size, sigma_held=sigma_held
             ):
                 squared = residual.double().square().flatten(1).sum(1)
                 errors[s, draw, image, column] = squared.cpu()

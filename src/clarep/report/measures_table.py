@@ -14,8 +14,9 @@ from clarep.engine.tensors import weights_hash
 from clarep.report.quality import student_judge
 from clarep.report.tables import plain_table, write_csv
 from clarep.select.clarep_columns import COLUMNS
-from clarep.select.clarep_measures import Measures, judged
+from clarep.select.clarep_measures import Measures
 from clarep.select.controls import measure_set
+from clarep.select.judging import judged
 from clarep.students.student import Student
 
 CLASSIFIER_NAME = "classifier.json"

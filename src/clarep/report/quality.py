@@ -18,7 +18,7 @@ from clarep.data.labelled import to_uint8
 from clarep.engine.arrays import check_finite
 from clarep.engine.artefacts import atomic_path
 from clarep.sampling.ode import decode
-from clarep.select.clarep_measures import Scorer
+from clarep.select.judging import Scorer
 from clarep.students.student import Student
 from clarep.students.student_files import load_student
 from clarep.teachers.teacher import Teacher

@@ -7,7 +7,6 @@ an image, before any of it.
 """
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,15 +22,11 @@ from clarep.data.foregrounds import separate
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.engine.arrays import check_finite
-from clarep.engine.statistics import binomial_interval, bootstrap_interval
+from clarep.engine.statistics import bootstrap_interval
+from clarep.select.judging import Scorer, judged
 from clarep.teachers.teacher import Teacher
 
-Scorer = Callable[[Tensor], Tensor]
-"""Images (B, C, H, W) in [-1, 1] to logits (B, K) of the teacher's classes: a `Judge`, or what
-stands in for it."""
-
 _LOOK = "look for NaN in the teacher's weights, or take float32"
-_JUDGED = 250  # images that a judge sees at once
 
 
 @dataclass(frozen=True)
@@ -226,22 +221,6 @@ def measure(
         nmi_conditional=cluster_nmi(features, labels, seed),
         nmi_null=nmi_null,
     )
-
-
-@torch.no_grad()
-def judged(
-    judge: Scorer, images: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"]
-) -> dict[str, Any]:
-    """Return what the judge says of images in [-1, 1], as the fields judge_* of `Measures`."""
-    logits = torch.cat([judge(part) for part in images.split(_JUDGED)])
-    check_finite(logits, "the judge's logits", _LOOK)
-    probabilities = logits.softmax(1)
-    right = (probabilities.argmax(1) == labels).double()
-    return {
-        "judge_accuracy": float(right.mean()),
-        "judge_interval": binomial_interval(int(right.sum()), len(right)),
-        "judge_confidence": float(probabilities.gather(1, labels[:, None]).mean()),
-    }
 
 
 def _on_background(

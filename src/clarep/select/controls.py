@@ -16,7 +16,8 @@ from clarep.clarid.clarid import Clarid
 from clarep.clarid.directions import project_out
 from clarep.data.labelled import LabelledImages
 from clarep.errors import UserError, unknown_name
-from clarep.select.clarep_measures import Measures, Scorer, measure, scene_of
+from clarep.select.clarep_measures import Measures, measure, scene_of
+from clarep.select.judging import Scorer
 
 _FEWEST = 2  # of each class: with one, k-means finds the classes whatever the features
 

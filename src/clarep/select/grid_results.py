@@ -23,8 +23,9 @@ from clarep.engine.identity import plain, refuse_other
 from clarep.engine.lock import hold
 from clarep.errors import UserError
 from clarep.select.choice import RULE, Recommendation, Setting
-from clarep.select.clarep_measures import Scorer, measure, scene_of
+from clarep.select.clarep_measures import measure, scene_of
 from clarep.select.grid import Cell, Grid
+from clarep.select.judging import Scorer
 
 CELLS = "cells"
 

@@ -1,4 +1,4 @@
-"""The noise of an audit: a function of its seed, what it is for, the image, the level, the draw.
+"""Noise as a function of its seed, what it is for, the image, the level and the draw.
 
 So neither what goes through the teacher at once, nor which images are asked about, nor where a
 killed run goes on changes a figure.
@@ -12,8 +12,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-ERRORS, MASKS, TARGETS = range(3)
-"""What noise is for: draws of one kind are independent of those of another."""
+ERRORS, MASKS, TARGETS, EVIDENCE = range(4)
+"""What noise is for: draws of one kind are independent of those of another.
+
+The first three are of an audit, the last of class evidence."""
 
 
 def noise_of(
