@@ -15,9 +15,9 @@ from clarep.audit.audit import ERRORS, MANIFEST, Audit
 from clarep.audit.audit_config import AuditConfig
 from clarep.audit.audit_run import audit_steps
 from clarep.audit.label_evidence import Evidence
-from clarep.audit.noise_draws import TARGETS, noise_of
 from clarep.audit.shown_images import PICTURES, read_shown, store_shown
 from clarep.clarid.diffusion_classifier import denoising_residuals
+from clarep.clarid.noise_draws import TARGETS, noise_of
 from clarep.data.labelled import to_unit_range
 from clarep.engine.artefacts import read_json, sha256_file
 from clarep.errors import UserError
