@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from clarep.robustness.evaluation import Measurement as Measurement
     from clarep.robustness.suite.suite import robustness_suite as robustness_suite
     from clarep.robustness.suite.suite_config import SuiteConfig as SuiteConfig
+    from clarep.select.examination import doctor as doctor
     from clarep.students.student import Student as Student
     from clarep.students.student import StudentInfo as StudentInfo
     from clarep.students.student_files import build_student as build_student
@@ -69,6 +70,7 @@ _NAMES = {
     "robustness.evaluation": "Evaluation Measurement",
     "robustness.suite.suite": "robustness_suite",
     "robustness.suite.suite_config": "SuiteConfig",
+    "select.examination": "doctor",
     "students.student": "Student StudentInfo",
     "students.student_files": "build_student load_student",
     "study.comparison": "Comparison compare",

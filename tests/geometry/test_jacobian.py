@@ -26,6 +26,21 @@ class Attention(nn.Module):
         return F.scaled_dot_product_attention(q, k, v)
 
 
+class Encoder(nn.Module):
+    """Torch's own layer, which without gradients leaves for a fused path of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval()
+
+    def forward(self, x):  # (B, 6, 4)
+        return self.layer(x)
+
+
+def encoder():
+    return Encoder(), (6, 4)
+
+
 def mlp():
     return nn.Sequential(nn.Linear(7, 12), nn.Tanh(), nn.Linear(12, 5)), (7,)
 
@@ -55,13 +70,13 @@ def make(name, batch, dtype=torch.float64):
         net, function = unet(name)
         shape = (3, 8, 8)
     else:
-        net, shape = {"mlp": mlp, "conv": conv, "attention": attention}[name]()
+        net, shape = {"mlp": mlp, "conv": conv, "attention": attention, "encoder": encoder}[name]()
         function = net
     net.to(dtype).requires_grad_(False)
     return function, torch.randn(batch, *shape, dtype=dtype)
 
 
-CASES = ("mlp", "conv", "attention", *TAPS)
+CASES = ("mlp", "conv", "attention", "encoder", *TAPS)
 
 
 def dense(function, x):
@@ -245,6 +260,16 @@ def test_probe_takes_forward_mode_where_it_works():
     assert engine == "forward"
     assert list(findings) == ["forward"]
     assert findings["forward"].startswith("adjoint error")
+
+
+def test_torchs_transformer_layer_has_forward_mode():
+    """Its fast path has none, and is back when the products are made."""
+    function, x = make("encoder", 2, torch.float32)
+    for enabled in (False, True):
+        torch.backends.mha.set_fastpath_enabled(enabled)
+        engine, found = probe_engine(function, x)
+        assert (engine, list(found)) == ("forward", ["forward"])
+        assert torch.backends.mha.get_fastpath_enabled() == enabled
 
 
 def test_probe_falls_back_to_two_reverse_passes():

@@ -13,7 +13,9 @@ from torch import nn
 from clarep.clarid.clarid import Clarid
 from clarep.engine.tensors import sha256_state
 from clarep.errors import UserError
+from clarep.teachers.parametrisation import DDPM
 from clarep.teachers.teacher import Teacher
+from mixture import MixtureTeacher
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,6 +93,22 @@ def test_a_latent_model(images, labels):
     assert reps.sample.shape == (4, 3, 8, 8)
 
 
+def test_a_model_of_grey_pixels_sees_the_mean_channel(images, labels):
+    grey = MixtureTeacher((1, 4, 4))
+    known = {"latent_shape": (1, 4, 4), "class_names": grey.class_names}
+    colour = of(grey, image_channels=3, **known)
+    assert (colour.image_shape, colour.latent_shape) == ((3, 4, 4), (1, 4, 4))
+    reps = Clarid(colour, k=3, steps=3, sigma=1.0)(images, labels)
+    plain = Clarid(of(grey, **known), k=3, steps=3, sigma=1.0)
+    alone = plain(images.mean(1, keepdim=True), labels)
+    assert torch.allclose(reps.latent, alone.latent)
+    assert torch.allclose(reps.sample, alone.sample.expand(-1, 3, -1, -1))
+    data = MixtureTeacher().data([0, 1, 2, 1])
+    assert len(Clarid(colour, k=3, steps=3)(data.images([0, 1]), data.labels[:2])) == 2
+    with pytest.raises(UserError, match="`image_channels=3`"):
+        plain(images, labels)
+
+
 def test_what_is_not_given():
     gaussian = LinearTeacher()
     teacher = of(gaussian)
@@ -139,6 +157,11 @@ WRONG = {
     "encode alone": ({"encode": lambda x: x}, "encode is given and decode is not"),
     "decode alone": ({"decode": lambda x: x}, "decode is given and encode is not"),
     "image_shape alone": ({"image_shape": (3, 8, 8)}, "give encode and decode with it"),
+    "grey of colour": ({"image_channels": 3}, "image_channels 3 for a model of 3 channels"),
+    "grey twice": (
+        {"image_channels": 3, "encode": lambda x: x, "decode": lambda x: x},
+        "image_channels is for a model of grey pixels without encode",
+    ),
     "fingerprint": ({"fingerprint": ""}, "fingerprint is empty"),
     "device": ({"device": "gpu0"}, "unknown device 'gpu0'"),
 }
@@ -189,15 +212,75 @@ class Net(nn.Module):
         return self.decoder(self.encode(x, sigma, labels))
 
 
-def test_the_ten_lines_of_the_documentation():
+class TableNet(nn.Module):
+    """Grey digits: time is an index into a table, and a torch transformer layer is tapped."""
+
+    def __init__(self):
+        super().__init__()
+        self.time, self.label = nn.Embedding(1000, 8), nn.Embedding(10, 8)
+        self.patches = nn.Conv2d(1, 8, 4, stride=4)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.block = nn.Identity()
+        self.out = nn.ConvTranspose2d(8, 1, 4, stride=4)
+
+    def forward(self, x, time, labels):
+        h = self.patches(x)
+        given = (self.time(time) + self.label(labels))[:, None]
+        h = self.layer(h.flatten(2).mT + given).mT.unflatten(2, h.shape[2:])
+        return self.out(self.block(h))
+
+
+class FlowNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.label = nn.Embedding(3, 8)
+        self.first, self.middle = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, 2, padding=1)
+        self.last = nn.ConvTranspose2d(8, 3, 2, stride=2)
+
+    def forward(self, x, time, labels):
+        given = (self.label(labels) + time[:, None])[:, :, None, None]
+        return self.last(torch.tanh(self.middle(torch.tanh(self.first(x) + given))))
+
+
+def documented(**names):
+    """Run the blocks of the documentation in turn, each on its own network; what each leaves."""
     text = (ROOT / "docs/teachers.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?from_callable.*?)```", text, re.DOTALL)
-    assert len(code.strip().splitlines()) <= 12
-    torch.manual_seed(0)
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    found = []
+    for code, net in zip(blocks, (Net, TableNet, FlowNet), strict=True):
+        torch.manual_seed(0)
+        left = names | {"net": net()}
+        exec(code, left)
+        found.append((code, left))
+    return found
+
+
+def test_the_code_of_the_documentation(capsys):
     images, labels = torch.rand(2, 3, 32, 32), torch.tensor([0, 7])
-    names = {"net": Net(), "images": images, "labels": labels}
-    exec(code, names)
+    ten_lines, schedule, foreign = documented(images=images, labels=labels)
+    code, names = ten_lines
+    assert len(code.strip().splitlines()) <= 12
     first, second = names["reps"]
     assert first.latent.shape == (1, 3, 32, 32)
     assert first.features.shape == (1, 8, 16, 16)
     assert (first.tap, int(second.label)) == ("encoder", 7)
+    found = schedule[1]["found"]
+    assert found["differentiation"]["engine"] == "forward"  # through torch's own layer
+    assert found["differentiation"]["features"] == [8, 7, 7]
+    assert found["teacher"]["image_shape"] == [3, 28, 28]
+    assert "taps         block  8 channels" in capsys.readouterr().out
+    teacher = foreign[1]["teacher"]
+    assert teacher.taps() == {"first": (8, 1), "middle": (8, 2)}
+    x, sigma, cond = torch.randn(2, 3, 16, 16), torch.tensor([0.5, 2.0]), torch.tensor([0, 2])
+    share = (sigma / (1 + sigma))[:, None, None, None]  # x_s = (1 - s) x_0 + s eps
+    velocity = foreign[1]["net"](x * (1 - share), 1 - share.flatten(), cond)
+    expected = x * (1 - share) + share * velocity
+    assert torch.allclose(teacher.denoise(x, sigma, cond), expected, atol=1e-6)
+
+
+def test_what_rounding_a_table_s_time_costs():
+    """Half a step of 1,000 is a small change of noise level, as the documentation says."""
+    ddpm = DDPM(torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0), "epsilon")
+    steps = ddpm._log_sigmas.diff()
+    above = ddpm._log_sigmas[1:].exp() > 0.35
+    assert float(steps[above].max()) / 2 < 0.0055 and float(steps[5]) / 2 < 0.06

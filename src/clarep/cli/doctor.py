@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from clarep.clarid.clarid import ClaridConfig
 from clarep.cli.option_groups import DataOptionsGroup, TeacherGroup, TeacherSpec, flags
@@ -11,6 +11,7 @@ from clarep.cli.terminal import in_own_options, note
 from clarep.data.load import DataConfig, DataOptions
 from clarep.engine.bounds import Within
 from clarep.errors import UserError
+from clarep.select.examination import page
 from clarep.select.teacher_check import examine
 from clarep.teachers.options import TeacherOptions
 
@@ -69,10 +70,11 @@ class Doctor:
             for_images=self.for_images,
             tell=note,
         )
-        answer: dict[str, Any] = {}
-        for key, found, lines in findings:
-            answer[key] = found
-            for name, text in () if self.json else lines:
-                print(f"{name:<13}{in_own_options(text)}", flush=True)
+
+        def write(line: str) -> None:
+            if not self.json:
+                print(in_own_options(line), flush=True)
+
+        answer = page(findings, write)
         if self.json:
             print(json.dumps(answer, indent=2))

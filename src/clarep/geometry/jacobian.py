@@ -180,12 +180,24 @@ class Jacobian:
 def differentiable() -> Iterator[None]:
     """Use attention's plain kernels: the fused ones have no forward-mode AD.
 
-    And none of TF32's ten bits on a GPU, which the adjoint test would not pass.
+    Nor has the fast path that `nn.TransformerEncoderLayer` takes by itself without gradients. And
+    none of TF32's ten bits on a GPU, which the adjoint test would not pass.
     """
-    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), _exact():
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), _no_fast_path(), _exact():
         # From torch's own rules for forward mode, when they are first used.
         warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")
         yield
+
+
+@contextlib.contextmanager
+def _no_fast_path() -> Iterator[None]:
+    """Have torch's transformer layers run as the operations that they are made of."""
+    found = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(found)
 
 
 @contextlib.contextmanager

@@ -33,12 +33,12 @@ _PHOTOGRAPH = ("skimage", "data/chelsea.png")
 
 
 def examine(
-    spec: str,
+    given: str | Teacher,
     options: TeacherOptions,
     config: ClaridConfig,
     *,
     guidance: float | None = None,
-    data: DataConfig | None = None,
+    data: DataConfig | LabelledImages | None = None,
     image: Path | None = None,
     for_images: int = 500,
     tell: Callable[[str], None] | None = None,
@@ -46,10 +46,10 @@ def examine(
     """Try one thing after another of a teacher, yielding what was found.
 
     Args:
-        spec, options: as `load_teacher` takes them.
+        given: a teacher, or what `load_teacher` takes, with `options`.
         config: the setting that is tried, but for its guidance.
         guidance: of the decoding; None takes the default, or 1 where there is no null class.
-        data: images of its classes; None takes bundled ones, if there are any.
+        data: images of its classes, or where they lie; None takes bundled ones, if there are any.
         image: instead, an image file, as one of the first class.
         for_images: how many images the cost is extrapolated for.
         tell: is told which classes the teacher is tried on, if not all of its own.
@@ -58,8 +58,9 @@ def examine(
         UserError: for what does not fit, and for whatever the model itself raises.
     """
     with _telling("loading it"), (loading := Ledger()).stage("load"):
-        teacher = load_teacher(spec, options)
+        teacher = given if isinstance(given, Teacher) else load_teacher(given, options)
         teacher.check_attributes()
+    spec = None if isinstance(given, Teacher) else str(given)
     yield find.identity(spec, teacher, loading.seconds["load"])
     with _telling("listing its taps"):
         taps = find.taps(teacher)
@@ -69,7 +70,7 @@ def examine(
     with _telling("choosing t, tap and k"):
         clarid = Clarid(teacher, config)
     yield find.noise(clarid)
-    labelled = load_data(data) if data is not None else None
+    labelled = load_data(data) if isinstance(data, DataConfig) else data
     its_own = teacher.class_names == CLASS_NAMES and teacher.image_shape == (3, 32, 32)
     if data is None and image is None and its_own:
         labelled = load_backdrops("test")

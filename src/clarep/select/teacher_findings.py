@@ -27,10 +27,13 @@ Finding = tuple[str, dict[str, Any], list[tuple[str, str]]]
 """Key of the JSON answer, what was found, and the lines that say so: (name, text)."""
 
 
-def identity(spec: str, teacher: Teacher, seconds: float) -> Finding:
-    """What the teacher is."""
-    family, colon, _ = spec.partition(":")
-    family = family if colon and not Path(spec).exists() else "clarep's own U-Net"
+def identity(spec: str | None, teacher: Teacher, seconds: float) -> Finding:
+    """What the teacher is. spec: what it was loaded from; None of one that was given itself."""
+    family, colon, _ = (spec or "").partition(":")
+    if spec is None:
+        family = "given in Python"
+    elif not colon or Path(spec).exists():
+        family = "clarep's own U-Net"
     networks = {name: part for name, part in vars(teacher).items() if isinstance(part, nn.Module)}
     parameters = {n: sum(p.numel() for p in net.parameters()) for n, net in networks.items()}
     counted = ", ".join(f"{n:,} in {part}" for part, n in parameters.items())
@@ -52,8 +55,9 @@ def identity(spec: str, teacher: Teacher, seconds: float) -> Finding:
     few = ", ".join(teacher.class_names[:3])
     more = ", ..." if teacher.num_classes > 3 else ""
     null = f"label {teacher.null_label} is no class" if teacher.has_null else "no null class"
+    place = f"{spec}, on {teacher.device}, loaded in {seconds:.1f} s"
     lines = [
-        ("teacher", f"{spec}, on {teacher.device}, loaded in {seconds:.1f} s"),
+        ("teacher", f"on {teacher.device}" if spec is None else place),
         ("family", f"{family} ({type(teacher).__name__})"),
         ("fingerprint", teacher.fingerprint),
         ("parameters", counted or "not known"),

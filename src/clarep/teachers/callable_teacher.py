@@ -23,6 +23,8 @@ class CallableTeacher(Teacher):
         self._taps = dict(given["taps"])
         self.latent_shape = given["latent_shape"]
         self.image_shape = given["image_shape"] or self.latent_shape
+        if given["image_channels"] is not None:
+            self._take_colour(given["image_channels"])
         self.class_names = tuple(given["class_names"])
         null_label = given["null_label"]
         self.null_label = len(self.class_names) if null_label is None else null_label
@@ -34,7 +36,25 @@ class CallableTeacher(Teacher):
         if self.default_tap not in names:
             raise unknown_name("default_tap", self.default_tap, names)
         self.fingerprint = _fingerprint(given["fingerprint"])
+        if isinstance(given["fingerprint"], nn.Module):
+            self.network = given["fingerprint"]  # clarep.doctor counts its parameters
         self.device, self.dtype = check_device(given["device"]), given["dtype"]
+
+    def _take_colour(self, channels: int) -> None:
+        """Take RGB images, of which the model sees the mean channel."""
+        if self._encode or self._decode or self.image_shape != self.latent_shape:
+            raise UserError(
+                "image_channels is for a model of grey pixels without encode, decode and "
+                "image_shape: give these or image_channels"
+            )
+        if (channels, self.latent_shape[0]) != (3, 1):
+            raise UserError(
+                f"image_channels {channels} for a model of {self.latent_shape[0]} channels: 3 for "
+                "a model of 1 is known; give encode and decode for any other"
+            )
+        self.image_shape = (3, *self.latent_shape[1:])
+        self._encode = lambda images: images.mean(1, keepdim=True)
+        self._decode = lambda grey: grey.expand(-1, 3, -1, -1)
 
     def _check(self) -> None:
         """Raise UserError for what would only fail once the teacher is at work."""

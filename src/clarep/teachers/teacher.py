@@ -110,6 +110,7 @@ class Teacher(ABC):
         image_shape: tuple[int, int, int] | None = None,
         encode: Callable[[Tensor], Tensor] | None = None,
         decode: Callable[[Tensor], Tensor] | None = None,
+        image_channels: int | None = None,
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> "Teacher":
@@ -132,6 +133,8 @@ class Teacher(ABC):
                 tan(pi t / 2), as of the bundled teachers, whatever sigma_min and sigma_max.
             image_shape, encode, decode: of a latent model, (C, H, W) and functions between
                 images in [-1, 1] and clean latents.
+            image_channels: 3 for a model of grey pixels in [-1, 1], latent_shape (1, H, W), that
+                is to take RGB images, as clarep loads all data: it sees their mean channel.
             device: where the functions take and give tensors; the model must be there.
             dtype: of the tensors that they take, float32 or float64.
 
@@ -222,7 +225,8 @@ class Teacher(ABC):
                 if got == (*want[1:], want[0])
                 else f"load the data with `image_size={want[1]}`, which makes it RGB and resizes it"
                 if want[0] == 3
-                else "choose a teacher of RGB images, which is how clarep loads all data"
+                else "clarep loads all data as RGB, which `Teacher.from_callable` takes for a grey "
+                "model with `image_channels=3`"
             )
             raise UserError(
                 f"images are {got[0]}x{got[1]}x{got[2]} (channels x height x width) and the "
