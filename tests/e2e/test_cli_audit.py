@@ -4,11 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from clarep.audit.audit import Audit
 from clarep.cli.main import main
-from clarep.data.load import load_data
+from clarep.data.load import DataConfig, load_data
 from clarep.report.audit_table import said_of
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student, save_student
@@ -73,11 +75,39 @@ def test_a_classifier_is_of_the_data_and_is_held_against_their_cues(
         assert words in capsys.readouterr().err
 
 
+def test_a_share_of_every_class_knows_the_cues(tiny_teacher_path, tmp_path, capsys):
+    """The cheap audit of backdrops: a share of their images, and what it finds among these."""
+    out = tmp_path / "share"
+    asked = f"audit --data backdrops --correlation 0.5 --teacher {tiny_teacher_path} --out {out}"
+    cheap = "--rivals 0 --draws 1 --mask-draws 0 --target-share 0 --fraction 0.01 --json"
+    assert main(f"{asked} {cheap}".split()) == 0
+    answer, found = json.loads(capsys.readouterr().out), Audit.load(out)
+    data = load_data(DataConfig(correlation=0.5))
+    assert answer["images"] == 50 and found.labels.bincount().tolist() == [5] * 10
+    assert torch.equal(found.labels, torch.from_numpy(data.labels)[found.index])
+    assert answer["cost"]["denoiser_evaluations"] == 100
+    foreign = data.cues()[found.index] != found.labels.numpy()
+    assert answer["detection"][0]["found"] == foreign.sum() and len(found.index.unique()) == 50
+
+
+def test_other_numbers_of_classes_are_refused_without_a_word_on_how_they_match(
+    tiny_teacher_path, tmp_path, capsys
+):
+    path = tmp_path / "three.npz"
+    np.savez(path, x_train=np.zeros((6, 32, 32, 3), np.uint8), y_train=np.arange(6) % 3)
+    command = f"audit --data {path} --teacher {tiny_teacher_path} --out {tmp_path / 'three'}"
+    assert main(command.split()) == 2
+    printed = capsys.readouterr().err
+    assert "has 3" in printed and "matched by number" not in printed
+
+
 def test_mistakes_are_told_in_a_sentence(command, tmp_path, capsys):
     before = (tmp_path / "out/manifest.json").read_bytes()
     for more, words in (
         ("--seed 1", "seed: 0 there, 1 now"),
         ("--sigmas 99", "sigma 99 is outside"),
+        ("--rivals 10", "--rivals 10 is more than the 9 classes"),
+        ("--fraction 0", "--fraction 0"),
         ("--canon nowhere", "holds no canonical set"),
         ("--classifier nowhere", "no student at nowhere"),
     ):

@@ -12,6 +12,7 @@ from clarep.engine.statistics import (
     bootstrap,
     bootstrap_interval,
     holm,
+    least_share_difference,
     paired_bootstrap,
     t_interval,
 )
@@ -141,3 +142,49 @@ def test_the_bootstrap_interval_is_about_the_normal_one():
     assert low == pytest.approx(centre - half, abs=0.15 * half)
     assert high == pytest.approx(centre + half, abs=0.15 * half)
     assert bootstrap_interval(values) == (low, high)
+
+
+def test_the_least_share_against_a_loop_over_resamples():
+    rng = np.random.default_rng(6)
+    groups = rng.permutation(np.repeat([0, 1, 2, -1], [20, 30, 50, 10]))
+    first = rng.random((2, 110)) < np.where(groups == 1, 0.3, 0.8)
+    second = rng.random((3, 110)) < 0.8
+    first[:, groups == -1] = False
+
+    def least(right, members):
+        return np.mean([min(run[at].mean() for at in members) for run in right])
+
+    members = [np.flatnonzero(groups == group) for group in range(3)]
+    wanted = least(first, members) - least(second, members)
+    found = []
+    for _ in range(2000):
+        drawn = [rng.choice(at, len(at)) for at in members]
+        found.append(least(first, drawn) - least(second, drawn))
+    value, (low, high), p_value = least_share_difference(first, second, groups)
+    assert value == pytest.approx(wanted) and p_value < 0.01
+    ends = np.quantile(found, [0.975, 0.025])
+    assert (low, high) == pytest.approx(tuple(2 * wanted - ends), abs=0.02)
+    back = least_share_difference(second, first, groups)
+    assert back[0] == pytest.approx(-value) and back[2] == pytest.approx(p_value, abs=0.003)
+    same = least_share_difference(first, first, groups)
+    assert same == (0.0, (0.0, 0.0), 1.0)
+
+
+def test_the_test_of_the_least_share_errs_at_most_at_five_percent():
+    """One bad group, not the same one; and groups that are all alike."""
+    rng, sizes = np.random.default_rng(7), [50] * 6
+    groups = np.repeat(np.arange(6), sizes)
+    for shares in ([0.4] + [0.8] * 5, [0.75] * 6):
+        found = []
+        for _ in range(200):
+            pair = [rng.random((1, 300)) < np.array(s)[groups] for s in (shares, shares[::-1])]
+            found.append(least_share_difference(*pair, groups, resamples=300)[2])
+        assert np.mean(np.array(found) < 0.05) < 0.1  # 3 standard errors above 0.05
+
+
+def test_few_images_cannot_be_significant_however_they_are_resampled():
+    right, groups = np.ones((1, 40), np.bool_), np.repeat([0, 1], [35, 5])
+    wrong = right.copy()
+    wrong[0, 35:] = False
+    value, _, p_value = least_share_difference(wrong, right, groups)
+    assert value == -1 and p_value == 0.5**4

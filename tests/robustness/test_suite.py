@@ -74,12 +74,14 @@ def test_what_qualifies_any_set_that_is_measured_stands_in_the_record(student) -
     assert said[:2] == ["3 files are passed over", "7 images are linked"]
 
 
-def test_every_group_gives_its_keys(whole: Path) -> None:
+def test_every_group_gives_its_keys(whole: Path, student, data) -> None:
     keys = {one.key for one in Evaluation.load(whole).measurements}
     wanted = {"clean/accuracy", "background/gap", "background/mixed_rand", "corruption/mean"}
     wanted |= {"calibration/ece", "calibration/nll", "ood/only_bg/auroc", "focus/area"}
     wanted |= {"corruption/brightness/severity=5", "corruption/contrast/mean"}
     assert wanted <= keys
+    planned = {key for part in SuiteRun(student, data, CONFIG).parts for key in part.keys}
+    assert len(planned) > 20 and planned <= keys
     arrays = Evaluation.load(whole).arrays
     assert arrays["probabilities"].shape == (20, 10)
     assert arrays["features"].shape[0] == 20
@@ -97,7 +99,11 @@ def test_every_measure_is_in_the_catalogue_and_every_entry_is_measured(
     )  # fmt: skip
     config = dataclasses.replace(CONFIG, groups=("attacks", "corruptions"), attack_images=10)
     config = dataclasses.replace(config, attack=attack)
-    attacked = robustness_suite(student, data, config, baseline=Evaluation.load(whole))
+    run = SuiteRun(student, data, config, baseline=Evaluation.load(whole))
+    attacked = run.evaluation()
+    assert {key for part in run.parts for key in part.keys} <= {
+        m.key for m in attacked.measurements
+    }
     assert {"attacks", *CONFIG.groups} == set(GROUPS)
     measured = (*Evaluation.load(whole).measurements, *attacked.measurements)
     keys = {one.key for one in measured} | {"attack/autoattack-linf/eps_255=1"}

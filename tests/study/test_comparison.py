@@ -15,6 +15,7 @@ from clarep.report.comparison_table import (
     comparison_table,
     write_comparison,
 )
+from clarep.robustness.cue_groups import group_measures
 from clarep.robustness.evaluation import Evaluation, Measurement, mean_of
 from clarep.robustness.measures import heading_of
 from clarep.study.comparison import Cell, Difference, compare
@@ -93,6 +94,27 @@ def test_holm_corrects_over_methods_and_measures(make_run):
     smallest = min(tested, key=lambda d: d.p_value)
     assert smallest.p_holm == pytest.approx(min(1, 4 * smallest.p_value))
     assert all(d.p_holm >= d.p_value for d in tested)
+
+
+def test_the_worst_group_is_tested_over_images_within_groups(make_run):
+    runs = [make_run("vanilla", 0, 0.5), make_run("kd", 0, 0.9), make_run("adv", 0, 0.9)]
+    cues = torch.from_numpy(np.random.default_rng(0).integers(0, 3, 400))
+    for run, other in zip(runs, (cues, cues, cues.flip(0)), strict=True):
+        found = Evaluation.load(run / "robustness")
+        right, labels = found.arrays["clean/accuracy"].bool(), found.arrays["label"].numpy()
+        worst, _ = group_measures(right, labels, other.numpy()).measurements
+        arrays = found.arrays | {"clean/cue": other}
+        replace(found, measurements=[*found.measurements, worst], arrays=arrays).save(
+            run / "robustness"
+        )
+    compared = compare(load(runs), ["clean/worst_group"])
+    found = cell(compared, "kd", "clean/worst_group")
+    base = cell(compared, "vanilla", "clean/worst_group")
+    assert found.difference.value == pytest.approx(found.value - base.value)
+    low, high = found.difference.interval
+    assert 0 < low < found.difference.value < high and found.verdict == "better"
+    assert cell(compared, "adv", "clean/worst_group").verdict == "untested"  # of other cues
+    assert compared.tests == 1
 
 
 def test_without_values_of_images_there_is_no_test(make_run):

@@ -1,6 +1,7 @@
 """What a recipe builds, where, in which order, and what it never builds twice."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from clarep.distill.methods import METHODS
 from clarep.engine import identity
 from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
+from clarep.robustness.evaluation import Evaluation
 from clarep.students.student_files import STUDENT_NAME, load_student
 from clarep.study.audit_jobs import AuditJob
 from clarep.study.comparison import compare
@@ -150,6 +152,29 @@ def test_damage_is_mended(out, write_recipe):
     assert named(missing_jobs(study)) == [("canonical set", "top"), ("student", "vanilla seed 0")]
     build(study)
     assert missing_jobs(study) == []
+
+
+def test_an_evaluation_that_lacks_a_figure_is_completed(out, write_recipe):
+    """As one of an earlier version does, which had no such measure: the rest is not repeated."""
+    study = Study(load_recipe(write_recipe()), out)
+    folder = study.runs[0] / "robustness"
+    whole = Evaluation.load(folder)
+    part = folder / "parts" / "clean" / "evaluation.json"
+    before = part.stat().st_mtime_ns
+    kept = [one for one in whole.measurements if one.key != whole.measurements[-1].key]
+    replace(whole, measurements=kept).save(folder)
+    assert named(missing_jobs(study)) == [("evaluation", "vanilla seed 0")]
+    build(study)
+    assert Evaluation.load(folder).measurements == whole.measurements
+    assert missing_jobs(study) == [] and part.stat().st_mtime_ns == before
+
+    (job,) = [job for job in study.jobs if job.kind == "evaluation" and job.folder == study.runs[0]]
+    more = replace(job, keys=(*job.keys, "focus/area"))
+    assert not more.is_done()  # unless the student cannot give it: no gradient reaches the image
+    answers = whole.config["answers"] | {"gradient": "zero"}
+    replace(whole, config=whole.config | {"answers": answers}).save(folder)
+    assert more.is_done()
+    whole.save(folder)
 
 
 def test_an_existing_set_gives_the_controls_its_images(out, write_recipe):

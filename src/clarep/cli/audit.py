@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 
 from clarep.audit.audit import Audit as Found
@@ -17,7 +16,7 @@ from clarep.cli.option_groups import DataGroup, Json, SkipBad, TeacherGroup, Tea
 from clarep.cli.terminal import note, told
 from clarep.data.cues import cues_of
 from clarep.data.fits import check_alike, kind_of
-from clarep.data.labelled import LabelledImages, readable_indices
+from clarep.data.labelled import LabelledImages, class_balanced_choice, readable_indices
 from clarep.data.load import DataConfig, load_data, stored_options
 from clarep.distill.trainer.sources import check_canonical
 from clarep.engine.bounds import Within
@@ -58,6 +57,8 @@ class Audit:
     canon: Path | None = None
     """Canonical set of some of the images: says how well the label is read from the part of them
     that CLARID takes out."""
+    fraction: Annotated[float, Within(0, 1, "(]")] = 1.0
+    """Share of every class to ask about, chosen at random by the seed."""
     show: Annotated[int, Within(0)] = 10
     """Most doubted images to name."""
     skip_bad: SkipBad = False
@@ -109,10 +110,11 @@ class Audit:
         return readable_rows(readable_parts(canonical), data.class_names)
 
     def _readable(self, data: LabelledImages) -> tuple[Any, list[str]]:
-        """Return the images that can be read, None for all of them, and why others cannot."""
-        if not self.skip_bad:
+        """Return the images to ask about, None for all, and why others cannot be read."""
+        if not self.skip_bad and self.fraction == 1:
             return None, []
-        return readable_indices(data, np.arange(len(data)), skip_bad=True)
+        balanced = class_balanced_choice(data.labels, self.fraction, self.audit.seed)
+        return readable_indices(data, balanced, skip_bad=True) if self.skip_bad else (balanced, [])
 
     def _print(self, found: Found, data: LabelledImages, bad: list[str]) -> None:
         doubted, cost = most_doubted(found, data.sources, self.show), found.manifest["cost"]

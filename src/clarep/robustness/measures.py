@@ -182,6 +182,11 @@ MEASURES = (
 DEFAULT_MEASURES = tuple(one.pattern for one in MEASURES if one.shown == "compared")
 
 
+def fixed_keys(group: str) -> tuple[str, ...]:
+    """Return the keys of a group's measures that have no setting."""
+    return tuple(one.pattern for one in MEASURES if one.group == group and "*" not in one.pattern)
+
+
 @cache
 def measure_of(key: str) -> Measure:
     """Return the entry of a figure's key; raises UserError if it is in none."""

@@ -12,8 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from clarep.engine.figure_rows import FigureRows
-from clarep.engine.statistics import holm, paired_bootstrap, t_interval
+from clarep.engine.statistics import (
+    holm,
+    least_share_difference,
+    paired_bootstrap,
+    t_interval,
+)
 from clarep.errors import UserError, unknown_name
+from clarep.robustness.cue_groups import merged_groups
 from clarep.robustness.measures import DEFAULT_MEASURES, measure_of
 from clarep.robustness.suite.suite_config import GROUPS
 from clarep.study.runs import StudiedRun, caveats, gathered, group_runs, groups_of, read_run
@@ -21,6 +27,7 @@ from clarep.study.runs import StudiedRun, caveats, gathered, group_runs, groups_
 REFERENCE = "vanilla"
 _LEVEL = 0.05
 _MCE = "corruption/mce"
+_WORST_GROUP = "clean/worst_group"
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Difference:
     value: float
     """Method minus reference, both averaged over their seeds."""
     interval: tuple[float, float]
-    """95 %, paired bootstrap over images."""
+    """95 %, paired bootstrap over images, of the worst group within groups."""
     p_value: float
     """Two-sided, of the same bootstrap."""
     p_holm: float
@@ -209,11 +216,16 @@ def _tested(
     reference: str | None,
 ) -> dict[tuple[str, str], Difference]:
     """Return (measure, method) -> difference from the reference, corrected over all of them."""
-    found: dict[tuple[str, str], tuple[float, NDArray[np.float64], float]] = {}
+    found: dict[tuple[str, str], tuple[float, Sequence[float], float]] = {}
     for key in () if reference is None else keys:
         base_runs = groups[reference or ""]
+        if key == _WORST_GROUP:
+            others = {name: runs for name, runs in groups.items() if name != reference}
+            tested = {name: _worst_group(runs, base_runs) for name, runs in others.items()}
+            found |= {(key, name): of for name, of in tested.items() if of is not None}
+            continue
         base = _per_image(key, base_runs)
-        others = {
+        values_of = {
             name: _per_image(key, runs)
             for name, runs in groups.items()
             # An mCE says by its note what it is relative to.
@@ -221,7 +233,7 @@ def _tested(
         }
         paired = {
             name: values - base
-            for name, values in others.items()
+            for name, values in values_of.items()
             if values is not None and base is not None and len(values) == len(base)
         }
         if paired:
@@ -233,6 +245,24 @@ def _tested(
         where: Difference(value, (float(low), float(high)), p, p_holm)
         for (where, (value, (low, high), p)), p_holm in zip(found.items(), adjusted, strict=True)
     }
+
+
+def _worst_group(
+    runs: Sequence[StudiedRun], base: Sequence[StudiedRun]
+) -> tuple[float, tuple[float, float], float] | None:
+    """Return the difference of the worst group, its interval and p; None without its images."""
+    arrays = [run.evaluation.arrays for run in (*runs, *base)]
+    needed = ("clean/accuracy", "label", "clean/cue")
+    if not all(name in of_run for of_run in arrays for name in needed):
+        return None
+    labels, cues = arrays[0]["label"], arrays[0]["clean/cue"]
+    if not all(torch.equal(of_run["clean/cue"], cues) for of_run in arrays):
+        return None
+    groups = merged_groups(labels.numpy(), cues.numpy())
+    if groups.max() < 0:
+        return None
+    right = np.stack([of_run["clean/accuracy"].bool().numpy() for of_run in arrays])
+    return least_share_difference(right[: len(runs)], right[len(runs) :], groups)
 
 
 def _cell(key: str, runs: Sequence[StudiedRun], difference: Difference | None) -> Cell | None:

@@ -132,7 +132,9 @@ class Study:
         for name, activation, layer in dict.fromkeys(asked):
             info = StudentInfo(name, names, (channels, height, width), activation)
             student = build_student(info, layer)
-            self.left_out = SuiteRun(student, test, self.recipe.evaluate, untrained=True).left_out
+            suite = SuiteRun(student, test, self.recipe.evaluate, untrained=True)
+            self.left_out = suite.left_out
+            self._keys = tuple(key for part in suite.parts for key in part.keys)
 
     def _add_all(self) -> None:
         sets = {variant.name: self._add_set(variant) for variant in self.recipe.variants}
@@ -248,6 +250,7 @@ class Study:
             caveat="; ".join(filter(None, (self.seen, picked))),
             images_sha256=self._read_sha256,
             suite=self.recipe.evaluate,
+            keys=self._keys,
             reference=reference,
         )
         self.jobs += [student, evaluation]

@@ -17,6 +17,8 @@ from clarep.engine.artefacts import Progressed, read_json, sha256_file, write_js
 from clarep.engine.identity import address, differences, plain, recorded
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
+from clarep.robustness.measures import measure_of
+from clarep.robustness.probe import Answers
 from clarep.robustness.suite.suite import SuiteRun
 from clarep.robustness.suite.suite_config import SuiteConfig
 from clarep.students.student_files import STUDENT_NAME, load_student
@@ -122,6 +124,7 @@ class EvaluationJob:
     caveat: str  # what speaks against figures on them; empty where nothing does
     images_sha256: Mapping[str, str]  # of the test images that each group of the suite reads
     suite: SuiteConfig  # what is measured
+    keys: tuple[str, ...]  # of the figures that it gives
     reference: Path | None  # vanilla's run: its attacks are transferred, its errors are mCE's unit
     kind = "evaluation"
     unit = "passes"
@@ -143,10 +146,18 @@ class EvaluationJob:
         } | ({"caveat": self.caveat} if self.caveat else {})
 
     def is_done(self) -> bool:
-        """Tell whether the run's folder holds a whole evaluation of these settings."""
+        """Tell whether the run's folder holds a whole evaluation of these settings.
+
+        One from before a measure came is not whole, but for those that the student cannot give.
+        """
         try:
-            stored = Evaluation.load(self.folder / ROBUSTNESS).config
+            found = Evaluation.load(self.folder / ROBUSTNESS)
         except UserError:
+            return False
+        stored = found.config
+        cannot = Answers(**stored["answers"]).lacking if stored.get("answers") else {}
+        wanted = (key for key in self.keys if measure_of(key).group not in cannot)
+        if not all(key in found for key in wanted):
             return False
         read = stored.get("data_sha256", {})
         expected = self._described() | {"suite": plain(self.suite)}

@@ -85,10 +85,11 @@ class _Attacks:
         name: str,
         cost: int | Callable[[Arrays], int],
         measure: Callable[[], Measured],
+        *keys: str,
         **settings: Any,
     ) -> Part:
         settings = {"attack_images": self.inputs.config.attack_images, **settings}
-        return Part(f"attacks/{name}", cost, settings, measure)
+        return Part(f"attacks/{name}", cost, settings, measure, keys)
 
     def _images(self, of: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Return the attacked images in [0, 1], and their labels."""
@@ -119,7 +120,7 @@ class _Attacks:
             arrays = {CLEAN: right, "attack/index": torch.from_numpy(self.indices)}
             return Measured([mean_of(CLEAN, right)], arrays)
 
-        return self._part("clean", len(self.indices), measure)
+        return self._part("clean", len(self.indices), measure, CLEAN)
 
     def radius(self, ladder: list[Threat]) -> Part:
         """Return the part of the ladder's last threat; what fell on a lower rung is left alone."""
@@ -138,7 +139,9 @@ class _Attacks:
             )
 
         name = f"{threat.norm}-{threat.setting}"
-        return self._part(name, cost, measure, **self._strength(ladder))
+        named = (*attacks_on(threat.norm, self.config), WORST)
+        keys = [key_of(attack, threat) for attack in named]
+        return self._part(name, cost, measure, *keys, **self._strength(ladder))
 
     def _right(self, threat: Threat) -> dict[str, Tensor]:
         """Return which images each attack, and all of them, left right at a measured radius."""
@@ -202,19 +205,21 @@ class _Attacks:
         """Return the part of CW."""
         config = self.config
         steps, searches, size = config.cw_steps, config.cw_searches, config.batch_size
+        key = "attack/cw-l2/median_l2"
 
         def measure() -> Measured:
             x, y = self._images()
             found = cw_l2(
                 self.inputs.subject, x, y, steps=steps, searches=searches, batch_size=size
             )
-            median = _median("attack/cw-l2/median_l2", found.distance)
+            median = _median(key, found.distance)
             return Measured([median], {"attack/cw-l2/distance": found.distance})
 
         return self._part(
             "cw-l2",
             lambda arrays: BACKWARD * steps * searches * self._left(arrays),
             measure,
+            key,
             cw_steps=steps,
             cw_searches=searches,
             batch_size=size,
@@ -237,6 +242,7 @@ class _Attacks:
                 f"autoattack-{threat.setting}/{i}",
                 lambda arrays: _AUTOATTACK_PASSES * self._left(arrays, of=batch),
                 measure,
+                key,
                 batch_size=size,
             )
 

@@ -18,6 +18,7 @@ from clarep.robustness.corruptions import corrupt
 from clarep.robustness.cue_groups import cue_measures, group_measures
 from clarep.robustness.evaluation import Measured, mean_of
 from clarep.robustness.focus import IG_STEPS, focus_measures, saliency_maps
+from clarep.robustness.measures import fixed_keys
 from clarep.robustness.suite.attack_parts import attack_parts
 from clarep.robustness.suite.suite_inputs import BACKWARD, Part, SuiteInputs, chosen_for_focus
 from clarep.robustness.tested_student import batches, choose_images, found_at, named
@@ -29,8 +30,9 @@ def _clean_parts(inputs: SuiteInputs) -> list[Part]:
         right = (clean["probabilities"].argmax(dim=1) == clean["label"]).float()
         return Measured([mean_of("clean/accuracy", right)], clean | {"clean/accuracy": right})
 
-    parts = [Part("clean", len(inputs.indices), {"images": inputs.config.images}, measure)]
-    return parts + _cue_parts(inputs)
+    settings = {"images": inputs.config.images}
+    first = Part("clean", len(inputs.indices), settings, measure, ("clean/accuracy",))
+    return [first, *_cue_parts(inputs)]
 
 
 def _cue_parts(inputs: SuiteInputs) -> list[Part]:
@@ -45,7 +47,10 @@ def _cue_parts(inputs: SuiteInputs) -> list[Part]:
             return group_measures(right, clean["label"].numpy(), chosen)
 
         content = {"cues": hashlib.sha256(chosen.tobytes()).hexdigest()}
-        parts.append(Part("clean/groups", 0, settings | content, by_groups))
+        none_right = torch.zeros(len(chosen), dtype=torch.bool)
+        known = group_measures(none_right, data.labels[indices], chosen).measurements
+        keys = tuple(one.key for one in known)
+        parts.append(Part("clean/groups", 0, settings | content, by_groups, keys))
     if isinstance(data, GroupedImages) and data.other_cues:
         sets = data.other_cues
         content = {name: other.sha256(indices) for name, other in sets.items()}
@@ -54,15 +59,17 @@ def _cue_parts(inputs: SuiteInputs) -> list[Part]:
         def by_cues() -> Measured:
             return cue_measures(inputs.subject, sets, indices)
 
-        parts.append(Part("clean/cues", cost, settings | content, by_cues))
+        keys = tuple(f"clean/cue_{name}" for name in sets)
+        parts.append(Part("clean/cues", cost, settings | content, by_cues, keys))
     return parts
 
 
 def _calibration_parts(inputs: SuiteInputs) -> list[Part]:
-    settings = {"images": inputs.config.images}
-    return [Part("calibration", len(inputs.indices), settings, lambda: calibration(
-        inputs.clean["probabilities"], inputs.clean["label"]
-    ))]  # fmt: skip
+    def measure() -> Measured:
+        return calibration(inputs.clean["probabilities"], inputs.clean["label"])
+
+    settings, keys = {"images": inputs.config.images}, fixed_keys("calibration")
+    return [Part("calibration", len(inputs.indices), settings, measure, keys)]
 
 
 def _background_parts(inputs: SuiteInputs) -> list[Part]:
@@ -84,7 +91,8 @@ def _background_parts(inputs: SuiteInputs) -> list[Part]:
 
     cost = len(inputs.indices) * (len(parts.variants) + config.flip_backdrops)
     settings = {"images": config.images, "flip_backdrops": config.flip_backdrops}
-    return [Part("backgrounds", cost, settings, measure)]
+    keys = tuple(f"background/{name}" for name in parts.variants)
+    return [Part("backgrounds", cost, settings, measure, keys)]
 
 
 def _focus_parts(inputs: SuiteInputs) -> list[Part]:
@@ -94,7 +102,11 @@ def _focus_parts(inputs: SuiteInputs) -> list[Part]:
     indices = chosen_for_focus(parts, config)
     cost = len(indices) * (1 + BACKWARD * (1 + IG_STEPS))
     settings = {"focus_images": config.focus_images}
-    return [Part("focus", cost, settings, lambda: focus_measures(inputs.subject, parts, indices))]
+
+    def measure() -> Measured:
+        return focus_measures(inputs.subject, parts, indices)
+
+    return [Part("focus", cost, settings, measure, fixed_keys("focus"))]
 
 
 def _corruption_parts(inputs: SuiteInputs) -> list[Part]:
@@ -109,9 +121,13 @@ def _corruption_parts(inputs: SuiteInputs) -> list[Part]:
         cost = 2 * len(indices) * len(config.severities)  # half of it for the corruption
         sets = {} if inputs.official is None else inputs.official[name]
         read = {"official": {str(at): found_at(sets[at], indices) for at in sets}} if sets else {}
-        return Part(
-            f"corruptions/{name}", cost, settings | read, lambda: _corrupted(inputs, name, indices)
-        )
+
+        def measure() -> Measured:
+            return _corrupted(inputs, name, indices)
+
+        of_severities = (f"corruption/{name}/severity={at}" for at in config.severities)
+        keys = (*of_severities, f"corruption/{name}/mean", "corruption/mean")
+        return Part(f"corruptions/{name}", cost, settings | read, measure, keys)
 
     return [part(name) for name in config.corruptions]
 
@@ -146,7 +162,7 @@ def _ood_parts(inputs: SuiteInputs) -> list[Part]:
             return Measured([found], {f"ood/{name}/confidence": outside})
 
         settings = {"images": config.images, "ood": found_at(data, indices)}
-        return Part(f"ood/{name}", len(indices), settings, measure)
+        return Part(f"ood/{name}", len(indices), settings, measure, (f"ood/{name}/auroc",))
 
     return [part(name, data) for name, data in inputs.ood.items()]
 
@@ -165,7 +181,7 @@ def beyond_parts(inputs: SuiteInputs) -> list[Part]:
             return Measured([mean_of(key, arrays[key])], arrays)
 
         settings = {"images": config.images, "beyond": one.fingerprint(chosen)}
-        return Part(f"beyond/{one.name}", len(chosen), settings, measure)
+        return Part(f"beyond/{one.name}", len(chosen), settings, measure, (key,))
 
     return [part(one) for one in inputs.beyond]
 

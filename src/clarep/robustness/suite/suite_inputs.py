@@ -43,6 +43,8 @@ class Part:
     """All that its figures depend on beside the student, the data and the seed."""
     measure: Callable[[], Measured]
     """Measures it."""
+    keys: tuple[str, ...] = ()
+    """Of figures that an evaluation with it holds, whatever the student answers."""
 
 
 @dataclass
