@@ -1,28 +1,32 @@
-"""How well a teacher's doubt finds images on a foreign backdrop, and what that costs.
+"""How well a teacher's doubt finds images on a foreign backdrop, beside students, at what cost.
 
-    python tools/audit_cost.py OUT [--images 1500]
+    python tools/audit_cost.py OUT [--images 5000]
 
-Teacher backdrops-biased; backdrops at correlations of 0.5, 0.9 and 0.95. The images that should be
-found show another class's scene. One table a correlation: draws of noise, classes that an image is
-tried with, denoisings an image, AUC with its interval. Then, at 0.9 with a tenth of the labels
-flipped, what tells a wrong label from a foreign scene. Writes OUT/audit_cost.json; what was
-denoised is kept in OUT, so that a killed run goes on.
+Teacher backdrops-biased; backdrops at correlations of 0.9, 0.5 and 0.95. The images that should be
+found show another class's scene. A table a correlation: draws of noise, classes that an image is
+tried with, denoisings an image, AUC, precision and recall with intervals; then what students say,
+JTT's error set and confident learning. Then all of it with a tenth of the labels flipped: what
+finds wrong labels, and tells them from foreign scenes. Costs of students are in denoisings, by CPU
+time. Writes OUT/audit_cost.json; what was denoised and trained is kept in OUT, so that a killed run
+goes on.
 """
 
 import argparse
-import json
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
-from clarep.audit.detection import detection
-from clarep.clarid.diffusion_classifier import denoising_residuals, drawn_errors
-from clarep.clarid.noise_draws import ERRORS, MASKS, noise_of
+from clarep.audit.detection import confident_learning, detection, jtt_errors
+from clarep.clarid.diffusion_classifier import drawn_errors
+from clarep.clarid.noise_draws import ERRORS, noise_of
 from clarep.data.backdrops import load_backdrops
-from clarep.data.labelled import class_balanced_choice, to_unit_range
+from clarep.data.labelled import LabelledImages, class_balanced_choice, to_unit_range
+from clarep.data.subset import subset
+from clarep.distill.distill_config import DistillConfig
+from clarep.distill.train_student import train_student
 from clarep.engine.artefacts import write_json
 from clarep.engine.tensors import computed_once
 from clarep.teachers.zoo import load_teacher
@@ -30,6 +34,8 @@ from clarep.teachers.zoo import load_teacher
 SIGMAS = (0.25, 0.5, 1.0)
 DRAWS = 4
 CLASSES = 10
+FOLDS, FOLD_EPOCHS = 5, 8
+JTT = [(epochs, seed) for epochs in (1, 2) for seed in (0, 1, 2)]
 
 
 def errors_of(teacher, data, index, path, *, sigmas, draws):
@@ -78,105 +84,166 @@ def cost_table(errors, labels, conflicting):
             tried = 2 if null else 1 + (rivals or CLASSES - 1)
             found = detection(score, conflicting)
             what = "no class" if null else str(rivals or "all")
-            rows.append({"draws": draws, "against": what, "denoisings": draws * tried})
-            rows[-1] |= asdict(found)
+            name = f"doubt against {what}, {draws} draw(s)"
+            rows.append({"score": name, "denoisings": draws * tried} | asdict(found))
     for level, sigma in enumerate(SIGMAS[1:], start=1):
         for draws in (1, 2):
             found = detection(doubts(errors[level], labels, draws), conflicting)
-            rows.append({"draws": draws, "against": f"all, sigma {sigma:g}"})
-            rows[-1] |= {"denoisings": draws * CLASSES} | asdict(found)
+            name = f"doubt against all, {draws} draw(s), sigma {sigma:g}"
+            rows.append({"score": name, "denoisings": draws * CLASSES} | asdict(found))
     return rows
 
 
-def maps_of(teacher, data, index, path, *, own, rivals):
-    """Return the error under the rival less that under the own class at each pixel, 16 draws."""
+def trained_on(data, out, config):
+    """Return a vanilla ResNet-8 of the last epoch."""
+    return train_student(data, out, config=config).eval()
+
+
+@torch.no_grad()
+def probabilities(student, data, index):
+    """Return a student's class probabilities of some images."""
+    parts = np.array_split(index, -(-len(index) // 500))
+    return torch.cat([student(data.images(part).float() / 255).softmax(1) for part in parts])
+
+
+def student_scores(data, out):
+    """Return name -> (score, CPU seconds): JTT's error sets, and confident learning.
+
+    The latter is the margin, and less the self-confidence, of students that did not see the image.
+    """
+    labels, found = torch.from_numpy(data.labels), {}
+    config = DistillConfig(validation_share=0.0, pick="last")
 
     def compute():
-        total = torch.zeros(len(index), 32, 32)
-        x, both = to_unit_range(data.images(index)), torch.stack([own, rivals], 1)
-        for draw in range(16):
-            eps = noise_of(index, teacher.latent_shape, seed=0, purpose=MASKS, draw=draw)
-            for image, column, residual in denoising_residuals(
-                teacher, x, both, SIGMAS[0], eps, batch_size=200
-            ):
-                sign = 2 * column - 1
-                squared = residual.square().sum(1) * sign[:, None, None]
-                total.index_add_(0, image, squared / 16)
-        return {"maps": total}
+        tensors = {}
+        for epochs, seed in JTT:
+            started = time.process_time()
+            given = {"epochs": epochs, "seed": seed}
+            student = trained_on(data, out / f"jtt-{epochs}-{seed}", replace(config, **given))
+            tensors[f"jtt {epochs} {seed}"] = probabilities(student, data, np.arange(len(data)))
+            tensors[f"seconds jtt {epochs} {seed}"] = torch.tensor(time.process_time() - started)
+        started, out_of_fold = time.process_time(), torch.zeros(len(data), CLASSES)
+        fold = np.random.default_rng(0).permutation(len(data)) % FOLDS
+        for held in range(FOLDS):
+            rest = subset(data, np.flatnonzero(fold != held), f"without fold {held}")
+            student = trained_on(rest, out / f"fold-{held}", replace(config, epochs=FOLD_EPOCHS))
+            at = np.flatnonzero(fold == held)
+            out_of_fold[torch.from_numpy(at)] = probabilities(student, data, at)
+        seconds = torch.tensor(time.process_time() - started)
+        return tensors | {"folds": out_of_fold, "seconds folds": seconds}
 
-    return computed_once(path, {"draws": 16}, compute)["maps"]
+    described = {"folds": [FOLDS, FOLD_EPOCHS], "jtt": JTT, "data": data.sha256()}
+    kept = computed_once(out / "students.safetensors", described, compute)
+    for epochs, seed in JTT:
+        key = f"jtt {epochs} {seed}"
+        name = f"errors of {epochs} epoch(s) (JTT), seed {seed}"
+        found[name] = jtt_errors(kept[key], labels), float(kept[f"seconds {key}"])
+    spent, own = float(kept["seconds folds"]), kept["folds"].gather(1, labels[:, None])[:, 0]
+    found["confident learning, margin"] = confident_learning(kept["folds"], labels), spent
+    found["confident learning, self-confidence"] = -own, spent
+    return found
+
+
+def seconds_each(teacher, data, index):
+    """Return the CPU seconds of a denoising."""
+    x, started = to_unit_range(data.images(index[:200])), time.process_time()
+    tried = torch.arange(5).expand(len(x), -1)
+    drawn_errors(teacher, x, tried, [0.25], lambda *_: x, draws=1, batch_size=200)
+    return (time.process_time() - started) / tried.numel()
+
+
+def told(rows):
+    """Print rows of a table."""
+    for row in rows:
+        figures = "  ".join(
+            f"{name} {row[name]:.3f} [{row[f'{name}_interval'][0]:.3f}, "
+            f"{row[f'{name}_interval'][1]:.3f}]"
+            for name in ("auc", "precision", "recall")
+        )
+        print(f"  {row['score']:44} {row['denoisings']:6.1f}  {figures}", flush=True)
+
+
+def scored(scores, truth, among=None, share=0.1):
+    """Return a row a score, name -> (score, denoisings), among some of the images."""
+    among = np.ones(len(truth), bool) if among is None else among
+    rows = []
+    for name, (score, denoisings) in scores.items():
+        found = detection(score[torch.from_numpy(among)], truth[among], share)
+        rows.append({"score": name, "denoisings": denoisings} | asdict(found))
+    return rows
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
-    parser.add_argument("--images", type=int, default=1500)
+    parser.add_argument("--images", type=int, default=5000)
     given = parser.parse_args()
     teacher, answer = load_teacher("backdrops-biased"), {}
     for correlation in (0.9, 0.5, 0.95):
-        data = load_backdrops("train", 0, correlation)
-        index = class_balanced_choice(data.labels, given.images / len(data), 0)
-        labels, cues = torch.from_numpy(data.labels[index]), data.cues()[index]
+        whole = load_backdrops("train", 0, correlation)
+        index = class_balanced_choice(whole.labels, given.images / len(whole), 0)
+        out, cues = given.out / f"{correlation:g}", whole.cues()[index]
+        own = whole.labels[index]
         path = given.out / f"errors-{correlation:g}.safetensors"
-        errors = errors_of(teacher, data, index, path, sigmas=SIGMAS[:1], draws=DRAWS)
+        errors = errors_of(teacher, whole, index, path, sigmas=SIGMAS[:1], draws=DRAWS)
         coarse = given.out / f"coarse-{correlation:g}.safetensors"
-        more = errors_of(teacher, data, index, coarse, sigmas=SIGMAS, draws=2)
+        more = errors_of(teacher, whole, index, coarse, sigmas=SIGMAS, draws=2)
         every = [errors[0], more[1], more[2]]
-        rows = cost_table(every, labels, cues != data.labels[index])
+        each = seconds_each(teacher, whole, index)
+        print(f"correlation {correlation:g}: {(cues != own).sum()} of {len(own)} foreign")
+        rows = cost_table(every, torch.from_numpy(own), cues != own)
+        rows += scored(students_of(whole, index, own, out / "right", each), cues != own)
+        told(rows)
         answer[f"correlation {correlation:g}"] = rows
-        print(f"correlation {correlation:g}: {rows[0]['found']} of {rows[0]['images']}")
-        for row in rows:
-            print(
-                f"  {row['draws']} draws, against {row['against']:16} {row['denoisings']:3}  AUC "
-                f"{row['auc']:.3f} [{row['auc_interval'][0]:.3f}, {row['auc_interval'][1]:.3f}]  "
-                f"precision {row['precision']:.2f}  recall {row['recall']:.2f}",
-                flush=True,
-            )
-        if correlation == 0.9:
-            answer["flipped labels"] = flipped(teacher, data, index, every, given.out)
-            print(json.dumps(answer["flipped labels"], indent=2), flush=True)
-    write_json(given.out / "audit_cost.json", answer)
+        found = flipped(teacher, whole, index, every, out=out, each=each)
+        answer[f"correlation {correlation:g}, a tenth of the labels flipped"] = found
+        for what, some in found.items():
+            print(f" with flipped labels, {what}: {some[0]['found']} of {some[0]['images']}")
+            told(some)
+        write_json(given.out / "audit_cost.json", answer)
 
 
-def flipped(teacher, data, index, every, out):
-    """Return how well scores find flipped labels, and tell them from foreign scenes."""
+def students_of(whole, index, labels, out, each):
+    """Return students' scores of images under these labels; `each`: seconds of a denoising."""
+    sources = [whole.sources[i] for i in index]
+    named = (whole.class_names, sources, lambda i: whole.read(int(index[i])))
+    data = LabelledImages(f"{whole.name} relabelled", labels, *named)
+    found = student_scores(data, out)
+    return {name: (score, spent / each / len(index)) for name, (score, spent) in found.items()}
+
+
+def flipped(teacher, whole, index, every, *, out, each):
+    """Return how well scores find a tenth of flipped labels, and tell them from foreign scenes."""
     rng = np.random.default_rng(0)
-    own = data.labels[index]
+    own, cues = whole.labels[index], whole.cues()[index]
     wrong = np.zeros(len(index), bool)
     wrong[rng.choice(len(index), len(index) // 10, replace=False)] = True
     given = np.where(wrong, (own + rng.integers(1, CLASSES, len(own))) % CLASSES, own)
-    labels, cues = torch.from_numpy(given), data.cues()[index]
-    foreign = ~wrong & (cues != own)
+    labels, foreign = torch.from_numpy(given), ~wrong & (cues != own)
     scores = {
-        f"doubt, sigma {s:g}": doubts(e, labels, 2) for s, e in zip(SIGMAS, every, strict=True)
+        f"doubt, sigma {s:g}": (doubts(e, labels, 2), 2 * CLASSES)
+        for s, e in zip(SIGMAS, every, strict=True)
     }
-    found = {
-        "images": {"flipped": int(wrong.sum()), "foreign scene": int(foreign.sum())},
-        "flipped among all": {name: asdict(detection(s, wrong)) for name, s in scores.items()},
-        "foreign or flipped among all": asdict(
-            detection(scores["doubt, sigma 0.25"], wrong | foreign, 0.2)
-        ),
-    }
-    rows = np.flatnonzero(wrong | foreign)
+    scores["doubt against no class, sigma 0.25"] = doubts(every[0], labels, 2, null=True), 4
+    scores |= students_of(whole, index, given, out / "flipped", each)
+    either = wrong | foreign
+    rows = np.flatnonzero(either)
+    path = out / "wide.safetensors"
+    wide = errors_of(teacher, whole, index[rows], path, sigmas=(4.0,), draws=2)[0].mean(0)
     few = torch.from_numpy(rows)
     mean = every[0][:2].mean(0)[few, :CLASSES].clone()
     mean[torch.arange(len(few)), labels[few]] = torch.inf
-    rivals = mean.argmin(1)
-    maps = maps_of(
-        teacher, data, index[rows], out / "maps.safetensors", own=labels[few], rivals=rivals
-    )
-    smooth = F.avg_pool2d(maps[:, None], 7, 1, 3, count_include_pad=False)[:, 0].flatten(1)
-    told = {name: score[few] for name, score in scores.items()} | {
-        "least share of pixels that speak for the label": -(smooth > 0).double().mean(1),
-        "least evidence for the label at any place": -smooth.amax(1),
-        "the same, over the most against it": -smooth.amax(1) / -smooth.amin(1),
+    gap = torch.zeros(len(index), dtype=torch.float64)
+    at = torch.arange(len(few))
+    gap[few] = (wide[at, labels[few]] - wide[at, mean.argmin(1)]).double()
+    apart = scores | {"own less rival of sigma 0.25, at sigma 4": (gap, 2 * CLASSES + 4)}
+    return {
+        "either, among all": scored(scores, either, share=float(either.mean())),
+        "flipped, among all": scored(scores, wrong),
+        "foreign, among those of the right label": scored(scores, cues != own, ~wrong),
+        "flipped, among either": scored(apart, wrong, either, float(wrong[either].mean())),
     }
-    found["flipped among foreign or flipped"] = {
-        name: asdict(detection(score, wrong[rows], float(wrong[rows].mean())))
-        for name, score in told.items()
-    }
-    return found
 
 
 if __name__ == "__main__":
