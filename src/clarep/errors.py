@@ -20,6 +20,12 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} '{name}': {hint}valid are {', '.join(names)}")
 
 
+def check_type(name: str, value: object, kind: type | tuple[type, ...], mend: str) -> None:
+    """Raise UserError, "`NAME` is a TYPE: give MEND", unless an argument is of such a kind."""
+    if not isinstance(value, kind):
+        raise UserError(f"`{name}` is a {type(value).__name__}: give {mend}")
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of a library's message, at most 200 characters, or its type."""
     lines = str(error).strip().splitlines()

@@ -15,6 +15,7 @@ from clarep.audit.object_masks import ObjectMasks, evidence_maps, learn_masks
 from clarep.audit.targets import check_targets, class_evidence, every_class
 from clarep.clarid.diffusion_classifier import drawn_errors
 from clarep.clarid.noise_draws import ERRORS, MASKS, noise_of
+from clarep.data.fits import check_data
 from clarep.data.labelled import (
     LabelledImages,
     class_balanced_choice,
@@ -22,7 +23,7 @@ from clarep.data.labelled import (
     to_unit_range,
 )
 from clarep.engine.bounds import check_bounds
-from clarep.errors import UserError
+from clarep.errors import UserError, check_type
 from clarep.select.class_match import of_the_datas_classes
 from clarep.teachers.teacher import Teacher
 
@@ -47,6 +48,9 @@ class Questions:
 
         chosen: indices of the images; all with None.
         """
+        check_type("teacher", teacher, Teacher, "what load_teacher('backdrops') gives, say")
+        check_data(data)
+        check_type("config", config, AuditConfig, "an AuditConfig")
         check_bounds(config)
         if not config.sigmas:
             raise UserError("`sigmas` names no noise level: give at least one, such as 0.25")

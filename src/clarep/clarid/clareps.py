@@ -16,6 +16,7 @@ from clarep.data.labelled import rank_within_class, to_uint8
 from clarep.engine.cost import Ledger
 from clarep.engine.extras import require_extra
 from clarep.engine.printable import one_line, printable
+from clarep.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,8 +61,11 @@ class CLAReps:
     def __getitem__(
         self: _Reps, rows: int | slice | Sequence[int] | Tensor | NDArray[Any]
     ) -> _Reps:
-        """Return those at some rows: a number, a slice, a list of numbers or a mask."""
-        chosen = torch.arange(len(self))[rows].reshape(-1)
+        """Return those at some rows: a number, a slice, a list of numbers or a mask.
+
+        Raises IndexError, a UserError, for a row that there is not, and for what names no rows.
+        """
+        chosen = _rows(len(self), rows)
         kept: dict[str, Any] = {name: tensor[chosen] for name, tensor in self.tensors.items()}
         kept["original"] = None if self.original is None else self.original[chosen]
         return replace(self, **kept)
@@ -177,6 +181,30 @@ class CLAReps:
         shown = self[:rows]
         names = [self.class_names[label] for label in shown.label.tolist()]
         return draw_rows(shown.columns(), names)
+
+
+class NoSuchRow(UserError, IndexError):
+    """A row that `CLAReps` do not have; an IndexError, which ends a loop over them."""
+
+
+def _rows(
+    count: int, rows: int | slice | Sequence[int] | Tensor | NDArray[Any]
+) -> Int64[Tensor, " m"]:
+    """Return which of `count` rows are named; raises NoSuchRow."""
+    everything = np.arange(count)
+    try:
+        given = rows if isinstance(rows, slice) else np.asarray(rows)
+        if isinstance(given, np.ndarray):
+            if not given.size and given.ndim == 1:
+                given = given.astype(np.int64)
+            if given.ndim > 1 or given.dtype.kind not in ("iu" if given.ndim == 0 else "iub"):
+                raise TypeError
+        return torch.from_numpy(everything[given].reshape(-1))
+    except (IndexError, TypeError, ValueError):
+        raise NoSuchRow(
+            f"[{rows!r}] names no rows of {count}: give a number from {-count} to {count - 1}, a "
+            f"slice, a list of such numbers, or a mask of {count}"
+        ) from None
 
 
 TENSORS = tuple(one.name for one in fields(CLAReps) if one.name not in ("original", "config"))

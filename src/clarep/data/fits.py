@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from clarep.data.labelled import LabelledImages
-from clarep.errors import UserError
+from clarep.errors import UserError, check_type
 
 Kind = tuple[Sequence[str], Sequence[int]]
 """Names of the classes in their order, and (C, H, W) of the images."""
@@ -18,6 +18,12 @@ class Model(Protocol):
     def class_names(self) -> Sequence[str]: ...
     @property
     def image_shape(self) -> tuple[int, int, int]: ...
+
+
+def check_data(data: object) -> None:
+    """Raise UserError unless data are a `LabelledImages`."""
+    mend = "a LabelledImages, such as load_data('backdrops') or load_data('folder') gives"
+    check_type("data", data, LabelledImages, mend)
 
 
 def kind_of(one: LabelledImages | Model) -> Kind:

@@ -17,7 +17,7 @@ from clarep.distill.methods.doubted import DoubtedConfig
 from clarep.distill.methods.evidence import EvidenceConfig
 from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.engine.bounds import check_bounds
-from clarep.errors import UserError
+from clarep.errors import UserError, check_type
 
 STUDENT_DATA = DataConfig(correlation=0.9)
 """What students learn from unless told otherwise: a regime that can tell, since where a
@@ -52,6 +52,7 @@ class DistillConfig(DoubtedConfig, ComposeConfig, EvidenceConfig, CaDistillConfi
 
 def check_distill(config: DistillConfig) -> None:
     """Raise UserError, in one sentence, for a setting that nothing can be trained with."""
+    check_type("config", config, DistillConfig, "a DistillConfig")
     check_bounds(config)
     if config.pick != "last" and config.validation_share == 0:
         raise UserError(
@@ -69,6 +70,8 @@ def settled(
     options of another method or out of bounds.
     """
     kind = method_named(method) if isinstance(method, str) else method
+    if not (isinstance(kind, type) and issubclass(kind, Method)):
+        raise UserError(f"`method={method!r}` is no method: give a name, or a class of Method")
     known = METHODS.get(kind.name)
     if known is not kind and (known or not kind.name):
         raise UserError(

@@ -10,6 +10,7 @@ from clarep.distill.distill_config import DistillConfig
 from clarep.distill.methods import Method
 from clarep.distill.trainer.student_run import StudentRun
 from clarep.engine.progress import progress
+from clarep.errors import check_type
 from clarep.students.student import Student
 from clarep.students.student_files import load_student
 
@@ -41,6 +42,7 @@ def train_student(
     Raises:
         UserError: as `StudentRun` does.
     """
+    check_type("out", out, (str, Path), "a folder")
     run = StudentRun(data, Path(out), method=method, options=options, config=config, **parts)
     walk(run)
     run.finish()

@@ -1,10 +1,12 @@
 """Bounds of what a user gives, as options or in text files, each rule written once."""
 
 import math
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from numbers import Integral, Real
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from clarep.errors import UserError, unknown_name
 
@@ -51,25 +53,23 @@ def is_setting(value: int | float) -> bool:
 def check_bounds(config: Any, group: str = "") -> None:
     """Raise UserError for a value of a config that its field does not take.
 
-    That is what is no number where one is wanted, or no whole one; a number outside its bounds,
-    infinite or beyond 2^32; a word that is none of its Literal's; of a tuple, any of its values.
+    That is what is of another type, such as a text for a number or a fraction for a whole one; a
+    number outside its bounds, infinite or beyond 2^32; a word that is none of its Literal's; of a
+    tuple, any of its values.
 
     group: of which these are the options, with a dot; a config within one is a group too.
     """
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
         value, name, hint = getattr(config, field.name), f"{group}{field.name}", hints[field.name]
+        first = field.default[:1] if isinstance(field.default, tuple) else (field.default,)
+        usual = first[0] if first and isinstance(first[0], int | float) else "one inside"
+        if not _takes(hint, value):
+            _refuse_type(name, value, hint, field.default, usual)
         if is_dataclass(value):
             check_bounds(value, f"{name}.")
             continue
-        first = field.default[:1] if isinstance(field.default, tuple) else (field.default,)
-        usual = first[0] if first and isinstance(first[0], int | float) else "one inside"
         for one in value if isinstance(value, tuple) else (value,):
-            if isinstance(one, str) and get_origin(hint) is Literal and one not in get_args(hint):
-                raise unknown_name(name, one, get_args(hint))
-            if (wanted := _number_of(hint)) and not isinstance(one, wanted):
-                what = "whole number" if wanted is Integral else "number"
-                raise UserError(f"`{name}={one!r}` is no {what}: give {usual}, say")
             if isinstance(one, bool) or not isinstance(one, int | float):
                 continue
             if not is_setting(one):
@@ -79,12 +79,58 @@ def check_bounds(config: Any, group: str = "") -> None:
                     raise UserError(f"`{name}={one}` {bound}: give {usual}, say")
 
 
-def _number_of(hint: Any) -> Any:
-    """Return Integral or Real where a hint takes such numbers alone, or a tuple of them."""
-    inner = get_args(hint)[:1] if get_origin(hint) in (Annotated, tuple) else ()
-    if inner:
-        return _number_of(inner[0])
-    return {int: Integral, float: Real}.get(hint) if isinstance(hint, type) else None
+_TYPES: dict[Any, tuple[type, ...]] = {int: (Integral,), float: (Real,), Path: (str, Path)}
+"""Type of a field -> what it takes, where that is more: numpy's numbers are numbers."""
+
+
+def _takes(hint: Any, value: Any) -> bool:
+    """Whether a value is of a field's type; of types that are not told here, any is."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _takes(inner[0], value)
+    if origin in (Union, types.UnionType):
+        return any(_takes(one, value) for one in inner)
+    if origin is Literal:
+        return value in inner
+    if origin is tuple:
+        each = inner[0]
+        return isinstance(value, tuple | list) and all(_takes(each, one) for one in value)
+    if not isinstance(hint, type):
+        return True
+    return isinstance(value, _TYPES.get(hint, hint)) and (hint is bool) >= isinstance(value, bool)
+
+
+def _refuse_type(name: str, value: Any, hint: Any, default: Any, usual: Any) -> None:
+    """Raise UserError for a value of another type than its field's."""
+    kinds = list(_alternatives(hint))
+    for kind in kinds:
+        if get_origin(kind) is Literal and isinstance(value, str):
+            raise unknown_name(name, value, map(str, get_args(kind)))
+        if get_origin(kind) is tuple:
+            if not isinstance(value, tuple | list):
+                raise UserError(f"`{name}={value!r}` is no tuple: give {default[:1]!r}, say")
+            wrong = next(one for one in value if not _takes(kind, (one,)))
+            _refuse_type(name, wrong, get_args(kind)[0], default, usual)
+    for kind, what in ((int, "whole number"), (float, "number")):
+        if kinds == [kind]:
+            raise UserError(f"`{name}={value!r}` is no {what}: give {usual}, say")
+    if is_dataclass(kinds[0]) or default is None:
+        words = {int: "a whole number", float: "a number", str: "a text", Path: "a path"}
+        mend = words.get(kinds[0], getattr(kinds[0], "__name__", "None"))
+    else:
+        mend = f"{default!r}, say"
+    raise UserError(f"`{name}={value!r}` is of type {type(value).__name__}: give {mend}")
+
+
+def _alternatives(hint: Any) -> Iterator[Any]:
+    """Yield the types that a hint is made of, but for None."""
+    if get_origin(hint) is Annotated:
+        yield from _alternatives(get_args(hint)[0])
+    elif get_origin(hint) in (Union, types.UnionType):
+        for one in get_args(hint):
+            yield from _alternatives(one)
+    elif hint is not type(None):
+        yield hint
 
 
 def _bounds(hint: Any) -> Iterator[Within]:

@@ -76,7 +76,7 @@ class ModuleStudent(Student):
         super().__init__()
         names = dict(net.named_modules())
         if layer is not None and layer not in names:
-            raise unknown_name("layer of the module", layer, [name for name in names if name])
+            raise unknown_name("layer of the module", str(layer), [name for name in names if name])
         self.net, self.info = net, info
         self.normalise = Normalise(mean, std)
         self._head = last_linear(net, len(info.class_names)) if layer is None else layer

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clarep.errors import UserError, unknown_name
+from clarep.errors import UserError, check_type, unknown_name
 
 PENULTIMATE = "penultimate"
 """The layer that meets the teacher unless another is named: what the last linear map reads."""
@@ -85,17 +85,27 @@ class Student(nn.Module, ABC):
         """
         from clarep.students.module_student import ModuleStudent
 
+        check_type("net", net, nn.Module, "a torch.nn.Module")
+        check_type("class_names", class_names, Sequence, "a list of names")
+        check_type("image_shape", image_shape, Sequence, "(C, H, W), such as (3, 32, 32)")
+        if len(image_shape) != 3 or not all(isinstance(size, int) for size in image_shape):
+            raise UserError(f"image_shape {image_shape!r} is not (C, H, W): give (3, 32, 32), say")
         names, channels = tuple(class_names), image_shape[0]
-        mean = [0.0] * channels if mean is None else [float(value) for value in mean]
-        std = [1.0] * channels if std is None else [float(value) for value in std]
-        if isinstance(class_names, str) or len(set(names)) < len(names):
+        is_named = all(isinstance(name, str) for name in names)
+        if isinstance(class_names, str) or not is_named or len(set(names)) < len(names):
             raise UserError(f"class_names {class_names!r} are no different names: give one a logit")
+        try:
+            mean = [0.0] * channels if mean is None else [float(value) for value in mean]
+            std = [1.0] * channels if std is None else [float(value) for value in std]
+        except (TypeError, ValueError):
+            mean, std = [], []
         if not (len(mean) == len(std) == channels and min(std) > 0):
             raise UserError(
                 f"mean {mean} and std {std} do not normalise {channels} channels: give one of each "
                 "a channel, std above 0, of images in [0, 1]"
             )
-        return ModuleStudent(net, StudentInfo(name, names, image_shape), layer, mean, std)
+        shape = (image_shape[0], image_shape[1], image_shape[2])
+        return ModuleStudent(net, StudentInfo(name, names, shape), layer, mean, std)
 
     @abstractmethod
     def both(

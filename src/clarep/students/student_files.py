@@ -12,7 +12,7 @@ import torch
 from clarep.engine.artefacts import check_recorded, parse_json, read_json
 from clarep.engine.bounds import check_seed
 from clarep.engine.tensors import check_weights, note_file, read_tensors, save_tensors
-from clarep.errors import UserError, said_by, unknown_name
+from clarep.errors import UserError, check_type, said_by, unknown_name
 from clarep.students.resnet import RESNETS, ResNetStudent
 from clarep.students.student import Student, StudentInfo
 from clarep.students.timm_student import TIMM_PREFIX, TimmStudent
@@ -87,6 +87,7 @@ def student_path(path: Path | str) -> Path:
 
     Raises UserError if there is none.
     """
+    check_type("path", path, (str, Path), "a student.safetensors or a run's folder")
     path = Path(path)
     if not path.is_dir():
         if not path.exists():
@@ -118,6 +119,8 @@ def load_student(path: Path | str, *, into: Student | None = None) -> Student:
             tells of, or of another kind or shape, or if weights are not finite.
     """
     file = student_path(path)
+    if into is not None:
+        check_type("into", into, Student, "what Student.from_module makes of your network")
     weights, metadata = read_tensors(file, "a student")
     mend = f"give a {STUDENT_NAME} that clarep distill wrote"
     if metadata.get("kind") != _KIND:
@@ -125,7 +128,13 @@ def load_student(path: Path | str, *, into: Student | None = None) -> Student:
     if file.name == STUDENT_NAME:
         check_recorded(file, file.with_name("config.json"), "student_sha256")
     try:
-        student = into or build_student(_info_from(metadata["info"]), metadata["layer"])
+        info = _info_from(metadata["info"])
+        if into is None and info.name not in STUDENTS and not info.name.startswith(TIMM_PREFIX):
+            raise UserError(
+                f"it holds weights of '{info.name}', a network of your own, which no file can "
+                "build again: give `into=Student.from_module(net, class_names, image_shape)`"
+            )
+        student = into or build_student(info, metadata["layer"])
         student.load_state_dict(weights)
         check_weights(weights, student, "the file")
     except UserError as error:

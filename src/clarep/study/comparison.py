@@ -18,7 +18,7 @@ from clarep.engine.statistics import (
     paired_bootstrap,
     t_interval,
 )
-from clarep.errors import UserError, unknown_name
+from clarep.errors import UserError, check_type, unknown_name
 from clarep.robustness.cue_groups import merged_groups
 from clarep.robustness.measures import DEFAULT_MEASURES, measure_of
 from clarep.robustness.suite.suite_config import GROUPS
@@ -148,6 +148,11 @@ def compare(
         UserError: if there is no run, runs are not comparable, or no measure or no run has such
             a name.
     """
+    mend = "a list of run folders, such as ['runs/a', 'runs/b']"
+    if isinstance(runs, str) or not isinstance(runs, Sequence):
+        raise UserError(f"`runs` is a {type(runs).__name__}: give {mend}")
+    for run in runs:
+        check_type("runs", run, (StudiedRun, str, Path), mend)
     if not runs:
         raise UserError("there is nothing to compare: give at least one run folder")
     read = [run if isinstance(run, StudiedRun) else read_run(run) for run in runs]

@@ -96,7 +96,8 @@ def load_teacher(spec: str | Path, options: TeacherOptions | None = None) -> Tea
         raise UserError(
             f"a {type(spec).__name__} names no teacher: give backdrops, a path, or FAMILY:PLACE"
         )
-    spec = str(spec)
+    if not (spec := str(spec)):
+        raise UserError("'' names no teacher: give backdrops, a path, or FAMILY:PLACE")
     family, colon, place = spec.partition(":")
     if colon and not Path(spec).exists():
         if family not in FAMILIES:

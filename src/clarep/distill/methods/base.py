@@ -170,7 +170,24 @@ class Method(nn.Module, ABC):
         """Return the terms and, as "loss", their sum."""
         with torch.autocast(batch.images.device.type, enabled=False):  # losses stay fp32
             terms = self.terms(batch)
+        self._check_terms(terms)
         return terms | {"loss": torch.stack(list(terms.values())).sum()}
+
+    def _check_terms(self, terms: object) -> None:
+        """Raise UserError unless they are a dict of scalars by name, one of which is trained."""
+        named = isinstance(terms, dict) and all(isinstance(name, str) for name in terms)
+        values = list(terms.values()) if isinstance(terms, dict) else []
+        scalar = [isinstance(one, Tensor) and one.ndim == 0 for one in values]
+        if not (named and values and all(scalar)):
+            raise UserError(
+                f"`terms` of method {self.name} gives {_said(terms)}: give a dict of scalar "
+                "tensors by name, such as {'ce': self.cross_entropy(logits, batch.labels)}"
+            )
+        if not any(one.requires_grad for one in values):
+            raise UserError(
+                f"no term of method {self.name} follows from the student's weights, so that there "
+                "is nothing to train: leave out `detach` and `no_grad` in `terms`"
+            )
 
     def both(self, x: Float[Tensor, "batch c h w"]) -> tuple[Tensor, Tensor]:
         """Return the student's features (B, D) and logits (B, K) as fp32, in mixed precision."""
@@ -183,3 +200,14 @@ class Method(nn.Module, ABC):
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the classification loss, smoothed as configured."""
         return F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+
+
+def _said(terms: object) -> str:
+    """Return what a method's terms are, in words."""
+    if not isinstance(terms, dict):
+        return f"a {type(terms).__name__}"
+    kinds = {
+        name: tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__
+        for name, one in terms.items()
+    }
+    return f"a dict of {kinds}"

@@ -16,7 +16,7 @@ from clarep.distill.methods.base import Method
 from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.engine.identity import differences, plain
 from clarep.engine.tensors import weights_hash
-from clarep.errors import UserError
+from clarep.errors import UserError, check_type
 from clarep.students.student import Student
 from clarep.teachers.teacher import Teacher
 
@@ -49,7 +49,16 @@ class Sources:
             canonical = CanonicalSet.load(canonical)
         if isinstance(audit, Path | str):
             audit = Audit.load(audit)
-        return cls(canonical, teacher, classifier, audit)
+        found = cls(canonical, teacher, classifier, audit)
+        for name, kind, mend in (
+            ("canonical", CanonicalSet, "a canonical set or its folder"),
+            ("teacher", Teacher, "what load_teacher('backdrops') gives, say"),
+            ("classifier", Student, "what load_student gives of a run's folder"),
+            ("audit", Audit, "an audit or its folder"),
+        ):
+            if (given := getattr(found, name)) is not None:
+                check_type(name, given, kind, mend)
+        return found
 
     def used_by(self, method: type[Method], config: TrainingConfig) -> "Sources":
         """Return those that a method looks at; a teacher beside a set is compared with it."""

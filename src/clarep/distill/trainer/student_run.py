@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clarep.audit.audit import Audit
 from clarep.clarid.canonical_set import CanonicalSet
-from clarep.data.fits import check_alike, kind_of
+from clarep.data.fits import check_alike, check_data, kind_of
 from clarep.data.held_out import Indices, held_out_record, save_held_out, split_off
 from clarep.data.labelled import LabelledImages, readable_indices
 from clarep.distill.distill_config import DistillConfig, check_distill, settled
@@ -31,7 +31,7 @@ from clarep.engine.artefacts import sha256_file, versions
 from clarep.engine.identity import recorded
 from clarep.engine.tensors import sha256_state
 from clarep.engine.training_folder import TrainingFolder
-from clarep.errors import UserError
+from clarep.errors import UserError, check_type
 from clarep.students.student import Student, StudentInfo
 from clarep.students.student_files import STUDENT_NAME, build_student, save_student
 from clarep.teachers.teacher import Teacher
@@ -90,6 +90,9 @@ class StudentRun:
         skip_bad: bool = False,
         alone_on: torch.device | None = None,
     ) -> None:
+        check_data(data)
+        check_type("out", out, Path, "a folder")
+        check_type("student", student, (str, Student), "a name, or what Student.from_module makes")
         self.config = config = config or DistillConfig()
         check_distill(config)
         kind, options = settled(method, config, options)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from clarep.data.fits import check_alike, kind_of
+from clarep.data.fits import check_alike, check_data, kind_of
 from clarep.data.labelled import LabelledImages
 from clarep.data.sets.natural import BEYOND, NaturalSet, load_natural
 from clarep.data.sets.official_corruptions import OfficialSets, load_official_sets
@@ -30,6 +30,7 @@ def check_fit(student: Student, data: LabelledImages) -> None:
             f"{type(student).__name__} is no Student: give Student.from_module(net, class_names, "
             "image_shape), which takes any torch classifier (docs/students.md)"
         )
+    check_data(data)
     if len(data.class_names) < 2:
         raise UserError(
             f"{data.name} holds one class, '{data.class_names[0]}', and every answer would be "

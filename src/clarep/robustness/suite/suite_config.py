@@ -7,7 +7,7 @@ import tyro
 
 from clarep.engine.bounds import Within, check_bounds
 from clarep.engine.extras import require_extra
-from clarep.errors import UserError, unknown_name
+from clarep.errors import UserError, check_type, unknown_name
 from clarep.robustness.attacks.attack_config import AttackConfig, check_attacks
 from clarep.robustness.corruptions import COMMON, CORRUPTIONS, SEVERITIES
 from clarep.robustness.measures import MEASURE_GROUPS
@@ -54,6 +54,7 @@ class SuiteConfig:
 
 def check_suite(config: SuiteConfig) -> None:
     """Raise UserError for a setting that is out of range, or whose extra is not installed."""
+    check_type("config", config, SuiteConfig, "a SuiteConfig")
     check_bounds(config)
     for kind, given, valid in (
         ("group", config.groups, GROUPS),

@@ -1,0 +1,148 @@
+"""What a newcomer gives in place of what is wanted: a sentence with the value and the mend.
+
+The calls run in a process of their own, where no type checker stops them first.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+SETTING = """
+import json, sys, tempfile
+from pathlib import Path
+import numpy as np, torch
+import clarep
+from clarep import AuditConfig, DataConfig, DistillConfig, Student, SuiteConfig
+from clarep.clarid.clareps import CLAReps
+from clarep.data.labelled import LabelledImages
+from clarep.distill.methods import Method
+from clarep.distill.train_student import train_student
+from clarep.robustness.suite.suite import robustness_suite
+from clarep.robustness.suite.suite_config import check_suite
+from clarep.students.student_files import load_student, save_student
+
+folder = Path(tempfile.mkdtemp())
+pixels = np.random.default_rng(0).integers(0, 255, (24, 8, 8, 3)).astype(np.uint8)
+sources = [str(i) for i in range(24)]
+data = LabelledImages("made", np.arange(24) % 3, ("a", "b", "c"), sources, pixels.__getitem__)
+net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
+names, shape = ["a", "b", "c"], (3, 8, 8)
+student = Student.from_module(net, names, shape)
+save_student(student, folder / "own.safetensors")
+zeros = {name: torch.zeros(3, 1, 2, 2) for name in ("x_te", "latent", "sample")}
+reps = CLAReps(
+    index=torch.arange(3), label=torch.arange(3), singular_values=torch.zeros(3, 1),
+    features=torch.zeros(3, 1), round_trip_psnr=torch.zeros(3), **zeros,
+)
+teacher = clarep.Teacher.from_callable(
+    lambda x, sigma, labels: x, lambda x, *_: x, latent_shape=shape, class_names=names,
+    sigma_min=0.01, sigma_max=80.0, taps={"x": (3, 1)}, fingerprint="none",
+)
+
+
+def train(data=data, **parts):
+    parts = {"config": DistillConfig(epochs=1, batch_size=8), "student": student, **parts}
+    return train_student(data, tempfile.mkdtemp(), **parts)
+
+
+def giving(terms):
+    def ce(method, batch):
+        return method.cross_entropy(method.both(batch.images)[1], batch.labels)
+
+    return type("Mine", (Method,), {"name": "mine", "terms": lambda m, b: terms(ce(m, b))})
+
+
+said = {}
+for text in json.loads(sys.argv[1]):
+    try:
+        said[text] = ["fine", repr(eval(text))]
+    except Exception as error:
+        said[text] = [type(error).__name__, str(error)]
+print(json.dumps(said))
+"""
+REFUSED = {
+    'train("backdrops")': "`data` is a str",
+    "train([pixels])": "`data` is a list",
+    "train(student=folder)": "`student` is a PosixPath",
+    "train(student=net)": "`student` is a Sequential",
+    "train(method=3)": "`method=3` is no method",
+    "train(config={'epochs': 1})": "`config` is a dict",
+    "train(method='kd', classifier='runs/a')": "`classifier` is a str",
+    "train(method='diffaug', teacher='backdrops')": "`teacher` is a str",
+    "train(method='doubted', audit=3)": "`audit` is a int",
+    "train(method='cadistill', canonical=3)": "`canonical` is a int",
+    "train(method=giving(lambda ce: [ce]))": "gives a list: give a dict of scalar tensors",
+    "train(method=giving(lambda ce: ce))": "gives a Tensor",
+    "train(method=giving(lambda ce: {}))": "gives a dict of {}",
+    "train(method=giving(lambda ce: {'ce': 1.0}))": "'ce': 'float'",
+    "train(method=giving(lambda ce: {'ce': ce.expand(3)}))": "'ce': (3,)",
+    "train(method=giving(lambda ce: {'ce': ce.detach()}))": "nothing to train",
+    "train(config=DistillConfig(canonical_batch_size='8'))": "`canonical_batch_size='8'` is no",
+    "train(config=DistillConfig(flip='no'))": "`flip='no'` is of type str: give True",
+    "train(config=DistillConfig(pick=3))": "`pick=3` is of type int: give 'best'",
+    "train(config=DistillConfig(rivals=None))": "give RivalsConfig",
+    "Student.from_module('resnet', names, shape)": "`net` is a str: give a torch.nn.Module",
+    "Student.from_module(net, 3, shape)": "`class_names` is a int",
+    "Student.from_module(net, names, 8)": "`image_shape` is a int",
+    "Student.from_module(net, names, (8, 8))": "image_shape (8, 8) is not (C, H, W)",
+    "Student.from_module(net, names, shape, mean=0.5, std=0.5)": "do not normalise 3 channels",
+    "Student.from_module(net, names, shape, layer=1)": "unknown layer of the module '1'",
+    "clarep.compare('runs')": "`runs` is a str: give a list of run folders",
+    "clarep.compare(folder)": "`runs` is a PosixPath",
+    "clarep.compare([student])": "`runs` is a ModuleStudent",
+    "clarep.compare([folder])": "holds no trained student",
+    "robustness_suite(student, 'backdrops')": "`data` is a str",
+    "robustness_suite(student, data, {})": "`config` is a dict",
+    "check_suite(SuiteConfig(groups='clean'))": "`groups='clean'` is no tuple: give ('clean',)",
+    "check_suite(SuiteConfig(severities=3))": "`severities=3` is no tuple",
+    "check_suite(SuiteConfig(attack=None))": "give AttackConfig",
+    "clarep.Clarid('')": "'' names no teacher",
+    "clarep.load_data(DataConfig(data='garments', image_size=32.0))": "`image_size=32.0` is no",
+    "clarep.load_data(DataConfig(data=None))": "`data=None` is of type NoneType",
+    "load_student(folder / 'own.safetensors')": "give `into=Student.from_module(net, ",
+    "load_student(folder / 'own.safetensors', into=net)": "`into` is a Sequential",
+    "load_student(None)": "`path` is a NoneType",
+    "clarep.audit('backdrops', data, folder / 'a')": "`teacher` is a str",
+    "clarep.audit(teacher, 'backdrops', folder / 'a')": "`data` is a str",
+    "clarep.audit(teacher, data, folder / 'a', {'draws': 1})": "`config` is a dict",
+    "clarep.audit(teacher, data, folder / 'a', AuditConfig(rivals='3'))": "`rivals='3'` is no",
+    "clarep.audit(teacher, data, folder / 'a', AuditConfig(sigmas=0.25))": "`sigmas=0.25` is",
+}  # fmt: skip
+ROWS = ("3", "-4", "1.5", "'a'", "[0, 3]", "[0.5]", "None", "True", "{}", "torch.ones(2) > 0")
+FINE = {
+    "len(reps[-1]), len(reps[[]]), len(reps[reps.label > 0]), len(reps[1:9])": "(1, 0, 2, 2)",
+    "sum(len(one) for one in reps)": "3",
+    "SuiteConfig(groups=['clean']) and check_suite(SuiteConfig(groups=['clean']))": "None",
+    "load_student(folder / 'own.safetensors', into=student) is student": "True",
+    "train(method=giving(lambda ce: {'ce': ce, 'none': ce.detach()})) is not student": "True",
+}
+
+
+@pytest.fixture(scope="module")
+def said() -> dict[str, list[str]]:
+    calls = [*REFUSED, *(f"reps[{row}]" for row in ROWS), *FINE]
+    command = [sys.executable, "-c", SETTING, json.dumps(calls)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[str]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.parametrize("call", REFUSED)
+def test_a_wrong_object_is_named_with_its_mend(said, call):
+    kind, text = said[call]
+    assert kind == "UserError" and REFUSED[call] in text, text
+    assert "give" in text or "leave out" in text or "valid are" in text
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_row_that_there_is_not(said, row):
+    kind, text = said[f"reps[{row}]"]
+    assert kind == "NoSuchRow" and "names no rows of 3: give a number from -3 to 2" in text
+
+
+@pytest.mark.parametrize("call", FINE)
+def test_what_is_near_it_is_taken(said, call):
+    assert said[call] == ["fine", FINE[call]]
