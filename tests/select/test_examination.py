@@ -80,6 +80,23 @@ def test_a_module_is_counted_and_a_teacher_without_a_null_class_is_not_guided(ca
     capsys.readouterr()
 
 
+@pytest.mark.parametrize("off", [0.0, 0.3])
+def test_an_inversion_that_starts_where_the_denoiser_is_off(off, capsys):
+    """An estimate that is off by 0.3 everywhere is worse than the noisy image below that level."""
+    mixture = MixtureTeacher()
+    teacher = of_functions()
+    teacher._denoise = lambda *given: mixture.denoise(*given) + off
+    image = MixtureTeacher().data([0, 1, 2] * 10)
+    found = clarep.doctor(teacher, data=image, k=2, t=0.5)["round_trip"]
+    said = "sigma_min 0.01" in capsys.readouterr().out
+    assert said == (found["lowest_error"] > 1.5) == (off > 0)
+    if off:
+        assert found["lowest_error"] == pytest.approx(30, rel=0.1)
+        assert found["latent_spread"] > 1.1
+    else:
+        assert found["latent_spread"] == pytest.approx(1, abs=0.25)
+
+
 def test_what_fails_is_one_sentence(tmp_path):
     data = MixtureTeacher().data([0, 1, 2])
     with pytest.raises(UserError, match="`data` and `image` are both given"):

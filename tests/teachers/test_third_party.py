@@ -85,5 +85,6 @@ def test_the_doctor_takes_them(teacher, data, capsys):
     assert found["recognition"]["verdict"] == "known"
     assert found["teacher"]["image_shape"] == [3, 28, 28]
     trip = found["round_trip"]
+    assert trip["lowest_error"] < 1.5 and 0.4 < trip["latent_spread"] < 1.2
     assert trip["psnr"] > min(25, (trip["autoencoder_psnr"] or 99) - 1)
     capsys.readouterr()

@@ -13,6 +13,7 @@ from clarep.clarid.clarid import Clarid
 from clarep.clarid.diffusion_classifier import Recognition
 from clarep.clarid.directions import project_out
 from clarep.clarid.round_trip import POOR_PSNR, RoundTrip, autoencoder_psnr
+from clarep.data.labelled import to_unit_range
 from clarep.engine.cost import Ledger, peak_memory, peak_memory_mb
 from clarep.engine.progress import duration
 from clarep.geometry.jacobian import probe_engine
@@ -21,6 +22,7 @@ from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.teacher import Teacher
 
 _STAGES = ("invert", "round trip", "directions", "features", "sample")  # of each image
+_FAR_OFF = 1.5  # times the noise; 1 is what giving back the noisy image is off by
 _BATCH_SECONDS = 60.0  # that a batch may take, judged by one image taken alone
 
 Finding = tuple[str, dict[str, Any], list[tuple[str, str]]]
@@ -126,8 +128,11 @@ def round_trip(clarid: Clarid, image: Tensor, labels: Tensor, what: str) -> tupl
     """Return x_te (1, C, H, W), and what an image is after inversion and decoding.
 
     autoencoder_psnr: of the image encoded and decoded alone; None for a pixel teacher.
+    latent_spread: standard deviation of x_te over that of the image with noise of sigma_te added.
+    lowest_error: of the estimate at sigma_min, root mean square, over sigma_min.
     """
     x_te, quality = clarid.invert(image, labels)
+    found_low, low_lines = _lowest_levels(clarid, image, labels, x_te)
     trip = RoundTrip(float(quality[0]), float(autoencoder_psnr(clarid.teacher, image)[0]))
     found = {
         "psnr": trip.psnr,
@@ -135,11 +140,44 @@ def round_trip(clarid: Clarid, image: Tensor, labels: Tensor, what: str) -> tupl
         "class": clarid.teacher.class_names[int(labels[0])],
         "steps": clarid.config.steps,
         "image": what,
+        **found_low,
     }
     text = f"{trip}, {what} as '{found['class']}', {found['steps']} steps each way"
     if trip.poor:
         text += f"; below {POOR_PSNR:g} dB: the teacher does not know such an image"
-    return x_te, ("round_trip", found, [("round trip", text)])
+    return x_te, ("round_trip", found, [("round trip", text), *low_lines])
+
+
+@torch.no_grad()
+def _lowest_levels(
+    clarid: Clarid, image: Tensor, labels: Tensor, x_te: Tensor
+) -> tuple[dict[str, float], list[tuple[str, str]]]:
+    """Whether the inversion starts where the denoiser knows anything, and what it made of that.
+
+    It starts at sigma_min, where an estimate that is off by more than the noise drives it astray.
+    """
+    teacher = clarid.teacher
+    x0 = teacher.encode(teacher.accept_images(to_unit_range(image)).to(teacher.device))
+    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0)).to(x0)
+    denoise = teacher.denoiser(labels.to(teacher.device))
+
+    def error(sigma: float) -> float:
+        estimate = denoise(x0 + sigma * noise, x0.new_full((1,), sigma))
+        return float((estimate - x0).double().square().mean().sqrt()) / sigma
+
+    low = teacher.sigma_min
+    expected = (x0.double().var() + clarid.sigma_te**2).sqrt()
+    found = {"lowest_error": error(low), "latent_spread": float(x_te.double().std() / expected)}
+    lines = [("", f"x_te is spread {found['latent_spread']:.2f} times as noise of its level")]
+    if found["lowest_error"] > _FAR_OFF:
+        levels = [low * 2**i for i in range(1, 60) if low * 2**i < clarid.sigma_te]
+        better = next((f"{sigma:.2g}" for sigma in levels if error(sigma) <= 1), "a level above t")
+        off = (
+            f"at sigma_min {low:.2g} its estimates are off by {found['lowest_error']:.2g} times the"
+        )
+        mend = f"noise, up to {better}: inversion starts there, so give a higher sigma_min"
+        lines.append(("", f"{off} {mend}"))
+    return found, lines
 
 
 def recognition(found: Recognition | None, tried: bool) -> Finding:
