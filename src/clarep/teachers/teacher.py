@@ -225,8 +225,8 @@ class Teacher(ABC):
                 if got == (*want[1:], want[0])
                 else f"load the data with `image_size={want[1]}`, which makes it RGB and resizes it"
                 if want[0] == 3
-                else "clarep loads all data as RGB, which `Teacher.from_callable` takes for a grey "
-                "model with `image_channels=3`"
+                else "choose a teacher of RGB images, which is how clarep loads all data, or make "
+                "one of a grey model by Teacher.from_callable(..., image_channels=3)"
             )
             raise UserError(
                 f"images are {got[0]}x{got[1]}x{got[2]} (channels x height x width) and the "
