@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
-from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.option_groups import DataGroup, TeacherGroup, TeacherSpec
 from clarep.data.load import DataConfig, load_data, stored_options
 from clarep.distill.distill_config import DistillConfig, check_distill
@@ -136,8 +135,6 @@ class BenchDistill:
     """Methods to time beside vanilla, of those that ask no other model while they train."""
     fraction: Annotated[float, Within(0, 1, "(]")] = 0.1
     """Share of every class that has a canonical sample, and of class evidence."""
-    canon: Path | None = None
-    """Folder of a canonical set; without it one of noise is made."""
     out: Path = Path("runs/bench")
     """Folder for bench_distill.json."""
     json: bool = False
@@ -159,13 +156,7 @@ class BenchDistill:
 
     def _measure(self, methods: dict[str, type[Method]]) -> dict[str, Any]:
         data = load_data(self.data)
-        if self.canon is None:
-            canonical = synthetic_set(data, self.fraction, self.train.seed)
-        else:
-            canonical = CanonicalSet.load(self.canon)
-            kind = canonical.setting["kind"]
-            if kind != "top":
-                raise UserError(f"`canon={self.canon}` is of kind {kind}: give one of kind top")
+        canonical = synthetic_set(data, self.fraction, self.train.seed)
         audited = any(method.needs_audit for method in methods.values())
         parts = {
             "student": self.student,
@@ -190,7 +181,6 @@ class BenchDistill:
                 "images": len(data),
                 "canonical_images": len(canonical),
                 "canonical_batch": self.train.canonical_batch,
-                "canonical": "synthetic" if self.canon is None else str(self.canon),
             },
             "result": summarise(epochs),
             "epochs": epochs,

@@ -69,7 +69,7 @@ def check_bounds(config: Any, group: str = "") -> None:
         if is_dataclass(value):
             check_bounds(value, f"{name}.")
             continue
-        for one in value if isinstance(value, tuple) else (value,):
+        for one in value if isinstance(value, tuple | list) else (value,):
             if isinstance(one, bool) or not isinstance(one, int | float):
                 continue
             if not is_setting(one):

@@ -1,34 +1,24 @@
 """The audit of a study: what it follows from, and how it is made."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from clarep.audit.audit import Audit
 from clarep.audit.audit_config import PARTS, AuditConfig, Part, setting_of
 from clarep.audit.audit_run import audit_steps
 from clarep.audit.shown_images import read_shown
-from clarep.data.labelled import LabelledImages
-from clarep.data.load import DataConfig
 from clarep.engine.artefacts import Progressed
 from clarep.engine.identity import address
 from clarep.errors import UserError
-from clarep.teachers.teacher import Teacher
-from clarep.teachers.zoo import sources
+from clarep.study.canonical_jobs import TeacherJob
 
 
 @dataclass(frozen=True, eq=False)
-class AuditJob:
+class AuditJob(TeacherJob):
     """What a teacher says of the training images: one for all methods that read it."""
 
-    store: Path  # folder above its own
-    spec: str  # the teacher as the user named it
-    teacher: Teacher  # the same, loaded
-    teacher_options: Mapping[str, Any]  # recorded; they enter its fingerprint too
-    options: DataConfig  # the images as the user named them
-    data: LabelledImages  # the same, loaded
     config: AuditConfig  # what is asked
     unit = "denoisings"
     kind = "audit"
@@ -66,7 +56,6 @@ class AuditJob:
 
     def build(self) -> Iterator[Progressed]:
         """Make it, yielding after each part."""
-        described = sources(self.spec, self.options, self.teacher_options)
         yield from audit_steps(
-            self.teacher, self.data, self.folder, self.config, described=described
+            self.teacher, self.data, self.folder, self.config, described=self.described()
         )

@@ -24,8 +24,8 @@ _CONTENT = ("data_sha256", "seed", "chosen", "shard_size", "teacher_sha256")
 
 
 @dataclass(frozen=True, eq=False)
-class SetJob:
-    """A canonical set, and all that its content follows from."""
+class TeacherJob:
+    """What a teacher is asked about images, and where the answers are kept."""
 
     store: Path  # folder above its own
     spec: str  # the teacher as the user named it
@@ -33,6 +33,16 @@ class SetJob:
     teacher_options: Mapping[str, Any]  # recorded; they enter its fingerprint too
     options: DataConfig  # the images as the user named them
     data: LabelledImages  # the same, loaded
+
+    def described(self) -> dict[str, Any]:
+        """Return what a manifest tells of where teacher and images were found."""
+        return sources(self.spec, self.options, self.teacher_options)
+
+
+@dataclass(frozen=True, eq=False)
+class SetJob(TeacherJob):
+    """A canonical set, and all that its content follows from."""
+
     clarid: ClaridConfig  # how CLAReps are found
     chosen: tuple[int, ...] = ()  # which of the images, as indices
     data_sha256: str = ""  # of these and their labels
@@ -118,7 +128,7 @@ class SetJob:
 
     def build(self) -> Iterator[Progressed]:
         """Build it, yielding after each shard."""
-        described = sources(self.spec, self.options, self.teacher_options)
+        described = self.described()
         if self.fraction is not None:
             described["fraction"] = self.fraction
         yield from identify_steps(
