@@ -1,9 +1,9 @@
 """How well a teacher's doubt finds images on a foreign backdrop, beside students, at what cost.
 
-    python tools/audit_cost.py OUT [--images 5000]
+    python tools/audit_cost.py OUT [--images 5000] [--correlations 0.9 0.5 0.95]
 
-Teacher backdrops-biased; backdrops at correlations of 0.9, 0.5 and 0.95. The images that should be
-found show another class's scene. A table a correlation: draws of noise, classes that an image is
+Teacher backdrops-biased; backdrops; students see all 5,000 images. The images that should be found
+show another class's scene. A table a correlation: draws of noise, classes that an image is
 tried with, denoisings an image, AUC, precision and recall with intervals; then what students say,
 JTT's error set and confident learning. Then all of it with a tenth of the labels flipped: what
 finds wrong labels, and tells them from foreign scenes. Costs of students are in denoisings, by CPU
@@ -178,9 +178,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--correlations", type=float, nargs="+", default=[0.9, 0.5, 0.95])
     given = parser.parse_args()
     teacher, answer = load_teacher("backdrops-biased"), {}
-    for correlation in (0.9, 0.5, 0.95):
+    for correlation in given.correlations:
         whole = load_backdrops("train", 0, correlation)
         index = class_balanced_choice(whole.labels, given.images / len(whole), 0)
         out, cues = given.out / f"{correlation:g}", whole.cues()[index]
@@ -195,7 +196,8 @@ def main() -> None:
         print(f"correlation {correlation:g}: {(cues != own).sum()} of {len(own)} foreign")
         rows = cost_table(every, torch.from_numpy(own), cues != own)
         if correlation == 0.9:
-            rows += scored(students_of(whole, index, own, out / "right", each), cues != own)
+            found = students_of(whole, whole.labels, out / "right", each)
+            rows += scored(at(found, index), cues != own)
         told(rows)
         answer[f"correlation {correlation:g}"] = rows
         found = flipped(teacher, whole, index, every, out=out, each=each)
@@ -206,26 +208,32 @@ def main() -> None:
         write_json(given.out / "audit_cost.json", answer)
 
 
-def students_of(whole, index, labels, out, each):
-    """Return students' scores of images under these labels; `each`: seconds of a denoising."""
-    sources = [whole.sources[i] for i in index]
-    named = (whole.class_names, sources, lambda i: whole.read(int(index[i])))
+def students_of(whole, labels, out, each):
+    """Return students' scores of all images under these labels; `each`: seconds of a denoising."""
+    named = (whole.class_names, whole.sources, whole.read)
     data = LabelledImages(f"{whole.name} relabelled", labels, *named)
     found = student_scores(data, out)
-    return {name: (score, spent / each / len(index)) for name, (score, spent) in found.items()}
+    return {name: (score, spent / each / len(data)) for name, (score, spent) in found.items()}
+
+
+def at(scores, index):
+    """Return scores of some of the images."""
+    few = torch.from_numpy(index)
+    return {name: (score[few], denoisings) for name, (score, denoisings) in scores.items()}
 
 
 def flipped(teacher, whole, index, every, *, out, each):
     """Return how well scores find a tenth of flipped labels, and tell them from foreign scenes."""
     rng = np.random.default_rng(0)
-    own, cues = whole.labels[index], whole.cues()[index]
-    wrong = np.zeros(len(index), bool)
-    wrong[rng.choice(len(index), len(index) // 10, replace=False)] = True
-    given = np.where(wrong, (own + rng.integers(1, CLASSES, len(own))) % CLASSES, own)
+    count, own = len(whole), whole.labels
+    wrong = np.zeros(count, bool)
+    wrong[rng.choice(count, count // 10, replace=False)] = True
+    every_label = np.where(wrong, (own + rng.integers(1, CLASSES, count)) % CLASSES, own)
+    given, own, wrong, cues = every_label[index], own[index], wrong[index], whole.cues()[index]
     labels, foreign = torch.from_numpy(given), ~wrong & (cues != own)
     scores = {f"doubt, sigma {s:g}": (doubts(e, labels, 2), 2 * CLASSES) for s, e in every.items()}
     scores["doubt against no class, sigma 0.25"] = doubts(every[0.25], labels, 2, null=True), 4
-    scores |= students_of(whole, index, given, out / "flipped", each)
+    scores |= at(students_of(whole, every_label, out / "flipped", each), index)
     either = wrong | foreign
     rows = np.flatnonzero(either)
     path = out / "wide.safetensors"
@@ -234,8 +242,8 @@ def flipped(teacher, whole, index, every, *, out, each):
     mean = every[0.25][:2].mean(0)[few, :CLASSES].clone()
     mean[torch.arange(len(few)), labels[few]] = torch.inf
     gap = torch.zeros(len(index), dtype=torch.float64)
-    at = torch.arange(len(few))
-    gap[few] = (wide[at, labels[few]] - wide[at, mean.argmin(1)]).double()
+    row = torch.arange(len(few))
+    gap[few] = (wide[row, labels[few]] - wide[row, mean.argmin(1)]).double()
     apart = scores | {"own less rival of sigma 0.25, at sigma 4": (gap, 2 * CLASSES + 4)}
     return {
         "either, among all": scored(scores, either, share=float(either.mean())),
