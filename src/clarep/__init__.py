@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from clarep.robustness.evaluation import Measurement as Measurement
     from clarep.robustness.suite.suite import robustness_suite as robustness_suite
     from clarep.robustness.suite.suite_config import SuiteConfig as SuiteConfig
+    from clarep.select.class_evidence import ClassEvidence as ClassEvidence
+    from clarep.select.class_evidence import class_evidence as class_evidence
     from clarep.select.examination import doctor as doctor
     from clarep.students.student import Student as Student
     from clarep.students.student import StudentInfo as StudentInfo
@@ -70,6 +72,7 @@ _NAMES = {
     "robustness.evaluation": "Evaluation Measurement",
     "robustness.suite.suite": "robustness_suite",
     "robustness.suite.suite_config": "SuiteConfig",
+    "select.class_evidence": "ClassEvidence class_evidence",
     "select.examination": "doctor",
     "students.student": "Student StudentInfo",
     "students.student_files": "build_student load_student",

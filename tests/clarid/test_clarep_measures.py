@@ -23,7 +23,7 @@ from clarep.report.measures_table import (
     write_measures,
 )
 from clarep.report.quality import classify_all, frechet_distance
-from clarep.select.clarep_columns import COLUMNS
+from clarep.select.clarep_columns import BACKGROUND, BLOCKS, COLUMNS, FOOTNOTE
 from clarep.select.clarep_measures import (
     Measures,
     Scene,
@@ -55,7 +55,8 @@ def masks_of(batch=3, side=5, seed=1):
 def test_every_measure_has_a_column_and_every_column_a_field():
     known = {field.name for field in fields(Measures)}
     of_intervals = {column.interval for column in COLUMNS.values() if column.interval}
-    assert known == {"kind", "images", "background_area", *COLUMNS, *of_intervals}
+    assert known == {"kind", "images", "labels_tried", "background_area", *COLUMNS, *of_intervals}
+    assert {column.block for column in COLUMNS.values()} == {*BLOCKS, FOOTNOTE}
 
 
 def test_removed_on_background_by_a_loop():
@@ -374,22 +375,42 @@ def test_the_masks_are_really_used(measured):
     assert measured(samples=painted.flip(2)).background_spread > 1
 
 
+def table_of(text, question):
+    """Return the lines of one table, its headings first."""
+    lines = text.splitlines()
+    return lines[lines.index(question) + 1 :]
+
+
 def test_nothing_removed_has_no_share(measured):
     row = measured(latents=draw(20, 3, 32, 32).double())
     assert row.removed_on_background is None
     assert row.removed_interval is None
-    assert "-" in measures_table([row, measured()]).splitlines()[1].split()
+    assert table_of(measures_table([row, measured()]), BACKGROUND)[1].split()[-1] == "-"
     assert "removed off object" not in measures_table([row])  # a column of dashes says nothing
 
 
 def test_the_table_and_its_files(measured, tmp_path):
-    rows = [measured(), replace(measured(), kind="random", judge_accuracy=0.25)]
-    lines = measures_table(rows).splitlines()
-    assert lines[0].startswith("directions")
-    assert [line.split()[0] for line in lines[1:3]] == ["top", "random"]
-    assert "1.00 [1.00, 1.00]" in lines[1]
-    assert "0.25 [" in lines[2]
-    assert "pixels off the object: 0.50" in lines[3]
+    asked = {"labels_tried": 3} | {
+        name: value
+        for name in COLUMNS
+        if name.endswith("_share") or name.startswith("evidence")
+        for name, value in ((name, -12.345), (COLUMNS[name].interval, (-23.456, 9.876)))
+    }
+    asked = {name: value for name, value in asked.items() if name}
+    rows = [replace(measured(), **asked)]
+    rows.append(replace(rows[0], kind="random", judge_accuracy=0.25, evidence=0.5))
+    text = measures_table(rows)
+    assert max(map(len, text.splitlines())) <= 100
+    for block in BLOCKS:
+        lines = table_of(text, block)
+        assert lines[0].startswith("directions")
+        assert [line.split()[0] for line in lines[1:3]] == ["top", "random"]
+    latent, judged_by = table_of(text, BLOCKS[0]), table_of(text, BLOCKS[1])
+    assert latent[1].split()[1:4] == ["-12.3", "[-23.5,", "9.88]"]
+    assert latent[2].split()[1] == "0.50"
+    assert "0.95 [" in judged_by[1] and "0.25 [" in judged_by[2]
+    assert "pixels off the object: 0.50" in " ".join(text.split())
+    assert "3 labels" in " ".join(text.split())
     write_measures(rows, tmp_path, {"seed": 0})
     assert list(read_measures(tmp_path, {"seed": 0}).values()) == rows
     assert read_measures(tmp_path, {"seed": 1}) == read_measures(tmp_path / "none", {}) == {}
@@ -401,7 +422,7 @@ def test_the_table_and_its_files(measured, tmp_path):
     low, high = stored[0]["judge_interval"]
     assert (float(table[0]["judge_low"]), float(table[0]["judge_high"])) == (low, high)
     intervals = {name for name in stored[0] if name.endswith("_interval")}
-    assert intervals == {"removed_interval", "background_interval", "judge_interval"}
+    assert intervals == {column.interval for column in COLUMNS.values() if column.interval}
     both = {name.replace("interval", end) for name in intervals for end in ("low", "high")}
     assert set(table[0]) == set(stored[0]) - intervals | both
     numbers = [value for name, value in table[0].items() if name != "kind"]
@@ -428,11 +449,12 @@ def test_the_table_speaks_only_of_what_is_known(measured):
     text = measures_table(rows)
     for word in ("garment", "background", "backdrop", "R2"):
         assert word not in text
-    headings = text.splitlines()[0]
-    for word in ("judge accuracy", "confidence", "within samples", "NMI given class"):
-        assert word in headings
-    assert "-" not in text.splitlines()[1].split()
-    assert "(95 % intervals over images)" in text
+    for word in ("judge accuracy", "confidence", "within samples", "NMI no class"):
+        assert word in text
+    assert "NMI given class" not in text
+    assert "told the class" in " ".join(text.split())  # but the footnote has it, and why
+    assert "evidence" not in text
+    assert "-" not in text.split()
     assert "judge" not in measures_table([measured(judge=None)])
 
 
@@ -466,7 +488,8 @@ def test_a_control_differs_in_what_its_name_says(teacher, name):
     clarid = Clarid(teacher, sigma=2.0, k="energy:0.5", guidance=3.0, tap="block1")
     clarid.num_dirs, clarid.engine = 6, "double_backward"
     control = control_of(clarid, name)
-    same = {"kind": "none", "guidance": 1.0} if name == "reconstruction" else {"kind": name}
+    changed = {"reconstruction": {"kind": "none", "guidance": 1.0}, "scrambled": {}}
+    same = changed.get(name, {"kind": name})
     assert control.config == replace(clarid.config, **same)
     assert (control.num_dirs, control.sigma_te, control.tap) == (6, 2.0, "block1")
     assert control.engine == "double_backward"  # else each control would probe anew

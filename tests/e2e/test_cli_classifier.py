@@ -18,7 +18,15 @@ from clarep.students.student_files import build_student, load_student, save_stud
 from clarep.teachers import UNet, UNetConfig, save_unet
 
 NAMES = ("red", "green", "blue", "unused")
-KNOWN = ("judge_accuracy", "sample_within", "feature_within", "nmi_conditional", "nmi_null")
+KNOWN = (
+    "evidence",
+    "null_share",
+    "judge_accuracy",
+    "sample_within",
+    "feature_within",
+    "nmi_conditional",
+    "nmi_null",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +80,7 @@ def test_identify_measures_its_row_and_its_controls(command, home, capsys):
     assert main(command("identify", "--json")) == 0
     answer = json.loads(capsys.readouterr().out)
     rows = {row["kind"]: row for row in answer["measures"]}
-    assert list(rows) == ["top", "none", "reconstruction", "random"]
+    assert list(rows) == ["top", "none", "reconstruction", "random", "scrambled"]
     assert list(rows.values()) == measured_rows()
     for row in rows.values():
         assert row["images"] == 12
@@ -80,7 +88,7 @@ def test_identify_measures_its_row_and_its_controls(command, home, capsys):
         assert (
             row["background_area"] is row["removed_on_background"] is row["background_r2"] is None
         )
-    assert len({row["judge_confidence"] for row in rows.values()}) == 4
+    assert len({row["judge_confidence"] for row in rows.values()}) == 5
 
     # By a loop over what is stored: the first four images of each class that has any.
     student = load_student(home / "run")
@@ -112,10 +120,14 @@ def test_identify_measures_its_row_and_its_controls(command, home, capsys):
 def test_identify_prints_a_table_of_what_is_known(command, capsys):
     assert main(command("identify")) == 0
     printed = capsys.readouterr()
-    table = printed.out.splitlines()
-    assert table[0].startswith("directions")
-    assert [line.split()[0] for line in table[1:5]] == ["top", "none", "reconstruction", "random"]
-    assert "judge accuracy" in table[0] and "garment" not in printed.out
+    tables, kinds = printed.out.split("\n\n"), ["top", "none", "reconstruction", "random"]
+    for question, table in zip(("latent", "judge", "together"), tables, strict=False):
+        first, headings, *rows = table.splitlines()
+        assert question in first
+        assert headings.startswith("directions")
+        assert [line.split()[0] for line in rows[:5]] == [*kinds, "scrambled"]
+        assert max(map(len, table.splitlines())) <= 100
+    assert "judge accuracy" in tables[1] and "garment" not in printed.out
     assert "the given classifier, resnet8" in printed.out
     assert "classifier in out/report/classifier.json" in printed.out
     with open("out/report/measures.csv", newline="") as stream:
@@ -142,7 +154,7 @@ def test_a_student_replaces_the_judge_on_backdrops(tiny_teacher_path, capsys):
     for mine, its in zip(ours, theirs, strict=True):
         other = {name for name in mine if mine[name] != its[name]}
         assert "judge_confidence" in other
-        assert other <= {"judge_accuracy", "judge_interval", "judge_confidence"}
+        assert {name.split("_")[0] for name in other} <= {"judge", "null", "swap"}
         assert mine["background_area"] > 0
 
 

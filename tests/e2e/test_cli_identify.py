@@ -151,11 +151,11 @@ def test_rows_are_measured_once(command, capsys, monkeypatch):
 
     measured, measure_set = [], measures_table.measure_set
 
-    def counted(clarid, judge, data, subset, control, *, seed):
+    def counted(clarid, judge, data, subset, control, **rest):
         if len(measured) == 2 and control == "random":
             raise KeyboardInterrupt
         measured.append(control)
-        return measure_set(clarid, judge, data, subset, control, seed=seed)
+        return measure_set(clarid, judge, data, subset, control, **rest)
 
     monkeypatch.setattr(measures_table, "measure_set", counted)
     options = "--fraction 0.004 --steps 1 --k 4 --control-images 20 --controls none random"
@@ -207,7 +207,12 @@ def test_a_teacher_of_other_classes_is_not_judged(teacher_path, capsys):
     assert len(notes) == 1
     assert "(t-shirt, trouser, pullover ... against a, b, c ...)" in notes[0]
     assert "the judge knows the ten garments alone" in notes[0]
-    assert not Path("out/report/measures.csv").exists()
+    assert "Is the class still in the latent?" in printed.out  # the teacher itself can be asked
+    assert "judge" not in printed.out
+    rows = json.loads(Path("out/report/measures.json").read_text())["rows"]
+    assert [row["kind"] for row in rows] == ["top", "none", "reconstruction", "random", "scrambled"]
+    assert all(row["judge_accuracy"] is None is row["null_share"] for row in rows)
+    assert all(row["evidence"] is not None for row in rows)
 
 
 def test_the_stored_set_is_what_the_api_gives(command, teacher_path):

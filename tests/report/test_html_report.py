@@ -20,8 +20,10 @@ from clarep.engine.statistics import t_interval
 from clarep.engine.tensors import read_tensors, save_tensors
 from clarep.errors import UserError
 from clarep.report.html import build_report
+from clarep.report.measures_table import write_measures
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import heading_of
+from clarep.select.clarep_measures import Measures
 from clarep.study.comparison import compare
 from clarep.study.runs import read_run
 
@@ -472,3 +474,30 @@ def test_settings_that_are_hashes_are_told_apart_by_their_first_digits(fabricate
 def test_the_same_runs_give_the_same_bytes(runs, report, canon, tmp_path):
     again = build_report(runs, canon, tmp_path)
     assert again.read_bytes() == report.read_bytes()
+
+
+def test_what_was_measured_of_the_set_stands_below_it(runs, canon, tmp_path):
+    """A table a question, what the network is told in a footnote, and numbers to take away."""
+    shutil.copytree(canon, tmp_path / "set" / "canon")
+    beside = tmp_path / "set" / "canon"
+    shards = [shard["sha256"] for shard in CanonicalSet.load(beside).manifest["shards"]]
+    row = Measures(
+        kind="top", images=12, labels_tried=10, evidence=-0.25, evidence_interval=(-0.5, 0.125),
+        null_share=0.75, null_interval=(0.5, 0.9), sample_within=0.5, feature_within=0.5,
+        nmi_conditional=0.987,
+    )  # fmt: skip
+    rows = [row, replace(row, kind="none", evidence=1.25, nmi_conditional=0.876)]
+    write_measures(rows, tmp_path / "set" / "report", {"canonical_sha256": shards})
+    page = build(runs[:1], tmp_path, beside)
+    section = page.sections["canonical"]
+    for said in ("\N{MINUS SIGN}0.25", "[\N{MINUS SIGN}0.50, 0.12]", "1.25", "0.75", "top 0.99"):
+        assert said in section
+    assert "told the class" in section
+    assert "removed off object" not in section
+    with open(tmp_path / "out" / "data" / "canonical-measures.csv", newline="") as stream:
+        stored = list(csv.DictReader(stream))
+    assert [float(line["evidence"]) for line in stored] == [-0.25, 1.25]
+    assert float(stored[0]["evidence_low"]) == -0.5
+    # Rows of another set are not this one's.
+    write_measures(rows, tmp_path / "set" / "report", {"canonical_sha256": [*shards, "ab"]})
+    assert "told the class" not in build(runs[:1], tmp_path, beside).sections["canonical"]

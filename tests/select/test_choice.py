@@ -291,12 +291,17 @@ def test_data_without_masks_have_the_measures_that_labels_suffice_for(
     grid = plan_grid(load_unet(tiny_teacher_path), load_data(DataConfig(data="garments")), config)
     list(walk_grid(grid, {}, tmp_path))
     settings = aggregate(load_cells(grid, tmp_path))
-    known = {"nmi_null", "nmi_conditional", "sample_within", "feature_within"}
+    known = {"nmi_null", "nmi_conditional", "sample_within", "feature_within", "evidence"}
+    known |= {"posterior_share", "below_share"}
     for row in settings:
+        known |= {"evidence_change"} if row.k else set()
         assert {name for name in COLUMNS if row.measures[name] is not None} == known
     assert recommend(settings).chosen is settings[1]
     assert "judge" not in selection_table(settings)
-    assert len(selection_heatmap(settings, settings[1]).axes) == 2
+    assert [axis.get_title().split(",")[0] for axis in selection_heatmap(settings, None).axes] == [
+        "evidence",
+        "NMI no class",
+    ]
 
 
 def darkness(images: torch.Tensor) -> torch.Tensor:
@@ -339,7 +344,7 @@ def test_a_given_judge_takes_the_bundled_ones_place(grid: Grid, walked: Path, tm
     for row, its in zip(cell["rows"], bundled["rows"], strict=True):
         other = {name for name in row if row[name] != its[name]}
         assert "judge_confidence" in other
-        assert other <= {"judge_accuracy", "judge_interval", "judge_confidence"}
+        assert {name.split("_")[0] for name in other} <= {"judge", "null", "swap"}
 
 
 @pytest.mark.parametrize("before", [{}, {"classifier_sha256": "ab"}])
@@ -371,14 +376,16 @@ def test_a_teacher_of_other_classes_is_not_judged(
 def test_table_and_heat_map(grid: Grid, walked: Path, tmp_path: Path):
     settings = aggregate(load_cells(grid, walked))
     text = selection_table(settings)
-    assert "0 (guidance alone)" in text
+    assert "k = 0 is guidance alone" in text
     assert "Student's t over 2 seeds" in text
-    assert max(map(len, text.splitlines())) <= 200
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.splitlines()[1].split()[:5] == ["t", "tap", "k", "evidence", "change"]
+    assert "NMI given class" not in text
     write_selection(settings, None, tmp_path)
     rows = (tmp_path / "table.csv").read_text().splitlines()
-    assert rows[0].startswith("t,tap,k,sigma,share,seeds,judge_accuracy,judge_accuracy_low")
+    assert rows[0].startswith("t,tap,k,sigma,share,seeds,evidence,evidence_low")
     assert len(rows) == 1 + 6
     assert len(json.loads((tmp_path / "table.json").read_text())) == 6
     figure = selection_heatmap(settings, recommend(settings).chosen)
-    assert len(figure.axes) == 4
+    assert len(figure.axes) == 5
     assert all(len(axis.texts) == 6 for axis in figure.axes)

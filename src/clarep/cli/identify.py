@@ -62,11 +62,10 @@ class Identify:
     """Share of every class that is chosen at random."""
     seed: Seed = 0
     """Seed of the choice, of the solver's start and of random directions."""
-    controls: tuple[str, ...] = ("none", "reconstruction", "random")
-    """For backdrops, or with --classifier: what to measure beside it; none, reconstruction, random,
-    bottom, middle."""
+    controls: tuple[str, ...] = ("none", "reconstruction", "random", "scrambled")
+    """What to measure beside it; none, reconstruction, random, bottom, middle, scrambled."""
     control_images: Annotated[int, Within(0)] = 100
-    """For the same: images, evenly from the classes, on which all rows are measured; 0 skips."""
+    """Images, evenly from the classes, on which all rows are measured; 0 skips."""
     classifier: JudgeRun = None
     shard_size: Annotated[int, Within(1)] = SHARD_SIZE
     """Images a shard: what a kill can cost."""
@@ -132,8 +131,7 @@ class Identify:
         classifier: Student | None,
     ) -> tuple[list[Measures], dict[str, Any] | None]:
         """Measure all rows and write them; return them, and what was recorded of the classifier."""
-        known = classifier is not None or judge_knows(clarid.teacher, data)
-        if not known or self.control_images == 0:
+        if self.control_images == 0:
             return [], None
         subset, too_few = measured_on(canonical, self.control_images)
         if too_few:
@@ -142,7 +140,7 @@ class Identify:
         folder, kinds = self.out / "report", [*dict.fromkeys((self.clarid.kind, *self.controls))]
         shards = [shard["sha256"] for shard in canonical.manifest["shards"]]
         described = {"canonical_sha256": shards, "control_images": self.control_images}
-        judge = classifier or load_judge()
+        judge = classifier or (load_judge() if judge_knows(clarid.teacher, data) else None)
         steps = measure_rows(
             clarid, judge, data, subset, kinds, folder=folder, described=described, seed=self.seed
         )

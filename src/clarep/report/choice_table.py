@@ -12,30 +12,32 @@ from matplotlib.patches import Rectangle
 
 from clarep.engine.artefacts import write_json
 from clarep.report.set_figures import save_figure
-from clarep.report.tables import plain_table, write_csv
+from clarep.report.tables import WIDTH, filled, plain_table, write_csv
 from clarep.select.choice import Estimate, Setting
-from clarep.select.clarep_columns import COLUMNS
+from clarep.select.clarep_columns import COLUMNS, blocks
 
-_PANELS = ("nmi_null", "nmi_conditional", "judge_accuracy", "background_r2")
+_PANELS = ("evidence", "null_share", "judge_accuracy", "background_r2", "nmi_null")
 
 
 def selection_table(settings: Sequence[Setting]) -> str:
-    """Return the table as plain text: mean over seeds and half the 95 % interval.
+    """Return a table a question: mean over seeds and half the 95 % interval, at most 100 wide.
 
     Measures that are not known for these data have no column.
     """
-    shown = [name for name in COLUMNS if any(s.measures[name] for s in settings)]
-    headings = ("t", "tap", "k", *(COLUMNS[name].heading for name in shown))
-    rows = []
-    for setting in settings:
-        k = str(setting.k) if setting.k else "0 (guidance alone)"
-        cells = [_cell(setting.measures[name]) for name in shown]
-        rows.append([f"{setting.t:g}", setting.tap, k, *cells])
+    known = blocks(lambda name: any(setting.measures[name] for setting in settings))
+    tables = []
+    for question, names in known.items():
+        headings = ("t", "tap", "k", *(COLUMNS[name].heading for name in names))
+        rows = [
+            [f"{s.t:g}", s.tap, str(s.k), *(_cell(s.measures[name]) for name in names)]
+            for s in settings
+        ]
+        tables.append(f"{question}\n{plain_table(headings, rows, '', WIDTH)}")
     seeds = settings[0].seeds
-    intervals = f"± half the 95 % interval, Student's t over {seeds} seeds"
-    return plain_table(
-        headings, rows, "(one seed: no intervals)" if seeds == 1 else f"({intervals})"
-    )
+    spread = f"± half the 95 % interval, Student's t over {seeds} seeds"
+    foot = f"k = 0 is guidance alone; {'one seed: no intervals' if seeds == 1 else spread}. "
+    foot += "What the columns say stands in docs/method.md#measures"
+    return "\n\n".join([*tables, filled(foot, WIDTH)])
 
 
 def write_selection(

@@ -12,40 +12,57 @@ from clarep.engine.artefacts import read_json, versions, write_json
 from clarep.engine.identity import plain
 from clarep.engine.tensors import weights_hash
 from clarep.report.quality import student_judge
-from clarep.report.tables import plain_table, write_csv
-from clarep.select.clarep_columns import COLUMNS
+from clarep.report.tables import WIDTH, filled, plain_table, write_csv
+from clarep.select.clarep_columns import (
+    BACKGROUND,
+    COLUMNS,
+    JUDGED,
+    LATENT,
+    WHY_A_FOOTNOTE,
+    blocks,
+)
 from clarep.select.clarep_measures import Measures
-from clarep.select.controls import measure_set
+from clarep.select.class_evidence import ClassEvidence
+from clarep.select.controls import inverted_evidence, measure_set
 from clarep.select.judging import judged
 from clarep.students.student import Student
 
 CLASSIFIER_NAME = "classifier.json"
 MEASURES_NAME = "measures.json"
+_LARGE = 10.0  # from where a second decimal says nothing
 
 
 def measures_table(rows: Sequence[Measures], classifier: Mapping[str, Any] | None = None) -> str:
-    """Return the table as plain text, one row a kind; 95 % intervals over images in brackets.
+    """Return the measures as plain text: a table a question, one row a kind, at most 100 wide.
 
-    What no row knows has no column and no word in the legend. classifier: as `write_classifier`.
+    95 % intervals over images in brackets. What no row knows has no column and no word in a
+    legend. classifier: as `write_classifier`.
     """
-    shown = [name for name in COLUMNS if any(getattr(row, name) is not None for row in rows)]
-    legend = {name: COLUMNS[name].legend for name in shown if COLUMNS[name].legend}
-    if classifier is not None:
-        legend["judge_accuracy"] = _classifier_legend(classifier)
-    area = rows[0].background_area
-    off_object = "" if area is None else f"pixels off the object: {area:.2f}; "
-    note = (
-        f"({off_object}95 % intervals over images)\n"
-        f"{'; '.join(legend.values())}. More in docs/method.md#measures"
-    )
-    cells = [[row.kind, str(row.images), *(_cell(row, name) for name in shown)] for row in rows]
-    headings = ("directions", "images", *(COLUMNS[name].heading for name in shown))
-    return plain_table(headings, cells, note)
+    tables = []
+    for question, names in blocks(lambda name: _known(rows, name)).items():
+        cells = [[row.kind, *(_cell(row, name) for name in names)] for row in rows]
+        legend = {name: COLUMNS[name].legend for name in names if COLUMNS[name].legend}
+        if question == JUDGED and classifier is not None:
+            legend["judge_accuracy"] = _classifier_legend(classifier)
+        if question == LATENT:
+            legend["labels"] = f"{rows[0].labels_tried} labels were tried with each"
+        if question == BACKGROUND:
+            legend["area"] = f"pixels off the object: {rows[0].background_area:.2f}"
+        headings = ("directions", *(COLUMNS[name].heading for name in names))
+        note = f"({'; '.join(legend.values())})" if legend else ""
+        tables.append(f"{question}\n{plain_table(headings, cells, note, WIDTH)}")
+    given = ", ".join(f"{row.kind} {row.nmi_conditional:.2f}" for row in rows)
+    foot = f"{rows[0].images} images; in brackets 95 % intervals over images. "
+    if any(row.kind == "scrambled" for row in rows):
+        foot += "scrambled: the same road with images that show nothing, their blocks shuffled. "
+    foot += f"Not shown is NMI given the class ({given}): {WHY_A_FOOTNOTE}. "
+    foot += "More in docs/method.md#measures"
+    return "\n\n".join([*tables, filled(foot, WIDTH)])
 
 
 def measure_rows(
     clarid: Clarid,
-    judge: Student,
+    judge: Student | None,
     data: LabelledImages,
     subset: CanonicalSet,
     kinds: Sequence[str],
@@ -61,21 +78,26 @@ def measure_rows(
 
     Args:
         clarid: the setting that made the set.
-        judge: of the teacher's classes.
+        judge: of the teacher's classes; None where there is none.
         data: the set's images.
         subset: what is measured, of the set.
         kinds: the set's own and those of CONTROLS, in the order of the table.
         folder: of measures.json and measures.csv.
         described: what else than seed and judge the rows follow from, as JSON values.
-        seed: of random directions and of k-means.
+        seed: of random directions, of k-means and of class evidence.
     """
-    config = described | {"seed": seed, "judge_sha256": weights_hash(judge)["sha256"]}
-    rows, scorer = read_measures(folder, config), student_judge(judge)
+    sha256 = None if judge is None else weights_hash(judge)["sha256"]
+    config = described | {"seed": seed, "judge_sha256": sha256}
+    rows, scorer = read_measures(folder, config), None if judge is None else student_judge(judge)
+    before: ClassEvidence | None = None
     for kind in kinds:
         if kind not in rows:
             yield kind, [rows[known] for known in kinds if known in rows]
+            before = before or inverted_evidence(clarid, scorer, subset, seed=seed)
             control = None if kind == clarid.config.kind else kind
-            rows[kind] = measure_set(clarid, scorer, data, subset, control, seed=seed)
+            rows[kind] = measure_set(
+                clarid, scorer, data, subset, control, seed=seed, before=before
+            )
             write_measures(list(rows.values()), folder, config)
     write_measures([rows[kind] for kind in dict.fromkeys((*kinds, *rows))], folder, config)
     yield "", [rows[kind] for kind in kinds]
@@ -99,7 +121,7 @@ def write_measures(rows: Sequence[Measures], folder: Path, config: dict[str, Any
     values = [asdict(row) for row in rows]
     stored = {"config": config, "versions": versions(), "rows": values}
     write_json(folder / MEASURES_NAME, stored, sealed=True)
-    write_csv([_flat(row) for row in values], folder / "measures.csv")
+    write_csv(flat_rows(rows), folder / "measures.csv")
 
 
 def read_measures(folder: Path, config: dict[str, Any]) -> dict[str, Measures]:
@@ -111,13 +133,27 @@ def read_measures(folder: Path, config: dict[str, Any]) -> dict[str, Measures]:
         stored = read_json(folder / MEASURES_NAME)
         if stored["config"] != plain(config) or stored["versions"] != versions():
             return {}
-        rows: list[dict[str, Any]] = [
-            {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}
-            for row in stored["rows"]
-        ]
-        return {row["kind"]: Measures(**row) for row in rows}
+        return {row.kind: row for row in _rows_in(stored)}
     except (OSError, ValueError, LookupError, TypeError):
         return {}
+
+
+def rows_beside(canonical: CanonicalSet) -> list[Measures]:
+    """Return the rows that `clarep identify` wrote beside a set, in report/; none of another's."""
+    try:
+        stored = read_json(canonical.folder.resolve().parent / "report" / MEASURES_NAME)
+        shards = [shard["sha256"] for shard in canonical.manifest["shards"]]
+        return _rows_in(stored) if stored["config"].get("canonical_sha256") == shards else []
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return []
+
+
+def _rows_in(stored: Mapping[str, Any]) -> list[Measures]:
+    rows: list[dict[str, Any]] = [
+        {name: tuple(v) if isinstance(v, list) else v for name, v in row.items()}
+        for row in stored["rows"]
+    ]
+    return [Measures(**row) for row in rows]
 
 
 def write_classifier(classifier: Mapping[str, Any] | None, folder: Path) -> None:
@@ -132,6 +168,10 @@ def write_classifier(classifier: Mapping[str, Any] | None, folder: Path) -> None
         (folder / CLASSIFIER_NAME).unlink(missing_ok=True)
 
 
+def _known(rows: Sequence[Measures], name: str) -> bool:
+    return any(getattr(row, name) is not None for row in rows)
+
+
 def _classifier_legend(classifier: Mapping[str, Any]) -> str:
     originals = classifier["originals"]
     low, high = originals["judge_interval"]
@@ -141,9 +181,14 @@ def _classifier_legend(classifier: Mapping[str, Any]) -> str:
     )
 
 
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
+def flat_rows(rows: Sequence[Measures]) -> list[dict[str, Any]]:
+    """Return rows as CSV has them: `judge_interval` is `judge_low` and `judge_high`."""
+    return [_flat(row) for row in rows]
+
+
+def _flat(row: Measures) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for name, value in row.items():
+    for name, value in asdict(row).items():
         if name.endswith("_interval"):
             low, high = (None, None) if value is None else value
             stem = name.removesuffix("_interval")
@@ -158,5 +203,9 @@ def _cell(row: Measures, field: str) -> str:
     if value is None:
         return "-"
     interval = getattr(row, named) if named else None
-    bracket = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
-    return f"{value:.2f}{bracket}"
+    bracket = f" [{_short(interval[0])}, {_short(interval[1])}]" if interval else ""
+    return f"{_short(value)}{bracket}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < _LARGE else f"{value:.1f}"

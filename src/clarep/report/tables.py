@@ -2,6 +2,7 @@
 
 import csv
 import io
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,30 @@ from rich.table import Table
 from clarep.engine.artefacts import atomic_path
 from clarep.engine.printable import one_line, printable
 
-_WIDTH = 200  # characters
+_WIDEST = 200  # characters
+WIDTH = 100
+"""Characters that a terminal of most people has beside each other."""
 _FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"  # the last four are the full-width ones
 
 
-def plain_table(headings: Sequence[str], rows: Iterable[Sequence[str]], note: str) -> str:
-    """Return a table as plain text of at most 200 columns, without frames, a note below it."""
+def plain_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], note: str, width: int = _WIDEST
+) -> str:
+    """Return a table as plain text, without frames, a note below it, of at most so many columns."""
     table = Table(*map(one_line, headings), box=None, pad_edge=False, header_style="")
     for row in rows:
         table.add_row(*map(one_line, row))
-    console = Console(width=_WIDTH, file=io.StringIO(), no_color=True, markup=False, emoji=False)
+    console = Console(width=width, file=io.StringIO(), no_color=True, markup=False, emoji=False)
     with console.capture() as capture:
         console.print(table)
-        console.print(printable(note))
+        if note:
+            console.print(printable(note))
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def filled(text: str, width: int) -> str:
+    """Return a text in lines of at most so many characters."""
+    return textwrap.fill(printable(text), width, break_long_words=False, break_on_hyphens=False)
 
 
 def remarks_once(figures: Iterable[tuple[str, str, Iterable[str]]]) -> list[str]:

@@ -94,7 +94,7 @@ def aggregate(cells: Sequence[dict[str, Any]]) -> list[Setting]:
             k=k,
             share=rows[0]["share"],
             seeds=len(rows),
-            measures={name: _known([row[name] for row in rows]) for name in COLUMNS},
+            measures={name: _known([row.get(name) for row in rows]) for name in COLUMNS},
         )
         for (t, tap, k), rows in grouped.items()
     ]

@@ -23,6 +23,8 @@ from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.engine.arrays import check_finite
 from clarep.engine.statistics import bootstrap_interval
+from clarep.select.class_evidence import ClassEvidence
+from clarep.select.evidence_summary import summarised
 from clarep.select.judging import Scorer, judged
 from clarep.teachers.teacher import Teacher
 
@@ -159,8 +161,32 @@ class Measures:
     """
 
     kind: str
-    """Directions that were projected out; `reconstruction` is no projection and no guidance."""
+    """Directions that were projected out; `reconstruction` is no projection and no guidance,
+    `scrambled` the set's own directions on images that show nothing."""
     images: int
+    labels_tried: int | None = None
+    """Labels that the teacher weighs against each other; all evidence is None of one class."""
+    evidence: float | None = None
+    """Mean over images of log p(label | latent) - log of chance, in nats, by the teacher."""
+    evidence_interval: tuple[float, float] | None = None
+    evidence_change: float | None = None
+    """By how much the projection changed it, in pairs; None where nothing was projected out."""
+    evidence_change_interval: tuple[float, float] | None = None
+    posterior_share: float | None = None
+    """Share of latents whose own label is the likeliest, by the teacher."""
+    posterior_interval: tuple[float, float] | None = None
+    below_share: float | None = None
+    """The same, of what they are decoded to under no class."""
+    below_interval: tuple[float, float] | None = None
+    null_share: float | None = None
+    """Share of what is decoded under no class, guidance 1, that the judge gives its own label."""
+    null_interval: tuple[float, float] | None = None
+    swap_share: float | None = None
+    """Share of what is decoded under another class, guidance 1, that it does."""
+    swap_interval: tuple[float, float] | None = None
+    swap_guided_share: float | None = None
+    """The same at the setting's guidance."""
+    swap_guided_interval: tuple[float, float] | None = None
     removed_on_background: float | None = None
     """Share of the removed energy that lies off the garment; None too where nothing is removed."""
     removed_interval: tuple[float, float] | None = None
@@ -199,11 +225,14 @@ def measure(
     samples: Float[Tensor, "batch ci hi wi"] | None = None,
     kind: str,
     seed: int = 0,
+    evidence: ClassEvidence | None = None,
+    before: ClassEvidence | None = None,
 ) -> Measures:
     """Measure one set of latents and the samples decoded from them, by clarid without any.
 
     scene, x_te, latents and samples belong to the same images, in the same order; samples may
-    leave [-1, 1], and are clamped to it here, once for all measures.
+    leave [-1, 1], and are clamped to it here, once for all measures. evidence and before: of
+    latents and of x_te, as `summarised` takes them; without evidence, nothing is said of it.
     """
     labels = scene.labels
     samples = (clarid.sample(latents, labels) if samples is None else samples).clamp(-1, 1)
@@ -214,6 +243,7 @@ def measure(
     return Measures(
         kind=kind,
         images=len(latents),
+        **({} if evidence is None else summarised(evidence, before)),
         **_on_background(scene, x_te - latents, samples, features),
         **({} if judge is None else judged(judge, samples, labels)),
         sample_within=within_over_total(samples, labels),

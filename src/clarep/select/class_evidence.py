@@ -25,7 +25,7 @@ from clarep.errors import UserError
 from clarep.sampling.ode import decode
 from clarep.select.judging import Scorer, answers
 
-LEVELS = 4
+LEVELS = 3
 MOST_LABELS = 10
 
 Right = Bool[Tensor, " batch"]

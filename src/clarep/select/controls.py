@@ -1,13 +1,17 @@
 """CLARID beside its controls, on the same inverted latents.
 
-The sceptic's questions: are these directions special (random, bottom, middle), and is it not
-just stronger guidance (none), or the decoder alone (reconstruction: no projection, no guidance)?
+The sceptic's questions: are these directions special (random, bottom, middle), is it not just
+stronger guidance (none), or the decoder alone (reconstruction: no projection, no guidance), and
+would the measures not say the same of images that show nothing (scrambled)?
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,12 +20,13 @@ from clarep.clarid.clarid import Clarid
 from clarep.clarid.directions import project_out
 from clarep.data.labelled import LabelledImages
 from clarep.errors import UserError, unknown_name
-from clarep.select.clarep_measures import Measures, measure, scene_of
+from clarep.select.clarep_measures import Measures, Scene, measure, scene_of
+from clarep.select.class_evidence import ClassEvidence, class_evidence
 from clarep.select.judging import Scorer
 
 _FEWEST = 2  # of each class: with one, k-means finds the classes whatever the features
 
-CONTROLS = ("none", "reconstruction", "random", "bottom", "middle")
+CONTROLS = ("none", "reconstruction", "random", "bottom", "middle", "scrambled")
 
 
 def check_controls(controls: Sequence[str], count: int, labels: NDArray[np.int64]) -> None:
@@ -53,23 +58,25 @@ def measured_on(canonical: CanonicalSet, count: int) -> tuple[CanonicalSet, str]
 
 def measure_set(
     clarid: Clarid,
-    judge: Scorer,
+    judge: Scorer | None,
     data: LabelledImages,
     canonical: CanonicalSet,
     control: str | None = None,
     *,
     seed: int = 0,
+    before: ClassEvidence | None = None,
 ) -> Measures:
     """Return the measures of a stored set, or of a control on its images and inverted latents.
 
     Args:
         clarid: the setting that made the set. Where its k is a share of energy that is not settled
             yet, the first row that needs it settles it for all.
-        judge: of the teacher's classes.
+        judge: of the teacher's classes; None where there is none.
         data: the set's images; only where foregrounds are known is anything said of the background.
         canonical: the stored set.
         control: of CONTROLS; it differs from the set in the one thing that its name says.
-        seed: of random directions and of k-means.
+        seed: of random directions, of k-means, of class evidence and of what is scrambled.
+        before: `inverted_evidence` of the same arguments; without it no change is told.
     """
     chosen, x_te = canonical.index.numpy(), canonical.x_te
     scene, kind = scene_of(data, chosen), control or clarid.config.kind
@@ -80,18 +87,70 @@ def measure_set(
             clarid.num_dirs = canonical.manifest["config"]["num_dirs"] or None
             clarid.resolve_k(x_te, scene.labels)
         clarid = control_of(clarid, control)
+        if control == "scrambled":
+            shown = scrambled(data.images(chosen), chosen, seed)
+            x_te, scene, before = _inverted(clarid, shown, scene.labels), Scene(scene.labels), None
         latents = project_control(clarid, x_te, scene.labels, chosen, seed)
+    evidence = None
+    if before is not None and torch.equal(latents, x_te):
+        alone = clarid.config.guidance == 1
+        evidence = replace(before, swap_kept_guided=before.swap_kept) if alone else before
+        before = None  # nothing was changed
+    elif clarid.teacher.num_classes > 1:
+        index = canonical.index
+        evidence = class_evidence(clarid, latents, scene.labels, judge, indices=index, seed=seed)
     return measure(
-        clarid, judge, scene, x_te, latents=latents, samples=samples, kind=kind, seed=seed
+        clarid,
+        judge,
+        scene,
+        x_te,
+        latents=latents,
+        samples=samples,
+        kind=kind,
+        seed=seed,
+        evidence=evidence,
+        before=before,
     )
+
+
+def inverted_evidence(
+    clarid: Clarid, judge: Scorer | None, canonical: CanonicalSet, *, seed: int = 0
+) -> ClassEvidence | None:
+    """Return the class evidence of a set's inverted latents; None for a teacher of one class."""
+    if clarid.teacher.num_classes < 2:
+        return None
+    labels, index = canonical.label, canonical.index
+    return class_evidence(clarid, canonical.x_te, labels, judge, indices=index, seed=seed)
+
+
+def scrambled(
+    images: UInt8[Tensor, "batch c h w"], chosen: NDArray[np.int64], seed: int
+) -> UInt8[Tensor, "batch c h w"]:
+    """Return images of the same colours and texture that show nothing: square blocks shuffled.
+
+    Sixteen blocks and more, each image's own order by seed and index.
+    """
+    height, width = images.shape[2:]
+    sides = range(1, max(1, min(height, width) // 4) + 1)
+    side = max(d for d in sides if height % d == width % d == 0)
+    rows, columns = height // side, width // side
+    blocks = images.unflatten(3, (columns, side)).unflatten(2, (rows, side))
+    flat = blocks.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)  # (B, rows * columns, C, side, side)
+    orders = [np.random.default_rng([seed, int(i)]).permutation(rows * columns) for i in chosen]
+    shuffled = torch.stack([one[order] for one, order in zip(flat, orders, strict=True)])
+    again = shuffled.unflatten(1, (rows, columns)).permute(0, 3, 1, 4, 2, 5)
+    whole: Tensor = again.flatten(4, 5).flatten(2, 3).contiguous()
+    return whole
 
 
 def control_of(clarid: Clarid, kind: str) -> Clarid:
     """Return the setting of a control: same teacher, k and all, another kind of directions."""
-    alone = {"kind": "none", "guidance": 1.0}
-    control = Clarid(
-        clarid.teacher, clarid.config, **(alone if kind == "reconstruction" else {"kind": kind})
-    )
+    changed: dict[str, Any] = {"kind": kind}
+    if kind == "reconstruction":
+        changed = {"kind": "none", "guidance": 1.0}
+    elif kind == "scrambled":  # other images alone
+        changed = {}
+    control = Clarid(clarid.teacher, clarid.config, **changed)
     control.num_dirs = clarid.num_dirs
     control.engine = clarid.engine  # no kind or guidance changes the Jacobian
     return control
@@ -106,3 +165,9 @@ def project_control(
         subspace = clarid.directions(x_te[part], labels[part], seed + int(chosen[part[0]]))
         latents.append(x_te[part] if subspace is None else project_out(x_te[part], subspace.V))
     return torch.cat(latents)
+
+
+def _inverted(clarid: Clarid, images: Tensor, labels: Tensor) -> Tensor:
+    size = clarid.config.batch_size
+    parts = zip(images.split(size), labels.split(size), strict=True)
+    return torch.cat([clarid.invert(*part)[0] for part in parts])

@@ -24,6 +24,7 @@ from clarep.engine.lock import hold
 from clarep.errors import UserError
 from clarep.select.choice import RULE, Recommendation, Setting
 from clarep.select.clarep_measures import measure, scene_of
+from clarep.select.class_evidence import class_evidence
 from clarep.select.grid import Cell, Grid
 from clarep.select.judging import Scorer
 
@@ -120,11 +121,26 @@ def compute_cell(grid: Grid, cell: Cell, judge: Scorer | None) -> dict[str, Any]
         for k in ks:  # the largest subspace's first k columns are that of k: they are ordered
             kept = project_out(x_te, subspace.V[:, :, :k]) if k else x_te
             latents_of[k].append(kept)
-    x_te = torch.cat(latents_of[0])
-    rows = []
+    x_te, index = torch.cat(latents_of[0]), torch.from_numpy(chosen)
+    rows, before = [], None
     for k in ks:
-        latents, kind = torch.cat(latents_of[k]), "top" if k else "none"
-        row = measure(clarid, judge, scene, x_te, latents=latents, kind=kind, seed=cell.seed)
+        latents, kind, evidence = torch.cat(latents_of[k]), "top" if k else "none", None
+        if grid.teacher.num_classes > 1:
+            evidence = class_evidence(
+                clarid, latents, scene.labels, judge, indices=index, seed=cell.seed
+            )
+        row = measure(
+            clarid,
+            judge,
+            scene,
+            x_te,
+            latents=latents,
+            kind=kind,
+            seed=cell.seed,
+            evidence=evidence,
+            before=before,
+        )
+        before = before or evidence
         rows.append({"k": k, "share": k / grid.teacher.latent_dim} | asdict(row))
     clarid.ledger.images += len(chosen)
     return {

@@ -3,9 +3,23 @@
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clareps import as_rgb
 from clarep.clarid.set_pictures import ROWS
-from clarep.report.html.blocks import Block, Cell, Figure, Picture, Section, Table, Text
+from clarep.report.html.blocks import (
+    NO_FIGURE,
+    Block,
+    Cell,
+    Download,
+    Figure,
+    Picture,
+    Section,
+    Table,
+    Text,
+)
+from clarep.report.html.figure_cells import minus
 from clarep.report.html.report_data import ReportData
+from clarep.report.measures_table import flat_rows, rows_beside
 from clarep.report.set_figures import picture_columns
+from clarep.select.clarep_columns import COLUMNS, WHY_A_FOOTNOTE, blocks
+from clarep.select.clarep_measures import Measures
 
 _SIDE = 80
 
@@ -16,8 +30,8 @@ def canonical_section(data: ReportData) -> Section:
     if data.canon is None:
         return Section("canonical", title, [], data.canon_missing)
     missing = data.pictures_missing
-    blocks = [_gallery(data, data.canon), *_recognised(data.canon)]
-    return Section("canonical", title, blocks, missing)
+    shown = [_gallery(data, data.canon), *_recognised(data.canon), *_measured(data.canon)]
+    return Section("canonical", title, shown, missing)
 
 
 def _recognised(canon: CanonicalSet) -> list[Block]:
@@ -28,6 +42,35 @@ def _recognised(canon: CanonicalSet) -> list[Block]:
     near = found.get("verdict") == "near chance"
     doubt = "; near chance, so that these samples say nothing of the classes" if near else ""
     return [Text(f"Does the teacher know these classes? {found.get('said')}{doubt}.")]
+
+
+def _measured(canon: CanonicalSet) -> list[Block]:
+    """Tabulate what was measured of the set and its controls: a table a question."""
+    rows = rows_beside(canon)
+    if not rows:
+        return []
+    found: list[Block] = []
+    shown = blocks(lambda name: any(getattr(row, name) is not None for row in rows))
+    for question, names in shown.items():
+        headings = [COLUMNS[name].heading for name in names]
+        cells = [[row.kind, *(_figure(row, name) for name in names)] for row in rows]
+        legend = [COLUMNS[name].legend for name in names if COLUMNS[name].legend]
+        caption = ". ".join(text[0].upper() + text[1:] for text in legend)
+        table = Table(question, ["directions", *headings], cells)
+        numbers = Download("canonical-measures", flat_rows(rows)) if not found else None
+        found += [Text(question, "h3"), Figure(table, f"{caption}.", numbers)]
+    given = ", ".join(f"{row.kind} {row.nmi_conditional:.2f}" for row in rows)
+    foot = f"{rows[0].images} images, 95 % intervals over images. Not shown is NMI given the class "
+    return [*found, Text(f"{foot}({given}): {WHY_A_FOOTNOTE}.")]
+
+
+def _figure(row: Measures, name: str) -> Cell:
+    value, named = getattr(row, name), COLUMNS[name].interval
+    if value is None:
+        return NO_FIGURE
+    interval = getattr(row, named) if named else None
+    below = f"[{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
+    return Cell(minus(f"{value:.2f}"), True, below=minus(below))
 
 
 def _gallery(data: ReportData, canon: CanonicalSet) -> Figure:
