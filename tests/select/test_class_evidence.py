@@ -128,6 +128,18 @@ def test_a_swap_is_to_another_class_of_those_present():
     assert asked == [([5] * 12, 1.0), (others, 1.0), (others, 2.5)]
 
 
+def test_inverting_under_a_label_puts_no_evidence_for_it_into_the_latent():
+    """Images inverted and asked under another class than theirs speak against it."""
+    teacher = MixtureTeacher(separation=1.2)
+    images, wrong = teacher.sample(LABELS, seed=1), (LABELS + 1 + torch.arange(12) // 6) % 3
+    clarid = Clarid(teacher, sigma=1.0, kind="none", steps=6)
+    for labels, right in ((LABELS, True), (wrong, False)):
+        x_te, _ = clarid.invert((images.clamp(-1, 1) + 1) / 2, labels)
+        found = class_evidence(clarid, x_te, labels)
+        assert (float(found.nats.mean()) > 0.2) is right
+        assert (float(found.posterior_right.double().mean()) > 0.5) is right
+
+
 def test_names_of_classes_mean_nothing():
     """Numbered anew, the same classes give the same evidence."""
     teacher, other, order = MixtureTeacher(), MixtureTeacher(), [2, 0, 1]
@@ -222,5 +234,9 @@ def test_what_cannot_be_asked_is_refused():
         evidence(teacher, latents, LABELS + 1)
     with pytest.raises(UserError, match="finite"):
         evidence(teacher, latents / 0)
+    with pytest.raises(UserError, match="4, 2"):
+        evidence(teacher, latents[..., :2])
+    with pytest.raises(UserError, match="3 indices"):
+        evidence(teacher, latents, indices=torch.arange(3))
     with pytest.raises(UserError, match="finite"):
         evidence(teacher, latents, judge=lambda images: images.flatten(1)[:, :3] * np.nan)

@@ -10,7 +10,7 @@ from clarep.study.plan import Study
 from clarep.study.recipe import Recipe, find_recipe, load_recipe, with_top
 
 # Not `bottom`: exact Jacobians of these images take three minutes.
-_CONTROLS = ("none", "reconstruction", "random")
+_CONTROLS = ("none", "reconstruction", "random", "scrambled")
 _CONTROL_IMAGES = 50
 
 

@@ -22,7 +22,7 @@ from clarep.select.clarep_columns import (
     blocks,
 )
 from clarep.select.clarep_measures import Measures
-from clarep.select.class_evidence import ClassEvidence
+from clarep.select.class_evidence import LEVELS, ClassEvidence
 from clarep.select.controls import inverted_evidence, measure_set
 from clarep.select.judging import judged
 from clarep.students.student import Student
@@ -87,7 +87,7 @@ def measure_rows(
         seed: of random directions, of k-means and of class evidence.
     """
     sha256 = None if judge is None else weights_hash(judge)["sha256"]
-    config = described | {"seed": seed, "judge_sha256": sha256}
+    config = described | {"seed": seed, "judge_sha256": sha256, "evidence_levels": LEVELS}
     rows, scorer = read_measures(folder, config), None if judge is None else student_judge(judge)
     before: ClassEvidence | None = None
     for kind in kinds:

@@ -66,7 +66,7 @@ def class_evidence(
     labels: Int64[Tensor, " batch"],
     judge: Scorer | None = None,
     *,
-    indices: Int64[Tensor, " batch"] | None = None,
+    indices: Int64[Tensor, " images"] | None = None,
     seed: int = 0,
     levels: int = LEVELS,
     most_labels: int = MOST_LABELS,
@@ -98,8 +98,15 @@ def class_evidence(
             f"class evidence of {teacher.num_classes} classes, `most_labels={most_labels}`, "
             f"`levels={levels}`: it takes two classes, two labels and one level at least"
         )
-    labels = as_labels(labels, len(latents), teacher.num_classes, "the teacher's")
-    index = np.arange(len(latents)) if indices is None else indices.numpy()
+    labels = as_labels(labels, len(latents), teacher.num_classes, "the teacher's").cpu()
+    index = np.arange(len(latents)) if indices is None else indices.cpu().numpy()
+    latents = latents.to(teacher.dtype)
+    if tuple(latents.shape[1:]) != teacher.latent_shape or len(index) != len(latents):
+        raise UserError(
+            f"latents of shape {tuple(latents.shape)} came with {len(index)} indices, and the "
+            f"teacher takes {teacher.latent_shape}: give one index for each latent of its shape"
+        )
+    check_finite(latents, "the latents", "look for NaN in what they were made of")
     tried, other = _rivals(labels, index, seed, teacher.num_classes, most_labels)
     before, guidance = clarid.ledger.denoiser_evaluations, clarid.config.guidance
 

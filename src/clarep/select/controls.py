@@ -49,9 +49,11 @@ def measured_on(canonical: CanonicalSet, count: int) -> tuple[CanonicalSet, str]
     if int(counts.min()) >= _FEWEST:
         return subset, ""
     rarest = canonical.manifest["config"]["class_names"][int(labels[counts.argmin()])]
+    whole = canonical.tensors["label"].bincount()
+    larger = "control_images" if int(whole[whole > 0].min()) >= _FEWEST else "fraction"
     return subset, (
         f"class '{rarest}' has {int(counts.min())} of the {len(subset)} images that would be "
-        "measured, and the table takes two of each class: it is left out; a larger `fraction` "
+        f"measured, and the table takes two of each class: it is left out; a larger `{larger}` "
         "gives it"
     )
 
