@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clarep.audit.audit import Audit
-from clarep.audit.audit_config import AuditConfig
+from clarep.audit.audit_config import PARTS, AuditConfig
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.main import main
 from clarep.data.held_out import load_held_out
@@ -306,7 +306,9 @@ def test_options_of_another_method_leave_a_students_address_alone(garments_path)
     assert address(off, lambda_align=2.0) == address(off) != address("cadistill")
 
 
-def test_a_student_follows_from_the_parts_of_an_audit_that_it_reads(garments_path, write_recipe):
+def test_a_student_follows_from_the_parts_of_an_audit_that_it_reads(
+    garments_path, write_recipe, tmp_path
+):
     recipe = load_recipe(write_recipe())
     options = DataConfig(data=str(garments_path))
     data, teacher = load_data(options), load_teacher(recipe.teacher)
@@ -335,9 +337,15 @@ def test_a_student_follows_from_the_parts_of_an_audit_that_it_reads(garments_pat
     job = AuditJob(Path(), "", teacher, {}, options, data, AuditConfig(draws=3, mask_area=0.3))
     content = {"teacher_sha256": teacher.fingerprint, "data_sha256": data.sha256()}
     before = identity.address(content | {"audit": {"draws": 3, "mask_area": 0.3}})
-    assert (
-        job.address == job.address_of(("errors", "masks")) == before
-    )  # as earlier versions had it
+    assert job.address == before  # as earlier versions had it
+    assert job.address_of(("errors", "masks")) == before
+
+    asked = ("student", tmp_path, "x", "evidence", "resnet8", None, options, data, DistillConfig())
+    new = StudentJob(*asked, audit=job).folder
+    assert new == StudentJob(*asked, audit=replace(job, config=AuditConfig())).folder
+    old = tmp_path / f"x-seed0-{StudentJob(*asked, audit=job)._address_by(PARTS)}"
+    old.mkdir()  # of a version whose address told every part
+    assert StudentJob(*asked, audit=job).folder == old != new
 
 
 def test_one_audit_for_all_who_read_it(tmp_path, write_recipe, monkeypatch):

@@ -85,19 +85,24 @@ _TYPES: dict[Any, tuple[type, ...]] = {int: (Integral,), float: (Real,), Path: (
 
 def _takes(hint: Any, value: Any) -> bool:
     """Whether a value is of a field's type; of types that are not told here, any is."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return _takes(inner[0], value)
-    if origin in (Union, types.UnionType):
-        return any(_takes(one, value) for one in inner)
-    if origin is Literal:
-        return value in inner
-    if origin is tuple:
-        each = inner[0]
+    kinds = list(_alternatives(hint))
+    return any(_is_of(kind, value) for kind in kinds) or (value is None and _is_optional(hint))
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        each = get_args(kind)[0]
         return isinstance(value, tuple | list) and all(_takes(each, one) for one in value)
-    if not isinstance(hint, type):
+    if kind is Any or not isinstance(kind, type):
         return True
-    return isinstance(value, _TYPES.get(hint, hint)) and (hint is bool) >= isinstance(value, bool)
+    is_flag = isinstance(value, bool)  # which Python takes for a whole number
+    return kind is bool if is_flag else isinstance(value, _TYPES.get(kind, kind))
+
+
+def _is_optional(hint: Any) -> bool:
+    return hint is type(None) or any(_is_optional(one) for one in get_args(hint))
 
 
 def _refuse_type(name: str, value: Any, hint: Any, default: Any, usual: Any) -> None:
@@ -114,7 +119,9 @@ def _refuse_type(name: str, value: Any, hint: Any, default: Any, usual: Any) -> 
     for kind, what in ((int, "whole number"), (float, "number")):
         if kinds == [kind]:
             raise UserError(f"`{name}={value!r}` is no {what}: give {usual}, say")
-    if is_dataclass(kinds[0]) or default is None:
+    if get_origin(kinds[0]) is Literal:
+        mend = " or ".join(map(str, get_args(kinds[0])))
+    elif is_dataclass(kinds[0]) or default is None:
         words = {int: "a whole number", float: "a number", str: "a text", Path: "a path"}
         mend = words.get(kinds[0], getattr(kinds[0], "__name__", "None"))
     else:

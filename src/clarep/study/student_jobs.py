@@ -1,11 +1,12 @@
 """The students of a study: what their weights follow from, how they are trained and measured."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from clarep.audit.audit_config import PARTS, Part
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, stored_options
@@ -56,9 +57,12 @@ class StudentJob:
     @cached_property
     def address(self) -> str:
         """What stands for its weights."""
+        return self._address_by(METHODS[self.method].audit_parts(self.train))
+
+    def _address_by(self, parts: Collection[Part]) -> str:
+        """Return it by these parts of the audit."""
         settings = {name: getattr(self, name) for name in ("method", "student", "layer")}
-        read = METHODS[self.method].audit_parts(self.train)
-        of_audit = self.audit and self.audit.address_of(read)
+        of_audit = self.audit and self.audit.address_of(parts)
         later = {"activation": self.activation, "audit": of_audit}
         settings |= {name: value for name, value in later.items() if value is not None}
         return address(
@@ -76,11 +80,12 @@ class StudentJob:
             }
         )
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """The run."""
         start = f"{self.title}-seed{self.train.seed}" if self.title else self.kind
-        return self.store / f"{start}-{self.address}"
+        earlier = self.store / f"{start}-{self._address_by(PARTS)}"  # versions that told all parts
+        return earlier if earlier.exists() else self.store / f"{start}-{self.address}"
 
     def is_done(self) -> bool:
         """Tell whether the run's folder holds the whole student."""
@@ -152,10 +157,11 @@ class EvaluationJob:
         """
         try:
             found = Evaluation.load(self.folder / ROBUSTNESS)
-        except UserError:
+            answers = found.config.get("answers")
+            cannot = Answers(**answers).lacking if answers else {}
+        except (UserError, TypeError):  # also of answers that an earlier version told otherwise
             return False
         stored = found.config
-        cannot = Answers(**stored["answers"]).lacking if stored.get("answers") else {}
         wanted = (key for key in self.keys if measure_of(key).group not in cannot)
         if not all(key in found for key in wanted):
             return False
