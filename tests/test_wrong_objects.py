@@ -81,7 +81,7 @@ REFUSED = {
     "train(method=giving(lambda ce: {'ce': ce.detach()}))": "nothing to train",
     "train(config=DistillConfig(canonical_batch_size='8'))": "`canonical_batch_size='8'` is no",
     "train(config=DistillConfig(flip='no'))": "`flip='no'` is of type str: give True",
-    "train(config=DistillConfig(pick=3))": "`pick=3` is of type int: give 'best'",
+    "train(config=DistillConfig(pick=3))": "`pick=3` is of type int: give best or",
     "train(config=DistillConfig(rivals=None))": "give RivalsConfig",
     "Student.from_module('resnet', names, shape)": "`net` is a str: give a torch.nn.Module",
     "Student.from_module(net, 3, shape)": "`class_names` is a int",
