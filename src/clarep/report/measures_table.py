@@ -1,5 +1,6 @@
 """The measures as a table: on a terminal, as CSV, as JSON."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -45,7 +46,11 @@ def measures_table(rows: Sequence[Measures], classifier: Mapping[str, Any] | Non
         if question == JUDGED and classifier is not None:
             legend["judge_accuracy"] = _classifier_legend(classifier)
         if question == LATENT:
-            legend["labels"] = f"{rows[0].labels_tried} labels were tried with each"
+            tried = rows[0].labels_tried or 1
+            legend["labels"] = (
+                f"{tried} labels were tried: chance is {1 / tried:.2f}, certainty "
+                f"{math.log(tried):.2f} nats"
+            )
         if question == BACKGROUND:
             legend["area"] = f"pixels off the object: {rows[0].background_area:.2f}"
         headings = ("directions", *(COLUMNS[name].heading for name in names))
