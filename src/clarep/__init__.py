@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from clarep.robustness.evaluation import Measurement as Measurement
     from clarep.robustness.suite.suite import robustness_suite as robustness_suite
     from clarep.robustness.suite.suite_config import SuiteConfig as SuiteConfig
+    from clarep.select.auto_setting import auto_setting as auto_setting
     from clarep.select.class_evidence import ClassEvidence as ClassEvidence
     from clarep.select.class_evidence import class_evidence as class_evidence
     from clarep.select.examination import doctor as doctor
@@ -72,6 +73,7 @@ _NAMES = {
     "robustness.evaluation": "Evaluation Measurement",
     "robustness.suite.suite": "robustness_suite",
     "robustness.suite.suite_config": "SuiteConfig",
+    "select.auto_setting": "auto_setting",
     "select.class_evidence": "ClassEvidence class_evidence",
     "select.examination": "doctor",
     "students.student": "Student StudentInfo",

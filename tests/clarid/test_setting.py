@@ -10,9 +10,9 @@ from clarep.clarid.clarid_config import stored_in_full, stored_in_short
 from clarep.engine.identity import plain
 from clarep.errors import UserError
 from clarep.teachers import stored_setting as stored_module
-from clarep.teachers.stored_setting import StoredSetting, stored_setting
+from clarep.teachers.stored_setting import FoundSetting, stored_setting
 
-FOUND = StoredSetting(0.6, "block2", 5, "conditional", True, "it stands", "clarep select")
+FOUND = FoundSetting(0.6, "block2", 5, "conditional", True, "it stands", "clarep select")
 
 
 @pytest.fixture

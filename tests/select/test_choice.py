@@ -1,6 +1,7 @@
 """The rule on tables made by hand, intervals against scipy, and the cells of a real grid."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,100 +15,29 @@ from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
-from clarep.report.choice_table import selection_heatmap, selection_table, write_selection
+from clarep.report.choice_table import selection_table, write_selection
+from clarep.report.curve_figure import curve_figure
 from clarep.report.quality import student_judge
+from clarep.select import curve_cell
 from clarep.select import grid_results as cells_module
-from clarep.select.choice import Estimate, Setting, aggregate, estimate, recommend
+from clarep.select.canonicity import choose
+from clarep.select.choice import ALL_COLUMNS, Estimate, aggregate, curve_points, estimate
 from clarep.select.clarep_columns import COLUMNS
 from clarep.select.grid import Grid, GridConfig, draw_images, plan_grid
 from clarep.select.grid_results import load_cells, walk_grid
 from clarep.students.student_files import load_judge
 from clarep.teachers import load_unet
 
-SMALL = GridConfig(ts=(0.6, 0.85), ks=(4, 8), seeds=(0, 1), images=20, steps=2)
+SMALL = GridConfig(ts=(0.6, 0.85), ks=(4, 8), kinds=("top",), seeds=(0, 1), images=20, steps=2)
 
 
-def setting(k, nmi, judge=0.9, *, t=0.8, error=None, conditional=None) -> Setting:
-    means = {"nmi_null": nmi, "nmi_conditional": nmi if conditional is None else conditional}
-    known = {name: Estimate(mean, error, None, None) for name, mean in means.items()}
-    known["judge_accuracy"] = None if judge is None else Estimate(judge, error, None, None)
-    measures = dict.fromkeys(COLUMNS) | known
-    return Setting(t, 3.0, "mid", k, k / 3072, 3, measures)
-
-
-def test_the_highest_nmi_of_the_null_branch_wins():
-    table = [setting(0, 0.5), setting(10, 0.6, conditional=0.9), setting(20, 0.7)]
-    found = recommend(table)
-    assert found.chosen is found.best is table[2]
-    assert found.runner_up is table[1]
-    assert "0.700" in found.reason
-    assert "guidance alone there reaches 0.500" in found.reason
-    assert recommend(table, "nmi_conditional").chosen is table[1]
-
-
-def test_it_says_so_where_guidance_alone_is_as_good():
-    reason = recommend([setting(0, 0.7), setting(10, 0.7)]).reason
-    assert "the projection gains nothing" in reason
-
-
-def test_what_loses_the_object_is_not_eligible():
-    table = [setting(0, 0.5, 0.9), setting(10, 0.6, 0.9), setting(20, 0.9, 0.87)]
-    found = recommend(table)
-    assert found.chosen is table[1]
-    assert found.runner_up is None
-    assert "1 of 2 settings" in found.reason
-
-
-def test_exactly_two_hundredths_less_is_eligible():
-    # In floating point 0.9 - 0.88 exceeds 0.02.
-    table = [setting(0, 0.5, 0.9), setting(10, 0.6, 0.88)]
-    assert recommend(table).chosen is table[1]
-
-
-def test_eligibility_compares_with_guidance_alone_at_the_same_t():
-    table = [
-        setting(0, 0.5, 0.95, t=0.6),
-        setting(10, 0.9, 0.8, t=0.6),
-        setting(0, 0.5, 0.8, t=0.9),
-        setting(10, 0.6, 0.8, t=0.9),
-    ]
-    assert recommend(table).chosen is table[3]
-
-
-def test_ties_within_one_standard_error_go_to_the_smallest_k():
-    table = [
-        setting(0, 0.9, error=0.01),
-        setting(10, 0.66, error=0.5),  # its own error does not count, the best's does
-        setting(20, 0.71, error=0.01),
-        setting(20, 0.72, error=0.01, t=0.9),
-        setting(40, 0.73, error=0.04),
-        setting(0, 0.1, t=0.9),
-    ]
-    found = recommend(table)
-    assert found.best is table[4]
-    assert found.chosen is table[3]  # k = 20, the better of two
-    assert found.runner_up is table[4]
-    assert "smallest k within one standard error (0.040)" in found.reason
-
-
-def test_of_one_seed_only_equals_tie():
-    table = [setting(0, 0.5), setting(10, 0.7), setting(20, 0.7), setting(30, 0.6999)]
-    assert recommend(table).chosen is table[1]
-    assert "one seed" in recommend(table).reason
-
-
-def test_without_a_judge_all_are_eligible():
-    table = [setting(0, 0.5, None), setting(10, 0.6, None), setting(20, 0.7, None)]
-    found = recommend(table)
-    assert found.chosen is table[2]
-    assert "no judge" in found.reason
-
-
-def test_nothing_eligible_recommends_nothing():
-    found = recommend([setting(0, 0.5, 0.9), setting(10, 0.6, 0.5), setting(20, 0.7, 0.4)])
-    assert found.chosen is None
-    assert found.runner_up is None
-    assert "all 2 settings lose" in found.reason
+@pytest.fixture(scope="module", autouse=True)
+def _read_quickly():
+    """Two labels at one noise level: what the class evidence is worth is measured elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick = partial(curve_cell.class_evidence, levels=1, most_labels=2)
+        patch.setattr(curve_cell, "class_evidence", quick)
+        yield
 
 
 @pytest.mark.parametrize("count", [2, 3, 8])
@@ -124,21 +54,49 @@ def test_one_seed_has_no_interval():
     assert estimate([0.4]) == Estimate(0.4, None, None, None)
 
 
-def test_aggregate_groups_by_t_tap_and_k():
-    def cell(seed, t, values):
-        measured = [
-            {"k": k, "share": k / 100} | dict.fromkeys(COLUMNS) | {"nmi_null": value}
-            for k, value in values.items()
-        ]
-        return {"cell": {"seed": seed, "t": t, "tap": "mid", "sigma": 10 * t}, "rows": measured}
-
-    found = aggregate([cell(0, 0.5, {0: 0.1, 5: 0.2}), cell(1, 0.5, {0: 0.3, 5: 0.6})])
-    assert [(row.t, row.sigma, row.k, row.share, row.seeds) for row in found] == [
-        (0.5, 5.0, 0, 0.0, 2),
-        (0.5, 5.0, 5, 0.05, 2),
+def cell(seed: int, images: list[int], rows: dict[tuple[str, int], list[float]], t=0.5) -> dict:
+    """A stored cell whose teacher reads the class with these probabilities, of four labels."""
+    told = {"null_right": [1.0] * len(images)}
+    measured = [
+        dict.fromkeys(ALL_COLUMNS)
+        | {"kind": kind, "k": k, "share": k / 100, "nmi_null": 0.1 * seed, "sample_spread": 1.0 + k}
+        | {"read": {"posterior": read, "below": [v - 0.1 for v in read]} | told, "labels_tried": 4}
+        for (kind, k), read in rows.items()
     ]
-    assert [row.measures["nmi_null"].mean for row in found] == pytest.approx([0.2, 0.4])
+    return {
+        "cell": {"seed": seed, "t": t, "tap": "mid", "sigma": 10 * t},
+        "images": images,
+        "rows": measured,
+    }
+
+
+CELLS = [
+    cell(1, [3, 7], {("none", 0): [1.0, 0.5], ("top", 5): [0.5, 0.5], ("random", 5): [1.0, 0.5]}),
+    cell(2, [7, 9], {("none", 0): [0.9, 0.8], ("top", 5): [0.7, 0.2], ("random", 5): [0.9, 0.8]}),
+]
+
+
+def test_aggregate_groups_by_t_tap_kind_and_k():
+    found = aggregate(CELLS)
+    assert [(row.t, row.sigma, row.kind, row.k, row.share, row.seeds) for row in found] == [
+        (0.5, 5.0, "none", 0, 0.0, 2),
+        (0.5, 5.0, "top", 5, 0.05, 2),
+        (0.5, 5.0, "random", 5, 0.05, 2),
+    ]
+    assert [row.measures["nmi_null"].mean for row in found] == pytest.approx([0.15] * 3)
     assert found[0].measures["judge_accuracy"] is None
+
+
+def test_the_points_of_a_curve_hold_every_image_once():
+    """Image 7 was drawn by two seeds and counts with its mean, as do the teacher's two readings."""
+    alone, top = curve_points(CELLS, num_classes=10)
+    assert (alone.k, top.k) == (0, 5)
+    assert alone.evidence["teacher"] == pytest.approx(np.array([1.0, 0.7, 0.8]) - 0.05 - 1 / 4)
+    assert top.evidence["teacher"] == pytest.approx(np.array([0.5, 0.6, 0.2]) - 0.05 - 1 / 4)
+    assert top.evidence["null_right"] == pytest.approx(np.full(3, 1 - 1 / 10))
+    assert (alone.extraneous, top.extraneous) == (1.0, 6.0)
+    (_, random) = curve_points(CELLS, num_classes=10, kind="random")
+    assert random.evidence["teacher"] == pytest.approx(alone.evidence["teacher"])
 
 
 @pytest.mark.parametrize("count", [20, 25, 50])
@@ -206,6 +164,8 @@ def walked(grid: Grid, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def without_clock(path: Path) -> dict:
     cell = read_json(path)
     del cell["cost"]["seconds"], cell["cost"]["peak_memory_mb"]
+    for cost in cell["directions"].values():
+        del cost["seconds"]
     return cell
 
 
@@ -216,6 +176,7 @@ def test_a_cell_holds_all_measures_for_every_k(grid: Grid, walked: Path):
     for cell in stored:
         assert [row["k"] for row in cell["rows"]] == [0, 4, 8]
         assert [row["kind"] for row in cell["rows"]] == ["none", "top", "top"]
+        assert cell["directions"]["top"]["products"] > 0
         assert cell["rows"][0]["removed_on_background"] is None
         assert all(row[name] is not None for row in cell["rows"][1:] for name in COLUMNS)
     assert {"config", "versions", "cost"} <= set(stored[0])
@@ -287,7 +248,7 @@ def test_a_copy_of_another_cell_is_none(grid: Grid, walked: Path, tmp_path: Path
 def test_data_without_masks_have_the_measures_that_labels_suffice_for(
     tiny_teacher_path: Path, tmp_path: Path
 ):
-    config = GridConfig(ts=(0.6,), ks=(4,), seeds=(0,), images=20, steps=2)
+    config = GridConfig(ts=(0.6,), ks=(4,), kinds=("top",), seeds=(0,), images=20, steps=2)
     grid = plan_grid(load_unet(tiny_teacher_path), load_data(DataConfig(data="garments")), config)
     list(walk_grid(grid, {}, tmp_path))
     settings = aggregate(load_cells(grid, tmp_path))
@@ -296,12 +257,8 @@ def test_data_without_masks_have_the_measures_that_labels_suffice_for(
     for row in settings:
         known |= {"evidence_change"} if row.k else set()
         assert {name for name in COLUMNS if row.measures[name] is not None} == known
-    assert recommend(settings).chosen is settings[1]
+    assert all(row.measures["sample_spread"].mean > 0 for row in settings)
     assert "judge" not in selection_table(settings)
-    assert [axis.get_title().split(",")[0] for axis in selection_heatmap(settings, None).axes] == [
-        "evidence",
-        "NMI no class",
-    ]
 
 
 def darkness(images: torch.Tensor) -> torch.Tensor:
@@ -314,7 +271,7 @@ def test_a_given_judge_is_asked_by_a_loop(
     tiny_teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Its accuracies are those of samples decoded one by one, of data of which no mask is known."""
-    config = GridConfig(ts=(0.6,), ks=(4,), seeds=(0,), images=20, steps=2)
+    config = GridConfig(ts=(0.6,), ks=(4,), kinds=("top",), seeds=(0,), images=20, steps=2)
     data = load_data(DataConfig(data="garments"))
     grid = plan_grid(load_unet(tiny_teacher_path), data, config)
     list(walk_grid(grid, {}, tmp_path, darkness))
@@ -344,7 +301,8 @@ def test_a_given_judge_takes_the_bundled_ones_place(grid: Grid, walked: Path, tm
     for row, its in zip(cell["rows"], bundled["rows"], strict=True):
         other = {name for name in row if row[name] != its[name]}
         assert "judge_confidence" in other
-        assert {name.split("_")[0] for name in other} <= {"judge", "null", "swap"}
+        assert {name.split("_")[0] for name in other} <= {"judge", "null", "swap", "read"}
+        assert row["read"]["posterior"] == its["read"]["posterior"]
 
 
 @pytest.mark.parametrize("before", [{}, {"classifier_sha256": "ab"}])
@@ -365,7 +323,7 @@ def test_a_teacher_of_other_classes_is_not_judged(
 ):
     teacher = load_unet(tiny_teacher_path)
     teacher.class_names = tuple("abcdefghij")
-    config = GridConfig(ts=(0.6,), ks=(4,), seeds=(0,), images=20, steps=2)
+    config = GridConfig(ts=(0.6,), ks=(4,), kinds=("top",), seeds=(0,), images=20, steps=2)
     grid = plan_grid(teacher, load_data(DataConfig()), config)
     list(walk_grid(grid, {}, tmp_path))
     for row in aggregate(load_cells(grid, tmp_path)):
@@ -373,19 +331,29 @@ def test_a_teacher_of_other_classes_is_not_judged(
         assert row.measures["nmi_null"] is not None
 
 
-def test_table_and_heat_map(grid: Grid, walked: Path, tmp_path: Path):
-    settings = aggregate(load_cells(grid, walked))
+def test_table_and_picture(grid: Grid, walked: Path, tmp_path: Path):
+    cells = load_cells(grid, walked)
+    settings = aggregate(cells)
     text = selection_table(settings)
     assert "k = 0 is guidance alone" in text
     assert "Student's t over 2 seeds" in text
     assert max(map(len, text.splitlines())) <= 100
-    assert text.splitlines()[1].split()[:5] == ["t", "tap", "k", "evidence", "change"]
+    head = text.splitlines()[1].split()
+    assert head[:7] == ["t", "tap", "taken", "out", "k", "evidence", "change"]
     assert "NMI given class" not in text
-    write_selection(settings, None, tmp_path)
+    assert len(selection_table(settings, 0.6).splitlines()) < len(text.splitlines())
+    curves = {kind: curve_points(cells, 10, kind) for kind in ("top",)}
+    found = choose(curves["top"])
+    write_selection(settings, curves, found, tmp_path)
     rows = (tmp_path / "table.csv").read_text().splitlines()
-    assert rows[0].startswith("t,tap,k,sigma,share,seeds,evidence,evidence_low")
+    assert rows[0].startswith("t,tap,kind,k,sigma,share,seeds,extraneous,evidence,evidence_low")
+    assert "nmi_conditional" in rows[0]
     assert len(rows) == 1 + 6
     assert len(json.loads((tmp_path / "table.json").read_text())) == 6
-    figure = selection_heatmap(settings, recommend(settings).chosen)
-    assert len(figure.axes) == 5
-    assert all(len(axis.texts) == 6 for axis in figure.axes)
+    figure = curve_figure(curves, found, "what is left")
+    assert [axis.get_title() for axis in figure.axes] == ["t = 0.6", "t = 0.85"]
+    for axis, t in zip(figure.axes, (0.6, 0.85), strict=True):
+        drawn = {line.get_label(): line.get_xdata() for line in axis.lines}
+        top = sorted((p for p in curves["top"] if p.t == t), key=lambda p: p.k)
+        assert drawn["top directions (CLARID)"].tolist() == [p.extraneous for p in top]
+        assert [text.get_text() for text in axis.texts] == ["4", "8"]

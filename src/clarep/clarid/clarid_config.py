@@ -9,7 +9,7 @@ from clarep.engine.bounds import Within, check_bounds
 from clarep.engine.identity import in_full, shortened
 from clarep.errors import UserError
 from clarep.geometry.subspace import Measure
-from clarep.teachers.stored_setting import StoredSetting, stored_setting
+from clarep.teachers.stored_setting import FoundSetting, stored_setting
 from clarep.teachers.teacher import Teacher
 
 AUTO: Literal["auto"] = "auto"
@@ -61,6 +61,8 @@ class ClaridConfig:
 def check_config(config: ClaridConfig) -> None:
     """Raise UserError for a value that no teacher would take."""
     check_bounds(config)
+    if AUTO in (config.t, config.k) and config.sigma is not None:
+        raise UserError("auto goes by t, and sigma is given: leave out sigma, or give k a number")
     if config.inversion == "fixed_point" and config.solver != "euler":
         raise UserError(
             "inversion fixed_point belongs to solver euler, whose steps it nearly undoes, and "
@@ -73,7 +75,7 @@ def is_auto(config: ClaridConfig) -> bool:
     return AUTO in (config.t, config.k) or (config.t, config.k, config.sigma) == (None,) * 3
 
 
-def find_stored(teacher: Teacher, config: ClaridConfig) -> StoredSetting | None:
+def find_stored(teacher: Teacher, config: ClaridConfig) -> FoundSetting | None:
     """Return the stored setting of a teacher that answers what an automatic one leaves open."""
     found = stored_setting(teacher)
     if found is None or config.t not in (None, AUTO, found.t):
@@ -82,9 +84,15 @@ def find_stored(teacher: Teacher, config: ClaridConfig) -> StoredSetting | None:
     return found if same else None
 
 
-def with_setting(config: ClaridConfig, t: float, k: int) -> ClaridConfig:
+def with_found(config: ClaridConfig, found: FoundSetting) -> ClaridConfig:
     """Return a setting with what it leaves open filled in; a k that is named stays."""
-    return replace(config, t=t, k=k if config.k in (None, AUTO) else config.k)
+    return replace(config, t=found.t, k=found.k if config.k in (None, AUTO) else config.k)
+
+
+def unfound(config: ClaridConfig) -> ClaridConfig:
+    """Return a setting whose automatic t and k are not named: with them all else can be checked."""
+    t = None if config.t == AUTO else config.t
+    return replace(config, t=t, k=None if config.k == AUTO else config.k)
 
 
 def settled(config: ClaridConfig, teacher: Teacher) -> ClaridConfig:
@@ -93,14 +101,12 @@ def settled(config: ClaridConfig, teacher: Teacher) -> ClaridConfig:
     Automatic ones are the stored setting of a bundled teacher. Where none is stored, what is not
     named is as fixed (t = 0.85, k = 0.04).
 
-    Raises UserError where auto is asked for by name and nothing is stored, or with sigma.
+    Raises UserError where auto is asked for by name and nothing is stored.
     """
     if is_auto(config):
-        if config.sigma is not None:
-            raise UserError("auto chooses t too, and sigma is given: leave out sigma, or give k")
         found = find_stored(teacher, config)
         if found is not None:
-            return with_setting(config, found.t, found.k)
+            return with_found(config, found)
         if AUTO in (config.t, config.k):
             raise UserError(
                 "t and k cannot be auto without images where none are stored for the teacher and "

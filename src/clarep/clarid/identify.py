@@ -75,6 +75,7 @@ def identify_steps(
     chosen: Chosen = None,
     *,
     described: Mapping[str, Any] | None = None,
+    noted: Mapping[str, Any] | None = None,
     seed: int = 0,
     shard_size: int = SHARD_SIZE,
 ) -> Iterator[Progressed]:
@@ -89,6 +90,8 @@ def identify_steps(
 
     described: what the caller knows of teacher and data; it enters the manifest's configuration.
         JSON values.
+    noted: what the caller found beforehand, such as why t and k are what they are; it stands among
+        the findings of a set that is begun here. JSON values.
     """
     check_seed(seed)
     folder = Path(folder)
@@ -109,7 +112,7 @@ def identify_steps(
     config["num_dirs"] = 0 if clarid.config.kind == "none" else clarid.num_dirs
     writer = CanonicalSetWriter(folder, config, config["chosen"], shard_size)
     if writer.findings is None:
-        writer.record(_findings(clarid, data, indices, seed))
+        writer.record(_findings(clarid, data, indices, seed) | dict(noted or {}))
     missing = list(writer.missing())
     done = len(indices) - sum(len(group) for _, group in missing)
     yield Progressed(done, 0, len(indices))

@@ -1,14 +1,17 @@
 """`clarep identify`: from a labelled data set to canonical samples, measures and a picture."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
-from clarep.clarid.clarid import Clarid, ClaridConfig
+from clarep.clarid.clarid import Clarid
+from clarep.clarid.clarid_config import ClaridConfig, find_stored, is_auto, unfound, with_found
 from clarep.clarid.identify import SHARD_SIZE, identify_steps
 from clarep.clarid.round_trip import POOR_PSNR, RoundTrip, median_round_trip
 from clarep.cli.option_groups import (
@@ -29,6 +32,7 @@ from clarep.engine.artefacts import read_json
 from clarep.engine.bounds import Seed, Within
 from clarep.engine.lock import hold
 from clarep.engine.progress import announce, progress
+from clarep.engine.tensors import weights_hash
 from clarep.report.measures_table import (
     CLASSIFIER_NAME,
     judge_originals,
@@ -36,14 +40,16 @@ from clarep.report.measures_table import (
     measures_table,
     write_classifier,
 )
-from clarep.report.quality import load_classifier
+from clarep.report.quality import load_classifier, student_judge
 from clarep.report.set_figures import draw_set
+from clarep.select.auto_setting import auto_setting
 from clarep.select.clarep_measures import Measures, judge_knows
 from clarep.select.class_match import matched_by_number, of_the_datas_classes, taken_for_others
 from clarep.select.controls import check_controls, measured_on
 from clarep.students.student import Student
 from clarep.students.student_files import load_judge
 from clarep.teachers.options import TeacherOptions, recorded
+from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher, sources
 
 
@@ -78,17 +84,19 @@ class Identify:
         """Compute, measure, draw, and say where everything is."""
         check_controls(self.controls, 0, np.empty(0, np.int64))
         teacher = load_teacher(self.teacher, self.teacher_options)
-        Clarid(teacher, self.clarid)  # refuses what does not fit before data are read
+        Clarid(teacher, unfound(self.clarid))  # refuses what does not fit before data are read
         data = told(load_data(self.data))
         teacher, chosen_by_name = of_the_datas_classes(teacher, data)
         note(chosen_by_name)
-        clarid, classifier = Clarid(teacher, self.clarid), load_classifier(self.classifier, teacher)
+        classifier = load_classifier(self.classifier, teacher)
         if isinstance(data, Backdrops) or classifier is not None:
             check_controls(self.controls, self.control_images, data.labels)
         balanced = class_balanced_choice(data.labels, self.fraction, self.seed)
         data, chosen, bad = in_memory(data, self.skip_bad, balanced)
         _lock = hold(self.out)
         described = sources(self.teacher, self.data, recorded(self.teacher_options))
+        setting, noted = self._settled(teacher, data, chosen, described, classifier)
+        clarid = Clarid(teacher, setting)
         described |= {"fraction": self.fraction} | ({"skipped": bad} if bad else {})
         steps = identify_steps(
             clarid,
@@ -96,6 +104,7 @@ class Identify:
             self.out / "canon",
             chosen,
             described=described | data.noted(),
+            noted=noted,
             seed=self.seed,
             shard_size=self.shard_size,
         )
@@ -122,6 +131,38 @@ class Identify:
         measured, judge = self._measure(clarid, data, canonical, classifier)
         pictures = draw_set(canonical, self.out / "report")
         self._print(canonical, measured, judge, pictures, bad)
+
+    def _settled(
+        self,
+        teacher: Teacher,
+        data: LabelledImages,
+        chosen: NDArray[np.int64],
+        described: Mapping[str, Any],
+        classifier: Student | None,
+    ) -> tuple[ClaridConfig, dict[str, Any]]:
+        """Return the setting with a t and k that are to be found, and what is noted of them."""
+        if not is_auto(self.clarid):
+            return self.clarid, {}
+        found = find_stored(teacher, self.clarid)
+        if found is None:
+            announce(
+                "identify: no t and k are given: reading the class from latents of a few images"
+            )
+            judge = classifier or (load_judge() if judge_knows(teacher, data) else None)
+            by = {} if judge is None else {"judge_sha256": weights_hash(judge)["sha256"]}
+            found = auto_setting(
+                teacher,
+                data,
+                self.clarid,
+                folder=self.out / "setting",
+                among=chosen,
+                judge=judge and student_judge(judge),
+                described={**described, **by},
+                seed=self.seed,
+            )
+        setting = with_found(self.clarid, found)
+        (note if found.stands else warn)(f"t = {setting.t}, k = {setting.k}: {found.reason}")
+        return setting, {"setting": asdict(found) | {"t": setting.t, "k": setting.k}}
 
     def _measure(
         self,

@@ -1,4 +1,4 @@
-"""`clarep select`: compare settings of t, tap and k, and recommend one."""
+"""`clarep select`: the canonicity curves of settings of t, tap and k, and the choice of one."""
 
 import json
 from dataclasses import dataclass, field
@@ -18,11 +18,13 @@ from clarep.engine.progress import progress
 from clarep.engine.tensors import weights_hash
 from clarep.report.choice_table import selection_table, write_selection
 from clarep.report.quality import load_classifier, student_judge
-from clarep.select.choice import Recommendation, aggregate, recommend
+from clarep.select.canonicity import Choice, choose
+from clarep.select.choice import aggregate, curve_points
 from clarep.select.clarep_measures import judge_knows
 from clarep.select.class_match import matched_by_number, of_the_datas_classes, taken_for_others
-from clarep.select.grid import Grid, GridConfig, plan_grid
+from clarep.select.grid import GridConfig, plan_grid
 from clarep.select.grid_results import best_of, load_cells, walk_grid
+from clarep.select.judging import Scorer
 from clarep.students.student_files import load_judge
 from clarep.teachers.options import TeacherOptions, recorded
 from clarep.teachers.zoo import load_teacher, sources
@@ -30,7 +32,7 @@ from clarep.teachers.zoo import load_teacher, sources
 
 @dataclass(frozen=True)
 class Select:
-    """Compare settings of t, tap and k over several seeds, and recommend one.
+    """Draw how class and backgrounds go as directions are taken out, and recommend t and k.
 
     Killed at any moment, the same command goes on; more ts, taps or seeds extend the grid.
     """
@@ -43,11 +45,14 @@ class Select:
     skip_bad: bool = False
     """Draw from the images that can be read, and list the others; decodes all of them first."""
     out: Path = Path("runs/select")
-    """Folder of the run: cells/, table.csv, table.json, heatmap.png, best.json."""
+    """Folder of the run: cells/, curve.png, table.csv, table.json, best.json."""
     json: Json = False
 
-    def run(self) -> None:
-        """Walk the grid, write the tables, and say what is recommended and why."""
+    def run(self, other_judge: tuple[str, Scorer] | None = None) -> None:
+        """Walk the grid, write the tables, and say what is recommended and why.
+
+        other_judge: the hash of a judge that is no student's run, and the judge, from Python.
+        """
         teacher = load_teacher(self.teacher, self.teacher_options)
         data = told(load_data(self.data))
         teacher, chosen_by_name = of_the_datas_classes(teacher, data)
@@ -56,10 +61,12 @@ class Select:
         grid = plan_grid(teacher, data, self.grid, self.skip_bad)
         described = sources(self.teacher, self.data, recorded(self.teacher_options))
         judge = classifier or (load_judge() if judge_knows(teacher, data) else None)
-        if judge is not None:
-            described["judge_sha256"] = weights_hash(judge)["sha256"]
+        sha256, scorer = other_judge or ("", None)
+        if judge is not None and other_judge is None:
+            sha256, scorer = weights_hash(judge)["sha256"], student_judge(judge)
+        described |= {"judge_sha256": sha256} if sha256 else {}
         _lock = hold(self.out)
-        steps = walk_grid(grid, described, self.out, judge and student_judge(judge))
+        steps = walk_grid(grid, described, self.out, scorer)
         start = next(steps)
         note(matched_by_number(teacher, data, classifier is not None))
         of_all_seeds = np.unique(np.concatenate(list(grid.chosen.values())))
@@ -70,11 +77,11 @@ class Select:
             for step in steps:
                 advance(step.new)
         cells = load_cells(grid, self.out)
-        settings = aggregate(cells)
-        found = recommend(settings, "nmi_null" if teacher.has_null else "nmi_conditional")
-        conditional = recommend(settings, "nmi_conditional")
-        places = write_selection(settings, found.chosen, self.out)
-        best = best_of(grid, cells, found, conditional) | {"recognition": recognition}
+        settings, classes = aggregate(cells), teacher.num_classes
+        curves = {str(kind): curve_points(cells, classes, kind) for kind in self.grid.kinds}
+        found = choose(curves["top"])
+        places = write_selection(settings, curves, found, self.out)
+        best = best_of(grid, cells, found) | {"recognition": recognition}
         places["recommendation"] = self.out / "best.json"
         write_json(places["recommendation"], best)
         wrote = {name: str(path) for name, path in places.items()}
@@ -83,8 +90,9 @@ class Select:
             return
         for entry in grid.skipped:
             print(f"skipped {entry}")
-        print(selection_table(settings))
-        print(_advice(grid, found, conditional, self._given()))
+        at = settings[0].t if found.chosen is None else found.chosen.t
+        print(selection_table(settings, at))
+        print(_advice(found, self._given()))
         for name, path in wrote.items():
             print(f"{name} in {path}")
 
@@ -95,16 +103,10 @@ class Select:
         return rest + flags(self.teacher_options) + flags(self.data) + flags(self.grid, *shared)
 
 
-def _advice(grid: Grid, found: Recommendation, conditional: Recommendation, given: str) -> str:
+def _advice(found: Choice, given: str) -> str:
     if found.chosen is None:
         return f"nothing is recommended: {found.reason}"
-    chosen = found.chosen
-    lines = [f"recommended: {chosen}", f"because {found.reason}"]
-    if found.runner_up is not None:
-        lines.append(f"runner-up: {found.runner_up}")
-    if grid.teacher.has_null:
-        flattered = conditional.chosen
-        lines.append(f"by the NMI given the class, which flatters, it would be {flattered}")
-    command = f"clarep identify --t {chosen.t:g} --tap {chosen.tap} --k {chosen.k}{given}"
-    lines.append(f"to use it: {command}")
-    return "\n".join(lines)
+    at = found.where()
+    word = "recommended" if found.stands else "least harmful"
+    command = f"clarep identify --t {at['t']:g} --tap {at['tap']} --k {at['k']}{given}"
+    return f"{word}: {found.chosen}\nbecause {found.reason}\nto use it: {command}"

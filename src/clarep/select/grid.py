@@ -22,12 +22,17 @@ from clarep.teachers.teacher import Teacher
 class GridConfig:
     """Which settings of CLARID are compared, and on how many images."""
 
-    ts: tuple[float, ...] = (0.6, 0.75, 0.85, 0.92)
-    """Where to invert to, as shares of the teacher's time axis."""
+    ts: tuple[float, ...] = (0.3, 0.45, 0.6, 0.75, 0.85)
+    """Where to invert to, as shares of the teacher's time axis; the class evidence of the lowest is
+    what that of the others is held against."""
     taps: tuple[str, ...] = ("mid",)
     """Layers whose Jacobian is taken; mid is the family's default."""
-    ks: tuple[int | float | str, ...] = (0.01, 0.02, 0.04, 0.08)
-    """Directions to project out: numbers, or shares of the latent's dimension."""
+    ks: tuple[int | float | str, ...] = (0.00125, 0.0025, 0.005, 0.01, 0.02, 0.04)
+    """Directions to project out: numbers, or shares of the latent's dimension. All of a kind are
+    read from one basis, that of the largest."""
+    kinds: tuple[Literal["top", "random", "bottom"], ...] = ("top", "random")
+    """Directions: top is CLARID and must be there, the others are controls. Each takes the measures
+    of every k once more; bottom takes exact Jacobians besides, five to twenty times as long."""
     seeds: tuple[Seed, ...] = (0, 1, 2)
     """Each seed draws its own images, and its own start of the solver and of k-means."""
     images: int = 50
@@ -45,7 +50,7 @@ class GridConfig:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: a seed's images at one t and tap, measured for every k."""
+    """One cell: a seed's images at one t and tap, measured for every kind and k."""
 
     seed: int
     """Of the images, the solver's start and k-means."""
@@ -86,14 +91,20 @@ class Grid:
 
 
 def plan_grid(
-    teacher: Teacher, data: LabelledImages, config: GridConfig, skip_bad: bool = False
+    teacher: Teacher,
+    data: LabelledImages,
+    config: GridConfig,
+    skip_bad: bool = False,
+    among: NDArray[np.int64] | None = None,
 ) -> Grid:
     """Check a grid against teacher and data, before anything expensive, and draw its images.
 
     skip_bad: decode every image of the data first, and draw from those that can be read.
+    among: rising indices to draw from; None for all.
 
     Raises:
-        UserError: for an empty list or a value given twice, a t outside the teacher's range,
+        UserError: for an empty list (but of kinds, without which no directions are measured) or a
+            value given twice, kinds without top, a t outside the teacher's range,
             an unknown tap, a k outside the latent or a share of energy, too few images, an
             image that cannot be read, or one that does not fit the teacher.
     """
@@ -103,9 +114,13 @@ def plan_grid(
     meant = {"ts": config.ts, "taps": taps, "ks": counts, "seeds": config.seeds}
     for name, values in meant.items():
         _check_list(name, getattr(config, name), list(values))
-    readable, skipped = np.arange(len(data)), list[str]()
+    if config.kinds:
+        _check_list("kinds", config.kinds, list(config.kinds))
+        if "top" not in config.kinds:
+            raise UserError(f"`kinds` holds {config.kinds[0]} and not top, CLARID's own: give both")
+    readable, skipped = np.arange(len(data)) if among is None else among, list[str]()
     if skip_bad:
-        data, readable, skipped = in_memory(data, skip_bad=True)
+        data, readable, skipped = in_memory(data, skip_bad=True, chosen=among)
     chosen = {seed: draw_images(data, config.images, seed, readable) for seed in config.seeds}
     teacher.check_labels(torch.from_numpy(data.labels[chosen[config.seeds[0]]]))
     if not skip_bad:

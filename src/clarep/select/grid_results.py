@@ -1,4 +1,4 @@
-"""The cells of `clarep select`'s grid: one for each seed, t and tap, all k read from it.
+"""The cells of `clarep select`'s grid: one for each seed, t and tap, all kinds and k in it.
 
 A finished cell is one JSON file, written whole. A run that was killed goes on with the cells
 that are missing, and because each cell's randomness comes from its seed alone, the same command
@@ -10,21 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from clarep.clarid.canonical_shards import whole
 from clarep.clarid.clarid_config import AT_ONCE
-from clarep.clarid.directions import project_out
 from clarep.engine.artefacts import Progressed, read_json, versions, write_json
 from clarep.engine.cost import sum_costs
 from clarep.engine.identity import plain, refuse_other
 from clarep.engine.lock import hold
 from clarep.errors import UserError
-from clarep.select.choice import RULE, Recommendation, Setting
-from clarep.select.clarep_measures import measure, scene_of
-from clarep.select.class_evidence import class_evidence
+from clarep.select.canonicity import RULE, Choice, where
+from clarep.select.curve_cell import compute_cell
 from clarep.select.grid import Cell, Grid
 from clarep.select.judging import Scorer
 
@@ -71,85 +65,33 @@ def walk_grid(
         yield Progressed(done, 1, len(grid.cells))
 
 
-def best_of(
-    grid: Grid,
-    cells: list[dict[str, Any]],
-    found: Recommendation,
-    conditional: Recommendation,
-) -> dict[str, Any]:
+def best_of(grid: Grid, cells: list[dict[str, Any]], found: Choice) -> dict[str, Any]:
     """Return what best.json holds: the chosen setting, why, and all that it follows from."""
-    return _where(found.chosen) | {
+    sigmas = {cell["cell"]["t"]: cell["cell"]["sigma"] for cell in cells}
+    return found.where() | {
+        "sigma": None if found.chosen is None else sigmas[found.chosen.t],
+        "stands": found.stands,
+        "cleanest": where(found.cleanest),
         "reason": found.reason,
-        "runner_up": _where(found.runner_up),
-        "by_conditional_nmi": _where(conditional.chosen),
         "rule": RULE,
         "seeds": sorted(grid.config.seeds),
         "grid": asdict(grid.config),
         "config": cells[0]["config"],
         "versions": versions(),
         "cost": sum_costs([cell["cost"] for cell in cells]),
+        "directions": {
+            kind: {
+                name: round(sum(cell["directions"][kind][name] for cell in cells), 3)
+                for name in ("seconds", "products")
+            }
+            for kind in grid.config.kinds
+        },
     }
-
-
-def _where(setting: Setting | None) -> dict[str, Any]:
-    return dict.fromkeys(("t", "tap", "k", "sigma")) if setting is None else setting.where()
 
 
 def load_cells(grid: Grid, folder: Path) -> list[dict[str, Any]]:
     """Return the stored cells of a grid that was walked to its end, in the grid's order."""
     return [_read_cell(folder / CELLS / cell.name) for cell in grid.cells]
-
-
-def compute_cell(grid: Grid, cell: Cell, judge: Scorer | None) -> dict[str, Any]:
-    """Measure one cell: a row for guidance alone (k = 0), and one for each k.
-
-    judge: of the teacher's classes; None where there is none.
-
-    Returns JSON values: the cell, its images, `rows` and the cost.
-    """
-    clarid, chosen = grid.clarid(cell), grid.chosen[cell.seed]
-    size = clarid.config.batch_size
-    scene, ks = scene_of(grid.data, chosen), (0, *grid.counts)
-    latents_of: dict[int, list[Tensor]] = {k: [] for k in ks}
-    quality = []
-    for part in np.split(chosen, range(size, len(chosen), size)):
-        labels = grid.data.labels[part]
-        x_te, psnr = clarid.invert(grid.data.images(part), labels)
-        subspace = clarid.directions(x_te, labels, cell.seed + int(part[0]))
-        assert subspace is not None  # kind is top
-        quality.append(psnr)
-        for k in ks:  # the largest subspace's first k columns are that of k: they are ordered
-            kept = project_out(x_te, subspace.V[:, :, :k]) if k else x_te
-            latents_of[k].append(kept)
-    x_te, index = torch.cat(latents_of[0]), torch.from_numpy(chosen)
-    rows, before = [], None
-    for k in ks:
-        latents, kind, evidence = torch.cat(latents_of[k]), "top" if k else "none", None
-        if grid.teacher.num_classes > 1:
-            evidence = class_evidence(
-                clarid, latents, scene.labels, judge, indices=index, seed=cell.seed
-            )
-        row = measure(
-            clarid,
-            judge,
-            scene,
-            x_te,
-            latents=latents,
-            kind=kind,
-            seed=cell.seed,
-            evidence=evidence,
-            before=before,
-        )
-        before = before or evidence
-        rows.append({"k": k, "share": k / grid.teacher.latent_dim} | asdict(row))
-    clarid.ledger.images += len(chosen)
-    return {
-        "cell": asdict(cell) | {"sigma": clarid.sigma_te},
-        "images": chosen.tolist(),
-        "round_trip_psnr_median": float(torch.cat(quality).quantile(0.5)),
-        "rows": rows,
-        "cost": clarid.ledger.as_dict() | {"batch_size": size},
-    }
 
 
 def _shared_config(grid: Grid, described: dict[str, Any]) -> dict[str, Any]:
@@ -159,6 +101,7 @@ def _shared_config(grid: Grid, described: dict[str, Any]) -> dict[str, Any]:
     config = described | {
         "teacher_sha256": grid.teacher.fingerprint,
         "ks": grid.counts,
+        "kinds": grid.config.kinds,
         "images": grid.config.images,
         "clarid": {name: clarid[name] for name in clarid if name not in of_cells},
     }
@@ -171,7 +114,7 @@ def _shared_config(grid: Grid, described: dict[str, Any]) -> dict[str, Any]:
 def _read_cell(path: Path) -> dict[str, Any]:
     try:
         cell = read_json(path)
-        if not {"config", "cell", "images", "rows", "cost"} <= set(cell):
+        if not {"config", "cell", "images", "rows", "directions", "cost"} <= set(cell):
             raise ValueError("it is no cell")
         at = Cell(*(cell["cell"][name] for name in ("seed", "t", "tap")))
         if at.name != path.name:

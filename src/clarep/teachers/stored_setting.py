@@ -16,7 +16,7 @@ CARD_KEY = "setting"
 
 
 @dataclass(frozen=True)
-class StoredSetting:
+class FoundSetting:
     """Where a teacher's latents were found to be canonical."""
 
     t: float
@@ -30,8 +30,8 @@ class StoredSetting:
     """Whether the class surely stands in the latent; else it is the least harmful measured."""
     reason: str
     """In one sentence."""
-    command: str
-    """What measured it."""
+    by: str
+    """What measured it: a command, or a few images."""
 
 
 def assets() -> Path:
@@ -39,10 +39,10 @@ def assets() -> Path:
     return Path(str(files("clarep.teachers") / "assets"))
 
 
-def stored_setting(teacher: Teacher) -> StoredSetting | None:
+def stored_setting(teacher: Teacher) -> FoundSetting | None:
     """Return the setting that is stored for these weights, None if there is none."""
     for card in sorted(assets().glob("*.json")):
         known: dict[str, Any] = read_json(card)
         if known["weights"]["sha256"] == teacher.fingerprint and CARD_KEY in known:
-            return StoredSetting(**known[CARD_KEY])
+            return FoundSetting(**known[CARD_KEY])
     return None

@@ -1,0 +1,105 @@
+"""The canonicity curve as a picture: what is extraneous against what is left of the class."""
+
+from collections.abc import Mapping, Sequence
+from textwrap import fill
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from clarep.engine.printable import printable
+from clarep.select.canonicity import KEPT, Choice, Point, class_left
+
+_LOOKS = {
+    "top": ("tab:blue", "o", "top directions (CLARID)"),
+    "random": ("0.55", "s", "as many random directions"),
+    "bottom": ("tab:green", "v", "bottom directions"),
+}
+_HOW_TO_READ = (
+    "Every line starts at the star, where nothing is taken out (guidance alone), and goes on as "
+    "more directions are taken out; the numbers are their k. To the left is good: less is left "
+    "that does not belong to the class. Down is bad: the class goes too; 1 is what the latents of "
+    "the lowest t hold of it, 0 is chance. Below the dashed line a setting is not taken. The red "
+    "ring is the choice."
+)
+
+
+def curve_figure(curves: Mapping[str, Sequence[Point]], found: Choice, extraneous: str) -> Figure:
+    """Draw a panel for each tap (down) and t (across), a line for each kind of directions.
+
+    Args:
+        curves: kind -> its points, those of k = 0 among them; top is there.
+        found: the choice, which is ringed.
+        extraneous: what it is that is drawn across, in words.
+    """
+    points = curves["top"]
+    taps = list(dict.fromkeys(point.tap for point in points))
+    ts = sorted({point.t for point in points})
+    size = (2.3 * max(2, len(ts)) + 1.0, 2.5 * len(taps) + 1.9)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(taps), len(ts), squeeze=False, sharex=True, sharey=True)
+    reference = min(points, key=lambda point: (point.t, point.k))
+    for tap, row in zip(taps, grid, strict=True):
+        for t, axis in zip(ts, row, strict=True):
+            here = {
+                kind: sorted((p for p in of if (p.t, p.tap) == (t, tap)), key=lambda p: p.k)
+                for kind, of in curves.items()
+            }
+            _panel(axis, here, reference, found)
+            name = f"t = {t:g}" + (f", {tap}" if len(taps) > 1 else "")
+            axis.set_title(printable(name), fontsize=9, parse_math=False)
+    width = int(16 * size[0])
+    said = f"{_HOW_TO_READ}\n{printable(found.reason)}"
+    below = "\n".join(fill(line, width) for line in said.splitlines())
+    figure.supxlabel(f"{printable(extraneous)}\n\n{below}", fontsize=8, parse_math=False)
+    figure.supylabel("what is left of the class", fontsize=8)
+    legend = dict(zip(*reversed(grid[0, 0].get_legend_handles_labels()), strict=True))
+    columns = min(len(legend), len(ts))
+    figure.legend(
+        legend.values(),
+        legend,
+        loc="outside upper center",
+        ncols=columns,
+        fontsize=8,
+        frameon=False,
+    )
+    return figure
+
+
+def _panel(axis: Axes, here: dict[str, list[Point]], reference: Point, found: Choice) -> None:
+    """Draw the curves of one t and tap."""
+    axis.axhline(KEPT, color="0.3", linestyle="--", linewidth=0.8)
+    axis.axhline(0, color="0.3", linestyle=":", linewidth=0.8)
+    for kind, points in here.items():
+        colour, marker, label = _LOOKS[kind]
+        x = [point.extraneous for point in points]
+        y = [class_left(reference, point) for point in points]
+        axis.plot(x, y, color=colour, marker=marker, markersize=3, linewidth=1, label=label)
+        if kind == "top":
+            for point, at in zip(points, zip(x, y, strict=True), strict=True):
+                if point.k and np.isfinite(at).all():
+                    axis.annotate(
+                        f"{point.k}", at, fontsize=6, xytext=(2, 2), textcoords="offset points"
+                    )
+                if found.chosen is not None and str(point) == str(found.chosen):
+                    axis.plot(
+                        *at,
+                        marker="o",
+                        markersize=11,
+                        fillstyle="none",
+                        color="tab:red",
+                        linestyle="none",
+                    )
+    alone = here["top"][0]
+    axis.plot(
+        alone.extraneous,
+        class_left(reference, alone),
+        marker="*",
+        markersize=9,
+        color="black",
+        linestyle="none",
+        label="nothing taken out",
+    )
+    axis.set_xlim(0, 1.08 * max(reference.extraneous, *axis.dataLim.intervalx))
+    axis.tick_params(labelsize=7)
+    axis.grid(alpha=0.25)

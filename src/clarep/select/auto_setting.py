@@ -1,0 +1,158 @@
+"""An automatic t and k on images of the data: the rule of `canonicity`, and no more than it needs.
+
+Inverted latents are read at every t, which says how high t may be; only there, and further down
+while no k stands, directions are found and taken out.
+"""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clarep.clarid.clarid_config import AUTO, ClaridConfig, check_config
+from clarep.data.labelled import LabelledImages
+from clarep.engine.progress import progress
+from clarep.errors import UserError
+from clarep.select.canonicity import Point, choose, standing_ts
+from clarep.select.choice import curve_points
+from clarep.select.grid import GridConfig, plan_grid
+from clarep.select.grid_results import load_cells, walk_grid
+from clarep.select.judging import Scorer
+from clarep.teachers.stored_setting import FoundSetting
+from clarep.teachers.teacher import Teacher
+from clarep.teachers.zoo import load_teacher
+
+IMAGES = 40
+
+
+def auto_setting(
+    teacher: Teacher | str | Path,
+    data: LabelledImages,
+    config: ClaridConfig | None = None,
+    *,
+    folder: Path | str | None = None,
+    among: NDArray[np.int64] | None = None,
+    judge: Scorer | None = None,
+    described: Mapping[str, Any] | None = None,
+    images: int = IMAGES,
+    seed: int = 0,
+) -> FoundSetting:
+    """Return the highest t and the largest k that leave the class in the latents of a few images.
+
+    >>> import clarep
+    >>> data = clarep.load_data(clarep.DataConfig(data="backdrops"))
+    >>> few = clarep.ClaridConfig(t=0.3, k=3, steps=1)
+    >>> found = clarep.auto_setting("backdrops", data, few, images=6)
+    >>> found.t, found.k, found.stands  # of 6 images nothing is sure
+    (0.3, 3, False)
+
+    Args:
+        teacher: any `Teacher`, or what `load_teacher` takes.
+        data: images of its classes.
+        config: of which a t or k that is a number is taken as it is, and tap, branch, guidance,
+            steps and batch_size are; the defaults without it.
+        folder: where what was measured stays, so that a killed call goes on; without it nowhere.
+        among: rising indices of the images to draw from; all without it.
+        judge: of the teacher's classes, who is asked too.
+        described: what tells judge and data from others; JSON values.
+        images: how many are drawn, two of a class at least: of so many classes that there are not
+            enough for all, a random part of the classes.
+        seed: of the draw, the solver's start and the noise.
+
+    Raises:
+        UserError: where the class cannot be read from the latents at any t; for data that do not
+            fit the teacher or have no class of two images, or a `folder` that holds the measures
+            of another setting.
+    """
+    teacher = teacher if isinstance(teacher, Teacher) else load_teacher(teacher)
+    config = config or ClaridConfig()
+    check_config(config)
+    few, count = _drawn_from(data, among, images, seed)
+    ks = _counts(teacher.latent_dim) if config.k in (None, AUTO) else (config.k,)
+    asked = GridConfig(
+        ts=_levels(teacher) if config.t in (None, AUTO) else (float(config.t),),
+        taps=(config.tap,),
+        ks=ks,
+        kinds=(),
+        seeds=(seed,),
+        images=count,
+        guidance=config.guidance,
+        steps=config.steps,
+        branch=config.branch,
+        batch_size=config.batch_size,
+    )
+    kept_in = TemporaryDirectory() if folder is None else nullcontext(str(folder))
+    with kept_in as place:
+
+        def points_of(grid_config: GridConfig, name: str) -> list[Point]:
+            grid = plan_grid(teacher, data, grid_config, among=few)
+            steps = walk_grid(grid, dict(described or {}), Path(place) / name, judge)
+            start = next(steps)
+            with progress("setting", "noise levels", start.total, start.done) as advance:
+                for step in steps:
+                    advance(step.new)
+            return curve_points(load_cells(grid, Path(place) / name), teacher.num_classes)
+
+        points = points_of(asked, "latents")
+        for t in reversed(standing_ts(points)[0]):
+            at = points_of(replace(asked, ts=(t,), kinds=("top",)), f"t-{t:g}")
+            points = [point for point in points if point.t != t] + at
+            if choose(points).stands:
+                break
+    choice = choose(points)
+    if choice.chosen is None:
+        raise UserError(f"{choice.reason}, or give `t` and `k`")
+    return FoundSetting(
+        t=choice.chosen.t,
+        tap=choice.chosen.tap,
+        k=choice.chosen.k,
+        branch=config.branch,
+        stands=choice.stands,
+        reason=choice.reason,
+        by=f"{count} images of {data.name}, seed {seed}",
+    )
+
+
+def _counts(n: int) -> tuple[int, ...]:
+    """Return the default ks as numbers of n directions, each once."""
+    shares = [float(k) for k in GridConfig.ks]
+    return tuple(sorted({max(1, round(share * n)) for share in shares}))
+
+
+def _levels(teacher: Teacher) -> tuple[float, ...]:
+    """Return the default ts that lie in the teacher's range."""
+
+    def lies_inside(t: float) -> bool:
+        try:
+            teacher.sigma_from_t(t)
+        except UserError:
+            return False
+        return True
+
+    inside = tuple(t for t in GridConfig.ts if lies_inside(t))
+    if not inside:
+        raise UserError(f"no t of {GridConfig.ts} lies in the teacher's range: give `t`")
+    return inside
+
+
+def _drawn_from(
+    data: LabelledImages, among: NDArray[np.int64] | None, images: int, seed: int
+) -> tuple[NDArray[np.int64], int]:
+    """Return rising indices of the images to draw evenly from, and how many can be drawn."""
+    given = np.arange(len(data)) if among is None else np.sort(among)
+    present, members = np.unique(data.labels[given], return_counts=True)
+    usable, most = present[members >= 2], images // 2
+    if most < 1 or not len(usable):
+        raise UserError(
+            "an automatic setting takes two images of a class at least: give `t` and `k`, or more "
+            "images"
+        )
+    if len(usable) > most:
+        usable = np.sort(np.random.default_rng(seed).choice(usable, most, replace=False))
+    each = min(images // len(usable), int(members[np.isin(present, usable)].min()))
+    return given[np.isin(data.labels[given], usable)], each * len(usable)
