@@ -14,20 +14,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from clarep.clarid.clareps import CLAReps
-from clarep.clarid.clarid_config import (
-    AT_ONCE,
-    ClaridConfig,
-    check_config,
-    resolve_sigma,
-    resolve_tap,
-    settled,
-    stored_in_short,
-)
+from clarep.clarid.clarid_config import AT_ONCE, ClaridConfig, resolved, stored_in_short
 from clarep.clarid.directions import (
     energy_share,
     find_directions,
     k_for_energy,
-    parse_k,
     project_out,
     random_directions,
 )
@@ -62,12 +53,10 @@ class Clarid:
 
     Args:
         teacher: any `Teacher`, or what `load_teacher` takes.
-        config: the setting; single fields may be given as keywords instead. Where it names neither
-            t, k nor sigma, these are the stored ones of a bundled teacher, else t = 0.85 and
-            k = 0.04; `auto_setting` finds them on images.
+        config: the setting; single fields may be given as keywords instead. t and k that it leaves
+            open are as `clarid_config.settled` says; `auto_setting` finds them on images.
 
     Attributes:
-        config: with t and k as they were settled.
         sigma_te, tap: resolved from the setting.
         num_dirs: how many directions are projected out. Where k is a share of energy: None
             until the first call, whose first images then settle it for all.
@@ -85,14 +74,9 @@ class Clarid:
         self.teacher = teacher = teacher if isinstance(teacher, Teacher) else load_teacher(teacher)
         teacher.check_attributes()
         config = replace(config or ClaridConfig(), **settings)
-        check_config(config)
-        self.tap = resolve_tap(teacher, config.tap)
-        self.config = config = settled(config, teacher)
-        self.sigma_te = resolve_sigma(teacher, config)
+        self.config, self.sigma_te, self.tap, self.num_dirs = resolved(config, teacher)
         if config.guidance != 1 or config.branch == "null":
             teacher.check_null()  # now, not after an hour
-        assert config.k is not None  # settled
-        self.num_dirs = parse_k(config.k, teacher.latent_dim)
         self.ledger = Ledger()
         self.engine: Engine | None = None
 

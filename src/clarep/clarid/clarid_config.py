@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from clarep.clarid.directions import Kind
+from clarep.clarid.directions import Kind, parse_k
 from clarep.engine.bounds import Within, check_bounds
 from clarep.engine.identity import in_full, shortened
 from clarep.errors import UserError
@@ -114,6 +114,20 @@ def settled(config: ClaridConfig, teacher: Teacher) -> ClaridConfig:
                 "`clarep select`, or give both"
             )
     return replace(config, k=FIXED_K if config.k is None else config.k)
+
+
+def resolved(config: ClaridConfig, teacher: Teacher) -> tuple[ClaridConfig, float, str, int | None]:
+    """Return the settled setting, its noise level, its tap, and how many directions k stands for.
+
+    The last is None where k is a share of energy. Raises UserError for what no teacher or not this
+    one takes.
+    """
+    check_config(config)
+    tap = resolve_tap(teacher, config.tap)
+    settled_one = settled(config, teacher)
+    assert settled_one.k is not None
+    sigma = resolve_sigma(teacher, settled_one)
+    return settled_one, sigma, tap, parse_k(settled_one.k, teacher.latent_dim)
 
 
 def stored_in_full(record: Mapping[str, Any]) -> dict[str, Any]:
