@@ -1,18 +1,17 @@
 """CLARID on diffusion models from elsewhere, judged by a classifier that none of them knows.
 
-    python tools/third_party_teachers.py OUT [--images 100] [--seeds 3] [--teachers vit latent dit]
+    python tools/third_party_teachers.py OUT [--images 100] [--seeds 3] [--automatic]
 
 Three teachers of digits (tests/third_party.py), by `Teacher.from_callable`. The judge is trained
 here on the first 8,000 of MNIST's test images, and CLARID is run on some of the last 2,000, other
 ones a seed: neither judge nor teachers saw them. Their inverted latents are taken as they are
 (guidance alone), without top and without random directions. Intervals are over all images, paired
-where two rows are compared. Writes OUT/third_party.json and prints the tables.
+where two rows are compared. Prints the tables, and keeps what was measured in OUT.
 """
 
 import argparse
-import json
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +20,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from clarep.clarid.clarid import Clarid
+from clarep.select.auto_setting import auto_setting
+
+from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.diffusion_classifier import evenly
 from clarep.clarid.directions import project_out
 from clarep.data.labelled import to_unit_range
-from clarep.engine.artefacts import atomic_path
-from clarep.engine.statistics import binomial_interval, bootstrap_interval
+from clarep.engine.statistics import (
+    binomial_interval,
+    bootstrap,
+    bootstrap_interval,
+    percentile_interval,
+)
 from clarep.engine.tensors import computed_once
+from clarep.errors import UserError
 from clarep.select.class_evidence import class_evidence
+from clarep.select.controls import control_of
+from clarep.teachers.teacher import Teacher
 from third_party import TEACHERS, digit_teacher, digits
 
 SETTINGS = {
@@ -36,6 +44,7 @@ SETTINGS = {
     "latent": {"t": 0.85, "k": 5, "guidance": 3.0},
     "dit": {"t": 0.5, "k": 31, "guidance": 1.0},  # it has no null class
 }
+Setting = dict[str, float]
 KINDS = ("none", "top", "random")
 JUDGE_IMAGES = 8_000
 JUDGE = {"steps": 1_500, "batch": 100, "seed": 0}
@@ -93,14 +102,12 @@ def spread(samples: Tensor, labels: Tensor) -> Tensor:
 
 
 def measured(
-    name: str, images: Tensor, labels: Tensor, *, judge: nn.Module, seed: int
-) -> dict[str, dict[str, Tensor]]:
-    """Return what is found of each image without directions of each kind, at the fixed setting."""
-    found = {}
-    teacher, x_te = digit_teacher(name), None
+    clarid: Clarid, images: Tensor, labels: Tensor, judge: nn.Module, seed: int
+) -> dict[str, Tensor]:
+    """Return what is found of each image without directions of each kind: KIND/MEASURE -> (N,)."""
+    found, x_te = {}, clarid.invert(images, labels)[0]
     for kind in KINDS:
-        clarid = Clarid(teacher, **SETTINGS[name], kind=kind)
-        x_te = clarid.invert(images, labels)[0] if x_te is None else x_te
+        clarid = control_of(clarid, kind)
         latents = []
         for part in torch.arange(len(x_te)).split(clarid.config.batch_size):
             subspace = clarid.directions(x_te[part], labels[part], seed)
@@ -117,8 +124,26 @@ def measured(
             "null decode": evidence.null_right,
             "swap kept": evidence.swap_kept,
         }
-        found[kind] = {key: value.double() for key, value in values.items() if value is not None}
+        found |= {f"{kind}/{key}": v.double() for key, v in values.items() if v is not None}
     return found
+
+
+def automatic(
+    name: str, teacher: Teacher, among: np.ndarray, judge: nn.Module, out: Path
+) -> Setting | None:
+    """Return the setting that clarep chooses on images `among` others, or None."""
+    guidance = SETTINGS[name]["guidance"]
+    config = ClaridConfig(t="auto", k="auto", guidance=guidance)
+    folder, described = out / f"auto-{name}", {"judge": JUDGE, "data": "t10k"}
+    try:
+        found = auto_setting(
+            teacher, digits(), config, folder=folder, among=among, judge=judge, described=described
+        )
+    except UserError as error:
+        print(f"{name}, automatic: {error}\n")
+        return None
+    print(f"{name}, automatic: t = {found.t:g}, k = {found.k}; {found.reason}\n", flush=True)
+    return {"t": found.t, "k": found.k, "guidance": guidance}
 
 
 def interval(key: str, values: Tensor) -> tuple[float, float]:
@@ -129,68 +154,70 @@ def interval(key: str, values: Tensor) -> tuple[float, float]:
 
 
 def shown(key: str, values: Tensor) -> str:
-    """Return mean and interval as text; the spread as the root of both."""
+    """Return mean and interval as text; of the spread, their roots."""
     numbers = np.array([float(values.mean()), *interval(key, values)])
     if key == "spread":
-        numbers = np.sqrt(numbers)
-    return "{:.3f} [{:.3f}, {:.3f}]".format(*numbers)
+        return "{:.3f} [{:.3f}, {:.3f}]".format(*np.sqrt(numbers))
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*numbers)
+
+
+def change(key: str, after: Tensor, before: Tensor) -> str:
+    """Return how a mean changes, with its interval over images that are the same in both."""
+    root = np.sqrt if key == "spread" else np.asarray
+    a, b = after.numpy(), before.numpy()
+    drawn = bootstrap(len(a), lambda picks: root(a[picks].mean(1)) - root(b[picks].mean(1)))
+    numbers = [float(root(a.mean()) - root(b.mean())), *percentile_interval(drawn)]
+    text = "{:+.3f} [{:+.3f}, {:+.3f}]" if key == "spread" else "{:+.2f} [{:+.2f}, {:+.2f}]"
+    return text.format(*numbers)
+
+
+def print_table(title: str, found: dict[str, Tensor]) -> None:
+    """Print the rows of all kinds, and what top directions change, image by image."""
+    keys = [key.removeprefix("none/") for key in found if key.startswith("none/")]
+    print(f"{title}; {len(found['none/judge'])} images\n")
+    print(f"| directions | {' | '.join(keys)} |\n|{'---|' * (len(keys) + 1)}")
+    for kind in KINDS:
+        print(f"| {kind} | {' | '.join(shown(key, found[f'{kind}/{key}']) for key in keys)} |")
+    for other in ("none", "random"):
+        changes = [change(key, found[f"top/{key}"], found[f"{other}/{key}"]) for key in keys]
+        print(f"| top less {other} | {' | '.join(changes)} |")
+    print(flush=True)
 
 
 def main() -> None:
-    """Measure every teacher and seed, and write the table."""
+    """Measure every teacher, setting and seed, and print the tables; a second call goes on."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--teachers", nargs="+", default=TEACHERS, choices=TEACHERS)
+    parser.add_argument("--automatic", action="store_true", help="clarep chooses t and k")
     given = parser.parse_args()
     data = digits()
     everything, labels = data.images(np.arange(len(data))), torch.from_numpy(data.labels)
     judge, accuracy = load_judge(given.out, everything, labels)
     print(f"judge: {accuracy:.4f} right on the last 2,000 images\n")
-    unseen, rows = np.arange(JUDGE_IMAGES, len(data)), {}
+    drawn, left = [], np.arange(JUDGE_IMAGES, len(data))
+    for seed in range(given.seeds):
+        drawn.append(evenly(data.labels, left, given.images, np.random.default_rng(seed)))
+        left = np.setdiff1d(left, drawn[-1])
     for name in given.teachers:
-        began = time.monotonic()
-        found: dict[str, list[dict[str, Tensor]]] = {kind: [] for kind in KINDS}
-        left = unseen
-        for seed in range(given.seeds):
-            few = evenly(data.labels, left, given.images, np.random.default_rng(seed))
-            left = np.setdiff1d(left, few)
-            each = measured(name, everything[few], labels[few], judge=judge, seed=seed)
-            for kind in KINDS:
-                found[kind].append(each[kind])
-        pooled = {
-            kind: {key: torch.cat([one[key] for one in parts]) for key in parts[0]}
-            for kind, parts in found.items()
-        }
-        print_table(name, pooled, given.seeds, time.monotonic() - began)
-        rows[name] = {
-            kind: {key: [round(float(v), 6) for v in values] for key, values in one.items()}
-            for kind, one in pooled.items()
-        }
-    with atomic_path(given.out / "third_party.json") as path:
-        path.write_text(json.dumps({"judge": accuracy, "settings": SETTINGS, "images": rows}))
-
-
-def print_table(
-    name: str, pooled: dict[str, dict[str, Tensor]], seeds: int, seconds: float
-) -> None:
-    """Print a teacher's rows, and what top directions change, image by image."""
-    setting = ", ".join(f"{key} = {value:g}" for key, value in SETTINGS[name].items())
-    keys = list(pooled["none"])
-    count = len(pooled["none"]["judge"])
-    print(f"{name}: {setting}; {count} images, {seeds} seeds, {seconds:.0f} s\n")
-    print(f"| directions | {' | '.join(keys)} |\n|{'---|' * (len(keys) + 1)}")
-    for kind, values in pooled.items():
-        print(f"| {kind} | {' | '.join(shown(key, values[key]) for key in keys)} |")
-    for against in ("none", "random"):
-        changes = []
-        for key in keys:
-            change = pooled["top"][key] - pooled[against][key]
-            low, high = bootstrap_interval(change)
-            changes.append(f"{float(change.mean()):+.3f} [{low:+.3f}, {high:+.3f}]")
-        print(f"| top less {against} (paired) | {' | '.join(changes)} |")
-    print(flush=True)
+        teacher, setting = digit_teacher(name), SETTINGS[name]
+        if given.automatic:
+            setting = automatic(name, teacher, left, judge, given.out)
+        if setting is None:
+            continue
+        parts = []
+        for seed, few in enumerate(drawn):
+            clarid = Clarid(teacher, **setting)
+            described = clarid.describe(seed, given.images) | {"images": few.tolist()}
+            described |= {"judge": JUDGE, "sigma_min": teacher.sigma_min}
+            place = given.out / f"{name}-t{setting['t']:g}-k{setting['k']}-{seed}.safetensors"
+            work = partial(measured, clarid, everything[few], labels[few], judge, seed)
+            parts.append(computed_once(place, described, work))
+        text = ", ".join(f"{key} = {value:g}" for key, value in setting.items())
+        found = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        print_table(f"{name}: {text}; {given.seeds} seeds", found)
 
 
 if __name__ == "__main__":
