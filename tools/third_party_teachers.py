@@ -20,8 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from clarep.select.auto_setting import auto_setting
-
 from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.diffusion_classifier import evenly
 from clarep.clarid.directions import project_out
@@ -34,6 +32,7 @@ from clarep.engine.statistics import (
 )
 from clarep.engine.tensors import computed_once
 from clarep.errors import UserError
+from clarep.select.auto_setting import auto_setting
 from clarep.select.class_evidence import class_evidence
 from clarep.select.controls import control_of
 from clarep.teachers.teacher import Teacher
