@@ -68,7 +68,7 @@ REFUSED = {
     "train(student=folder)": "`student` is a PosixPath",
     "train(student=net)": "`student` is a Sequential",
     "train(method=3)": "`method=3` is no method",
-    "train(config={'epochs': 1})": "`config` is a dict",
+    "train(config={})": "`config` is a dict",
     "train(method='kd', classifier='runs/a')": "`classifier` is a str",
     "train(method='diffaug', teacher='backdrops')": "`teacher` is a str",
     "train(method='doubted', audit=3)": "`audit` is a int",
@@ -106,7 +106,7 @@ REFUSED = {
     "load_student(None)": "`path` is a NoneType",
     "clarep.audit('backdrops', data, folder / 'a')": "`teacher` is a str",
     "clarep.audit(teacher, 'backdrops', folder / 'a')": "`data` is a str",
-    "clarep.audit(teacher, data, folder / 'a', {'draws': 1})": "`config` is a dict",
+    "clarep.audit(teacher, data, folder / 'a', {})": "`config` is a dict",
     "clarep.audit(teacher, data, folder / 'a', AuditConfig(rivals='3'))": "`rivals='3'` is no",
     "clarep.audit(teacher, data, folder / 'a', AuditConfig(sigmas=0.25))": "`sigmas=0.25` is",
 }  # fmt: skip

@@ -84,7 +84,8 @@ def audit_steps(
     described: what the caller knows of teacher and data; it enters the manifest's configuration.
         JSON values.
     """
-    asked, folder = Questions.of(teacher, data, config or AuditConfig(), chosen), Path(folder)
+    config = AuditConfig() if config is None else config
+    asked, folder = Questions.of(teacher, data, config, chosen), Path(folder)
     told = plain({**(described or {}), **asked.described()})
     _lock = hold(folder)
     stored = _stored(folder)

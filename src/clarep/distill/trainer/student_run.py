@@ -93,7 +93,7 @@ class StudentRun:
         check_data(data)
         check_type("out", out, Path, "a folder")
         check_type("student", student, (str, Student), "a name, or what Student.from_module makes")
-        self.config = config = config or DistillConfig()
+        self.config = config = DistillConfig() if config is None else config
         check_distill(config)
         kind, options = settled(method, config, options)
         sources = Sources.of(canonical, teacher, classifier, audit).used_by(kind, config)
