@@ -23,7 +23,7 @@ from clarep.report.measures_table import (
     write_measures,
 )
 from clarep.report.quality import classify_all, frechet_distance
-from clarep.select.clarep_columns import BACKGROUND, BLOCKS, COLUMNS, FOOTNOTE
+from clarep.select.clarep_columns import BACKGROUND, BLOCKS, COLUMNS, FOOTNOTE, SPREAD
 from clarep.select.clarep_measures import (
     Measures,
     Scene,
@@ -435,6 +435,18 @@ def test_a_row_without_an_interval_has_empty_cells(measured, tmp_path):
         (row,) = csv.DictReader(stream)
     assert row["removed_low"] == row["removed_high"] == ""
     assert row["judge_low"] != ""
+
+
+def test_a_row_that_a_table_knows_nothing_of_is_left_out(measured):
+    """Of scrambled images nothing is said of a background; what they are is said once."""
+    row = measured()
+    nothing = replace(row, kind="scrambled", **dict.fromkeys(MASKED))
+    text = measures_table([row, nothing])
+    background, spread = table_of(text, BACKGROUND), table_of(text, SPREAD)
+    assert not background[2].startswith("scrambled")
+    assert [line.split()[0] for line in spread[1:3]] == ["top", "scrambled"]
+    assert "shuffled" in text
+    assert "shuffled" not in measures_table([row])
 
 
 def test_the_table_has_a_legend(measured):

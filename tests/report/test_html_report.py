@@ -20,7 +20,7 @@ from clarep.engine.statistics import t_interval
 from clarep.engine.tensors import read_tensors, save_tensors
 from clarep.errors import UserError
 from clarep.report.html import build_report
-from clarep.report.measures_table import write_measures
+from clarep.report.measures_table import write_classifier, write_measures
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import heading_of
 from clarep.select.clarep_measures import Measures
@@ -483,8 +483,8 @@ def test_what_was_measured_of_the_set_stands_below_it(runs, canon, tmp_path):
     shards = [shard["sha256"] for shard in CanonicalSet.load(beside).manifest["shards"]]
     row = Measures(
         kind="top", images=12, labels_tried=10, evidence=-0.25, evidence_interval=(-0.5, 0.125),
-        null_share=0.75, null_interval=(0.5, 0.9), sample_within=0.5, feature_within=0.5,
-        nmi_conditional=0.987,
+        null_share=0.75, null_interval=(0.5, 0.9), judge_accuracy=0.5, sample_within=0.5,
+        feature_within=0.5, nmi_conditional=0.987,
     )  # fmt: skip
     rows = [row, replace(row, kind="none", evidence=1.25, nmi_conditional=0.876)]
     write_measures(rows, tmp_path / "set" / "report", {"canonical_sha256": shards})
@@ -493,11 +493,16 @@ def test_what_was_measured_of_the_set_stands_below_it(runs, canon, tmp_path):
     for said in ("\N{MINUS SIGN}0.25", "[\N{MINUS SIGN}0.50, 0.12]", "1.25", "0.75", "top 0.99"):
         assert said in section
     assert "told the class" in section
+    assert "independent classifier" in section
     assert "removed off object" not in section
     with open(tmp_path / "out" / "data" / "canonical-measures.csv", newline="") as stream:
         stored = list(csv.DictReader(stream))
     assert [float(line["evidence"]) for line in stored] == [-0.25, 1.25]
     assert float(stored[0]["evidence_low"]) == -0.5
+    given = {"student": "resnet8", "originals": {"judge_accuracy": 0.5, "judge_interval": [0, 1]}}
+    write_classifier(given, tmp_path / "set" / "report")
+    section = build(runs[:1], tmp_path, beside).sections["canonical"]
+    assert "resnet8" in section and "independent classifier" not in section
     # Rows of another set are not this one's.
     write_measures(rows, tmp_path / "set" / "report", {"canonical_sha256": [*shards, "ab"]})
     assert "told the class" not in build(runs[:1], tmp_path, beside).sections["canonical"]

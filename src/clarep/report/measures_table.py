@@ -19,6 +19,7 @@ from clarep.select.clarep_columns import (
     COLUMNS,
     JUDGED,
     LATENT,
+    SCRAMBLED,
     WHY_A_FOOTNOTE,
     blocks,
 )
@@ -40,8 +41,8 @@ def measures_table(rows: Sequence[Measures], classifier: Mapping[str, Any] | Non
     legend. classifier: as `write_classifier`.
     """
     tables = []
-    for question, names in blocks(lambda name: _known(rows, name)).items():
-        cells = [[row.kind, *(_cell(row, name) for name in names)] for row in rows]
+    for question, names in blocks(lambda name: bool(told(rows, [name]))).items():
+        cells = [[row.kind, *(_cell(row, name) for name in names)] for row in told(rows, names)]
         legend = {name: COLUMNS[name].legend for name in names if COLUMNS[name].legend}
         if question == JUDGED and classifier is not None:
             legend["judge_accuracy"] = _classifier_legend(classifier)
@@ -59,7 +60,7 @@ def measures_table(rows: Sequence[Measures], classifier: Mapping[str, Any] | Non
     given = ", ".join(f"{row.kind} {row.nmi_conditional:.2f}" for row in rows)
     foot = f"{rows[0].images} images; in brackets 95 % intervals over images. "
     if any(row.kind == "scrambled" for row in rows):
-        foot += "scrambled: the same road with images that show nothing, their blocks shuffled. "
+        foot += f"{SCRAMBLED}. "
     foot += f"Not shown is NMI given the class ({given}): {WHY_A_FOOTNOTE}. "
     foot += "More in docs/method.md#measures"
     return "\n\n".join([*tables, filled(foot, WIDTH)])
@@ -173,8 +174,18 @@ def write_classifier(classifier: Mapping[str, Any] | None, folder: Path) -> None
         (folder / CLASSIFIER_NAME).unlink(missing_ok=True)
 
 
-def _known(rows: Sequence[Measures], name: str) -> bool:
-    return any(getattr(row, name) is not None for row in rows)
+def told(rows: Sequence[Measures], names: Sequence[str]) -> list[Measures]:
+    """Return the rows that know any of the fields `names`."""
+    return [row for row in rows if any(getattr(row, name) is not None for name in names)]
+
+
+def judge_beside(canonical: CanonicalSet) -> str:
+    """Say which classifier judged the rows beside a set; "" of the bundled judge."""
+    try:
+        given = read_json(canonical.folder.resolve().parent / "report" / CLASSIFIER_NAME)
+        return _classifier_legend(given)
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def _classifier_legend(classifier: Mapping[str, Any]) -> str:

@@ -42,11 +42,15 @@ COLUMNS = {
     "posterior_share": Column(
         "own likeliest",
         LATENT,
-        "own likeliest: share whose own class the teacher finds the likeliest; in what they are "
-        "decoded to under no class: decoded",
+        "own likeliest: share whose own class the teacher finds the likeliest",
         "posterior_interval",
     ),
-    "below_share": Column("decoded", LATENT, "", "below_interval"),
+    "below_share": Column(
+        "own, decoded",
+        LATENT,
+        "own, decoded: the same of what is decoded under no class",
+        "below_interval",
+    ),
     "null_share": Column(
         "under no class",
         JUDGED,
@@ -89,6 +93,8 @@ COLUMNS = {
 }
 """Every field of `Measures` that is a measure, in the order of tables."""
 
+SCRAMBLED = "scrambled: the same road with images that show nothing, their blocks shuffled"
+"""What a row of that name is."""
 WHY_A_FOOTNOTE = (
     "the network is told the class, so that its features cluster by class also where the object is "
     "gone"
