@@ -15,6 +15,7 @@ from torch import Tensor
 
 from clarep.clarid.clareps import CLAReps
 from clarep.clarid.clarid_config import AT_ONCE, ClaridConfig, resolved, stored_in_short
+from clarep.clarid.class_directions import class_directions, evaluations
 from clarep.clarid.directions import (
     energy_share,
     find_directions,
@@ -155,10 +156,13 @@ class Clarid:
             quality = psnr(self.teacher.decode(back).cpu(), images.cpu())
         return x_te.cpu(), quality
 
-    def jacobian(self, x: Images, labels: Labels) -> Jacobian:
+    def jacobian(
+        self, x: Images, labels: Labels, spared: Float[Tensor, "batch n q"] | None = None
+    ) -> Jacobian:
         """Return the Jacobian of the features at x, under the class or the null label.
 
-        It lies on the teacher's device, and so must what it is multiplied with.
+        It lies on the teacher's device, and so must what it is multiplied with; along `spared`,
+        orthonormal directions, it is 0.
         """
         x, labels = self._placed(x, labels)
         if self.config.branch == "null":
@@ -167,6 +171,7 @@ class Clarid:
         sigma = x.new_full((len(x),), self.sigma_te)
 
         def features(y: Tensor) -> Tensor:
+            y = y if spared is None else x + project_out(y - x, spared)
             return self.teacher.features(y, sigma, cond, self.tap)
 
         if self.engine is None:
@@ -195,11 +200,15 @@ class Clarid:
         generator = torch.Generator().manual_seed(seed)
         if self.config.kind == "random":
             return random_directions(x, num_dirs, generator)
+        kind, spared = self.config.kind, None
         with self.ledger.stage("directions"):
-            jacobian = self.jacobian(x, labels)
+            if kind == "contrast":
+                spared = class_directions(self.teacher, x, labels, self.sigma_te, generator)
+                self.ledger.denoiser_evaluations += evaluations(self.teacher.num_classes) * len(x)
+            jacobian = self.jacobian(x, labels, spared)
             found = find_directions(
                 jacobian,
-                self.config.kind,
+                "top" if kind == "contrast" else kind,
                 num_dirs,
                 generator,
                 measure=self.config.measure,

@@ -43,8 +43,9 @@ class ClaridConfig:
     """How the ODE is walked up; fixed_point nearly undoes euler, at six times its cost; choose
     --solver euler with it."""
     kind: Kind = "top"
-    """Directions: top is CLARID; bottom, middle, random and none are controls. bottom and middle
-    form the whole Jacobian, which takes 5 to 20 times as long as top."""
+    """Directions: top is CLARID, contrast top ones that leave the class evidence alone; bottom,
+    middle, random and none are controls. bottom and middle form the whole Jacobian, which takes 5
+    to 20 times as long as top."""
     branch: Literal["conditional", "null"] = "conditional"
     """Label under which the Jacobian is taken."""
     measure: Measure = "energy"
