@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from clarep.clarid.clarid import Clarid
+from clarep.clarid.class_directions import class_directions
 from clarep.geometry.jacobian import probe_engine
 from clarep.teachers import load_teacher
 from clarep.teachers.teacher import Teacher
@@ -124,19 +125,24 @@ def test_forward_mode_passes_the_adjoint_test_at_every_tap(any_teacher, given):
         assert engine == "forward"
 
 
-@pytest.mark.parametrize("kind", ["top", "middle", "bottom"])
+@pytest.mark.parametrize("kind", ["top", "contrast", "middle", "bottom"])
 def test_directions_are_those_of_a_dense_svd(any_teacher, given, kind):
     """The Jacobian that is formed by products, through numpy."""
     x, labels = given[0][:2], given[2][:2]
     clarid = Clarid(any_teacher, sigma=1.0, k=K, kind=kind, tolerance=1e-3)
     dense = clarid.jacobian(x, labels).dense().double().numpy()
     V = clarid.directions(x, labels).V.double().numpy()
+    if kind == "contrast":
+        generator = torch.Generator().manual_seed(0)
+        spared = class_directions(any_teacher, x, labels, 1.0, generator).double().numpy()
+        dense = dense - dense @ spared @ spared.swapaxes(1, 2)
     captured = np.square(dense @ V).sum((1, 2))
     squares = np.zeros((2, any_teacher.latent_dim))
     found = np.square(np.linalg.svd(dense, compute_uv=False))
     squares[:, : found.shape[1]] = found
     first = {
         "top": 0,
+        "contrast": 0,
         "middle": (found.shape[1] - K) // 2,
         "bottom": any_teacher.latent_dim - K,
     }[kind]

@@ -18,7 +18,7 @@ _MOST_LABELS = 10
 _LEVELS = (1.0, 0.7, 1.4)  # of sigma, at the latent itself
 _NEIGHBOURS = (0.5, 1.0)  # of sigma: noise that is added to the latent
 _DRAWS = 6  # neighbours of each
-_RANK = 1e-10  # of the largest energy: below it a direction is rounding
+_RANK = 16  # of a number's own rounding: what differs by less does not differ
 
 
 @torch.no_grad()
@@ -29,10 +29,10 @@ def class_directions(
     sigma: float,
     generator: torch.Generator,
 ) -> Float[Tensor, "batch n q"]:
-    """Return at most 64 orthonormal directions of class evidence at each latent.
+    """Return orthonormal directions of class evidence at each latent, strongest first.
 
-    Columns beyond the rank of what the teacher says are 0. It costs `evaluations` of the denoiser
-    for each image.
+    64 of them, at most an eighth of the latent's dimension; those beyond the rank of what the
+    teacher says are 0. It costs `evaluations` of the denoiser for each image.
 
     Args:
         teacher: of two classes or more.
@@ -48,8 +48,12 @@ def class_directions(
         estimates = torch.stack(
             [teacher.denoise(y, levels, teacher.condition(one)).flatten(1) for one in tried.T], 2
         )
-        gradients.append((estimates - estimates.mean(2, keepdim=True)).double() / level**2)
-    return _left_singular_vectors(torch.cat(gradients, 2), SPARED).to(x.dtype)
+        apart = estimates - estimates.mean(2, keepdim=True)
+        rounding = _RANK * torch.finfo(x.dtype).eps * estimates.norm(dim=1, keepdim=True)
+        apart = torch.where(apart.norm(dim=1, keepdim=True) > rounding, apart, 0)
+        gradients.append(apart.double() / level**2)
+    most = min(SPARED, teacher.latent_dim // 8)
+    return _left_singular_vectors(torch.cat(gradients, 2), most).to(x.dtype)
 
 
 def evaluations(num_classes: int) -> int:
@@ -86,7 +90,7 @@ def _points(
 def _left_singular_vectors(M: Float[Tensor, "batch n r"], most: int) -> Float[Tensor, "batch n q"]:
     squares, V = torch.linalg.eigh(M.mT @ M)  # rising
     squares, V = squares.flip(1)[:, :most, None], V.flip(2)[:, :, :most]
-    known = squares > _RANK * squares[:, :1]
+    known = squares > _RANK * torch.finfo(M.dtype).eps * squares[:, :1]
     scaled = V.mT / squares.clamp_min(torch.finfo(M.dtype).tiny).sqrt()
     U: Tensor = M @ (scaled * known).mT
     return U
