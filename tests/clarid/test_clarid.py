@@ -271,7 +271,7 @@ def everything(reps):
     return {name: tensor.numpy().tobytes() for name, tensor in reps.tensors.items()}
 
 
-@pytest.mark.parametrize("kind", ["top", "contrast", "random", "bottom"])
+@pytest.mark.parametrize("kind", ["top", "contrast", "mask", "random", "bottom"])
 def test_the_same_seed_gives_the_same_bytes(teacher, images, labels, kind):
     clarid = clarid_of(teacher, kind=kind)
     first = everything(clarid(images, labels, seed=5))
@@ -309,7 +309,7 @@ def test_denoiser_evaluations_are_those_that_the_teacher_saw(
     assert clarid.ledger.images == 5
 
 
-@pytest.mark.parametrize("kind", ["top", "contrast", "bottom", "middle", "random", "none"])
+@pytest.mark.parametrize("kind", ["top", "contrast", "mask", "bottom", "middle", "random", "none"])
 def test_jacobian_products_are_those_that_were_made(teacher, images, labels, kind, monkeypatch):
     clarid = clarid_of(teacher, kind=kind)
     clarid.jacobian(images, labels)  # probes the engine, which no ledger counts
@@ -329,7 +329,8 @@ def test_jacobian_products_are_those_that_were_made(teacher, images, labels, kin
     assert clarid.ledger.jacobian_products == made
     dense = 4 * 20
     solved = (4 * 2 * 5, 4 * 100)
-    bounds = {"top": solved, "contrast": solved, "bottom": (dense, dense), "middle": (dense, dense)}
+    bounds = dict.fromkeys(("top", "contrast", "mask"), solved)
+    bounds |= dict.fromkeys(("bottom", "middle"), (dense, dense))
     low, high = bounds.get(kind, (0, 0))
     assert low <= made <= high
 
@@ -372,12 +373,12 @@ WRONG = {
     "both": ({"t": 0.5}, "both t and sigma are given"),
     "sigma too high": ({"sigma": 81.0}, "sigma 81 is outside the teacher's range"),
     "sigma too low": ({"sigma": 0.01}, "sigma 0.01 is outside"),
-    "sigma is no number": ({"sigma": math.nan}, "sigma nan is outside"),
+    "sigma is no number": ({"sigma": math.nan}, "`sigma=nan` is not finite"),
     "t": ({"sigma": None, "t": 1.0}, r"t 1 is outside \(0, 1\)"),
     "t of no trained level": ({"sigma": None, "t": 0.999}, "outside the teacher's range"),
     "tap": ({"tap": "blok2"}, "unknown tap 'blok2': did you mean block2"),
     "k": ({"k": 49}, "k = 49 means 49 directions, outside 1 to 48"),
-    "k is a truth value": ({"k": True}, "k = True is neither a whole number"),
+    "k is a truth value": ({"k": True}, "`k=True` is of type bool"),
     "k is not understood": ({"k": "lots"}, "k = 'lots' is not understood"),
     "guidance": ({"guidance": -1.0}, "`guidance=-1.0` is below 0"),
     "guidance is no number": ({"guidance": math.nan}, "`guidance=nan` is not finite"),

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from clarep.clarid.clarid import Clarid
-from clarep.clarid.class_directions import class_directions, evaluations
+from clarep.clarid.class_directions import class_directions, pixels_of_class
 from clarep.clarid.directions import project_out
 from mixture import MixtureTeacher
 
@@ -72,15 +72,40 @@ def test_a_teacher_that_tells_no_classes_apart_has_none_and_contrast_is_top():
     assert float(torch.linalg.svdvals(ours.mT @ top).min()) > 1 - 1e-4
 
 
+@pytest.mark.parametrize(("kind", "points"), [("contrast", 15), ("mask", 1)])
 @pytest.mark.parametrize(("classes", "tried"), [(3, 3), (10, 10), (14, 10)])
-def test_its_cost_is_told_and_of_many_classes_a_few_are_tried(classes, tried):
+def test_its_cost_is_told_and_of_many_classes_a_few_are_tried(kind, points, classes, tried):
     teacher = MixtureTeacher(classes=classes)
     labels = torch.tensor([0, classes - 1])
-    clarid = Clarid(teacher, sigma=SIGMA, kind="contrast", k=2)
+    clarid = Clarid(teacher, sigma=SIGMA, kind=kind, k=2)
     teacher.denoised = 0
     clarid.directions(latents(teacher, labels), labels)
-    assert teacher.denoised == 2 * 15 * tried == 2 * evaluations(classes)
-    assert clarid.ledger.denoiser_evaluations == teacher.denoised
+    assert clarid.ledger.denoiser_evaluations == 2 * points * tried
+    assert teacher.denoised >= 2 * points * tried  # the mixture's features count too
+
+
+class InOneCorner(MixtureTeacher):
+    """Its classes differ in the upper left 4 by 4 of 8 by 8 pixels alone."""
+
+    def __init__(self):
+        super().__init__(shape=(1, 8, 8), separation=3.0)
+        corner = torch.zeros(8, 8, dtype=torch.float64)
+        corner[:4, :4] = 1
+        self.means = self.means * corner.flatten()
+        self.covariances = torch.eye(64).double().expand_as(self.covariances) * 0.01
+        self.values = torch.full_like(self.values, 0.01)
+        self.vectors = torch.eye(64).double().expand_as(self.vectors)
+
+
+def test_mask_is_where_the_classes_differ_and_nothing_there_is_taken():
+    teacher = InOneCorner()
+    x = latents(teacher)
+    pixels = pixels_of_class(teacher, x, LABELS, SIGMA, torch.Generator())
+    assert pixels.shape == (4, 1, 8, 8)
+    assert pixels[:, :, :4, :4].all() and not pixels[:, :, 6:].any()
+    assert 0.35 < float(pixels.double().mean()) < 0.6
+    V = Clarid(teacher, sigma=SIGMA, kind="mask", k=4).directions(x, LABELS).V
+    assert not (V.reshape(4, 8, 8, 4)[:, :4, :4]).abs().max() > 1e-6
 
 
 def test_the_same_seed_gives_the_same_and_noise_stays_inside_the_teachers_range():
@@ -90,3 +115,17 @@ def test_the_same_seed_gives_the_same_and_noise_stays_inside_the_teachers_range(
     assert not torch.equal(found(teacher, x, seed=3), found(teacher, x, seed=4))
     high = class_directions(teacher, x, LABELS, teacher.sigma_max, torch.Generator().manual_seed(0))
     assert torch.isfinite(high).all()
+
+
+def test_inverted_under_no_class_the_label_changes_no_latent():
+    teacher = MixtureTeacher()
+    data = teacher.data([0, 1, 2, 0])
+    images = data.images(np.arange(4))
+    null = Clarid(teacher, sigma=SIGMA, kind="none", inversion_label="null", steps=40)
+    one, trip = null.invert(images, [0, 1, 2, 0])
+    other, _ = null.invert(images, [1, 2, 0, 1])
+    assert torch.equal(one, other) and float(trip.min()) > 25
+    under_class, _ = Clarid(teacher, sigma=SIGMA, kind="none", steps=40).invert(
+        images, [1, 2, 0, 1]
+    )
+    assert not torch.allclose(under_class, one, atol=1e-3)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clarep.clarid.clarid import Clarid
-from clarep.clarid.class_directions import class_directions
+from clarep.clarid.class_directions import sparing
 from clarep.geometry.jacobian import probe_engine
 from clarep.teachers import load_teacher
 from clarep.teachers.teacher import Teacher
@@ -125,17 +125,19 @@ def test_forward_mode_passes_the_adjoint_test_at_every_tap(any_teacher, given):
         assert engine == "forward"
 
 
-@pytest.mark.parametrize("kind", ["top", "contrast", "middle", "bottom"])
+@pytest.mark.parametrize("kind", ["top", "contrast", "mask", "middle", "bottom"])
 def test_directions_are_those_of_a_dense_svd(any_teacher, given, kind):
     """The Jacobian that is formed by products, through numpy."""
     x, labels = given[0][:2], given[2][:2]
     clarid = Clarid(any_teacher, sigma=1.0, k=K, kind=kind, tolerance=1e-3)
     dense = clarid.jacobian(x, labels).dense().double().numpy()
     V = clarid.directions(x, labels).V.double().numpy()
-    if kind == "contrast":
-        generator = torch.Generator().manual_seed(0)
-        spared = class_directions(any_teacher, x, labels, 1.0, generator).double().numpy()
-        dense = dense - dense @ spared @ spared.swapaxes(1, 2)
+    if kind in ("contrast", "mask"):
+        drawn = torch.Generator().manual_seed(0)
+        across, _ = sparing(any_teacher, x, labels, 1.0, drawn, kind=kind)
+        each = torch.eye(any_teacher.latent_dim, dtype=x.dtype).reshape(-1, 1, *x.shape[1:])
+        kept = torch.stack([across(step.expand_as(x)).flatten(1) for step in each], 1)
+        dense = dense @ kept.double().numpy()
     captured = np.square(dense @ V).sum((1, 2))
     squares = np.zeros((2, any_teacher.latent_dim))
     found = np.square(np.linalg.svd(dense, compute_uv=False))
@@ -143,6 +145,7 @@ def test_directions_are_those_of_a_dense_svd(any_teacher, given, kind):
     first = {
         "top": 0,
         "contrast": 0,
+        "mask": 0,
         "middle": (found.shape[1] - K) // 2,
         "bottom": any_teacher.latent_dim - K,
     }[kind]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clarep.clarid.clareps import CLAReps
 from clarep.clarid.clarid_config import AT_ONCE, ClaridConfig, resolved, stored_in_short
-from clarep.clarid.class_directions import class_directions, evaluations
+from clarep.clarid.class_directions import sparing
 from clarep.clarid.directions import (
     energy_share,
     find_directions,
@@ -76,7 +76,7 @@ class Clarid:
         teacher.check_attributes()
         config = replace(config or ClaridConfig(), **settings)
         self.config, self.sigma_te, self.tap, self.num_dirs = resolved(config, teacher)
-        if config.guidance != 1 or config.branch == "null":
+        if config.guidance != 1 or "null" in (config.branch, config.inversion_label):
             teacher.check_null()  # now, not after an hour
         self.ledger = Ledger()
         self.engine: Engine | None = None
@@ -143,10 +143,10 @@ class Clarid:
     def invert(
         self, images: Images, labels: Labels
     ) -> tuple[Float[Tensor, "batch c2 h2 w2"], Float[Tensor, " batch"]]:
-        """Return x_te and the round trip's PSNR in dB, under the class and guidance 1."""
+        """Return x_te and the round trip's PSNR in dB, at guidance 1, of both under one label."""
         images, labels = self._accepted(images, labels)
-        device = self.teacher.device
-        config, denoise = self.config, self._denoiser(labels.to(device), 1.0)
+        device, config = self.teacher.device, self.config
+        denoise = self._denoiser(self._under(config.inversion_label, labels).to(device), 1.0)
         span = (self.sigma_te, self.teacher.sigma_min, config.steps)
         with self.ledger.stage("invert"):
             x0 = self.teacher.encode(images.to(device))
@@ -157,21 +157,19 @@ class Clarid:
         return x_te.cpu(), quality
 
     def jacobian(
-        self, x: Images, labels: Labels, spared: Float[Tensor, "batch n q"] | None = None
+        self, x: Images, labels: Labels, across: Callable[[Tensor], Tensor] | None = None
     ) -> Jacobian:
         """Return the Jacobian of the features at x, under the class or the null label.
 
-        It lies on the teacher's device, and so must what it is multiplied with; along `spared`,
-        orthonormal directions, it is 0.
+        It lies on the teacher's device, and so must what it is multiplied with. With `across`, an
+        orthogonal projection of steps (B, C, H, W), it is J times that: 0 along all else.
         """
         x, labels = self._placed(x, labels)
-        if self.config.branch == "null":
-            labels = torch.full_like(labels, self.teacher.null_label)
-        cond = self.teacher.condition(labels)
+        cond = self.teacher.condition(self._under(self.config.branch, labels))
         sigma = x.new_full((len(x),), self.sigma_te)
 
         def features(y: Tensor) -> Tensor:
-            y = y if spared is None else x + project_out(y - x, spared)
+            y = y if across is None else x + across(y - x)
             return self.teacher.features(y, sigma, cond, self.tap)
 
         if self.engine is None:
@@ -200,20 +198,17 @@ class Clarid:
         generator = torch.Generator().manual_seed(seed)
         if self.config.kind == "random":
             return random_directions(x, num_dirs, generator)
-        kind, spared = self.config.kind, None
+        kind: Any
+        config, kind, across = self.config, self.config.kind, None
+        bound: dict[str, Any] = {"measure": config.measure, "tolerance": config.tolerance}
         with self.ledger.stage("directions"):
-            if kind == "contrast":
-                spared = class_directions(self.teacher, x, labels, self.sigma_te, generator)
-                self.ledger.denoiser_evaluations += evaluations(self.teacher.num_classes) * len(x)
-            jacobian = self.jacobian(x, labels, spared)
-            found = find_directions(
-                jacobian,
-                "top" if kind == "contrast" else kind,
-                num_dirs,
-                generator,
-                measure=self.config.measure,
-                tolerance=self.config.tolerance,
-            )
+            if kind in ("contrast", "mask"):
+                given = (self.teacher, x, labels, self.sigma_te, generator)
+                across, passes = sparing(*given, kind=kind)
+                self.ledger.denoiser_evaluations += passes
+                kind = "top"
+            jacobian = self.jacobian(x, labels, across)
+            found = find_directions(jacobian, kind, num_dirs, generator, **bound)
             on_cpu: dict[str, Any] = {
                 name: value.cpu() for name, value in vars(found).items() if torch.is_tensor(value)
             }
@@ -233,9 +228,7 @@ class Clarid:
         null class.
         """
         x, labels = self._placed(x, labels)
-        if branch == "null":
-            self.teacher.check_null()
-            labels = torch.full_like(labels, self.teacher.null_label)
+        labels = self._under(branch, labels)
 
         def at_tap(x: Tensor, labels: Tensor) -> Tensor:
             sigma, cond = x.new_full((len(x),), self.sigma_te), self.teacher.condition(labels)
@@ -255,6 +248,13 @@ class Clarid:
 
         with self.ledger.stage("sample"):
             return self._in_batches(decoded, *self._placed(x, labels))
+
+    def _under(self, label: str, labels: Tensor) -> Tensor:
+        """Return the labels, or the null label for each where `label` is null."""
+        if label != "null":
+            return labels
+        self.teacher.check_null()
+        return torch.full_like(labels, self.teacher.null_label)
 
     def _in_batches(
         self, work: Callable[[Tensor, Tensor], Tensor], x: Tensor, labels: Tensor

@@ -43,11 +43,14 @@ class ClaridConfig:
     """How the ODE is walked up; fixed_point nearly undoes euler, at six times its cost; choose
     --solver euler with it."""
     kind: Kind = "top"
-    """Directions: top is CLARID, contrast top ones that leave the class evidence alone; bottom,
-    middle, random and none are controls. bottom and middle form the whole Jacobian, which takes 5
-    to 20 times as long as top."""
+    """Directions: top is CLARID. Where the teacher reads the class is left alone by contrast, which
+    takes the top ones across such directions, and mask, outside such pixels. Bottom, middle, random
+    and none are controls; bottom and middle form the whole Jacobian, which takes 5 to 20 times as
+    long."""
     branch: Literal["conditional", "null"] = "conditional"
     """Label under which the Jacobian is taken."""
+    inversion_label: Literal["class", "null"] = "class"
+    """Label under which images are inverted: their class, or none."""
     measure: Measure = "energy"
     """What the solver's tolerance bounds: missing captured energy, or worst principal angle."""
     tolerance: Annotated[float, Within(0, 1, "()")] = 0.01

@@ -1,16 +1,21 @@
-"""Directions along which a teacher's class evidence changes: what `contrast` leaves alone.
+"""Where in a latent a teacher reads the class: what `contrast` and `mask` leave alone.
 
 The gradient in x of log p(class | x) at noise level sigma is (D(x; class) - mean of D) / sigma^2,
 up to what is common to all classes (Dhariwal & Nichol 2021, arXiv 2105.05233, with Tweedie's
 formula). At one point these are one direction a class; where the class is decided further down, the
 gradients of noisier neighbours tell too. The span of all of them, its strongest directions first,
-is where the class lies in a latent.
+is where the class lies in a latent. Pixel by pixel their size says where the object is.
 """
 
-import torch
-from jaxtyping import Float, Int64
-from torch import Tensor
+from collections.abc import Callable
+from typing import Literal
 
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from clarep.clarid.directions import project_out
 from clarep.teachers.teacher import Teacher
 
 SPARED = 64
@@ -18,6 +23,7 @@ _MOST_LABELS = 10
 _LEVELS = (1.0, 0.7, 1.4)  # of sigma, at the latent itself
 _NEIGHBOURS = (0.5, 1.0)  # of sigma: noise that is added to the latent
 _DRAWS = 6  # neighbours of each
+_OBJECT_SHARE = 0.4
 _RANK = 16  # of a number's own rounding: what differs by less does not differ
 
 
@@ -32,7 +38,7 @@ def class_directions(
     """Return orthonormal directions of class evidence at each latent, strongest first.
 
     64 of them, at most an eighth of the latent's dimension; those beyond the rank of what the
-    teacher says are 0. It costs `evaluations` of the denoiser for each image.
+    teacher says are 0.
 
     Args:
         teacher: of two classes or more.
@@ -42,23 +48,67 @@ def class_directions(
         generator: of the neighbours' noise and of the others, on the CPU.
     """
     tried = _tried(labels, teacher.num_classes, generator)
-    gradients = []
-    for y, level in _points(teacher, x, sigma, generator):
-        levels = x.new_full((len(x),), level)
-        estimates = torch.stack(
-            [teacher.denoise(y, levels, teacher.condition(one)).flatten(1) for one in tried.T], 2
-        )
-        apart = estimates - estimates.mean(2, keepdim=True)
-        rounding = _RANK * torch.finfo(x.dtype).eps * estimates.norm(dim=1, keepdim=True)
-        apart = torch.where(apart.norm(dim=1, keepdim=True) > rounding, apart, 0)
-        gradients.append(apart.double() / level**2)
+    gradients = [
+        _gradients(teacher, y, tried, level) for y, level in _points(teacher, x, sigma, generator)
+    ]
     most = min(SPARED, teacher.latent_dim // 8)
     return _left_singular_vectors(torch.cat(gradients, 2), most).to(x.dtype)
 
 
-def evaluations(num_classes: int) -> int:
-    """Return the denoiser evaluations of one image."""
-    return (len(_LEVELS) + len(_NEIGHBOURS) * _DRAWS) * min(num_classes, _MOST_LABELS)
+@torch.no_grad()
+def pixels_of_class(
+    teacher: Teacher,
+    x: Float[Tensor, "batch c h w"],
+    labels: Int64[Tensor, " batch"],
+    sigma: float,
+    generator: torch.Generator,
+) -> Bool[Tensor, "batch 1 h w"]:
+    """Return the 40 % of each latent's pixels where its class evidence is largest.
+
+    The gradients of all classes at the latent, squared, summed and averaged over 5 by 5 pixels. No
+    label is used but, of more than ten classes, to choose which are tried. Arguments as for
+    `class_directions`.
+    """
+    gradients = _gradients(teacher, x, _tried(labels, teacher.num_classes, generator), sigma)
+    size = gradients.square().sum(2).reshape(x.shape).sum(1, keepdim=True)
+    smooth = F.avg_pool2d(size, 5, 1, 2, count_include_pad=False)
+    cut = smooth.flatten(1).quantile(1 - _OBJECT_SHARE, dim=1)
+    return smooth >= cut[:, None, None, None]
+
+
+def sparing(
+    teacher: Teacher,
+    x: Float[Tensor, "batch c h w"],
+    labels: Int64[Tensor, " batch"],
+    sigma: float,
+    generator: torch.Generator,
+    *,
+    kind: Literal["contrast", "mask"],
+) -> tuple[Callable[[Tensor], Tensor], int]:
+    """Return the projection of steps (B, C, H, W) that leaves out where the class is read.
+
+    And what it cost in denoiser evaluations. Arguments as for `class_directions`.
+    """
+    tried = len(x) * min(teacher.num_classes, _MOST_LABELS)
+    if kind == "mask":
+        free = ~pixels_of_class(teacher, x, labels, sigma, generator)
+        return lambda step: step * free, tried
+    spared = class_directions(teacher, x, labels, sigma, generator)
+    points = len(_LEVELS) + len(_NEIGHBOURS) * _DRAWS
+    return lambda step: project_out(step, spared), points * tried
+
+
+def _gradients(
+    teacher: Teacher, y: Tensor, tried: Int64[Tensor, "batch tried"], level: float
+) -> Float64[Tensor, "batch n tried"]:
+    """Return the gradients of the log posteriors at y; 0 where they differ by rounding alone."""
+    levels = y.new_full((len(y),), level)
+    estimates = torch.stack(
+        [teacher.denoise(y, levels, teacher.condition(one)).flatten(1) for one in tried.T], 2
+    )
+    apart = estimates - estimates.mean(2, keepdim=True)
+    rounding = _RANK * torch.finfo(y.dtype).eps * estimates.norm(dim=1, keepdim=True)
+    return torch.where(apart.norm(dim=1, keepdim=True) > rounding, apart, 0).double() / level**2
 
 
 def _tried(

@@ -12,7 +12,7 @@ from clarep.geometry.dense import exact_right_singular_vectors, exact_spectrum
 from clarep.geometry.jacobian import Jacobian
 from clarep.geometry.subspace import Measure, Subspace, subspace_of_dense
 
-Kind = Literal["top", "contrast", "bottom", "middle", "random", "none"]
+Kind = Literal["top", "contrast", "mask", "bottom", "middle", "random", "none"]
 
 
 def parse_k(k: int | float | str, n: int) -> int | None:
