@@ -17,6 +17,7 @@ from clarep.clarid.clareps import CLAReps
 from clarep.clarid.clarid_config import AT_ONCE, ClaridConfig, resolved, stored_in_short
 from clarep.clarid.class_directions import sparing
 from clarep.clarid.directions import (
+    SPARING,
     energy_share,
     find_directions,
     k_for_energy,
@@ -202,7 +203,7 @@ class Clarid:
         config, kind, across = self.config, self.config.kind, None
         bound: dict[str, Any] = {"measure": config.measure, "tolerance": config.tolerance}
         with self.ledger.stage("directions"):
-            if kind in ("contrast", "mask"):
+            if kind in SPARING:
                 given = (self.teacher, x, labels, self.sigma_te, generator)
                 across, passes = sparing(*given, kind=kind)
                 self.ledger.denoiser_evaluations += passes

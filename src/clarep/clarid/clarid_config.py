@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from clarep.clarid.directions import Kind, parse_k
+from clarep.clarid.directions import SPARING, Kind, parse_k
 from clarep.engine.bounds import Within, check_bounds
 from clarep.engine.identity import in_full, shortened
 from clarep.errors import UserError
@@ -85,7 +85,8 @@ def find_stored(teacher: Teacher, config: ClaridConfig) -> FoundSetting | None:
     if found is None or config.t not in (None, AUTO, found.t):
         return None
     same = (resolve_tap(teacher, config.tap), config.branch) == (found.tap, found.branch)
-    return found if same else None
+    as_stored = config.kind not in SPARING and config.inversion_label == "class"
+    return found if same and as_stored else None
 
 
 def with_found(config: ClaridConfig, found: FoundSetting) -> ClaridConfig:

@@ -13,6 +13,8 @@ from clarep.geometry.jacobian import Jacobian
 from clarep.geometry.subspace import Measure, Subspace, subspace_of_dense
 
 Kind = Literal["top", "contrast", "mask", "bottom", "middle", "random", "none"]
+SPARING = ("contrast", "mask")
+"""Kinds that leave alone where the teacher reads the class."""
 
 
 def parse_k(k: int | float | str, n: int) -> int | None:

@@ -79,7 +79,7 @@ class Select:
         cells = load_cells(grid, self.out)
         settings, classes = aggregate(cells), teacher.num_classes
         curves = {str(kind): curve_points(cells, classes, kind) for kind in self.grid.kinds}
-        found = choose(curves["top"])
+        found = choose(curves[self.grid.kinds[0]])
         places = write_selection(settings, curves, found, self.out)
         best = best_of(grid, cells, found) | {"recognition": recognition}
         places["recommendation"] = self.out / "best.json"
@@ -98,8 +98,10 @@ class Select:
 
     def _given(self) -> str:
         """Return the options that clarep identify needs to do the same, as a command line."""
-        shared = ("guidance", "steps", "branch", "batch_size")
+        shared = ("guidance", "steps", "branch", "inversion_label", "batch_size")
         rest = flags(self, "teacher", "classifier", "skip_bad")
+        kind = self.grid.kinds[0]
+        rest += "" if kind == "top" else f" --kind {kind}"
         return rest + flags(self.teacher_options) + flags(self.data) + flags(self.grid, *shared)
 
 

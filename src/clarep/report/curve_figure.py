@@ -12,6 +12,8 @@ from clarep.select.canonicity import KEPT, Choice, Point, class_left
 
 _LOOKS = {
     "top": ("tab:blue", "o", "top directions (CLARID)"),
+    "contrast": ("tab:orange", "D", "contrast: across directions of class evidence"),
+    "mask": ("tab:purple", "^", "mask: outside pixels of class evidence"),
     "random": ("0.55", "s", "as many random directions"),
     "bottom": ("tab:green", "v", "bottom directions"),
 }
@@ -28,11 +30,11 @@ def curve_figure(curves: Mapping[str, Sequence[Point]], found: Choice, extraneou
     """Draw a panel for each tap (down) and t (across), a line for each kind of directions.
 
     Args:
-        curves: kind -> its points, those of k = 0 among them; top is there.
+        curves: kind -> its points, those of k = 0 among them; of the first the choice was made.
         found: the choice, which is ringed.
         extraneous: what it is that is drawn across, in words.
     """
-    points = curves["top"]
+    points = next(iter(curves.values()))
     taps = list(dict.fromkeys(point.tap for point in points))
     ts = sorted({point.t for point in points})
     size = (2.3 * max(2, len(ts)) + 1.0, 2.5 * len(taps) + 1.9)

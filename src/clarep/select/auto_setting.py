@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clarep.clarid.clarid_config import AUTO, ClaridConfig, check_config
+from clarep.clarid.directions import SPARING
 from clarep.data.labelled import LabelledImages
 from clarep.engine.progress import progress
 from clarep.errors import UserError
@@ -55,7 +56,8 @@ def auto_setting(
         teacher: any `Teacher`, or what `load_teacher` takes.
         data: images of its classes.
         config: of which a t or k that is a number is taken as it is, and tap, branch, guidance,
-            steps and batch_size are; the defaults without it.
+            steps, batch_size, label of inversion and kind are (controls take top's); the defaults
+            without it.
         folder: where what was measured stays, so that a killed call goes on; without it nowhere.
         among: rising indices of the images to draw from; all without it.
         judge: of the teacher's classes, who is asked too.
@@ -73,6 +75,7 @@ def auto_setting(
     config = config or ClaridConfig()
     check_config(config)
     few, count = _drawn_from(data, among, images, seed)
+    kind: Any = config.kind if config.kind in SPARING else "top"
     ks = _counts(teacher.latent_dim) if config.k in (None, AUTO) else (config.k,)
     asked = GridConfig(
         ts=_levels(teacher) if config.t in (None, AUTO) else (float(config.t),),
@@ -84,6 +87,7 @@ def auto_setting(
         guidance=config.guidance,
         steps=config.steps,
         branch=config.branch,
+        inversion_label=config.inversion_label,
         batch_size=config.batch_size,
     )
     kept_in = TemporaryDirectory() if folder is None else nullcontext(str(folder))
@@ -96,11 +100,11 @@ def auto_setting(
             with progress("setting", "noise levels", start.total, start.done) as advance:
                 for step in steps:
                     advance(step.new)
-            return curve_points(load_cells(grid, Path(place) / name), teacher.num_classes)
+            return curve_points(load_cells(grid, Path(place) / name), teacher.num_classes, kind)
 
         points = points_of(asked, "latents")
         for t in reversed(standing_ts(points)[0]):
-            at = points_of(replace(asked, ts=(t,), kinds=("top",)), f"t-{t:g}")
+            at = points_of(replace(asked, ts=(t,), kinds=(kind,)), f"t-{t:g}")
             points = [point for point in points if point.t != t] + at
             if choose(points).stands:
                 break

@@ -30,9 +30,10 @@ class GridConfig:
     ks: tuple[int | float | str, ...] = (0.00125, 0.0025, 0.005, 0.01, 0.02, 0.04)
     """Directions to project out: numbers, or shares of the latent's dimension. All of a kind are
     read from one basis, that of the largest."""
-    kinds: tuple[Literal["top", "random", "bottom"], ...] = ("top", "random")
-    """Directions: top is CLARID and must be there, the others are controls. Each takes the measures
-    of every k once more; bottom takes exact Jacobians besides, five to twenty times as long."""
+    kinds: tuple[Literal["top", "contrast", "mask", "random", "bottom"], ...] = ("top", "random")
+    """Directions. A setting is chosen for the first, top (CLARID), contrast or mask; the others
+    stand beside it. Each takes the measures of every k once more; bottom takes exact Jacobians
+    besides, five to twenty times as long."""
     seeds: tuple[Seed, ...] = (0, 1, 2)
     """Each seed draws its own images, and its own start of the solver and of k-means."""
     images: int = 50
@@ -43,6 +44,8 @@ class GridConfig:
     """Steps of the inversion and of each decoding."""
     branch: Literal["conditional", "null"] = "conditional"
     """Label under which the Jacobian is taken."""
+    inversion_label: Literal["class", "null"] = "class"
+    """Label under which images are inverted: their class, or none."""
     batch_size: Annotated[int, Within(1)] = 25
     """Images that go through the teacher at once: fewer take less memory. It changes the solver's
     start and the rounding, and may change in the middle of a grid."""
@@ -85,7 +88,7 @@ class Grid:
 
     def clarid(self, cell: Cell) -> Clarid:
         """Return CLARID at a cell's t and tap, with the largest k."""
-        names = ("guidance", "steps", "branch", "batch_size")
+        names = ("guidance", "steps", "branch", "inversion_label", "batch_size")
         shared = {name: getattr(self.config, name) for name in names}
         return Clarid(self.teacher, t=cell.t, tap=cell.tap, k=self.counts[-1], **shared)
 
@@ -104,7 +107,7 @@ def plan_grid(
 
     Raises:
         UserError: for an empty list (but of kinds, without which no directions are measured) or a
-            value given twice, kinds without top, a t outside the teacher's range,
+            value given twice, a control as the first of kinds, a t outside the teacher's range,
             an unknown tap, a k outside the latent or a share of energy, too few images, an
             image that cannot be read, or one that does not fit the teacher.
     """
@@ -116,8 +119,11 @@ def plan_grid(
         _check_list(name, getattr(config, name), list(values))
     if config.kinds:
         _check_list("kinds", config.kinds, list(config.kinds))
-        if "top" not in config.kinds:
-            raise UserError(f"`kinds` holds {config.kinds[0]} and not top, CLARID's own: give both")
+        if config.kinds[0] in ("random", "bottom"):
+            raise UserError(
+                f"`kinds` begins with {config.kinds[0]}, a control, and a setting is chosen for "
+                "the first: give top, contrast or mask before it"
+            )
     readable, skipped = np.arange(len(data)) if among is None else among, list[str]()
     if skip_bad:
         data, readable, skipped = in_memory(data, skip_bad=True, chosen=among)
