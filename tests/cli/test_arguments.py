@@ -17,7 +17,18 @@ from clarep.teachers.options import TeacherOptions
 ROOT = Path(clarep.__file__).parent
 WHOLE_COMMANDS = ("report/html/seed_commands.py", "teachers/families/edm_convert.py")
 """Files that build commands to run, of clarep or of the system, and no advice."""
-IN_PYTHON_ALONE = {"image_shape", "step_size", "first_index", "torch.jit.load"}
+IN_PYTHON_ALONE = {
+    "image_shape",
+    "step_size",
+    "first_index",
+    "torch.jit.load",
+    "levels",
+    "most_labels",
+    "into",
+    "terms",
+    "detach",
+    "no_grad",
+}
 """Arguments of functions that no command offers."""
 REQUIRED = {
     "data": "show x",

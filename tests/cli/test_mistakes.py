@@ -31,7 +31,7 @@ WRONG = {  # arguments -> the value or option, and what would be right
     "identify --steps=": ("--steps", "''", "INT"),
     "identify --t x": ("--t", "'x'", "FLOAT"),
     f"identify --steps {'9' * 5000}": ("--steps",),
-    "identify --kind tpo": ("--kind", "'tpo'", "'top', 'bottom'"),
+    "identify --kind tpo": ("--kind", "'tpo'", "'top', 'contrast'"),
     "bench subspace --ks 1 x": ("--ks", "'x'", "INT"),
     "identify --json yes": ("yes", "clarep identify --help"),
     "identify --steps 1 2": ("2", "clarep identify --help"),

@@ -182,7 +182,7 @@ WRONG = {
     "t twice": ("--ts 0.6 0.60", "--ts holds 0.6 and 0.6"),
     "k twice": ("--ks 0.01 31", "--ks holds 0.01 and 31, which are the same (31)"),
     "tap twice": ("--taps mid mid", "--taps holds mid and mid"),
-    "no top": ("--kinds random", "--kinds holds random and not top"),
+    "a control first": ("--kinds random top", "--kinds begins with random"),
     "kind twice": ("--kinds top top", "--kinds holds top and top"),
     "kind": ("--kinds middle", "--kinds"),
     "seed twice": ("--seeds 1 1", "--seeds holds 1 and 1"),

@@ -1,5 +1,6 @@
 """The canonicity curve beside separate solves, exact energies, and a mixture's closed form."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +141,19 @@ def test_the_automatic_setting_is_that_of_the_whole_grid(points, tmp_path: Path)
     assert len(stored) == 2
     assert auto_setting(TEACHER, DATA, config, **asked) == found
     assert {path: path.stat().st_mtime_ns for path in stored} == stored
+
+
+def test_of_directions_that_spare_the_class_more_may_go(tmp_path: Path):
+    """Under no class the top directions of the mixture tell its classes apart."""
+    grid = replace(GRID, ts=(0.3,), ks=(2, 4, 6, 8, 10), kinds=("contrast", "top"), branch="null")
+    planned = plan_grid(TEACHER, DATA, grid)
+    list(walk_grid(planned, {}, tmp_path, TEACHER.judge))
+    cells = load_cells(planned, tmp_path)
+    ours, top = (
+        choose(curve_points(cells, TEACHER.num_classes, kind)) for kind in ("contrast", "top")
+    )
+    assert ours.stands and ours.chosen.k > top.chosen.k
+    config = Clarid(TEACHER, t=0.3, k=4, steps=3, branch="null", kind="contrast").config
+    config = replace(config, k="auto", batch_size=60)
+    found = auto_setting(TEACHER, DATA, config, judge=TEACHER.judge, images=60)
+    assert found.stands and found.k == 2  # the largest that it tries in 48 dimensions
