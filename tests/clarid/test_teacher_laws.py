@@ -133,8 +133,7 @@ def test_directions_are_those_of_a_dense_svd(any_teacher, given, kind):
     dense = clarid.jacobian(x, labels).dense().double().numpy()
     V = clarid.directions(x, labels).V.double().numpy()
     if kind in ("contrast", "mask"):
-        drawn = torch.Generator().manual_seed(0)
-        across, _ = sparing(any_teacher, x, labels, 1.0, drawn, kind=kind)
+        across, _ = sparing(any_teacher, x, labels, 1.0, kind=kind)
         each = torch.eye(any_teacher.latent_dim, dtype=x.dtype).reshape(-1, 1, *x.shape[1:])
         kept = torch.stack([across(step.expand_as(x)).flatten(1) for step in each], 1)
         dense = dense @ kept.double().numpy()

@@ -1,6 +1,7 @@
 """The rule on tables made by hand, intervals against scipy, and the cells of a real grid."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -342,7 +343,7 @@ def test_table_and_picture(grid: Grid, walked: Path, tmp_path: Path):
     assert head[:7] == ["t", "tap", "taken", "out", "k", "evidence", "change"]
     assert "NMI given class" not in text
     assert len(selection_table(settings, 0.6).splitlines()) < len(text.splitlines())
-    curves = {kind: curve_points(cells, 10, kind) for kind in ("top",)}
+    curves = {"top": curve_points(cells, 10, "top")}
     found = choose(curves["top"])
     write_selection(settings, curves, found, tmp_path)
     rows = (tmp_path / "table.csv").read_text().splitlines()
@@ -350,10 +351,22 @@ def test_table_and_picture(grid: Grid, walked: Path, tmp_path: Path):
     assert "nmi_conditional" in rows[0]
     assert len(rows) == 1 + 6
     assert len(json.loads((tmp_path / "table.json").read_text())) == 6
-    figure = curve_figure(curves, found, "what is left")
+    # A network of random weights reads no class: of that nothing is drawn but where it lies.
+    assert not any(axis.texts for axis in curve_figure(curves, found, "what is left").axes)
+    read = {"posterior": np.linspace(0.4, 0.6, 20)}
+    curves = {"top": [replace(point, evidence=read) for point in curves["top"]]}
+    figure = curve_figure(curves, choose(curves["top"]), "what is left")
     assert [axis.get_title() for axis in figure.axes] == ["t = 0.6", "t = 0.85"]
     for axis, t in zip(figure.axes, (0.6, 0.85), strict=True):
         drawn = {line.get_label(): line.get_xdata() for line in axis.lines}
         top = sorted((p for p in curves["top"] if p.t == t), key=lambda p: p.k)
         assert drawn["top directions (CLARID)"].tolist() == [p.extraneous for p in top]
         assert [text.get_text() for text in axis.texts] == ["4", "8"]
+    # Of kinds, the choice is drawn on the first, and every panel shows every point.
+    shifted = [replace(point, extraneous=9 * point.extraneous) for point in curves["top"]]
+    figure = curve_figure({"contrast": shifted, "random": curves["top"]}, choose(shifted), "left")
+    for axis in figure.axes:
+        drawn = {line.get_label(): line.get_xdata() for line in axis.lines}
+        assert axis.get_xlim()[1] >= 9 * max(point.extraneous for point in curves["top"])
+        alone = float(drawn["nothing taken out"][0])
+        assert alone in [point.extraneous for point in shifted if point.k == 0]

@@ -204,8 +204,7 @@ class Clarid:
         bound: dict[str, Any] = {"measure": config.measure, "tolerance": config.tolerance}
         with self.ledger.stage("directions"):
             if kind in SPARING:
-                given = (self.teacher, x, labels, self.sigma_te, generator)
-                across, passes = sparing(*given, kind=kind)
+                across, passes = sparing(self.teacher, x, labels, self.sigma_te, kind=kind)
                 self.ledger.denoiser_evaluations += passes
                 kind = "top"
             jacobian = self.jacobian(x, labels, across)

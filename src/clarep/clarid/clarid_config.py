@@ -67,6 +67,11 @@ def check_config(config: ClaridConfig) -> None:
     check_bounds(config)
     if AUTO in (config.t, config.k) and config.sigma is not None:
         raise UserError("auto goes by t, and sigma is given: leave out sigma, or give k a number")
+    if config.kind in SPARING and str(config.k).startswith("energy"):
+        raise UserError(
+            f"k = '{config.k}' is a share of the whole Jacobian's energy, and kind {config.kind} "
+            "leaves some of it alone: give a number (31) or a share of the dimension (0.01)"
+        )
     if config.inversion == "fixed_point" and config.solver != "euler":
         raise UserError(
             "inversion fixed_point belongs to solver euler, whose steps it nearly undoes, and "
@@ -96,6 +101,7 @@ def with_found(config: ClaridConfig, found: FoundSetting) -> ClaridConfig:
 
 def unfound(config: ClaridConfig) -> ClaridConfig:
     """Return a setting whose automatic t and k are not named: with them all else can be checked."""
+    check_config(config)
     t = None if config.t == AUTO else config.t
     return replace(config, t=t, k=None if config.k == AUTO else config.k)
 
@@ -128,6 +134,11 @@ def resolved(config: ClaridConfig, teacher: Teacher) -> tuple[ClaridConfig, floa
     one takes.
     """
     check_config(config)
+    if config.kind in SPARING and teacher.num_classes < 2:
+        raise UserError(
+            f"kind {config.kind} leaves alone what tells classes apart, and this teacher has one "
+            "class: choose `kind=top`"
+        )
     tap = resolve_tap(teacher, config.tap)
     settled_one = settled(config, teacher)
     assert settled_one.k is not None

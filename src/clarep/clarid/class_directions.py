@@ -10,12 +10,14 @@ is where the class lies in a latent. Pixel by pixel their size says where the ob
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
 from clarep.clarid.directions import project_out
+from clarep.geometry.jacobian import differentiable
 from clarep.teachers.teacher import Teacher
 
 SPARED = 64
@@ -23,6 +25,7 @@ _MOST_LABELS = 10
 _LEVELS = (1.0, 0.7, 1.4)  # of sigma, at the latent itself
 _NEIGHBOURS = (0.5, 1.0)  # of sigma: noise that is added to the latent
 _DRAWS = 6  # neighbours of each
+_NUMBERS_AT_ONCE = 2**27  # float64, 1 GiB
 _OBJECT_SHARE = 0.4
 _RANK = 16  # of a number's own rounding: what differs by less does not differ
 
@@ -33,7 +36,6 @@ def class_directions(
     x: Float[Tensor, "batch c h w"],
     labels: Int64[Tensor, " batch"],
     sigma: float,
-    generator: torch.Generator,
 ) -> Float[Tensor, "batch n q"]:
     """Return orthonormal directions of class evidence at each latent, strongest first.
 
@@ -45,12 +47,11 @@ def class_directions(
         x: latents at sigma, on the teacher's device.
         labels: their classes; of more than ten classes each is tried beside nine random others.
         sigma: noise level.
-        generator: of the neighbours' noise and of the others, on the CPU.
+
+    The neighbours' noise is the same for all images, so that no batch changes an image's.
     """
-    tried = _tried(labels, teacher.num_classes, generator)
-    gradients = [
-        _gradients(teacher, y, tried, level) for y, level in _points(teacher, x, sigma, generator)
-    ]
+    tried = _tried(labels, teacher.num_classes)
+    gradients = [_gradients(teacher, y, tried, level) for y, level in _points(teacher, x, sigma)]
     most = min(SPARED, teacher.latent_dim // 8)
     return _left_singular_vectors(torch.cat(gradients, 2), most).to(x.dtype)
 
@@ -61,19 +62,18 @@ def pixels_of_class(
     x: Float[Tensor, "batch c h w"],
     labels: Int64[Tensor, " batch"],
     sigma: float,
-    generator: torch.Generator,
 ) -> Bool[Tensor, "batch 1 h w"]:
     """Return the 40 % of each latent's pixels where its class evidence is largest.
 
-    The gradients of all classes at the latent, squared, summed and averaged over 5 by 5 pixels. No
-    label is used but, of more than ten classes, to choose which are tried. Arguments as for
-    `class_directions`.
+    None where there is no evidence. The gradients of all classes at the latent are squared, summed
+    and averaged over 5 by 5 pixels. No label is used but, of more than ten classes, to choose which
+    are tried. Arguments as for `class_directions`.
     """
-    gradients = _gradients(teacher, x, _tried(labels, teacher.num_classes, generator), sigma)
+    gradients = _gradients(teacher, x, _tried(labels, teacher.num_classes), sigma)
     size = gradients.square().sum(2).reshape(x.shape).sum(1, keepdim=True)
     smooth = F.avg_pool2d(size, 5, 1, 2, count_include_pad=False)
     cut = smooth.flatten(1).quantile(1 - _OBJECT_SHARE, dim=1)
-    return smooth >= cut[:, None, None, None]
+    return (smooth >= cut[:, None, None, None]) & (smooth > 0)
 
 
 def sparing(
@@ -81,7 +81,6 @@ def sparing(
     x: Float[Tensor, "batch c h w"],
     labels: Int64[Tensor, " batch"],
     sigma: float,
-    generator: torch.Generator,
     *,
     kind: Literal["contrast", "mask"],
 ) -> tuple[Callable[[Tensor], Tensor], int]:
@@ -90,11 +89,14 @@ def sparing(
     And what it cost in denoiser evaluations. Arguments as for `class_directions`.
     """
     tried = len(x) * min(teacher.num_classes, _MOST_LABELS)
-    if kind == "mask":
-        free = ~pixels_of_class(teacher, x, labels, sigma, generator)
-        return lambda step: step * free, tried
-    spared = class_directions(teacher, x, labels, sigma, generator)
     points = len(_LEVELS) + len(_NEIGHBOURS) * _DRAWS
+    at_once = max(1, _NUMBERS_AT_ONCE // (x[0].numel() * points * _MOST_LABELS))
+    given = list(zip(x.split(at_once), labels.split(at_once), strict=True))
+    with differentiable():  # as exactly as the Jacobian
+        if kind == "mask":
+            free = ~torch.cat([pixels_of_class(teacher, *part, sigma) for part in given])
+            return lambda step: step * free, tried
+        spared = torch.cat([class_directions(teacher, *part, sigma) for part in given])
     return lambda step: project_out(step, spared), points * tried
 
 
@@ -106,33 +108,36 @@ def _gradients(
     estimates = torch.stack(
         [teacher.denoise(y, levels, teacher.condition(one)).flatten(1) for one in tried.T], 2
     )
+    rounding = _RANK * torch.finfo(y.dtype).eps
+    estimates = estimates.double()
     apart = estimates - estimates.mean(2, keepdim=True)
-    rounding = _RANK * torch.finfo(y.dtype).eps * estimates.norm(dim=1, keepdim=True)
-    return torch.where(apart.norm(dim=1, keepdim=True) > rounding, apart, 0).double() / level**2
+    told = apart.norm(dim=1, keepdim=True) > rounding * estimates.norm(dim=1, keepdim=True)
+    return torch.where(told, apart, 0) / level**2
 
 
-def _tried(
-    labels: Int64[Tensor, " batch"], num_classes: int, generator: torch.Generator
-) -> Int64[Tensor, "batch tried"]:
+def _tried(labels: Int64[Tensor, " batch"], num_classes: int) -> Int64[Tensor, "batch tried"]:
+    """Return the classes to try with each label: all, or of more than ten it and nine others."""
     if num_classes <= _MOST_LABELS:
         return torch.arange(num_classes, device=labels.device).expand(len(labels), -1)
-    others = torch.stack(
-        [torch.randperm(num_classes - 1, generator=generator) for _ in range(len(labels))]
-    )[:, : _MOST_LABELS - 1].to(labels.device)
-    return torch.cat([labels[:, None], others + (others >= labels[:, None])], 1)
+    rows = []
+    for label in labels.tolist():
+        others = np.random.default_rng(label).permutation(num_classes - 1)[: _MOST_LABELS - 1]
+        rows.append([label, *(others + (others >= label))])
+    return torch.tensor(rows, device=labels.device)
 
 
 def _points(
-    teacher: Teacher, x: Tensor, sigma: float, generator: torch.Generator
-) -> list[tuple[Tensor, float]]:
-    """Return the latent at three levels, and noisier neighbours at theirs."""
+    teacher: Teacher, x: Float[Tensor, "batch c h w"], sigma: float
+) -> list[tuple[Float[Tensor, "batch c h w"], float]]:
+    """Return the latents at three levels, and noisier neighbours at theirs."""
     low, high = teacher.sigma_min, teacher.sigma_max
+    generator = torch.Generator().manual_seed(0)
     points = [(x, min(max(share * sigma, low), high)) for share in _LEVELS]
     for share in _NEIGHBOURS:
         level = min(sigma * (1 + share**2) ** 0.5, high)
         added = (level**2 - sigma**2) ** 0.5
         for _ in range(_DRAWS):
-            noise = torch.randn(x.shape, generator=generator).to(x)
+            noise = torch.randn(x.shape[1:], generator=generator).to(x)
             points.append((x + added * noise, level))
     return points
 

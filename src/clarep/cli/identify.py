@@ -143,7 +143,7 @@ class Identify:
         """Return the setting with a t and k that are to be found, and what is noted of them."""
         if not is_auto(self.clarid):
             return self.clarid, {}
-        found = find_stored(teacher, self.clarid)
+        found = stored = find_stored(teacher, self.clarid)
         if found is None:
             announce(
                 "identify: no t and k are given: reading the class from latents of a few images"
@@ -161,7 +161,9 @@ class Identify:
                 seed=self.seed,
             )
         setting = with_found(self.clarid, found)
-        (note if found.stands else warn)(f"t = {setting.t}, k = {setting.k}: {found.reason}")
+        whose = "on your images" if stored is None else f"for this teacher, by `{found.by}`"
+        said = f"t = {setting.t}, k = {setting.k}, measured {whose}: {found.reason}"
+        (note if found.stands else warn)(said)
         return setting, {"setting": asdict(found) | {"t": setting.t, "k": setting.k}}
 
     def _measure(

@@ -73,7 +73,8 @@ def check_bounds(config: Any, group: str = "") -> None:
             if isinstance(one, bool) or not isinstance(one, int | float):
                 continue
             if not is_setting(one):
-                raise UserError(f"`{name}={one}` is not finite and below 2^32: give {usual}, say")
+                mend = "a number" if usual == "one inside" else f"{usual}, say"
+                raise UserError(f"`{name}={one}` is not finite and below 2^32: give {mend}")
             for bound in _bounds(hint):
                 if one not in bound:
                     raise UserError(f"`{name}={one}` {bound}: give {usual}, say")

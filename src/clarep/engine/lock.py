@@ -31,7 +31,11 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         """Take the lock; raises UserError if another process has it, and OSError as `open`."""
         made = [place for place in (folder, *folder.parents) if not place.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # as below /proc
+            place = "its place takes no folders"
+            raise UserError(f"{folder} cannot be made, {place}: give another `out`") from error
         path = folder / LOCK_NAME
         while (file := _locked(path)) is None:  # deleted by its holder as we took it
             pass

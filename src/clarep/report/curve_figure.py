@@ -34,7 +34,7 @@ def curve_figure(curves: Mapping[str, Sequence[Point]], found: Choice, extraneou
         found: the choice, which is ringed.
         extraneous: what it is that is drawn across, in words.
     """
-    points = next(iter(curves.values()))
+    chosen_kind, points = next(iter(curves.items()))
     taps = list(dict.fromkeys(point.tap for point in points))
     ts = sorted({point.t for point in points})
     size = (2.3 * max(2, len(ts)) + 1.0, 2.5 * len(taps) + 1.9)
@@ -47,9 +47,11 @@ def curve_figure(curves: Mapping[str, Sequence[Point]], found: Choice, extraneou
                 kind: sorted((p for p in of if (p.t, p.tap) == (t, tap)), key=lambda p: p.k)
                 for kind, of in curves.items()
             }
-            _panel(axis, here, reference, found)
+            _panel(axis, here, reference, found, chosen_kind)
             name = f"t = {t:g}" + (f", {tap}" if len(taps) > 1 else "")
             axis.set_title(printable(name), fontsize=9, parse_math=False)
+    across = [point.extraneous for of in curves.values() for point in of]
+    grid[0, 0].set_xlim(0, 1.08 * float(np.nanmax(across)))  # shared by all panels
     width = int(16 * size[0])
     said = f"{_HOW_TO_READ}\n{printable(found.reason)}"
     below = "\n".join(fill(line, width) for line in said.splitlines())
@@ -68,8 +70,10 @@ def curve_figure(curves: Mapping[str, Sequence[Point]], found: Choice, extraneou
     return figure
 
 
-def _panel(axis: Axes, here: dict[str, list[Point]], reference: Point, found: Choice) -> None:
-    """Draw the curves of one t and tap."""
+def _panel(
+    axis: Axes, here: dict[str, list[Point]], reference: Point, found: Choice, chosen_kind: str
+) -> None:
+    """Draw the curves of one t and tap; the choice was made among those of one kind."""
     axis.axhline(KEPT, color="0.3", linestyle="--", linewidth=0.8)
     axis.axhline(0, color="0.3", linestyle=":", linewidth=0.8)
     for kind, points in here.items():
@@ -77,7 +81,7 @@ def _panel(axis: Axes, here: dict[str, list[Point]], reference: Point, found: Ch
         x = [point.extraneous for point in points]
         y = [class_left(reference, point) for point in points]
         axis.plot(x, y, color=colour, marker=marker, markersize=3, linewidth=1, label=label)
-        if kind == "top":
+        if kind == chosen_kind:
             for point, at in zip(points, zip(x, y, strict=True), strict=True):
                 if point.k and np.isfinite(at).all():
                     axis.annotate(
@@ -92,7 +96,7 @@ def _panel(axis: Axes, here: dict[str, list[Point]], reference: Point, found: Ch
                         color="tab:red",
                         linestyle="none",
                     )
-    alone = here["top"][0]
+    alone = here[chosen_kind][0]
     axis.plot(
         alone.extraneous,
         class_left(reference, alone),
@@ -102,6 +106,5 @@ def _panel(axis: Axes, here: dict[str, list[Point]], reference: Point, found: Ch
         linestyle="none",
         label="nothing taken out",
     )
-    axis.set_xlim(0, 1.08 * max(reference.extraneous, *axis.dataLim.intervalx))
     axis.tick_params(labelsize=7)
     axis.grid(alpha=0.25)

@@ -74,6 +74,10 @@ def auto_setting(
     teacher = teacher if isinstance(teacher, Teacher) else load_teacher(teacher)
     config = config or ClaridConfig()
     check_config(config)
+    if config.sigma is not None:
+        raise UserError(
+            f"`sigma={config.sigma}` is given, and what is to be found goes by t: leave it out"
+        )
     few, count = _drawn_from(data, among, images, seed)
     kind: Any = config.kind if config.kind in SPARING else "top"
     ks = _counts(teacher.latent_dim) if config.k in (None, AUTO) else (config.k,)

@@ -131,9 +131,12 @@ def kept(before: Evidence, after: Evidence) -> Kept:
 def class_left(reference: Point, point: Point) -> float:
     """Return the share of a reference's class evidence that a point holds, by who finds least.
 
-    Samples drawn with the label are left out: 0 is chance, 1 as much as the reference.
+    Samples drawn with the label are left out: 0 is chance, 1 as much as the reference, NaN where
+    the reference itself cannot be told from chance.
     """
     held = _untold(reference.evidence)
+    if not all(_above_chance(values) for values in held.values()):
+        return float("nan")  # nothing was there to be left
     means = [np.nanmean(point.evidence[name]) / np.nanmean(held[name]) for name in held]
     return float(min(means))
 
@@ -245,12 +248,15 @@ def _reason(
         why_t = "the highest t at which the latents hold the class (of what they hold at the "
         why_t += f"lowest t, t = {fell[0]:g} keeps {fell[1]})"
     if chosen.t < highest:
-        why_t = f"the highest t at which a projection keeps it (t = {highest:g} holds it without)"
+        why_t = "the highest t at which a projection keeps the class "
+        why_t += f"(t = {highest:g} holds it without)"
     larger = [point for point in curve if point.k > chosen.k]
     why_k = "the largest k measured"
     if larger:
-        why_k = f"the largest k that keeps it (k = {larger[0].k} keeps {_left(larger[0], curves)})"
-    text = f"{chosen.t:g} is {why_t} and {chosen.k} {why_k}, keeping {_left(chosen, curves)}"
+        why_k = "the largest k that keeps the class "
+        why_k += f"(k = {larger[0].k} keeps {_left(larger[0], curves)})"
+    left = f"with {_left(chosen, curves)} of its evidence"
+    text = f"{chosen.t:g} is {why_t} and {chosen.k} {why_k}, {left}"
     if np.isfinite(chosen.extraneous) and np.isfinite(curve[0].extraneous):
         text += f"; the extraneous spread goes from {curve[0].extraneous:.2f} to "
         text += f"{chosen.extraneous:.2f}"

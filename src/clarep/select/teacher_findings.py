@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clarep.clarid.clarid import Clarid
+from clarep.clarid.clarid_config import FIXED_T
 from clarep.clarid.diffusion_classifier import Recognition
 from clarep.clarid.directions import project_out
 from clarep.clarid.round_trip import POOR_PSNR, RoundTrip, autoencoder_psnr
@@ -94,7 +95,7 @@ def noise(clarid: Clarid) -> Finding:
     low, high = clarid.teacher.sigma_min, clarid.teacher.sigma_max
     t, sigma_te = clarid.config.t, clarid.sigma_te
     found = {"sigma_min": low, "sigma_max": high, "t": t, "sigma_te": sigma_te}
-    share = "the default t is" if t is None else f"t = {t:g} is"
+    share = f"t = {FIXED_T if t is None else t:g} is"
     if clarid.config.sigma is not None:
         share = "given is"
     return "noise", found, [("sigma", f"{low:.4g} to {high:.4g}; {share} {sigma_te:.4g}")]

@@ -125,10 +125,11 @@ class ForeignTeacher(Teacher):
         """Raise UserError if the network knows no null class."""
         if not self.has_null:
             raise UserError(
-                "this teacher has no null class, which guidance and the null branch need: it was "
-                f"trained without dropping labels, or all its {self.num_classes} label embeddings "
-                "are taken for classes; use `guidance=1` and the conditional branch or, if the "
-                "last one stands for no class, name the others with `class_names`"
+                "this teacher has no null class, which guidance, the null branch and inversion "
+                "under null need: it was trained without dropping labels, or all its "
+                f"{self.num_classes} label embeddings are taken for classes; use `guidance=1`, the "
+                "conditional branch and `inversion_label=class` or, if the last one stands for no "
+                "class, name the others with `class_names`"
             )
 
     def condition(self, labels: Int64[Tensor, " batch"]) -> Shaped[Tensor, "batch *condition"]:

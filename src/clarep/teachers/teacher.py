@@ -187,8 +187,9 @@ class Teacher(ABC):
         """Raise UserError if the model has no null class."""
         if not self.has_null:
             raise UserError(
-                "this teacher has no null class, which guidance and the null branch need: use "
-                "`guidance=1` and the conditional branch"
+                "this teacher has no null class, which guidance, the null branch and inversion "
+                "under null need: use `guidance=1`, the conditional branch and "
+                "`inversion_label=class`"
             )
 
     def check_tap(self, tap: str) -> None:
