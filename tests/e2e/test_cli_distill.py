@@ -140,11 +140,6 @@ def test_benchmark(home, capsys):
     assert 0 < result["result"]["vanilla"]["loader_share"] < 1
     assert result["config"]["canonical_images"] == 12 and result["config"]["canonical_batch"] == 11
 
-    real = BenchDistill(
-        DataConfig(data=str(home / "tiny.npz")), config, canon=home / "run/canon", json=True
-    )
-    real.run()
-    assert json.loads(capsys.readouterr().out)["config"]["canonical_images"] == 30
     given = {"methods": ("evidence", "gradient-norm"), "activation": "silu", "json": True}
     BenchDistill(DataConfig(data=str(home / "tiny.npz")), replace(config, epochs=1), **given).run()
     found = json.loads(capsys.readouterr().out)["result"]

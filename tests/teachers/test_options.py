@@ -35,7 +35,7 @@ GIVEN = TeacherOptions(
     offload=True,
     vae_slicing=True,
 )
-QUICK = "--fraction 0.002 --steps 1 --kind none --control-images 0"
+QUICK = "--t 0.85 --k 0.04 --fraction 0.002 --steps 1 --kind none --control-images 0"
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 
 

@@ -73,7 +73,8 @@ def class_evidence(
 ) -> ClassEvidence:
     """Return the class evidence of latents at sigma_te.
 
-    An image's noise, rivals and other class follow from seed and index alone: its latents before
+    An image's noise and rivals follow from seed and index alone, its other class from the classes
+    that `labels` hold too: its latents before
     and after a projection are asked the same, and `batch_size` changes nothing but rounding.
 
     Args:

@@ -183,7 +183,7 @@ class Method(nn.Module, ABC):
                 f"`terms` of method {self.name} gives {_said(terms)}: give a dict of scalar "
                 "tensors by name, such as {'ce': self.cross_entropy(logits, batch.labels)}"
             )
-        if not any(one.requires_grad for one in values):
+        if torch.is_grad_enabled() and not any(one.requires_grad for one in values):
             raise UserError(
                 f"no term of method {self.name} follows from the student's weights, so that there "
                 "is nothing to train: leave out `detach` and `no_grad` in `terms`"
