@@ -74,8 +74,8 @@ def class_evidence(
     """Return the class evidence of latents at sigma_te.
 
     An image's noise and rivals follow from seed and index alone, its other class from the classes
-    that `labels` hold too: its latents before
-    and after a projection are asked the same, and `batch_size` changes nothing but rounding.
+    that `labels` hold too: its latents before and after a projection are asked the same, and
+    `batch_size` changes nothing but rounding.
 
     Args:
         clarid: teacher and setting (sigma_te, solver, steps, guidance).
