@@ -201,7 +201,7 @@ def test_lines_for_people(capsys, grey, monkeypatch):
         "images       1 x 16 x 16, channels x height x width",
         "latents      1 x 16 x 16, dimension 256",
         "classes      3: a, b, c; label 3 is no class",
-        "sigma        0.02 to 50; the default t is 4.165",
+        "sigma        0.02 to 50; t = 0.85 is 4.165",
         "J V by       forward, the first way that passes the adjoint test",
         "             forward: adjoint error ",
         "round trip   ",

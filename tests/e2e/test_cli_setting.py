@@ -75,7 +75,11 @@ def test_killed_it_goes_on_and_takes_the_same_setting(command, capsys):
     assert main([*asked, "--out", "killed"]) == 0
     printed = capsys.readouterr()
     assert {path: path.stat().st_mtime_ns for path in left} == left
-    (said,) = [line for line in printed.err.splitlines() if "t = 0.85, k = 4: " in line]
+    (said,) = [
+        line
+        for line in printed.err.splitlines()
+        if "t = 0.85, k = 4, measured on your images" in line
+    ]
     assert "the highest t measured" in said
     found = CanonicalSet.load("killed/canon")
     setting = found.manifest["findings"]["setting"]
@@ -107,7 +111,7 @@ def test_a_stored_setting_is_taken_and_told(command, capsys, monkeypatch):
     monkeypatch.setattr(clarid_config, "stored_setting", lambda teacher: stored)
     assert main([*command, "--fraction", "0.2", "--out", "out", "--json"]) == 0
     printed = capsys.readouterr()
-    assert "warning: t = 0.5, k = 3: for a reason" in printed.err
+    assert "warning: t = 0.5, k = 3, measured for this teacher, by `x`: for a reason" in printed.err
     assert json.loads(printed.out)["setting"]["reason"] == "for a reason"
     assert read_json(Path("out/canon/manifest.json"))["config"]["clarid"]["t"] == 0.5
     assert not Path("out/setting").exists()
