@@ -115,6 +115,9 @@ def test_a_stored_setting_is_taken_and_told(command, capsys, monkeypatch):
     assert json.loads(printed.out)["setting"]["reason"] == "for a reason"
     assert read_json(Path("out/canon/manifest.json"))["config"]["clarid"]["t"] == 0.5
     assert not Path("out/setting").exists()
+    assert "another guidance" not in printed.err
+    assert main([*command, "--guidance", "2", "--fraction", "0.2", "--out", "two"]) == 0
+    assert "another guidance" in capsys.readouterr().err
 
 
 def stored_tap(command: list[str]) -> str:

@@ -163,6 +163,10 @@ class Identify:
         setting = with_found(self.clarid, found)
         whose = "on your images" if stored is None else f"for this teacher, by `{found.by}`"
         said = f"t = {setting.t}, k = {setting.k}, measured {whose}: {found.reason}"
+        walked = ("guidance", "steps", "solver", "inversion")
+        other = [name for name in walked if getattr(setting, name) != getattr(ClaridConfig, name)]
+        if stored is not None and other:
+            said += f"; that was with another {' and '.join(other)} than yours"
         (note if found.stands else warn)(said)
         return setting, {"setting": asdict(found) | {"t": setting.t, "k": setting.k}}
 
