@@ -1,6 +1,8 @@
 """What a GPU gives is what the CPU gives, but for rounding. Skipped where there is no GPU."""
 
+import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +14,10 @@ from clarep.cli.main import main
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages
 from clarep.geometry.jacobian import Jacobian, differentiable, probe_engine
+from clarep.robustness.suite.suite import robustness_suite
+from clarep.robustness.suite.suite_config import QUICK_ATTACKS, SuiteConfig
+from clarep.students.student import StudentInfo
+from clarep.students.student_files import build_student
 from clarep.teachers import TeacherRun, TrainConfig, UNetShape, load_teacher
 from clarep.teachers.options import TeacherOptions
 
@@ -162,3 +168,26 @@ def test_the_commands_take_a_device(tmp_path, capsys):
     main(["doctor", "--teacher", "cifar10", "--device", "cuda", "--k", "16", "--json"])
     answer = json.loads(capsys.readouterr().out.strip())
     assert "gpu_memory_mb" in json.dumps(answer)
+
+
+def test_an_evaluation_is_that_of_the_cpu(data, tmp_path):
+    """All groups that these images have, AutoAttack too: figures as on the CPU, arrays on it."""
+    attack = replace(QUICK_ATTACKS, eps_255=(2.0,), eps_l2=(0.25,), autoattack_eps_255=(2.0,))
+    config = SuiteConfig(
+        groups=("clean", "calibration", "attacks", "corruptions"),
+        attack_images=20,
+        corruption_images=20,
+        severities=(3,),
+        corruptions=("brightness",),
+        attack=replace(attack, check_images=10),
+    )
+    student = build_student(StudentInfo("resnet8-half", CLASS_NAMES, (3, 32, 32)))
+    found = {}
+    for device in ("cpu", "cuda"):
+        student, reference = student.to(device), copy.deepcopy(student).to(device)
+        found[device] = robustness_suite(student, data, config, reference=reference)
+    for one in found["cpu"].measurements:
+        assert abs(found["cuda"][one.key].value - one.value) < 0.11, one.key
+    assert all(array.device.type == "cpu" for array in found["cuda"].arrays.values())
+    close = (found["cuda"].arrays[key] - found["cpu"].arrays[key] for key in ("probabilities",))
+    assert all(difference.abs().max() < 1e-3 for difference in close)

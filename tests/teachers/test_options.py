@@ -13,6 +13,7 @@ import torch
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.main import main
 from clarep.data.garments import CLASS_NAMES
+from clarep.engine.devices import check_device
 from clarep.errors import UserError
 from clarep.study.plan import Study
 from clarep.study.recipe import load_recipe
@@ -20,7 +21,6 @@ from clarep.teachers import UNet, UNetConfig, load_teacher, load_unet, save_unet
 from clarep.teachers.families import FAMILIES, Family
 from clarep.teachers.options import (
     TeacherOptions,
-    check_device,
     check_options,
     fingerprint_with,
     read_class_names,

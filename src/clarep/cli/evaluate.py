@@ -9,6 +9,7 @@ import tyro
 
 from clarep.cli.option_groups import Json
 from clarep.cli.terminal import note, warn
+from clarep.engine.devices import check_device, default_device
 from clarep.engine.progress import progress
 from clarep.report.tables import plain_table
 from clarep.robustness.attacks.attack_config import unit_notes
@@ -72,6 +73,8 @@ class Evaluate:
     """For classifiers of other libraries: what they answer with, logits unless told otherwise."""
     out: Path | None = None
     """Folder of the evaluation; without it, RUN/robustness."""
+    device: str | None = None
+    """Where the student runs: cpu, cuda, cuda:1 ...; without it, on a GPU where there is one."""
     json: Json = False
 
     def run(self) -> None:
@@ -88,15 +91,16 @@ class Evaluate:
             class_names=self.class_names,
             outputs=self.outputs,
         )
+        device = default_device() if self.device is None else check_device(self.device)
         others = {"reference": self.reference, "baseline": self.baseline}
         suite = SuiteRun(
-            tested.student,
+            tested.student.to(device),
             tested.data,
             self.suite,
             folder=tested.out,
             described=tested.described
             | {name: path and str(path) for name, path in others.items()},
-            reference=None if self.reference is None else load_student(self.reference),
+            reference=None if self.reference is None else load_student(self.reference).to(device),
             baseline=None if self.baseline is None else _load_evaluation(self.baseline),
             ood=load_ood(self.ood, tested.student),
             official_corruptions=self.official_corruptions,

@@ -11,10 +11,10 @@ from clarep.data.held_out import TrainingSplits, training_splits
 from clarep.data.load import DataConfig, stored_options
 from clarep.engine.artefacts import sha256_file, write_json
 from clarep.engine.bounds import Within
+from clarep.engine.devices import check_device
 from clarep.engine.progress import progress
 from clarep.report.model_card import training_card
 from clarep.report.quality import write_sample_grid
-from clarep.teachers.options import check_device
 from clarep.teachers.teacher_config import TrainConfig, check_train
 from clarep.teachers.teacher_run import TeacherRun, is_due
 from clarep.teachers.unet_teacher import CARD_NAME, WEIGHTS_NAME, UNetTeacher, save_unet

@@ -94,7 +94,7 @@ def probe(subject: Subject, data: LabelledImages, indices: NDArray[np.int64]) ->
         _, again = subject.both(images, sources)
         alone = [subject.both(images[i : i + 1], [at])[1] for i, at in enumerate(sources)]
         with torch.no_grad():
-            whole = logits_in(student.answers(as_float(images))).float()
+            whole = logits_in(student.answers(as_float(images).to(subject.device))).float().cpu()
     except FAULTS as error:
         if isinstance(error, UserError):
             raise

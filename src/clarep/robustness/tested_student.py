@@ -35,11 +35,17 @@ class NotFinite(UserError):
 
 
 class Subject(nn.Module):
-    """A student that answers in batches and counts how many images it was shown."""
+    """A student that answers in batches and counts how many images it was shown.
+
+    It answers where its images are, wherever the student is: attacks on the CPU may ask one on a
+    GPU.
+    """
 
     def __init__(self, student: Student) -> None:
         super().__init__()
         self.student = student
+        self.device = next((one.device for one in student.parameters()), torch.device("cpu"))
+        """Where the student is."""
         self.passes = 0
         """Forward passes of one image so far."""
         self.sources: Sequence[str] = ()
@@ -54,7 +60,7 @@ class Subject(nn.Module):
         """
         self.passes += len(x)
         # A copy: there are models that change their images in place.
-        return self._checked(self.student(x.clone()), x)
+        return self._checked(self.student(x.to(self.device, copy=True)), x)
 
     @torch.no_grad()
     def both(
@@ -64,8 +70,8 @@ class Subject(nn.Module):
         features, logits = [], []
         for x in self._batches(images, sources):
             self.passes += len(x)
-            found, answer = self.student.both(x.clone())
-            features.append(found.float())
+            found, answer = self.student.both(x.to(self.device, copy=True))
+            features.append(found.float().to(x.device))
             logits.append(self._checked(answer, x))
         return torch.cat(features), torch.cat(logits)
 
@@ -89,7 +95,7 @@ class Subject(nn.Module):
 
     def _checked(self, answer: object, x: Tensor) -> Tensor:
         """Return the logits in an answer, (B, classes) and finite; raises UserError."""
-        logits, name = logits_in(answer).float(), self.student.info.name
+        logits, name = logits_in(answer).float().to(x.device), self.student.info.name
         if logits.shape != (len(x), self._classes):
             raise UserError(
                 f"{name} answers {len(x)} images with an array of shape {tuple(logits.shape)}: "

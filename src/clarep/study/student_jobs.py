@@ -15,6 +15,7 @@ from clarep.distill.methods import METHODS
 from clarep.distill.trainer.student_run import StudentRun
 from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.engine.artefacts import Progressed, read_json, sha256_file, write_json
+from clarep.engine.devices import default_device
 from clarep.engine.identity import address, differences, plain, recorded
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
@@ -174,10 +175,10 @@ class EvaluationJob:
         """Measure it, yielding after each part."""
         reference, baseline = None, None
         if self.reference is not None:
-            reference = load_student(self.reference)
+            reference = load_student(self.reference).to(default_device())
             baseline = Evaluation.load(self.reference / ROBUSTNESS)
         suite = SuiteRun(
-            load_student(self.folder),
+            load_student(self.folder).to(default_device()),
             self.images,
             self.suite,
             folder=self.folder / ROBUSTNESS,

@@ -6,9 +6,9 @@ from typing import Any
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from clarep.engine.devices import check_device
 from clarep.engine.tensors import sha256_state
 from clarep.errors import UserError, unknown_name
-from clarep.teachers.options import check_device
 from clarep.teachers.teacher import Teacher
 
 

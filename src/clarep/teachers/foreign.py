@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
+from clarep.engine.devices import check_device
 from clarep.engine.tensors import check_weights, sha256_state
 from clarep.errors import UserError
 from clarep.teachers.flash import AttentionCall, FlashAttention
 from clarep.teachers.options import (
     TeacherOptions,
-    check_device,
     fingerprint_with,
     joint_fingerprint,
 )

@@ -7,9 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from clarep.engine.artefacts import open_regular
+from clarep.engine.devices import check_device
 from clarep.engine.identity import plain, shortened
 from clarep.errors import UserError
 from clarep.teachers.flash import check_flash
@@ -57,22 +56,6 @@ def check_options(options: TeacherOptions, family: str, takes: Collection[str]) 
     device = check_device(options.device)
     if options.attention == "flash":
         check_flash(device)
-
-
-def check_device(device: str) -> torch.device:
-    """Return the device of that name. Raises UserError if there is none here."""
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise UserError(f"unknown device '{device}': give cpu, cuda or cuda:1, say") from error
-    if found.type not in ("cpu", "cuda"):
-        raise UserError(f"device '{device}' is not supported: give cpu, cuda or cuda:1, say")
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"device '{device}' is not here ({torch.cuda.device_count()} GPUs are seen): "
-            "give another, or cpu"
-        )
-    return found
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:

@@ -12,10 +12,10 @@ import torch
 
 from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import LabelledImages
+from clarep.engine.devices import check_device
 from clarep.engine.training_folder import TrainingFolder
 from clarep.errors import UserError
 from clarep.teachers.denoising import Batch, batches, denoising_loss, held_out_losses
-from clarep.teachers.options import check_device
 from clarep.teachers.teacher_config import TrainConfig, check_train, unet_for
 from clarep.teachers.unet import UNet
 

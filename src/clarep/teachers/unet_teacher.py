@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.torch_version import TorchVersion
 
 from clarep.engine.artefacts import check_recorded, parse_json
+from clarep.engine.devices import check_device
 from clarep.engine.tensors import check_weights, note_file, read_tensors, save_tensors, weights_hash
 from clarep.errors import UserError, refusing
-from clarep.teachers.options import check_device
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet import UNet, UNetConfig, sigma_from_t
 

@@ -23,7 +23,7 @@ from clarep.robustness.attacks.standard import auto_attack
 from clarep.robustness.attacks.threat import NORMS, Norm, Threat
 from clarep.robustness.evaluation import Measured, Measurement, mean_of
 from clarep.robustness.suite.suite_inputs import BACKWARD, Part, SuiteInputs
-from clarep.robustness.tested_student import as_float, fingerprint, right_at
+from clarep.robustness.tested_student import Subject, as_float, fingerprint, right_at
 
 CLEAN = "attack/clean"
 """Key of the accuracy of the attacked images as they are: where every curve begins."""
@@ -174,6 +174,7 @@ class _Attacks:
     def _checked(self, ladder: list[Threat], threat: Threat) -> Measured:
         """Check at one threat; where more steps fool more, attack anew at all and check again."""
         subject, config, correct = self.inputs.subject, self.config, self._right(threat)[WORST]
+        reference = self.inputs.reference
         x, y = self._images()
         found = Measured([], {})
         weak = stronger_attack(subject, x, y, threat, correct=correct, config=config)
@@ -196,7 +197,7 @@ class _Attacks:
             *(subject, x, y, threat),
             correct=correct,
             config=config,
-            reference=self.inputs.reference,
+            reference=None if reference is None else Subject(reference).eval(),
         )
         reasons += [f"the attack was too weak: {weak}"] if weak else []
         return found._replace(doubts={f"attack/*-{threat.norm}/*": "; ".join(reasons)})
@@ -233,10 +234,11 @@ class _Attacks:
             batch, seed = slice(i * size, (i + 1) * size), (self.config.seed + i) % 2**32
 
             def measure() -> Measured:
-                x, y = self._images(batch)
-                found = auto_attack(self.inputs.subject, x, y, threat, seed=seed, batch_size=size)
-                reasons = "; ".join(found.reasons)
-                return Measured([], {f"{key}/{i}": found.correct.float()}, {key: reasons})
+                subject = self.inputs.subject
+                x, y = (part.to(subject.device) for part in self._images(batch))
+                found = auto_attack(subject, x, y, threat, seed=seed, batch_size=size)
+                correct = found.correct.float().cpu()
+                return Measured([], {f"{key}/{i}": correct}, {key: "; ".join(found.reasons)})
 
             return self._part(
                 f"autoattack-{threat.setting}/{i}",

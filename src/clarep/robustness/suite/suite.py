@@ -59,7 +59,7 @@ class SuiteRun:
         """Take what is measured, and ask the student about a few of the images.
 
         Args:
-            student: is put in evaluation mode while it is measured.
+            student: is put in evaluation mode while it is measured, on the device that it is on.
             data: the test set; foregrounds are known of `Backdrops`, boxed images and the
                 Backgrounds Challenge.
             config: what is measured; None takes the defaults.
@@ -189,8 +189,9 @@ class SuiteRun:
         except NotFinite as error:
             raise self._inputs.unmeasured(part.name, error) from error
         forward = subject.passes - passes
-        cost = {"seconds": round(time.perf_counter() - started, 3), "forward_passes": forward}
-        cost["peak_memory_mb"] = peak_memory_mb()
+        seconds = round(time.perf_counter() - started, 3)
+        cost: dict[str, Any] = {"seconds": seconds, "forward_passes": forward}
+        cost |= {"peak_memory_mb": peak_memory_mb(), "device": str(subject.device)}
         known = self._config_of(part) | {"cost": cost, "doubts": dict(doubts)}
         found = Evaluation(known, measurements, arrays)
         if self.folder is not None:
