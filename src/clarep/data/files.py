@@ -59,12 +59,12 @@ def load_class_folders(
         name=str(folder) if classes_file is None else f"{folder}/{classes_file.name}",
         labels=labels,
         class_names=tuple(classes.values()),
-        sources=[str(path) for path in paths],
-        read=lambda i: decode_image(paths[i], str(paths[i]), image_size, alpha_colour),
+        sources=paths,
+        read=lambda i: decode_image(Path(paths[i]), paths[i], image_size, alpha_colour),
         notes=(*notes, *listing.notes()),
     )
     if image_size is None:
-        require_one_size(data.name, ((path, str(path)) for path in paths))
+        require_one_size(data.name, ((Path(path), path) for path in paths))
     return data
 
 

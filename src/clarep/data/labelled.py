@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -59,12 +60,11 @@ class LabelledImages:
                 "sources: give the number of a class for each image, and its source"
             )
         object.__setattr__(self, "labels", labels.astype(np.int64))
-        for given in ([self.name], self.class_names, self.sources):
+        for name in chain([self.name], self.class_names, self.sources):
             try:
-                "".join(given).encode()
+                name.encode()
             except UnicodeEncodeError:
-                wrong = next(one for one in given if one.encode("utf-8", "replace").decode() != one)
-                shown = wrong.encode("utf-8", "backslashreplace").decode()
+                shown = name.encode("utf-8", "backslashreplace").decode()
                 raise UserError(
                     f"the name '{shown}' is no UTF-8: rename the file, folder or class, such as "
                     "with convmv -f latin1 -t utf-8"
@@ -111,9 +111,9 @@ class LabelledImages:
         return pixels
 
     @cached_property
-    def _digests(self) -> dict[int, bytes]:
-        """Digest of each image that was hashed so far: every part of a run asks for some."""
-        return {}
+    def _digests(self) -> NDArray[np.uint8]:
+        """Digest of each image, (N, 32); zeros before it is hashed. Every part of a run asks."""
+        return np.zeros((len(self), 32), np.uint8)  # memory is taken as it is written
 
     def sha256(self, indices: Sequence[int] | NDArray[Any] | None = None) -> str:
         """Return what the images at `indices` (all without any) are told from others by.
@@ -139,11 +139,11 @@ class LabelledImages:
         return [self._digest(int(i))[:_MARK].hex() for i in indices]
 
     def _digest(self, i: int) -> bytes:
-        if i not in self._digests:
+        if not self._digests[i].any():
             pixels = self._pixels(i)
             found = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes())
-            self._digests[i] = found.digest()
-        return self._digests[i]
+            self._digests[i] = np.frombuffer(found.digest(), np.uint8)
+        return bytes(self._digests[i])
 
     def draw(self, indices: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
         """Return a training view of the images at `indices`, uint8 (B, 3, H, W).

@@ -1,13 +1,14 @@
 """Which files of class folders are their images, and which are passed over or come by a link."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from PIL import Image
 
+from clarep.data.names import Names
 from clarep.errors import UserError
 
 _NO_CLASSES = {  # what systems and tools leave in any folder, beside what is hidden
@@ -22,16 +23,30 @@ _NAMED = 3  # examples in a note
 
 
 @dataclass
+class Counted:
+    """How many files were found, and the first of them."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+    """One more than are named."""
+
+    def add(self, found: list[str]) -> None:
+        """Count those of one more class."""
+        self.count += len(found)
+        self.first = [*self.first, *sorted(found)[: _NAMED + 1]][: _NAMED + 1]
+
+
+@dataclass
 class Listing:
     """What was found in the class folders of one folder; grows with every `add_class`."""
 
     root: Path
     """The folder of class folders, or of train/, test/, val/."""
-    images: list[Path] = field(default_factory=list)
-    """By class, sorted within each."""
-    passed_over: list[Path] = field(default_factory=list)
+    images: Names = field(default_factory=Names)
+    """Paths by class, sorted within each."""
+    passed_over: Counted = field(default_factory=Counted)
     """Files of unknown ending, images in no class, links to folders that are read already."""
-    linked: list[Path] = field(default_factory=list)
+    linked: Counted = field(default_factory=Counted)
     """Images whose path leads out of their class folder by a link."""
     absent: list[str] = field(default_factory=list)
     """Classes of another split that have no folder here, perhaps for want of the same spelling."""
@@ -44,39 +59,39 @@ class Listing:
         listed, or where no image is found.
         """
         home = os.path.join(os.path.realpath(self.root), folder.relative_to(self.root))
-        images, linked = list[Path](), list[Path]()
-        passed_over = list[Path]()
-        seen, waiting = set[str](), [folder]
+        images, linked, passed_over = list[str](), list[str](), list[str]()
+        seen, waiting = set[str](), [str(folder)]
         while waiting:
             inner = waiting.pop()
             real = os.path.realpath(inner)
-            if real in seen or _is_within(os.path.realpath(inner.parent), real):
+            if real in seen or _is_within(os.path.realpath(os.path.dirname(inner)), real):
                 passed_over.append(inner)
                 continue
             seen.add(real)
             is_outside = not _is_within(real, home)
-            for entry in sorted(_entries(inner), key=lambda entry: entry.name, reverse=True):
-                path = Path(entry.path)
+            folders = list[str]()
+            for entry in _entries(inner):
                 if _is_folder(entry):
-                    waiting += [path] if _may_be_class(entry.name) else []
-                elif not _is_image(path):
-                    passed_over.append(path)
+                    folders += [entry.path] if _may_be_class(entry.name) else []
+                elif not _is_image(entry.name):
+                    passed_over.append(entry.path)
                 else:
-                    images.append(path)
-                    out = entry.is_symlink() and not _is_within(os.path.realpath(path), home)
-                    linked += [path] if is_outside or out else []
-        self.passed_over += sorted(passed_over)
-        self.linked += sorted(linked)
+                    images.append(entry.path)
+                    out = entry.is_symlink() and not _is_within(os.path.realpath(entry.path), home)
+                    linked += [entry.path] if is_outside or out else []
+            waiting += sorted(folders, reverse=True)
+        self.passed_over.add(passed_over)
+        self.linked.add(linked)
         if not images:
             told = f" ({self.notes()[-1]})" if passed_over else ""
             raise UserError(f"{folder} holds no images: add some or remove the folder{told}")
-        self.images += sorted(images, key=lambda path: path.as_posix())
+        self.images.extend(sorted(images))
         return len(images)
 
     def pass_over_loose(self, folder: Path) -> None:
         """Note the images beside the class folders."""
-        loose = [Path(entry.path) for entry in _entries(folder) if not _is_folder(entry)]
-        self.passed_over += sorted(path for path in loose if _is_image(path))
+        loose = [entry for entry in _entries(folder) if not _is_folder(entry)]
+        self.passed_over.add([entry.path for entry in loose if _is_image(entry.name)])
 
     def notes(self) -> tuple[str, ...]:
         """Say what was passed over, and what comes from elsewhere; a sentence each."""
@@ -86,17 +101,17 @@ class Listing:
                 f"{len(self.absent)} classes of {_text(self.root)} have no folder in this split, "
                 f"but in another: {_named(self.absent)}"
             )
-        if self.linked:
-            first = self.linked[0]
+        if self.linked.count:
+            first = self.linked.first[0]
             real = _text(os.path.realpath(first))
             notes.append(
-                f"{len(self.linked)} of the {len(self.images)} images of {_text(self.root)} come "
+                f"{self.linked.count} of the {len(self.images)} images of {_text(self.root)} come "
                 f"by links that lead out of their class folder, first {_text(first)} ({real})"
             )
-        if self.passed_over:
-            named = _named([path.relative_to(self.root) for path in self.passed_over])
+        if self.passed_over.count:
+            named = _named([os.path.relpath(path, self.root) for path in self.passed_over.first])
             notes.append(
-                f"{len(self.passed_over)} of the files and links in {_text(self.root)} are passed "
+                f"{self.passed_over.count} of the files and links in {_text(self.root)} are passed "
                 f"over: {named} (no image format has such an ending, they lie in "
                 "no class folder, or they lead nowhere or to a folder that is read already)"
             )
@@ -114,11 +129,11 @@ def _may_be_class(name: str) -> bool:
     return name not in _NO_CLASSES
 
 
-def _entries(folder: Path) -> list["os.DirEntry[str]"]:
-    """What a folder holds that is not hidden."""
+def _entries(folder: Path | str) -> Iterator["os.DirEntry[str]"]:
+    """Yield what a folder holds that is not hidden."""
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if entry.name[0] != "."]
+            yield from (entry for entry in entries if entry.name[0] != ".")
     except OSError as error:
         raise UserError(f"cannot list {folder}: {error.strerror}") from error
 
@@ -137,16 +152,17 @@ def _text(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in _image_suffixes()
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in image_suffixes()
 
 
-def _named(found: Sequence[Path | str]) -> str:
+def _named(found: Sequence[str]) -> str:
     return ", ".join(map(_text, found[:_NAMED])) + (", ..." if len(found) > _NAMED else "")
 
 
 @cache
-def _image_suffixes() -> frozenset[str]:
+def image_suffixes() -> frozenset[str]:
+    """Endings of the formats that Pillow reads, in small letters, with their dot."""
     Image.init()
     formats = Image.registered_extensions()
     return frozenset(suffix for suffix, kind in formats.items() if kind in Image.OPEN)

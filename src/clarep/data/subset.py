@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from clarep.data.cues import GroupedImages, cues_of
 from clarep.data.labelled import LabelledImages
+from clarep.data.names import Names
 
 
 def subset(data: LabelledImages, kept: NDArray[np.int64], which: str) -> LabelledImages:
@@ -18,7 +19,7 @@ def subset(data: LabelledImages, kept: NDArray[np.int64], which: str) -> Labelle
         "name": f"{data.name} {which}",
         "labels": data.labels[kept],
         "class_names": data.class_names,
-        "sources": [data.sources[i] for i in kept],
+        "sources": Names(data.sources[i] for i in kept),
         "read": lambda i: data.read(int(kept[i])),
         "notes": data.notes,
     }
