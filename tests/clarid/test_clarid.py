@@ -271,7 +271,7 @@ def everything(reps):
     return {name: tensor.numpy().tobytes() for name, tensor in reps.tensors.items()}
 
 
-@pytest.mark.parametrize("kind", ["top", "contrast", "mask", "random", "bottom"])
+@pytest.mark.parametrize("kind", ["top", "contrast", "mask", "centre", "random", "bottom"])
 def test_the_same_seed_gives_the_same_bytes(teacher, images, labels, kind):
     clarid = clarid_of(teacher, kind=kind)
     first = everything(clarid(images, labels, seed=5))
@@ -309,7 +309,9 @@ def test_denoiser_evaluations_are_those_that_the_teacher_saw(
     assert clarid.ledger.images == 5
 
 
-@pytest.mark.parametrize("kind", ["top", "contrast", "mask", "bottom", "middle", "random", "none"])
+@pytest.mark.parametrize(
+    "kind", ["top", "contrast", "mask", "centre", "bottom", "middle", "random", "none"]
+)
 def test_jacobian_products_are_those_that_were_made(teacher, images, labels, kind, monkeypatch):
     clarid = clarid_of(teacher, kind=kind)
     clarid.jacobian(images, labels)  # probes the engine, which no ledger counts
@@ -329,7 +331,7 @@ def test_jacobian_products_are_those_that_were_made(teacher, images, labels, kin
     assert clarid.ledger.jacobian_products == made
     dense = 4 * 20
     solved = (4 * 2 * 5, 4 * 100)
-    bounds = dict.fromkeys(("top", "contrast", "mask"), solved)
+    bounds = dict.fromkeys(("top", "contrast", "mask", "centre"), solved)
     bounds |= dict.fromkeys(("bottom", "middle"), (dense, dense))
     low, high = bounds.get(kind, (0, 0))
     assert low <= made <= high

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from clarep.clarid.clarid import Clarid
-from clarep.clarid.class_directions import class_directions, pixels_of_class
+from clarep.clarid.class_directions import class_directions, pixels_of_centre, pixels_of_class
 from clarep.clarid.directions import project_out
 from clarep.errors import UserError
 from mixture import MixtureTeacher
@@ -107,6 +107,33 @@ def test_mask_is_where_the_classes_differ_and_nothing_there_is_taken():
     assert 0.35 < float(pixels.double().mean()) < 0.6
     V = Clarid(teacher, sigma=SIGMA, kind="mask", k=4).directions(x, LABELS).V
     assert not (V.reshape(4, 8, 8, 4)[:, :4, :4]).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (32, 32), (7, 12)])
+def test_centre_is_a_disc_in_the_middle_of_masks_area(height, width):
+    disc = pixels_of_centre(height, width)[0, 0]
+    distinct = torch.rand(1, 1, height, width)
+    cut = distinct.quantile(0.6)
+    assert int(disc.sum()) == int((distinct >= cut).sum())
+    away = {
+        (y, x): (y - (height - 1) / 2) ** 2 + (x - (width - 1) / 2) ** 2
+        for y in range(height)
+        for x in range(width)
+    }
+    inside = max(away[at] for at in away if disc[at])
+    assert all(disc[at] or away[at] >= inside for at in away)
+
+
+def test_centre_takes_nothing_in_the_middle_and_asks_no_denoiser():
+    teacher = InOneCorner()
+    x = latents(teacher)
+    clarid = Clarid(teacher, sigma=SIGMA, kind="centre", k=4)
+    V = clarid.directions(x, LABELS).V.reshape(4, 64, 4)
+    disc = pixels_of_centre(8, 8).flatten()
+    assert V[:, disc].abs().max() < 1e-6 < V[:, ~disc].abs().max()
+    assert clarid.ledger.denoiser_evaluations == 0
+    one = MixtureTeacher(classes=1)
+    assert Clarid(one, sigma=SIGMA, kind="centre", k="energy:0.5", guidance=1.0)  # as any control
 
 
 def test_no_batch_changes_an_images_and_noise_stays_inside_the_teachers_range():

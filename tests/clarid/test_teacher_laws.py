@@ -125,14 +125,14 @@ def test_forward_mode_passes_the_adjoint_test_at_every_tap(any_teacher, given):
         assert engine == "forward"
 
 
-@pytest.mark.parametrize("kind", ["top", "contrast", "mask", "middle", "bottom"])
+@pytest.mark.parametrize("kind", ["top", "contrast", "mask", "centre", "middle", "bottom"])
 def test_directions_are_those_of_a_dense_svd(any_teacher, given, kind):
     """The Jacobian that is formed by products, through numpy."""
     x, labels = given[0][:2], given[2][:2]
     clarid = Clarid(any_teacher, sigma=1.0, k=K, kind=kind, tolerance=1e-3)
     dense = clarid.jacobian(x, labels).dense().double().numpy()
     V = clarid.directions(x, labels).V.double().numpy()
-    if kind in ("contrast", "mask"):
+    if kind in ("contrast", "mask", "centre"):
         across, _ = sparing(any_teacher, x, labels, 1.0, kind=kind)
         each = torch.eye(any_teacher.latent_dim, dtype=x.dtype).reshape(-1, 1, *x.shape[1:])
         kept = torch.stack([across(step.expand_as(x)).flatten(1) for step in each], 1)
@@ -145,6 +145,7 @@ def test_directions_are_those_of_a_dense_svd(any_teacher, given, kind):
         "top": 0,
         "contrast": 0,
         "mask": 0,
+        "centre": 0,
         "middle": (found.shape[1] - K) // 2,
         "bottom": any_teacher.latent_dim - K,
     }[kind]

@@ -44,9 +44,9 @@ class ClaridConfig:
     --solver euler with it."""
     kind: Kind = "top"
     """Directions: top is CLARID. Where the teacher reads the class is left alone by contrast, which
-    takes the top ones across such directions, and mask, outside such pixels. Bottom, middle, random
-    and none are controls; bottom and middle form the whole Jacobian, which takes 5 to 20 times as
-    long."""
+    takes the top ones across such directions, and mask, outside such pixels. Centre (outside a disc
+    in the middle, mask's control), bottom, middle, random and none are controls; bottom and middle
+    form the whole Jacobian, which takes 5 to 20 times as long."""
     branch: Literal["conditional", "null"] = "conditional"
     """Label under which the Jacobian is taken."""
     inversion_label: Literal["class", "null"] = "class"

@@ -1,5 +1,7 @@
 """Where in a latent a teacher reads the class: what `contrast` and `mask` leave alone.
 
+And the middle of it, which `centre` leaves alone as mask's control.
+
 The gradient in x of log p(class | x) at noise level sigma is (D(x; class) - mean of D) / sigma^2,
 up to what is common to all classes (Dhariwal & Nichol 2021, arXiv 2105.05233, with Tweedie's
 formula). At one point these are one direction a class; where the class is decided further down, the
@@ -72,8 +74,15 @@ def pixels_of_class(
     gradients = _gradients(teacher, x, _tried(labels, teacher.num_classes), sigma)
     size = gradients.square().sum(2).reshape(x.shape).sum(1, keepdim=True)
     smooth = F.avg_pool2d(size, 5, 1, 2, count_include_pad=False)
-    cut = smooth.flatten(1).quantile(1 - _OBJECT_SHARE, dim=1)
-    return (smooth >= cut[:, None, None, None]) & (smooth > 0)
+    return _largest(smooth) & (smooth > 0)
+
+
+def pixels_of_centre(height: int, width: int) -> Bool[Tensor, "1 1 h w"]:
+    """Return the 40 % of a latent's pixels nearest to its middle, as many as have most evidence."""
+    y, x = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2 for side in (height, width))
+    away = (y.square()[:, None] + x.square()).flatten()
+    place = away.argsort(stable=True).argsort().double()  # of equally near ones the upper first
+    return _largest(-place.reshape(1, 1, height, width))
 
 
 def sparing(
@@ -82,12 +91,16 @@ def sparing(
     labels: Int64[Tensor, " batch"],
     sigma: float,
     *,
-    kind: Literal["contrast", "mask"],
+    kind: Literal["contrast", "mask", "centre"],
 ) -> tuple[Callable[[Tensor], Tensor], int]:
     """Return the projection of steps (B, C, H, W) that leaves out where the class is read.
 
-    And what it cost in denoiser evaluations. Arguments as for `class_directions`.
+    For `centre` the middle is left out, wherever the class is. And what it cost in denoiser
+    evaluations. Arguments as for `class_directions`.
     """
+    if kind == "centre":
+        around = ~pixels_of_centre(*x.shape[2:]).to(x.device)
+        return lambda step: step * around, 0
     tried = len(x) * min(teacher.num_classes, _MOST_LABELS)
     points = len(_LEVELS) + len(_NEIGHBOURS) * _DRAWS
     at_once = max(1, _NUMBERS_AT_ONCE // (x[0].numel() * points * _MOST_LABELS))
@@ -98,6 +111,12 @@ def sparing(
             return lambda step: step * free, tried
         spared = torch.cat([class_directions(teacher, *part, sigma) for part in given])
     return lambda step: project_out(step, spared), points * tried
+
+
+def _largest(values: Tensor) -> Bool[Tensor, "batch 1 h w"]:
+    """Return where values (B, 1, H, W) are among their image's largest 40 %, or as large."""
+    cut = values.flatten(1).quantile(1 - _OBJECT_SHARE, dim=1)
+    return values >= cut[:, None, None, None]
 
 
 def _gradients(

@@ -12,9 +12,11 @@ from clarep.geometry.dense import exact_right_singular_vectors, exact_spectrum
 from clarep.geometry.jacobian import Jacobian
 from clarep.geometry.subspace import Measure, Subspace, subspace_of_dense
 
-Kind = Literal["top", "contrast", "mask", "bottom", "middle", "random", "none"]
+Kind = Literal["top", "contrast", "mask", "centre", "bottom", "middle", "random", "none"]
 SPARING = ("contrast", "mask")
 """Kinds that leave alone where the teacher reads the class."""
+CENTRE = "centre"
+"""Mask's control: it leaves alone as many pixels, those in the middle."""
 
 
 def parse_k(k: int | float | str, n: int) -> int | None:

@@ -14,6 +14,7 @@ _LOOKS = {
     "top": ("tab:blue", "o", "top directions (CLARID)"),
     "contrast": ("tab:orange", "D", "contrast: across directions of class evidence"),
     "mask": ("tab:purple", "^", "mask: outside pixels of class evidence"),
+    "centre": ("tab:pink", "P", "centre: outside a disc in the middle"),
     "random": ("0.55", "s", "as many random directions"),
     "bottom": ("tab:green", "v", "bottom directions"),
 }

@@ -1,8 +1,9 @@
 """CLARID beside its controls, on the same inverted latents.
 
-The sceptic's questions: are these directions special (random, bottom, middle), is it not just
-stronger guidance (none), or the decoder alone (reconstruction: no projection, no guidance), and
-would the measures not say the same of images that show nothing (scrambled)?
+The sceptic's questions: are these directions special (random, bottom, middle), does the evidence
+find the place better than the middle does (centre beside mask), is it not just stronger guidance
+(none), or the decoder alone (reconstruction: no projection, no guidance), and would the measures
+not say the same of images that show nothing (scrambled)?
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from clarep.select.judging import Scorer
 
 _FEWEST = 2  # of each class: with one, k-means finds the classes whatever the features
 
-CONTROLS = ("none", "reconstruction", "random", "bottom", "middle", "scrambled")
+CONTROLS = ("none", "reconstruction", "random", "centre", "bottom", "middle", "scrambled")
 
 
 def check_controls(controls: Sequence[str], count: int, labels: NDArray[np.int64]) -> None:

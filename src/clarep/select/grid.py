@@ -30,7 +30,10 @@ class GridConfig:
     ks: tuple[int | float | str, ...] = (0.00125, 0.0025, 0.005, 0.01, 0.02, 0.04)
     """Directions to project out: numbers, or shares of the latent's dimension. All of a kind are
     read from one basis, that of the largest."""
-    kinds: tuple[Literal["top", "contrast", "mask", "random", "bottom"], ...] = ("top", "random")
+    kinds: tuple[Literal["top", "contrast", "mask", "centre", "random", "bottom"], ...] = (
+        "top",
+        "random",
+    )
     """Directions. A setting is chosen for the first, top (CLARID), contrast or mask; the others
     stand beside it. Each takes the measures of every k once more; bottom takes exact Jacobians
     besides, five to twenty times as long."""
@@ -119,7 +122,7 @@ def plan_grid(
         _check_list(name, getattr(config, name), list(values))
     if config.kinds:
         _check_list("kinds", config.kinds, list(config.kinds))
-        if config.kinds[0] in ("random", "bottom"):
+        if config.kinds[0] in ("centre", "random", "bottom"):
             raise UserError(
                 f"`kinds` begins with {config.kinds[0]}, a control, and a setting is chosen for "
                 "the first: give top, contrast or mask before it"
