@@ -12,62 +12,19 @@ import pytest
 import torch
 
 from clarep.clarid.canonical_set import MANIFEST, CanonicalSet, CanonicalSetWriter
-from clarep.clarid.clareps import CLAReps
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.clarid_config import ClaridConfig
 from clarep.cli import main as cli
 from clarep.engine.artefacts import atomic_path, read_json, sha256_file, write_json
 from clarep.engine.identity import plain, recorded
 from clarep.errors import UserError
-
-CHOSEN = [3, 5, 8, 13, 21, 34, 55]
-LABELS = [0, 0, 0, 1, 1, 0, 2]
-SHARDS = ["shard-00000.safetensors", "shard-00001.safetensors", "shard-00002.safetensors"]
-CONFIG = {"teacher": "t", "clarid": {"k": 4, "t": 0.5}, "sigma_te": 2.0, "tap": "mid", "seed": 0}
-COST = {
-    "images": 3,
-    "denoiser_evaluations": 10,
-    "jacobian_products": 20,
-    "seconds": {"invert": 1.5},
-    "peak_memory_mb": 100,
-}
-
-
-def rep_of(index):
-    generator = torch.Generator().manual_seed(index)
-
-    def draw(*shape):
-        return torch.randn(1, *shape, generator=generator)
-
-    return CLAReps(
-        index=torch.tensor([index]),
-        label=torch.tensor([LABELS[CHOSEN.index(index)]]),
-        x_te=draw(3, 4, 4),
-        latent=draw(3, 4, 4),
-        singular_values=draw(4).abs(),
-        features=draw(5, 2, 2),
-        sample=draw(3, 16, 16),
-        round_trip_psnr=torch.tensor([30.0 + index]),
-    )
-
-
-def write(folder, shards=99, config=CONFIG):
-    """Write at most so many of the missing shards; return the names of all that were missing."""
-    writer = CanonicalSetWriter(folder, config, CHOSEN, shard_size=3)
-    missing = list(writer.missing())
-    for name, group in missing[:shards]:
-        writer.add(name, [rep_of(i) for i in group], COST)
-    return [name for name, _ in missing]
+from set_of_seven import CHOSEN, CONFIG, COST, LABELS, SHARDS, entries, rep_of, shard_bytes, write
 
 
 @pytest.fixture
 def folder(tmp_path):
     assert write(tmp_path / "canon") == SHARDS
     return tmp_path / "canon"
-
-
-def shard_bytes(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("shard-*.safetensors"))}
 
 
 def test_what_is_stored_comes_back(folder):
@@ -451,7 +408,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from dataclasses import dataclass
 from clarep.cli import main as cli
-import test_canonical_set as t
+import set_of_seven as t
 
 @dataclass(frozen=True)
 class Command:
@@ -467,7 +424,7 @@ sys.exit(cli.main(["anything"]))
 
 
 def run_with_a_limit(folder, limit):
-    code = FULL.format(tests=str(Path(__file__).parent), folder=str(folder), limit=limit)
+    code = FULL.format(tests=str(Path(__file__).parents[1]), folder=str(folder), limit=limit)
     command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -510,7 +467,7 @@ def test_a_limit_on_the_size_of_files(tmp_path, folder):
         f"clarep: cannot write {target}/{SHARDS[1]} (File too large): free some space and run "
         "the same command again; what is stored stays valid\n"
     )
-    assert sorted(os.listdir(target)) == [MANIFEST, SHARDS[0]]
+    assert sorted(os.listdir(target)) == [MANIFEST, *entries(SHARDS[:1]), SHARDS[0]]
     done = run_with_a_limit(target, 0)
     assert (done.returncode, done.stderr) == (0, "")
     assert shard_bytes(target) == whole
@@ -531,7 +488,8 @@ def test_what_is_stored_stays_valid_where_no_more_fits(
     printed = capsys.readouterr().err
     assert printed.startswith(f"clarep: cannot write {target}/{SHARDS[stored]} (File too large): ")
     assert printed.endswith("run the same command again; what is stored stays valid\n")
-    assert sorted(os.listdir(target)) == [MANIFEST, *SHARDS[:stored]]
+    kept = SHARDS[:stored]
+    assert sorted(os.listdir(target)) == sorted([MANIFEST, *entries(kept), *kept])
     assert cli.main(["anything"]) == 0
     assert shard_bytes(target) == whole
     assert len(CanonicalSet.load(target)) == 7

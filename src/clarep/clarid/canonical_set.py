@@ -1,10 +1,10 @@
 """`CanonicalSet`: CLAReps on disk, in safetensors shards that survive a kill.
 
-A shard is written whole or not at all, and the manifest names only whole shards with their
-SHA-256. A run that was killed goes on with the shards that are missing; because every shard's
-randomness comes from the seed and its images, it ends with the same bytes. Each shard tells the
-set's configuration, its own name and a hash of its tensors, so that a lost manifest can be made
-again.
+A shard is written whole or not at all, and is told by an entry with its SHA-256 that is written
+after it. A run that was killed goes on with the shards that have none; because every shard's
+randomness comes from the seed and its images, it ends with the same bytes, and so do several
+processes that write a part each. Each shard tells the set's configuration, its own name and a hash
+of its tensors, so that a lost manifest can be made again.
 """
 
 import hashlib
@@ -15,50 +15,62 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 
 from clarep.clarid.canonical_shards import (
-    ABOUT,
     FORMAT,
     MANIFEST,
+    check_shard,
+    entry_name,
     find_manifest,
     manifest_of,
-    sha256_tensors,
-    shard_entry,
-    verified,
+    read_manifest,
+    read_shard,
+    shard_name,
     whole,
+    write_shard,
 )
 from clarep.clarid.clareps import TENSORS, CLAReps
-from clarep.engine.artefacts import atomic_path, read_json, versions, write_json
+from clarep.engine.artefacts import json_bytes, versions
 from clarep.engine.identity import plain, refuse_other
-from clarep.engine.lock import hold
+from clarep.engine.lock import AddressLock, hold_place
+from clarep.engine.places import Place, place_of
 from clarep.errors import UserError
 
 __all__ = ["MANIFEST", "CanonicalSet", "CanonicalSetWriter"]
 
 
 class CanonicalSetWriter:
-    """Writes a canonical set shard by shard into a folder, or goes on with one.
+    """Writes a canonical set shard by shard, or goes on with one; several parts may do so at once.
 
     Args:
-        folder: where the manifest and the shards lie.
+        folder: where the manifest and the shards lie, or an address of such a place.
         config: everything that determines the content (JSON values only); a folder that holds
             another configuration is refused. A manifest that is lost or damaged is made again
-            from the shards, but for what they cost.
+            from the shards.
         chosen: indices of the images, in the order in which they are stored.
         shard_size: images a shard.
+        part: I of N, from 1: this writer's shards are every N-th, and another process may write
+            another part. None: all are.
 
     Raises:
-        UserError: if the folder holds a set of another configuration, a shard whose bytes are
-            not those that its manifest recorded, or is written in by another process.
+        UserError: if the folder holds a set of another configuration, a shard of this part whose
+            bytes are not those that were recorded, or is written in by another process.
     """
 
     def __init__(
-        self, folder: Path, config: Mapping[str, Any], chosen: Sequence[int], shard_size: int
+        self,
+        folder: Path | str,
+        config: Mapping[str, Any],
+        chosen: Sequence[int],
+        shard_size: int,
+        part: tuple[int, int] | None = None,
     ) -> None:
-        self.folder = folder
+        self.place = place_of(folder)
         groups = [list(chosen[i : i + shard_size]) for i in range(0, len(chosen), shard_size)]
-        self._groups = {f"shard-{i:05d}.safetensors": group for i, group in enumerate(groups)}
+        number, parts = part or (1, 1)
+        self._groups = {
+            shard_name(i): group for i, group in enumerate(groups) if i % parts == number - 1
+        }
         self._manifest: dict[str, Any] = {
             "format": FORMAT,
             "complete": False,
@@ -66,15 +78,12 @@ class CanonicalSetWriter:
             "images": len(chosen),
             "shards": [],
         }
-        self._lock = hold(folder)
-        stored = find_manifest(folder)
+        self._lock = hold_place(self.place, part)
+        stored = find_manifest(self.place)
         if stored is not None and stored["shards"]:  # else nothing is worth keeping
             self._resume(stored)
-        try:
-            written = read_json(folder / MANIFEST)
-        except (OSError, ValueError):  # none yet, or a damaged one
-            written = {}
-        if written != self._manifest:
+        self._stored = {shard["file"] for shard in self._manifest["shards"]}
+        if not self._lies_there():
             self._write_manifest()
 
     @property
@@ -83,44 +92,105 @@ class CanonicalSetWriter:
         found: dict[str, Any] | None = self._manifest.get("findings")
         return found
 
+    @property
+    def images(self) -> int:
+        """How many images this part's shards hold when all are there."""
+        return sum(map(len, self._groups.values()))
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What each shard tells of its set, for `write_shard`."""
+        return {key: self._manifest[key] for key in ("format", "config", "images")}
+
     def record(self, findings: dict[str, Any]) -> None:
         """Keep in the manifest what was found of teacher and images; it is no part of the set."""
         self._manifest["findings"] = plain(findings)
         self._write_manifest()
 
     def missing(self) -> Iterator[tuple[str, list[int]]]:
-        """Yield (name, image indices) of every shard that is not stored yet."""
-        stored = {shard["file"] for shard in self._manifest["shards"]}
+        """Yield (name, image indices) of every shard of this part that is not stored yet."""
         for name, group in self._groups.items():
-            if name not in stored:
+            if name not in self._stored:
                 yield name, group
 
     def add(self, name: str, parts: Sequence[CLAReps], cost: dict[str, Any]) -> None:
         """Store the CLAReps of one of `missing`'s shards, and what they cost."""
-        tensors = {
-            field: torch.cat([getattr(part, field) for part in parts]).contiguous()
-            for field in TENSORS
-        }
-        path = self.folder / name
-        with atomic_path(path) as temporary:
-            about = {key: self._manifest[key] for key in ("format", "config", "images")}
-            about |= {"file": name, "tensors_sha256": sha256_tensors(tensors)}
-            temporary.write_bytes(save(tensors, {ABOUT: json.dumps(about)}))
-        # A resumed run may have other versions than its start.
-        entry = shard_entry(path, tensors, cost) | {"versions": versions()}
-        self._manifest = manifest_of(self._manifest, [*self._manifest["shards"], entry])
-        self._write_manifest()
+        store_shard(self.place, name, self.about, parts, cost)
+        self._stored.add(name)
+
+    def finish(self) -> bool:
+        """Close the set if all its shards are there, of all parts; tell whether it is closed."""
+        closed = close_set(self.place, self._manifest)
+        if isinstance(self._lock, AddressLock):
+            self._lock.release()
+        return closed
 
     def _resume(self, stored: dict[str, Any]) -> None:
         both = (whole(config) for config in (stored["config"], self._manifest["config"]))
-        refuse_other(self.folder, "a canonical set", *both)
-        present = [s for s in stored["shards"] if (self.folder / s["file"]).exists()]
+        refuse_other(Path(str(self.place)), "a canonical set", *both)
+        names = set(self.place.names())
+        present = [shard for shard in stored["shards"] if shard["file"] in names]
         for shard in present:
-            verified(self.folder, shard, stored["config"])
+            if shard["file"] in self._groups:
+                check_shard(self.place, shard, stored["config"])
         self._manifest = manifest_of(stored, present)
 
+    def _lies_there(self) -> bool:
+        """Tell whether the manifest there says of the set what this one does.
+
+        Shards that it lacks have their entries beside it.
+        """
+        try:
+            written = read_manifest(self.place)
+        except (OSError, ValueError, LookupError, TypeError):  # none yet, or a damaged one
+            return False
+        same = all(written.get(key) == self._manifest.get(key) for key in ("config", "findings"))
+        return same and {shard["file"] for shard in written["shards"]} <= self._stored
+
     def _write_manifest(self) -> None:
-        write_json(self.folder / MANIFEST, self._manifest, sealed=True)
+        self.place.write(MANIFEST, json_bytes(self._manifest, sealed=True))
+
+
+def store_shard(
+    place: Place,
+    name: str,
+    about: Mapping[str, Any],
+    parts: Sequence[CLAReps],
+    cost: dict[str, Any],
+) -> None:
+    """Store the CLAReps of a shard, in whatever process; `about`: that of the set's writer."""
+    tensors = {
+        field: torch.cat([getattr(part, field) for part in parts]).contiguous() for field in TENSORS
+    }
+    # Another part, or a resumed run, may have other versions.
+    write_shard(place, name, about, tensors, {"cost": cost, "versions": versions()})
+
+
+def close_set(place: Place, known: Mapping[str, Any] | None = None) -> bool:
+    """Write the manifest of all shards and remove their entries, if all are there; tell so.
+
+    known: the manifest to be completed, where there is none that can be read.
+    """
+    stored = find_manifest(place)
+    if stored is None or not stored["complete"]:
+        return False
+    if "findings" not in stored and known is not None and "findings" in known:
+        stored["findings"] = known["findings"]
+    names = place.names()
+    entries = [entry_name(shard["file"]) for shard in stored["shards"]]
+    left = [name for name in entries if name in names]
+    if left or not _is_closed(place):
+        place.write(MANIFEST, json_bytes(stored, sealed=True))
+    for name in left:
+        place.remove(name)
+    return True
+
+
+def _is_closed(place: Place) -> bool:
+    try:
+        return bool(read_manifest(place)["complete"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -142,26 +212,28 @@ class CanonicalSet(CLAReps):
         Raises UserError if there is none, if it is incomplete, or if a shard is missing,
         truncated, or of another hash or another set than recorded.
         """
-        folder = Path(folder)
-        manifest = find_manifest(folder)
+        place = place_of(folder)
+        manifest = find_manifest(place)
         if manifest is None:
-            inside = folder / "canon"
+            inside = place / "canon"
             mend = (
                 f"the set is in {inside}, give that"
-                if (inside / MANIFEST).exists()
+                if MANIFEST in inside.names()
                 else "give a folder that clarep identify wrote, its canon/"
             )
-            raise UserError(f"{folder} holds no canonical set (no {MANIFEST}): {mend}")
+            raise UserError(f"{place} holds no canonical set (no {MANIFEST}): {mend}")
         done = sum(len(shard["images"]) for shard in manifest["shards"])
         if not manifest["complete"] or done != manifest["images"]:
             raise UserError(
-                f"{folder} is incomplete ({done} of {manifest['images']} images): "
+                f"{place} is incomplete ({done} of {manifest['images']} images): "
                 "run the same command again, it goes on where it stopped"
             )
         config = manifest["config"]
-        shards = [verified(folder, shard, config) for shard in manifest["shards"]]
+        for shard in manifest["shards"]:
+            check_shard(place, shard, config)
+        shards = [read_shard(place, shard["file"])[1] for shard in manifest["shards"]]
         tensors = {name: torch.cat([shard[name] for shard in shards]) for name in TENSORS}
-        return cls(**tensors, config=config, folder=folder, manifest=manifest)
+        return cls(**tensors, config=config, folder=Path(folder), manifest=manifest)
 
     @property
     def sha256(self) -> str:

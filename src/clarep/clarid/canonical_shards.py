@@ -1,17 +1,25 @@
-"""Shards and manifest of a canonical set: what is written of them, and how they are checked."""
+"""Shards of a canonical set, their entries and the manifest: what is written, and how checked.
+
+`manifest.json` is written when a set is begun, without shards, and at its end, with all of them.
+A shard is `shard-00000.safetensors` and then its entry `shard-00000.json`; a shard without an entry
+is none. Entries are folded into the manifest at the end.
+"""
 
 import hashlib
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from clarep.clarid.clareps import TENSORS
 from clarep.clarid.clarid_config import stored_in_full
-from clarep.engine.artefacts import parse_json, read_json, sha256_file
+from clarep.engine.artefacts import json_bytes, parse_json, read_json_object, sha256_stream
 from clarep.engine.cost import sum_costs
+from clarep.engine.places import Place
 from clarep.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -27,19 +35,49 @@ def whole(config: dict[str, Any]) -> dict[str, Any]:
     return config | {"clarid": stored_in_full(config.get("clarid", {}))}
 
 
-def shard_entry(path: Path, tensors: dict[str, Tensor], cost: dict[str, Any]) -> dict[str, Any]:
-    """Return what a manifest holds of a stored shard."""
+def shard_name(number: int) -> str:
+    """Return the file name of a shard."""
+    return f"shard-{number:05d}.safetensors"
+
+
+def entry_name(shard: str) -> str:
+    """Return the file name of a shard's entry."""
+    return Path(shard).with_suffix(".json").name
+
+
+def write_shard(
+    place: Place,
+    name: str,
+    about: Mapping[str, Any],
+    tensors: dict[str, Tensor],
+    noted: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write a shard and then its entry; return the entry. Whichever process does so.
+
+    about: format, config and images of its set. noted: what else the entry holds, its cost above
+    all.
+    """
+    told = {**about, "file": name, "tensors_sha256": sha256_tensors(tensors)}
+    content = save(tensors, {ABOUT: json.dumps(told)})
+    place.remove(entry_name(name))  # of a shard of that name that was lost: it would tell another
+    place.write(name, content)
+    entry = shard_entry(name, hashlib.sha256(content).hexdigest(), tensors) | dict(noted)
+    place.write(entry_name(name), json_bytes(entry, sealed=True))
+    return entry
+
+
+def shard_entry(name: str, sha256: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Return what a manifest holds of a stored shard, but for its cost."""
     shown = {name: tensors[name] for name in ("latent", "sample")}
     return {
-        "file": path.name,
-        "sha256": sha256_file(path),
+        "file": name,
+        "sha256": sha256,
         "images": tensors["index"].tolist(),
         "ranges": {name: [float(t.min()), float(t.max())] for name, t in shown.items()},
-        "cost": cost,
     }
 
 
-def manifest_of(known: dict[str, Any], shards: list[dict[str, Any]]) -> dict[str, Any]:
+def manifest_of(known: dict[str, Any], shards: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Return a manifest of these shards, in order; `known` is what else it holds."""
     ordered = sorted(shards, key=lambda shard: str(shard["file"]))
     return known | {
@@ -55,51 +93,95 @@ def sha256_tensors(tensors: dict[str, Tensor]) -> str:
     return hashlib.sha256(save(whole)).hexdigest()
 
 
-def find_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return a set's manifest; one that is lost or damaged as the shards tell it; None for no set.
+def find_manifest(place: Place) -> dict[str, Any] | None:
+    """Return a set's manifest with all entries; lost, as the shards tell it; None for no set.
 
     Raises UserError for another format, or a damaged manifest without a shard that tells of it.
     """
-    path = folder / MANIFEST
     try:
-        manifest = read_json(path)
-        if manifest["format"] == FORMAT:
-            _check_manifest(manifest)
-            return manifest
-    except (FileNotFoundError, NotADirectoryError):
-        return _rebuilt(folder)
+        manifest = read_manifest(place)
+    except FileNotFoundError:
+        return _rebuilt(place)
     except (ValueError, KeyError, TypeError, OSError) as error:
-        if (rebuilt := _rebuilt(folder)) is not None:
+        if isinstance(error, UserError):
+            raise
+        if (rebuilt := _rebuilt(place)) is not None:
             return rebuilt
         raise UserError(
-            f"cannot read {path} ({error}) and no shard beside it tells what it held: delete it "
-            "and run clarep identify again, which computes all images anew, or put a copy of it "
-            "back"
+            f"cannot read {place}/{MANIFEST} ({error}) and no shard beside it tells what it held: "
+            "delete it and run clarep identify again, which computes all images anew, or put a "
+            "copy of it back"
         ) from error
-    raise UserError(
-        f"{path} is of format {manifest['format']}, this clarep reads {FORMAT}: make the set "
-        "again with clarep identify and another `out`"
-    )
+    return with_entries(place, manifest)
 
 
-def _rebuilt(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest as the whole shards of the folder tell it; None if none does.
+def read_manifest(place: Place) -> dict[str, Any]:
+    """Return the manifest as it lies there.
 
-    What they cost is lost. Shards that are damaged, or of another set than the first, do not
-    count: they are computed again.
+    Raises FileNotFoundError, ValueError and others for none and damaged ones, UserError for another
+    format.
+    """
+    try:
+        with place.open(MANIFEST) as stream:
+            manifest = read_json_object(stream)
+    except NotADirectoryError as error:
+        raise FileNotFoundError(str(place)) from error
+    if manifest["format"] != FORMAT:
+        raise UserError(
+            f"{place}/{MANIFEST} is of format {manifest['format']}, this clarep reads {FORMAT}: "
+            "make the set again with clarep identify and another `out`"
+        )
+    _check_manifest(manifest)
+    return manifest
+
+
+def with_entries(place: Place, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest with the entries that lie beside it; one that is damaged is none."""
+    named = {shard["file"] for shard in manifest["shards"]}
+    names = place.names()
+    wanted = (n for n in names if n.startswith("shard-") and n.endswith(".safetensors"))
+    found = [read_entry(place, n) for n in wanted if n not in named and entry_name(n) in names]
+    return manifest_of(manifest, [*manifest["shards"], *(one for one in found if one)])
+
+
+def read_entry(place: Place, name: str) -> dict[str, Any] | None:
+    """Return the entry of a shard; None if there is none that can be used."""
+    try:
+        with place.open(entry_name(name)) as stream:
+            entry = read_json_object(stream)
+        _check_entry(entry, entry_name(name))
+        return entry if entry["file"] == name else None
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):  # the place cannot be reached
+            raise
+        return None
+
+
+def _rebuilt(place: Place) -> dict[str, Any] | None:
+    """Return the manifest as the whole shards tell it; None if none does.
+
+    What they cost is lost, but where their entry tells it. Shards that are damaged, or of another
+    set than the first, do not count: they are computed again.
     """
     first: dict[str, Any] = {}
     entries = []
-    for path in sorted(folder.glob("shard-*.safetensors")):
-        try:
-            about, tensors = _read_shard(path)
-        except UserError:
+    for name in place.names():
+        if not (name.startswith("shard-") and name.endswith(".safetensors")):
             continue
-        whole = about.pop("tensors_sha256", None) == sha256_tensors(tensors)
-        whole &= about.pop("file", path.name) == path.name  # else a copy of another one
+        try:
+            about, tensors = read_shard(place, name)
+            with place.open(name) as stream:
+                sha256 = sha256_stream(stream)
+        except (UserError, FileNotFoundError):
+            continue
+        is_whole = about.pop("tensors_sha256", None) == sha256_tensors(tensors)
+        is_whole &= about.pop("file", name) == name  # else a copy of another one
         first = first or about
-        if whole and about == first and about["format"] == FORMAT:
-            entries.append(shard_entry(path, tensors, sum_costs([])))
+        if is_whole and about == first and about["format"] == FORMAT:
+            known = read_entry(place, name)
+            if known is None or known["sha256"] != sha256:
+                known = shard_entry(name, sha256, tensors) | {"cost": sum_costs([])}
+            entries.append(known)
     return manifest_of(first, entries) if entries else None
 
 
@@ -110,47 +192,71 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
     if not isinstance(manifest["config"], dict) or not isinstance(manifest["shards"], list):
         raise ValueError("its config or its shards are not as clarep identify writes them")
     for i, shard in enumerate(manifest["shards"]):
-        if not isinstance(shard, dict) or not all(
-            isinstance(shard.get(name), kind) for name, kind in _SHARD_KEYS.items()
-        ):
-            raise ValueError(f"entry {i} of its shards lacks one of {', '.join(_SHARD_KEYS)}")
-        if Path(shard["file"]).name != shard["file"]:
-            raise ValueError(f"its shard {shard['file']} is not a file of this folder")
+        _check_entry(shard, f"entry {i} of its shards")
 
 
-def verified(folder: Path, shard: dict[str, Any], config: dict[str, Any]) -> dict[str, Tensor]:
-    """Return a shard's tensors.
+def _check_entry(shard: Any, what: str) -> None:
+    if not isinstance(shard, dict) or not all(
+        isinstance(shard.get(name), kind) for name, kind in _SHARD_KEYS.items()
+    ):
+        raise ValueError(f"{what} lacks one of {', '.join(_SHARD_KEYS)}")
+    if Path(shard["file"]).name != shard["file"]:
+        raise ValueError(f"its shard {shard['file']} is not a file of this folder")
 
-    Raises UserError unless its bytes are those that were recorded, and it is of this set.
+
+def check_shard(place: Place, shard: dict[str, Any], config: dict[str, Any]) -> None:
+    """Raise UserError unless a shard's bytes are those recorded, and it is of this set.
+
+    Its bytes stream through the hash: it is never in memory as a whole on this machine.
     """
-    path = folder / shard["file"]
-    if not path.exists():
-        raise UserError(f"shard {path} is missing: run the same command again, which computes it")
+    path = f"{place}/{shard['file']}"
     try:
-        is_whole = sha256_file(path) == shard["sha256"]
+        with place.open(shard["file"]) as stream:
+            is_whole = sha256_stream(stream) == shard["sha256"]
+    except FileNotFoundError as error:
+        raise UserError(
+            f"shard {path} is missing: run the same command again, which computes it"
+        ) from error
     except OSError as error:
         raise UserError(f"shard {path} cannot be read ({error}): {_MEND}") from error
     if not is_whole:
         raise UserError(f"shard {path} is truncated or changed (its SHA-256 differs): {_MEND}")
-    about, tensors = _read_shard(path)
+    about, tensors = read_shard(place, shard["file"], ("index",))
     if about["config"] != config or tensors["index"].tolist() != shard["images"]:
         raise UserError(
-            f"{folder / MANIFEST} does not tell what its shards hold (another configuration or "
+            f"{place}/{MANIFEST} does not tell what its shards hold (another configuration or "
             "other images), so one of them was changed: delete it and run the same command again, "
             "which makes it from the shards"
         )
-    return tensors
 
 
-def _read_shard(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return what a shard tells of its set, and its tensors; raises UserError if it is no shard."""
+def read_shard(
+    place: Place, name: str, wanted: Iterable[str] = TENSORS
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what a shard tells of its set, and some of its tensors, mapped where it is a file.
+
+    Raises UserError if it is no shard.
+    """
+    path = f"{place}/{name}"
     try:
-        with safe_open(path, framework="pt") as archive:
-            names = set(archive.keys())
-            about = parse_json((archive.metadata() or {}).get(ABOUT, "{}"))
+        if place.folder is not None:
+            with safe_open(place.folder / name, framework="pt") as archive:
+                metadata, names = archive.metadata() or {}, set(archive.keys())
+                tensors = {key: archive.get_tensor(key) for key in wanted if key in names}
+        else:
+            with place.open(name) as stream:
+                content = stream.read()
+            found = load(content)
+            names = set(found)
+            tensors = {key: found[key] for key in wanted if key in names}
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            metadata = header.get("__metadata__", {})
+        about = parse_json(metadata.get(ABOUT, "{}"))
         lacking = sorted(set(TENSORS) - names)
         if not lacking and {"format", "config", "images"} <= set(about):
-            return about, load_file(path)
+            return about, tensors
     except (SafetensorError, OSError, ValueError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"shard {path} cannot be read ({error}): {_MEND}") from error
     raise UserError(f"shard {path} lacks {lacking or 'the configuration of its set'}: {_MEND}")

@@ -119,6 +119,7 @@ class CLAReps:
         writer = CanonicalSetWriter(Path(folder), config, chosen, max(1, len(self)))
         for name, _ in writer.missing():
             writer.add(name, [self], Ledger().as_dict())
+        writer.finish()
         return CanonicalSet.load(folder)
 
     def to_dataset(self, features: bool = False) -> TensorDataset:

@@ -21,6 +21,7 @@ from clarep.engine.artefacts import Progressed
 from clarep.engine.bounds import check_seed
 from clarep.engine.cost import Ledger
 from clarep.engine.identity import differences, plain
+from clarep.engine.places import Place, place_of
 from clarep.errors import UserError
 
 SHARD_SIZE = 50
@@ -78,6 +79,7 @@ def identify_steps(
     noted: Mapping[str, Any] | None = None,
     seed: int = 0,
     shard_size: int = SHARD_SIZE,
+    part: tuple[int, int] | None = None,
 ) -> Iterator[Progressed]:
     """Do as `identify`, yielding at the start and after each shard.
 
@@ -92,9 +94,12 @@ def identify_steps(
         JSON values.
     noted: what the caller found beforehand, such as why t and k are what they are; it stands among
         the findings of a set that is begun here. JSON values.
+    part: I of N, from 1: of the shards every N-th is made here and other processes make the
+        others; what is yielded counts this part's images. Whoever finds all shards there closes
+        the set.
     """
     check_seed(seed)
-    folder = Path(folder)
+    place = place_of(folder)
     given = np.arange(len(data)) if chosen is None else data.positions(chosen)
     if len(np.unique(given)) < len(given):
         raise UserError("an image was chosen twice: give each index once")
@@ -105,17 +110,18 @@ def identify_steps(
     config = {**(described or {}), **clarid.describe(seed, shard_size)}
     config |= {"chosen": indices.tolist(), "data_sha256": data.sha256(indices)}
     if clarid.num_dirs is None and clarid.config.kind != "none":
-        clarid.num_dirs = _settled_before(folder, config)
+        clarid.num_dirs = _settled_before(place, config)
         if clarid.num_dirs is None:
             few, labels = data.images(indices[:4]), data.labels[indices[:4]]
             clarid.resolve_k(clarid.invert(few, labels)[0], labels)
     config["num_dirs"] = 0 if clarid.config.kind == "none" else clarid.num_dirs
-    writer = CanonicalSetWriter(folder, config, config["chosen"], shard_size)
+    writer = CanonicalSetWriter(folder, config, config["chosen"], shard_size, part)
     if writer.findings is None:
         writer.record(_findings(clarid, data, indices, seed) | dict(noted or {}))
     missing = list(writer.missing())
-    done = len(indices) - sum(len(group) for _, group in missing)
-    yield Progressed(done, 0, len(indices))
+    total = writer.images
+    done = total - sum(len(group) for _, group in missing)
+    yield Progressed(done, 0, total)
     size = clarid.config.batch_size
     for name, group in missing:
         parts = [group[i : i + size] for i in range(0, len(group), size)]
@@ -129,17 +135,18 @@ def identify_steps(
         writer.add(name, reps, cost)
         clarid.ledger = Ledger()
         done += len(group)
-        yield Progressed(done, len(group), len(indices))
-    store_pictures(clarid, data, CanonicalSet.load(folder))
+        yield Progressed(done, len(group), total)
+    if writer.finish():
+        store_pictures(clarid, data, CanonicalSet.load(folder))
     clarid.ledger = Ledger()
 
 
-def _settled_before(folder: Path, config: dict[str, Any]) -> int | None:
+def _settled_before(place: Place, config: dict[str, Any]) -> int | None:
     """Return the number of directions that a set of the same configuration was begun with, if any.
 
     Settled again, in another batch or on another device, it could be one more or less.
     """
-    stored = (find_manifest(folder) or {}).get("config", {})
+    stored = (find_manifest(place) or {}).get("config", {})
     found: int | None = stored.get("num_dirs")
     given = plain(config | {"num_dirs": found})
     return None if differences(whole(stored), whole(given)) else found

@@ -5,7 +5,6 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,8 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.data.labelled import LabelledImages, to_uint8
 from clarep.engine.artefacts import parse_json
-from clarep.engine.tensors import read_tensors, save_tensors
+from clarep.engine.places import local_file, place_of
+from clarep.engine.tensors import read_tensors, tensor_bytes
 from clarep.errors import UserError
 from clarep.geometry.dense import exact_spectrum
 
@@ -71,7 +71,7 @@ def store_pictures(clarid: Clarid, data: LabelledImages, canonical: CanonicalSet
         "data_name": data.name,
         "classes": json.dumps([data.class_names[label] for label in shown.label.tolist()]),
     }
-    save_tensors(canonical.folder / PICTURES, pictures, about)
+    place_of(canonical.folder).write(PICTURES, tensor_bytes(pictures, about))
 
 
 def read_pictures(canonical: CanonicalSet) -> SetPictures:
@@ -79,11 +79,13 @@ def read_pictures(canonical: CanonicalSet) -> SetPictures:
 
     Raises UserError if there is nothing, or it is damaged or of another set.
     """
-    path = Path(canonical.folder) / PICTURES
+    place = place_of(canonical.folder)
+    path = f"{place}/{PICTURES}"
     again = "the same clarep identify command again writes it"
-    if not path.exists():
+    if PICTURES not in place.names():
         raise UserError(f"{path} is missing: {again}")
-    tensors, about = read_tensors(path, "the pictures of a canonical set")
+    with local_file(place, PICTURES) as file:
+        tensors, about = read_tensors(file, "the pictures of a canonical set")
     if about.get(_SET) != canonical.sha256:
         raise UserError(f"{path} is of another canonical set: {again}")
     try:

@@ -1,6 +1,8 @@
 """`clarep identify`: from a labelled data set to canonical samples, measures and a picture."""
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -9,7 +11,8 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clarep.clarid.canonical_set import MANIFEST, CanonicalSet
+from clarep.clarid.canonical_set import CanonicalSet
+from clarep.clarid.canonical_shards import find_manifest, read_manifest
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.clarid_config import ClaridConfig, find_stored, is_auto, unfound, with_found
 from clarep.clarid.identify import SHARD_SIZE, identify_steps
@@ -28,9 +31,17 @@ from clarep.cli.terminal import note, told, warn
 from clarep.data.backdrops import Backdrops
 from clarep.data.labelled import LabelledImages, class_balanced_choice, in_memory
 from clarep.data.load import DataConfig, load_data
-from clarep.engine.artefacts import read_json
 from clarep.engine.bounds import Seed, Within
-from clarep.engine.lock import hold
+from clarep.engine.lock import hold_place
+from clarep.engine.places import (
+    Folder,
+    Place,
+    address_of,
+    copy_folder,
+    local_path,
+    part_of,
+    place_of,
+)
 from clarep.engine.progress import announce, progress
 from clarep.engine.tensors import weights_hash
 from clarep.report.measures_table import (
@@ -77,13 +88,20 @@ class Identify:
     shard_size: Annotated[int, Within(1)] = SHARD_SIZE
     """Images a shard: what a kill can cost."""
     skip_bad: SkipBad = False
+    part: str | None = None
+    """I/N, such as 3/8: make every N-th shard alone; other processes make the other parts of the
+    same set, and the last one closes it."""
     out: Path = Path("runs/identify")
-    """Folder of the run: canon/ holds the set, report/ the picture and the table."""
+    """Folder of the run: canon/ holds the set, report/ the picture and the table. Or an address
+    that fsspec knows, such as s3://BUCKET/RUN."""
     json: Json = False
 
     def run(self) -> None:
         """Compute, measure, draw, and say where everything is."""
         check_controls(self.controls, 0, np.empty(0, np.int64))
+        part = part_of(self.part)
+        place = place_of(self.out)
+        canon = place_of(self.out) / "canon"
         teacher = load_teacher(self.teacher, self.teacher_options)
         Clarid(teacher, unfound(self.clarid))  # refuses what does not fit before data are read
         data = told(load_data(self.data))
@@ -94,7 +112,7 @@ class Identify:
             check_controls(self.controls, self.control_images, data.labels)
         balanced = class_balanced_choice(data.labels, self.fraction, self.seed)
         data, chosen, bad = in_memory(data, self.skip_bad, balanced)
-        _lock = hold(self.out)
+        _lock = hold_place(Folder(self._work()), part)
         described = sources(self.teacher, self.data, recorded(self.teacher_options))
         setting, noted = self._settled(teacher, data, chosen, described, classifier)
         clarid = Clarid(teacher, setting)
@@ -102,18 +120,19 @@ class Identify:
         steps = identify_steps(
             clarid,
             data,
-            self.out / "canon",
+            str(canon),
             chosen,
             described=described | data.noted(),
             noted=noted,
             seed=self.seed,
             shard_size=self.shard_size,
+            part=part,
         )
         if clarid.num_dirs is None and self.clarid.kind != "none":
             announce(f"identify: settling k = {self.clarid.k} by exact spectra of a few images")
         start = next(steps)
         note(matched_by_number(teacher, data, classifier is not None))
-        findings = read_json(self.out / "canon" / MANIFEST)["findings"]
+        findings = read_manifest(canon)["findings"]
         warn(taken_for_others(teacher, data, findings["recognition"]))
         if self.fraction * np.bincount(data.labels).max() < 0.5:
             note(
@@ -122,16 +141,42 @@ class Identify:
             )
         announce(
             f"identify: {start.total - start.done} of {start.total} images to do, "
-            f"in shards of {self.shard_size}"
+            f"in shards of {self.shard_size}{f', part {self.part}' if part else ''}"
         )
         with progress("identify", "images", start.total, start.done) as advance:
             for step in steps:
                 advance(step.new, "now its pictures" if step.done == step.total else "")
-        canonical = CanonicalSet.load(self.out / "canon")
+        if part is not None and not self._closes(canon):
+            return
+        canonical = CanonicalSet.load(str(canon))
         self._warn_of_poor_round_trips(median_round_trip(canonical))
         measured, judge = self._measure(clarid, data, canonical, classifier)
-        pictures = draw_set(canonical, self.out / "report")
+        pictures = draw_set(canonical, self._work() / "report")
+        copy_folder(self._work() / "report", place / "report")
         self._print(canonical, measured, judge, pictures, bad)
+
+    def _work(self) -> Path:
+        """Return where all but the set lies: `out`, or a folder here that stands for an address."""
+        address = address_of(self.out)
+        if address is None:
+            return local_path(self.out)
+        return Path("runs") / re.sub(r"\W+", "-", address)
+
+    def _closes(self, canon: Place) -> bool:
+        """Tell whether this part found all shards there, else say what is still missing."""
+        stored = find_manifest(canon)
+        done, total = (len(stored["shards"]), stored["images"]) if stored else (0, 0)
+        if stored is not None and stored["complete"]:
+            return True
+        shards = math.ceil(total / self.shard_size)
+        if self.json:
+            print(json.dumps({"part": self.part, "complete": False, "shards": [done, shards]}))
+        else:
+            print(
+                f"part {self.part} is done, {done} of {shards} shards are there: the part that "
+                f"ends last closes {canon}"
+            )
+        return False
 
     def _settled(
         self,
@@ -155,7 +200,7 @@ class Identify:
                 teacher,
                 data,
                 self.clarid,
-                folder=self.out / "setting",
+                folder=self._work() / "setting",
                 among=chosen,
                 judge=judge and student_judge(judge),
                 described={**described, **by},
@@ -185,7 +230,10 @@ class Identify:
         if too_few:
             note(too_few)
             return [], None
-        folder, kinds = self.out / "report", [*dict.fromkeys((self.clarid.kind, *self.controls))]
+        folder, kinds = (
+            self._work() / "report",
+            [*dict.fromkeys((self.clarid.kind, *self.controls))],
+        )
         shards = [shard["sha256"] for shard in canonical.manifest["shards"]]
         described = {"canonical_sha256": shards, "control_images": self.control_images}
         judge = classifier or (load_judge() if judge_knows(clarid.teacher, data) else None)
@@ -224,8 +272,8 @@ class Identify:
         pictures: dict[str, Path],
         bad: list[str],
     ) -> None:
-        report = self.out / "report"
-        places = {"canonical set": self.out / "canon"} | pictures
+        report = self._work() / "report"
+        places: dict[str, object] = {"canonical set": place_of(self.out) / "canon", **pictures}
         if measured:
             places |= {"table": report / "measures.csv"}
         if recorded is not None:

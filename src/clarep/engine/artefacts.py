@@ -6,14 +6,17 @@ import json
 import math
 import os
 import platform
+import re
+import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
-from io import BufferedReader
+from io import BufferedIOBase, BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from clarep.engine.bounds import check_values
 from clarep.errors import UserError
@@ -57,6 +60,16 @@ def open_regular(path: Path) -> BufferedReader:
     return open(path, "rb")
 
 
+TEMPORARY = re.compile(r"\..+\.(?P<pid>\d+)(@(?P<host>[\w-]+))?\.tmp")
+"""Names of `atomic_path`'s temporary files: of which process, on which host."""
+
+
+@cache
+def host_tag() -> str:
+    """Return what tells this host in a file name."""
+    return re.sub(r"[^\w-]", "_", socket.gethostname(), flags=re.ASCII)[:40] or "host"
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that becomes `path` when the block succeeds.
@@ -65,7 +78,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     disk, say) the temporary file is removed and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}@{host_tag()}.tmp")
     try:
         yield temporary
         _sync(temporary)
@@ -94,9 +107,14 @@ def write_json(path: Path, value: Any, *, sealed: bool = False) -> None:
 
     sealed: of an object, add the SHA-256 of its contents, by which `read_json` tells a change.
     """
-    value = _without_infinities(value)
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(seal(value) if sealed else value, indent=2) + "\n")
+        temporary.write_bytes(json_bytes(value, sealed=sealed))
+
+
+def json_bytes(value: Any, *, sealed: bool = False) -> bytes:
+    """Return what `write_json` writes."""
+    value = _without_infinities(value)
+    return (json.dumps(seal(value) if sealed else value, indent=2) + "\n").encode()
 
 
 def seal(value: dict[str, Any]) -> dict[str, Any]:
@@ -128,11 +146,19 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises OSError where there is no such file, and ValueError, which says why, for whatever is no
     JSON object of finite numbers (`check_values`), and for a sealed one that was changed.
     """
-    if path.stat().st_size > _MOST_BYTES:
-        raise ValueError(f"it has over {_MOST_BYTES >> 20} MiB")
+    path.stat()  # raises where there is none
     if not path.is_file():
         raise ValueError("it is no regular file")
-    return unseal(parse_json(path.read_text(encoding="utf-8")))
+    with open(path, "rb") as stream:
+        return read_json_object(stream)
+
+
+def read_json_object(stream: BufferedIOBase) -> dict[str, Any]:
+    """Return the JSON object in a stream of bytes. Raises ValueError as `read_json` does."""
+    content = stream.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"it has over {_MOST_BYTES >> 20} MiB")
+    return unseal(parse_json(content.decode("utf-8")))
 
 
 def parse_json(text: str) -> Any:
@@ -151,7 +177,7 @@ def sha256_file(path: Path) -> str:
         return sha256_stream(stream)
 
 
-def sha256_stream(stream: BinaryIO) -> str:
+def sha256_stream(stream: BufferedIOBase) -> str:
     """Return the SHA-256 of all bytes that are still to be read, in hexadecimal."""
     digest = hashlib.sha256()
     while block := stream.read(1 << 20):

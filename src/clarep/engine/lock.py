@@ -3,7 +3,8 @@
 The lock is the kernel's (flock) on a file `.lock` in the folder, which says who holds it. A
 process that is killed loses it, so that what it leaves behind stops nobody on its machine. Where
 a file system knows no such locks, and between machines that do not share them, the file's words
-stand for it.
+stand for it; under an address (`engine.places`) there are only these. Parts of one set that several
+processes write at once have a lock each.
 """
 
 import errno
@@ -17,18 +18,19 @@ from contextlib import suppress
 from pathlib import Path
 from weakref import WeakValueDictionary, finalize
 
-from clarep.engine.artefacts import parse_json
+from clarep.engine.artefacts import TEMPORARY, host_tag, parse_json
+from clarep.engine.places import Place, Remote, address_of
 from clarep.errors import UserError
 
 LOCK_NAME = ".lock"
-_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # of `atomic_path`: it holds the process's id
+_PART_LOCK = re.compile(r"\.lock-\d+-of-\d+")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")  # the same in every container of a machine
 
 
 class FolderLock:
     """A folder's lock, from `hold`: let go when nothing refers to it any more."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = LOCK_NAME) -> None:
         """Take the lock; raises UserError if another process has it, and OSError as `open`."""
         made = [place for place in (folder, *folder.parents) if not place.exists()]
         try:
@@ -36,39 +38,97 @@ class FolderLock:
         except FileNotFoundError as error:  # as below /proc
             place = "its place takes no folders"
             raise UserError(f"{folder} cannot be made, {place}: give another `out`") from error
-        path = folder / LOCK_NAME
+        path = folder / name
         while (file := _locked(path)) is None:  # deleted by its holder as we took it
             pass
         finalize(self, _let_go, file, path, made, os.getpid())
         os.truncate(file, 0)
-        os.pwrite(file, json.dumps({"pid": os.getpid()} | _machine()).encode(), 0)
+        os.pwrite(file, _words(), 0)
 
 
-_HELD: WeakValueDictionary[Path, FolderLock] = WeakValueDictionary()  # flocks are a process's too
+class AddressLock:
+    """The lock of what lies under an address: an object that names its process."""
+
+    def __init__(self, place: Remote, name: str) -> None:
+        """Take the lock; raises UserError if another process has it, or its words name one."""
+        while not place.create(name, _words()):
+            try:
+                with place.open(name) as stream:
+                    holder = _holder(stream.read(1000))
+            except FileNotFoundError:  # let go of since
+                continue
+            _refuse(holder, str(place), name, held=holder[2] and _is_running(holder[0]))
+            place.remove(name)  # of a process of this machine that is no more
+        self._key = str(place), name
+        self._end = finalize(self, _remove, place, name, os.getpid())
+
+    def release(self) -> None:
+        """Let go now: what a library of the network raised may keep references for a while."""
+        _HELD.pop(self._key, None)
+        self._end()
 
 
-def hold(folder: Path) -> FolderLock:
+_Lock = FolderLock | AddressLock
+_HELD: WeakValueDictionary[tuple[str, str], _Lock] = WeakValueDictionary()  # flocks are a process's
+
+
+def hold_place(place: Place, part: tuple[int, int] | None = None) -> _Lock:
+    """Do as `hold`, in a folder or under an address.
+
+    part: I of N, which alone is locked: other processes may write other parts.
+    """
+    name = LOCK_NAME if part is None else f"{LOCK_NAME}-{part[0]}-of-{part[1]}"
+    if place.folder is not None:
+        return hold(place.folder, name)
+    assert isinstance(place, Remote)
+    lock = _HELD.get((str(place), name))
+    if lock is None:
+        lock = _HELD[str(place), name] = AddressLock(place, name)
+    return lock
+
+
+def hold(folder: Path, name: str = LOCK_NAME) -> _Lock:
     """Make this process the one that writes in a folder, for as long as what is returned lives.
 
     The folder is made, and what killed processes left half written in it is deleted. A process
     may hold a folder twice; a folder within a held one has a lock of its own.
 
-    Raises UserError, which names process and machine, if another process writes there.
+    Raises UserError, which names process and machine, if another process writes there, and for an
+    address, where only a canonical set can be written.
     """
+    if (address := address_of(folder)) is not None:
+        raise UserError(
+            f"this command writes in a folder and {address} is none: give a folder of this "
+            "machine as `out`; clarep identify alone writes under an address"
+        )
     place = folder.resolve()
-    lock = _HELD.get(place)
+    lock = _HELD.get((str(place), name))
     if lock is None:
-        lock = _HELD[place] = FolderLock(place)
-    for path in place.rglob(".*.tmp"):  # half written, but not by a process that lives
-        found = _TEMPORARY.fullmatch(path.name)
-        if found and (int(found[1]) == os.getpid() or not _is_running(int(found[1]))):
+        lock = _HELD[str(place), name] = FolderLock(place, name)
+    for path in place.rglob(".*.tmp"):
+        if _is_half_written(path.name):
             path.unlink(missing_ok=True)
     return lock
 
 
+def _is_half_written(name: str) -> bool:
+    """Tell whether a process of this host that is no more, or an earlier one, left a file."""
+    found = TEMPORARY.fullmatch(name)
+    if not found or found["host"] not in (None, host_tag()):
+        return False
+    return int(found["pid"]) == os.getpid() or not _is_running(int(found["pid"]))
+
+
 def is_leftover(path: Path) -> bool:
     """Tell whether a file is a lock or a temporary one, as a kill leaves them."""
-    return path.name == LOCK_NAME or _TEMPORARY.fullmatch(path.name) is not None
+    is_lock = path.name == LOCK_NAME or _PART_LOCK.fullmatch(path.name)
+    return bool(is_lock or TEMPORARY.fullmatch(path.name))
+
+
+def _remove(place: Remote, name: str, pid: int) -> None:
+    if os.getpid() == pid:
+        with suppress(OSError, UserError):  # the network may be gone
+            place.remove(name)
 
 
 def _let_go(file: int, path: Path, made: list[Path], pid: int) -> None:
@@ -100,23 +160,34 @@ def _locked(path: Path) -> int | None:
 
 def _take(file: int, path: Path) -> None:
     """Lock the file; raises UserError if another process has it, or its words name one."""
-    pid, host, is_here = _holder(file)
+    holder = _holder(os.pread(file, 1000, 0))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         held = False
     except OSError as error:
         known = error.errno == errno.EWOULDBLOCK
-        held = known or (is_here and _is_running(pid))  # a file system without such locks
+        # else a file system without such locks
+        held = known or (holder[2] and _is_running(holder[0]))
+    _refuse(holder, str(path.parent), path.name, held=held)
+
+
+def _refuse(holder: tuple[int, str, bool], place: str, name: str, *, held: bool) -> None:
+    """Raise UserError if the lock is held, or its words name a process of another machine."""
+    pid, host, is_here = holder
     if held:
         raise UserError(
-            f"process {pid or 'unknown'} on {host} is writing in {path.parent}: wait for its end, "
+            f"process {pid or 'unknown'} on {host} is writing in {place}: wait for its end, "
             "stop it, or give another `out`"
         )
     if not is_here:
         raise UserError(
-            f"process {pid} on {host} was writing in {path.parent} and may still be: once it is "
-            f"gone, delete {path} and run the same command again, or give another `out`"
+            f"process {pid} on {host} was writing in {place} and may still be: once it is "
+            f"gone, delete {place}/{name} and run the same command again, or give another `out`"
         )
+
+
+def _words() -> bytes:
+    return json.dumps({"pid": os.getpid()} | _machine()).encode()
 
 
 def _machine() -> dict[str, str]:
@@ -124,11 +195,11 @@ def _machine() -> dict[str, str]:
     return {"host": socket.gethostname(), "boot": boot}
 
 
-def _holder(file: int) -> tuple[int, str, bool]:
+def _holder(content: bytes) -> tuple[int, str, bool]:
     """Return process and machine that a lock names (0: none), and whether that machine is ours."""
     here = _machine()
     try:
-        words = parse_json(os.pread(file, 1000, 0).decode())
+        words = parse_json(content.decode())
         pid, host = int(words["pid"]), str(words["host"])
         return pid, host, host == here["host"] or words.get("boot") in {here["boot"]} - {""}
     except (ValueError, LookupError, TypeError, AttributeError):

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,18 @@ def save_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write tensors and metadata as safetensors, atomically, with the SHA-256 of their bytes."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        stream.writelines(_pieces(tensors, metadata))
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return what `save_tensors` writes."""
+    return b"".join(_pieces(tensors, metadata))
+
+
+def _pieces(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None
+) -> Iterator[bytes | memoryview]:
     whole = save({name: tensor.contiguous() for name, tensor in tensors.items()})
     length = 8 + int.from_bytes(whole[:8], "little")
     header, data = json.loads(whole[8:length]), memoryview(whole)[length:]
@@ -28,9 +40,8 @@ def save_tensors(
     header["__metadata__"] = dict(sorted(given.items()))  # the library's order changes by process
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # what follows is aligned to 8 bytes
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        stream.write(len(text).to_bytes(8, "little") + text)
-        stream.write(data)
+    yield len(text).to_bytes(8, "little") + text
+    yield data
 
 
 def read_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
