@@ -11,9 +11,11 @@ from clarep.data.cifar import find_cifar10, load_cifar10
 from clarep.data.files import NoSplitError, load_class_folders
 from clarep.data.foregrounds import Foregrounds
 from clarep.data.garments import SIZE, load_garments
+from clarep.data.hf_sets import divided, load_hf
 from clarep.data.labelled import LabelledImages, class_balanced_choice
 from clarep.data.npz import load_npz
 from clarep.data.sets.backgrounds_challenge import is_challenge, load_challenge
+from clarep.data.shards import load_shards
 from clarep.data.subset import subset
 from clarep.engine.bounds import Seed, Within, check_bounds
 from clarep.engine.identity import located
@@ -25,6 +27,8 @@ _NAMED = {
     "noise-backdrops": ("variant", "data_seed"),
 }
 """Name of a set -> the options, beside split and image_size, that apply to it."""
+_FAMILIES = ("wds", "hf")
+"""What stands before a colon: shards of WebDataset, a data set of Hugging Face's `datasets`."""
 _LATER = ("share", "cue")
 """Options that came after sets were stored, whose bytes they leave alone: kept where given."""
 _SHARE = ("share", "data_seed")
@@ -54,10 +58,10 @@ class DataOptions:
     share: Annotated[float, Within(0, 1, "(]")] = 1.0
     """For paths: share of every class that is read, chosen at random by data-seed."""
     classes_file: Path | None = None
-    """For class folders: text file with a folder, or a folder and a class name, a line, to load
-    no others. Spaces and # may stand in a folder's name."""
+    """For class folders and wds: text file with a folder (of wds what a .cls holds), or it and a
+    class name, a line, to load no others. Spaces and # may stand in a folder's name."""
     alpha_colour: str = "white"
-    """For class folders: colour behind transparent pixels, a name or #rrggbb."""
+    """For class folders, wds and hf: colour behind transparent pixels, a name or #rrggbb."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,9 @@ class DataConfig(DataOptions):
 
     data: str = "backdrops"
     """A name (garments, backdrops, noise-backdrops) or a path: class folders, an .npz (with boxes,
-    too), CIFAR-10's batches, or the Backgrounds Challenge."""
+    too), CIFAR-10's batches, or the Backgrounds Challenge; or wds:PATTERN, WebDataset's shards,
+    such as wds:x-{split}-{000..146}.tar; or hf:PLACE, a data set of Hugging Face's datasets, such
+    as hf:FOLDER or hf:FOLDER:test."""
 
 
 def load_data(config: DataConfig | str | Path) -> LabelledImages:
@@ -85,13 +91,19 @@ def load_data(config: DataConfig | str | Path) -> LabelledImages:
         return _with_cue(config, config.cue)
     if config.data in _NAMED:
         return _load_named(config)
+    family, _, place = config.data.partition(":")
+    if family in _FAMILIES and place:
+        return _share_of(_load_family(family, place, config), config)
     path = Path(os.path.expanduser(config.data))  # Path's own fails at ~ of a user with no home
     if not config.data or not os.path.exists(path):
         unknown = unknown_name("data set", config.data, _NAMED)
         raise UserError(f"{unknown}, or a path, but there is no such file or folder")
     if config.share == 1 and config.data_seed:
         _refuse_all_but(config, "classes_file", "alpha_colour")
-    data = _load_path(path, config)
+    return _share_of(_load_path(path, config), config)
+
+
+def _share_of(data: LabelledImages, config: DataConfig) -> LabelledImages:
     if config.share == 1:
         return data
     if isinstance(data, Foregrounds):
@@ -125,12 +137,24 @@ def _with_cue(config: DataConfig, cue: CueKind) -> LabelledImages:
 def stored_options(config: DataConfig) -> dict[str, Any]:
     """Return the options as JSON values, to be stored with a run; paths are absolute."""
     places = {
-        "data": config.data if config.data in _NAMED else located(config.data),
+        "data": _located(config.data),
         "classes_file": None if config.classes_file is None else located(str(config.classes_file)),
     }
     usual = {name: getattr(DataConfig, name) for name in _LATER}
     given = {k: v for k, v in asdict(config).items() if k not in usual or v != usual[k]}
     return given | places
+
+
+def _located(data: str) -> str:
+    """Return a set as it is stored: paths are absolute, whatever stands around them."""
+    family, _, place = data.partition(":")
+    if family not in _FAMILIES or not place:
+        return data if data in _NAMED else located(data)
+    folder, part = divided(place) if family == "hf" else (place, "")
+    folder = os.path.expanduser(folder)
+    if family == "wds" or os.path.exists(folder):
+        folder = os.path.abspath(folder)
+    return f"{family}:{folder}" + (f":{part}" if part else "")
 
 
 def load_test(config: DataConfig) -> tuple[DataConfig, LabelledImages]:
@@ -161,6 +185,17 @@ def _load_named(config: DataConfig) -> LabelledImages:
     noise = config.data == "noise-backdrops"
     return load_backdrops(
         config.split, config.data_seed, config.correlation, config.variant, noise=noise
+    )
+
+
+def _load_family(family: str, place: str, config: DataConfig) -> LabelledImages:
+    listed = ("classes_file",) if family == "wds" else ()
+    seed = _SHARE if config.share < 1 else ()
+    _refuse_all_but(config, *seed, *listed, "alpha_colour")
+    if family == "hf":
+        return load_hf(place, config.split, config.image_size, config.alpha_colour)
+    return load_shards(
+        place, config.split, config.image_size, config.classes_file, config.alpha_colour
     )
 
 
