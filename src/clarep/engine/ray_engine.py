@@ -1,0 +1,163 @@
+"""`fan_out` on Ray: actors with one task each at a time, of which Ray replaces those that die.
+
+https://docs.ray.io/en/latest/ray-core/fault_tolerance/actors.html
+"""
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Collection, Iterator, Sequence
+from importlib import import_module
+from threading import current_thread, main_thread
+from typing import Any
+
+import torch
+
+from clarep.engine.artefacts import versions
+from clarep.engine.extras import require_extra
+from clarep.engine.fan_out import EngineConfig, Result, Task
+from clarep.engine.progress import announce
+from clarep.errors import UserError
+
+_RETRIES = 3  # of a task whose worker died: one that kills every worker has to end
+
+
+class _Worker:
+    """What runs in an actor's process."""
+
+    def __init__(self, threads: int, expected: dict[str, str]) -> None:
+        self._threads, self._expected = threads, expected
+        self._work: Callable[[Any], Any] | None = None
+
+    def do(self, made: list[Any], task: Any) -> tuple[Any, Exception | None]:
+        """Return what a task gives, or the mistake that it met.
+
+        made: the reference of `make_worker`; in a list, as Ray would fetch it for each task anew.
+        """
+        try:
+            if self._work is None:  # not in __init__, whose mistakes reach nobody
+                _check_versions(self._expected)
+                torch.set_num_threads(self._threads)  # the rounding depends on it
+                self._work = import_module("ray").get(made[0])()
+            assert self._work is not None
+            return self._work(task), None
+        except UserError as error:
+            return None, UserError(str(error))  # single kinds of it do not survive a pickle
+        except OSError as error:
+            return None, OSError(error.errno, error.strerror, error.filename)
+
+
+def fan_out_on_ray(
+    tasks: Sequence[Task],
+    make_worker: Callable[[], Callable[[Task], Result]],
+    engine: EngineConfig,
+    after: Sequence[Collection[int]] = (),
+) -> Iterator[Result]:
+    """Do as `fan_out`, on Ray."""
+    if not tasks:
+        return
+    ray: Any = require_extra("ray", "ray")
+    _connect(ray, engine)
+    threads = torch.get_num_threads()
+    options: dict[str, Any] = {
+        "num_cpus": 1 if engine.gpus_per_worker else threads,
+        "num_gpus": engine.gpus_per_worker,
+    }
+    count = min(_room(ray, engine, options), len(tasks))
+    options |= {"max_restarts": -1, "max_task_retries": _RETRIES, "scheduling_strategy": "SPREAD"}
+    # In the environment, as libraries beside torch read it when they are imported.
+    options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(threads)}}
+    kind, made = ray.remote(_Worker).options(**options), ray.put(make_worker)
+    waiting, ended = dict(enumerate(tasks)), set[int]()
+    idle: list[Any] = []
+    running: dict[Any, tuple[int, Any]] = {}
+    try:
+        while waiting or running:
+            ready = [i for i in waiting if not after or ended.issuperset(after[i])]
+            for i in ready[: count - len(running)]:
+                actor = idle.pop() if idle else kind.remote(threads, versions())
+                running[actor.do.remote([made], waiting.pop(i))] = i, actor
+            while idle:  # its place may be wanted by one whose machine is gone
+                ray.kill(idle.pop())
+            [first], _ = ray.wait(list(running), num_returns=1)
+            i, actor = running.pop(first)
+            result, mistake = _got(ray, first, tasks[i])
+            if mistake is not None:
+                raise mistake
+            idle.append(actor)
+            ended.add(i)
+            yield result
+    finally:
+        for actor in [*idle, *(actor for _, actor in running.values())]:
+            ray.kill(actor)
+
+
+def _connect(ray: Any, engine: EngineConfig) -> None:
+    """Make this process a driver of the cluster, unless it is one, or of a new one of its own."""
+    if ray.is_initialized():
+        return
+    address = engine.address or os.environ.get("RAY_ADDRESS") or "local"
+    alone = {"include_dashboard": False} if address == "local" else {}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of our own: nobody is told
+    in_main = current_thread() is main_thread()
+    stop = signal.getsignal(signal.SIGTERM)
+    try:
+        if address.count(":") == 1:  # else Ray looks for a head that is not there for minutes
+            host, port = address.split(":")
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address, logging_level="error", log_to_driver=False, **alone)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"there is no cluster of Ray at {address} ({error}): start one with `ray start "
+            "--head`, or leave out `address`, which starts Ray on this machine alone"
+        ) from error
+    finally:
+        if in_main:  # Ray puts its own there
+            signal.signal(signal.SIGTERM, stop)
+
+
+def _room(ray: Any, engine: EngineConfig, options: dict[str, Any]) -> int:
+    """Return how many workers there are to be; say what the cluster has."""
+    whole = ray.cluster_resources()
+    cpus, gpus = whole.get("CPU", 0.0), whole.get("GPU", 0.0)
+    found = [cpus // options["num_cpus"]]
+    if engine.gpus_per_worker:
+        found.append(gpus // engine.gpus_per_worker)
+    room, each = int(min(found)), f"{options['num_cpus']:g} CPUs, {engine.gpus_per_worker:g} GPUs"
+    if not room and engine.workers is None:
+        raise UserError(
+            f"the cluster of Ray has {cpus:g} CPUs and {gpus:g} GPUs, and a worker takes {each}: "
+            "give fewer `gpus_per_worker` or OMP_NUM_THREADS, or `workers` if machines are to come"
+        )
+    workers = engine.workers or room
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    waits = f"; there is room for {room}, the others wait" if workers > room else ""
+    announce(f"ray: workers {workers} (each {each}), machines {nodes}{waits}")
+    return workers
+
+
+def _check_versions(expected: dict[str, str]) -> None:
+    """Raise UserError if what results depend on is of other versions here than at the driver."""
+    found = versions()
+    other = [
+        f"{name} {found[name]} for {expected[name]}"
+        for name in expected
+        if found[name] != expected[name]
+    ]
+    if other:
+        raise UserError(
+            f"{socket.gethostname()} works with {', '.join(other)}: install the same versions on "
+            "all machines"
+        )
+
+
+def _got(ray: Any, reference: Any, task: Any) -> Any:
+    """Return what a worker gave; raises UserError if it died again and again."""
+    try:
+        return ray.get(reference)
+    except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
+        raise UserError(
+            f"{_RETRIES + 1} workers died at {task} ({str(error).splitlines()[0]}): look for the "
+            "cause, such as memory, in the logs of Ray (/tmp/ray/session_latest/logs), and run "
+            "the same command again, which goes on"
+        ) from error

@@ -1,0 +1,60 @@
+"""Tasks in this process; what is refused of an engine."""
+
+import sys
+
+import pytest
+
+from clarep.engine.fan_out import LOCAL, EngineConfig, check_engine, fan_out
+from clarep.errors import UserError
+
+
+def test_here_one_worker_does_all_in_order():
+    made = []
+
+    def make():
+        made.append(1)
+        return lambda task: task * task
+
+    assert list(fan_out([3, 1, 2], make)) == [9, 1, 4] and made == [1]
+
+
+def test_no_tasks_make_no_worker():
+    def make():
+        raise AssertionError
+
+    assert list(fan_out([], make)) == []
+    assert list(fan_out([], make, EngineConfig(engine="ray"))) == []
+
+
+def test_tasks_are_done_as_they_are_asked_for():
+    done = []
+    results = fan_out([1, 2, 3], lambda: done.append)
+    next(results)
+    assert done == [1]
+
+
+@pytest.mark.parametrize("given", [{"address": "auto"}, {"workers": 2}, {"gpus_per_worker": 1.0}])
+def test_options_of_ray_are_refused_without_it(given):
+    with pytest.raises(UserError, match=f"{next(iter(given))}=.*engine=ray"):
+        check_engine(EngineConfig(**given))
+
+
+def test_a_gpu_is_asked_for_by_whoever_needs_one():
+    check_engine(LOCAL, "cuda")
+    check_engine(EngineConfig(engine="ray", gpus_per_worker=0.5), "cuda")
+    check_engine(EngineConfig(engine="ray"), "cpu")
+    with pytest.raises(UserError, match="gpus_per_worker"):
+        check_engine(EngineConfig(engine="ray"), "cuda:0")
+
+
+def test_without_ray_a_sentence_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"\[ray\]"):
+        list(fan_out([1], lambda: abs, EngineConfig(engine="ray")))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:x", "nonsense"])
+def test_an_address_without_a_cluster_is_told_at_once(address):
+    pytest.importorskip("ray")
+    with pytest.raises(UserError, match=f"no cluster of Ray at {address}"):
+        list(fan_out([1], lambda: abs, EngineConfig(engine="ray", address=address)))

@@ -1,0 +1,140 @@
+"""A real Ray cluster of two nodes on this machine, whose workers and nodes are killed."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from clarep.engine import ray_engine
+from clarep.engine.fan_out import EngineConfig, fan_out
+from clarep.errors import UserError
+
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of Ray's own processes
+
+ON_RAY = EngineConfig(engine="ray", workers=2)
+
+
+class TwoNodes:
+    """A head without a CPU and two nodes of one, the first of which stays."""
+
+    def __init__(self):
+        from ray.cluster_utils import Cluster
+
+        quickly = {"health_check_period_ms": 500, "health_check_failure_threshold": 2}
+        quickly |= {"health_check_initial_delay_ms": 0}
+        memory = {"object_store_memory": 100 << 20, "include_dashboard": False}
+        head = {"num_cpus": 0, "_system_config": quickly, **memory}
+        self.cluster = Cluster(initialize_head=True, head_node_args=head)
+        self.nodes = [self.cluster.add_node(num_cpus=1, **memory) for _ in range(2)]
+
+    def two(self):
+        """Replace the node that a test before removed."""
+        while len(self.nodes) < 2:
+            self.nodes.append(self.cluster.add_node(num_cpus=1, object_store_memory=100 << 20))
+
+    def lose_a_node(self):
+        self.cluster.remove_node(self.nodes.pop(), allow_graceful=False)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    import ray
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("RAY_AUTH_MODE", "disabled")  # it would write a token into the home
+        patched.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patched.setenv("OMP_NUM_THREADS", "1")
+        nodes = TwoNodes()
+        patched.setenv("RAY_ADDRESS", nodes.cluster.address)
+        yield nodes
+        ray.shutdown()
+        nodes.cluster.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def workers():
+    """The ids of the processes that are a worker of ours."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if (place / "cmdline").read_bytes().startswith(b"ray::_Worker"):
+                found.append(int(place.name))
+        except OSError:  # it ended meanwhile
+            continue
+    return found
+
+
+def test_each_task_is_done_once_after_those_before_it(cluster, tmp_path):
+    cluster.two()
+
+    def make():
+        def work(task):
+            seen = sorted(path.name for path in tmp_path.iterdir())
+            (tmp_path / str(task)).touch()
+            return task, seen, os.getpid()
+
+        return work
+
+    after = [(), (0,), (), (1, 2)]
+    found = {
+        task: (seen, pid) for task, seen, pid in fan_out([0, 1, 2, 3], make, ON_RAY, after=after)
+    }
+    assert sorted(found) == [0, 1, 2, 3]
+    assert "0" in found[1][0] and {"1", "2"} <= set(found[3][0])
+    assert os.getpid() not in {pid for _, pid in found.values()}
+
+
+def test_a_worker_and_then_a_node_are_killed(cluster, tmp_path):
+    cluster.two()
+
+    def make():
+        def work(task):
+            (tmp_path / f"{task}-{os.getpid()}").touch()
+            time.sleep(1)
+            return task
+
+        return work
+
+    found = []
+    for task in fan_out(range(6), make, ON_RAY):
+        found.append(task)
+        if len(found) == 1:
+            os.kill(workers()[0], signal.SIGKILL)
+        if len(found) == 3:
+            cluster.lose_a_node()
+    assert sorted(found) == [0, 1, 2, 3, 4, 5]
+    assert len(list(tmp_path.iterdir())) > 6  # a task was done again
+
+
+def test_a_mistake_of_a_task_comes_as_it_is(cluster):
+    def make():
+        from clarep.data.labelled import UnreadableImage
+
+        def work(task):
+            raise UnreadableImage("a.png", "it is no image")  # which no pickle makes again
+
+        return work
+
+    with pytest.raises(UserError, match=r"cannot read a\.png"):
+        list(fan_out([1], make, ON_RAY))
+
+
+def test_a_task_that_kills_every_worker_comes_to_an_end(cluster, monkeypatch):
+    monkeypatch.setattr(ray_engine, "_RETRIES", 1)
+
+    def make():
+        return lambda task: os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(UserError, match="2 workers died at poison"):
+        list(fan_out(["poison"], make, ON_RAY))
