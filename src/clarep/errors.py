@@ -1,4 +1,4 @@
-"""The one exception for a mistake that the user can mend."""
+"""The one exception for a mistake that the user can mend, and the one warning."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -10,6 +10,10 @@ class UserError(ValueError):
 
     The command line prints it as one sentence on stderr and exits with 2.
     """
+
+
+class ClarepWarning(UserWarning):
+    """What is done otherwise than one may expect; the command line prints it as a note."""
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:

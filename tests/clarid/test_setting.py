@@ -8,7 +8,7 @@ from clarep.clarid import clarid_config
 from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.clarid_config import stored_in_full, stored_in_short
 from clarep.engine.identity import plain
-from clarep.errors import UserError
+from clarep.errors import ClarepWarning, UserError
 from clarep.teachers import stored_setting as stored_module
 from clarep.teachers.stored_setting import FoundSetting, stored_setting
 
@@ -51,6 +51,15 @@ def test_what_is_not_named_is_settled(case: str, teacher, stored):
     assert (clarid.config.t, clarid.config.k) == (t, k)
     if "sigma" not in named:
         assert clarid.sigma_te == teacher.sigma_from_t(t or 0.85)
+
+
+@pytest.mark.parametrize("other", [{"guidance": 1.5}, {"steps": 2, "solver": "euler"}])
+def test_a_stored_one_that_was_measured_otherwise_is_told(other, teacher, stored):
+    with pytest.warns(ClarepWarning) as told:
+        clarid = Clarid(teacher, **other)
+    assert (clarid.config.t, clarid.config.k) == (0.6, 5)
+    assert all(name in str(told[0].message) for name in other)
+    Clarid(teacher, t=0.6, k=5, **other)  # named: nothing to tell, and warnings are errors
 
 
 def test_without_a_stored_one_it_is_fixed(teacher):

@@ -57,7 +57,8 @@ class Clarid:
     Args:
         teacher: any `Teacher`, or what `load_teacher` takes.
         config: the setting; single fields may be given as keywords instead. t and k that it leaves
-            open are as `clarid_config.settled` says; `auto_setting` finds them on images.
+            open are as `clarid_config.settled` says, which warns where stored ones were measured
+            with another guidance, steps or solver; `auto_setting` finds them on images.
 
     Attributes:
         sigma_te, tap: resolved from the setting.

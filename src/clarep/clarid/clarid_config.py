@@ -1,5 +1,6 @@
 """The setting of CLARID: its fields are the command line's options, checked here."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -7,7 +8,7 @@ from typing import Annotated, Any, Literal
 from clarep.clarid.directions import SPARING, Kind, parse_k
 from clarep.engine.bounds import Within, check_bounds
 from clarep.engine.identity import in_full, shortened
-from clarep.errors import UserError
+from clarep.errors import ClarepWarning, UserError
 from clarep.geometry.subspace import Measure
 from clarep.teachers.stored_setting import FoundSetting, stored_setting
 from clarep.teachers.teacher import Teacher
@@ -99,11 +100,18 @@ def with_found(config: ClaridConfig, found: FoundSetting) -> ClaridConfig:
     return replace(config, t=found.t, k=found.k if config.k in (None, AUTO) else config.k)
 
 
+def measured_otherwise(config: ClaridConfig) -> str:
+    """Say what of a setting differs from what stored ones were measured with; "" if nothing."""
+    walked = ("guidance", "steps", "solver", "inversion")
+    other = [name for name in walked if getattr(config, name) != getattr(ClaridConfig, name)]
+    return f"that was with another {' and '.join(other)} than yours" if other else ""
+
+
 def unfound(config: ClaridConfig) -> ClaridConfig:
-    """Return a setting whose automatic t and k are not named: with them all else can be checked."""
+    """Return a setting whose automatic t and k are as fixed: with them all else can be checked."""
     check_config(config)
     t = None if config.t == AUTO else config.t
-    return replace(config, t=t, k=None if config.k == AUTO else config.k)
+    return replace(config, t=t, k=FIXED_K if config.k in (None, AUTO) else config.k)
 
 
 def settled(config: ClaridConfig, teacher: Teacher) -> ClaridConfig:
@@ -112,12 +120,18 @@ def settled(config: ClaridConfig, teacher: Teacher) -> ClaridConfig:
     Automatic ones are the stored setting of a bundled teacher. Where none is stored, what is not
     named is as fixed (t = 0.85, k = 0.04).
 
-    Raises UserError where auto is asked for by name and nothing is stored.
+    Warns (ClarepWarning) where a stored setting was measured with another guidance, steps or
+    solver. Raises UserError where auto is asked for by name and nothing is stored.
     """
     if is_auto(config):
         found = find_stored(teacher, config)
         if found is not None:
-            return with_found(config, found)
+            setting = with_found(config, found)
+            if otherwise := measured_otherwise(setting):
+                said = f"t = {setting.t}, k = {setting.k} are stored for this teacher"
+                mend = "name `t` and `k`, or find them with `clarep.auto_setting(teacher, data)`"
+                warnings.warn(f"{said}, and {otherwise}: {mend}", ClarepWarning, stacklevel=4)
+            return setting
         if AUTO in (config.t, config.k):
             raise UserError(
                 "t and k cannot be auto without images where none are stored for the teacher and "

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.canonical_shards import find_manifest, read_manifest
 from clarep.clarid.clarid import Clarid
-from clarep.clarid.clarid_config import ClaridConfig, find_stored, is_auto, unfound, with_found
+from clarep.clarid.clarid_config import (
+    ClaridConfig,
+    find_stored,
+    is_auto,
+    measured_otherwise,
+    unfound,
+    with_found,
+)
 from clarep.clarid.identify import SHARD_SIZE, identify_steps
 from clarep.clarid.round_trip import POOR_PSNR, RoundTrip, median_round_trip
 from clarep.cli.option_groups import (
@@ -209,10 +216,8 @@ class Identify:
         setting = with_found(self.clarid, found)
         whose = "on your images" if stored is None else f"for this teacher, by `{found.by}`"
         said = f"t = {setting.t}, k = {setting.k}, measured {whose}: {found.reason}"
-        walked = ("guidance", "steps", "solver", "inversion")
-        other = [name for name in walked if getattr(setting, name) != getattr(ClaridConfig, name)]
-        if stored is not None and other:
-            said += f"; that was with another {' and '.join(other)} than yours"
+        if stored is not None and (otherwise := measured_otherwise(setting)):
+            said += f"; {otherwise}"
         (note if found.stands else warn)(said)
         return setting, {"setting": asdict(found) | {"t": setting.t, "k": setting.k}}
 

@@ -6,6 +6,7 @@ command line they are the options of the command that runs (--image-size 32).
 
 import re
 import sys
+import warnings
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
@@ -13,6 +14,7 @@ from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, cast, get_origin, get_type_hints
 
 from clarep.engine.printable import one_line, printable
+from clarep.errors import ClarepWarning
 
 if TYPE_CHECKING:  # without torch: a mistaken command line is told here too
     from clarep.data.labelled import LabelledImages
@@ -103,10 +105,22 @@ class _Printable:
 
 @contextmanager
 def terminal_of(options: Iterable[str]) -> Iterator[None]:
-    """Let a command of these options speak: `say` in options, stdout as `_Printable`."""
-    token = _OPTIONS.set(tuple(options))
+    """Let a command of these options speak: `say` in options, stdout as `_Printable`.
+
+    A `ClarepWarning` is a note.
+    """
+
+    def shown(text: Any, category: type[Warning], *where: Any, **named: Any) -> None:
+        if issubclass(category, ClarepWarning):
+            note(str(text))
+        else:
+            usual(text, category, *where, **named)
+
+    token, usual = _OPTIONS.set(tuple(options)), warnings.showwarning
+    warnings.showwarning = shown
     try:
         with redirect_stdout(cast(Any, _Printable(sys.stdout))):
             yield
     finally:
+        warnings.showwarning = usual
         _OPTIONS.reset(token)

@@ -4,6 +4,7 @@ Inverted latents are read at every t, which says how high t may be; only there, 
 while no k stands, directions are found and taken out.
 """
 
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -17,10 +18,11 @@ from numpy.typing import NDArray
 from clarep.clarid.clarid_config import AUTO, ClaridConfig, check_config
 from clarep.clarid.directions import SPARING
 from clarep.data.labelled import LabelledImages
-from clarep.engine.progress import progress
+from clarep.engine.progress import announce, duration, progress
 from clarep.errors import UserError
 from clarep.select.canonicity import Point, choose, standing_ts
 from clarep.select.choice import curve_points
+from clarep.select.class_evidence import LEVELS, MOST_LABELS
 from clarep.select.grid import GridConfig, plan_grid
 from clarep.select.grid_results import load_cells, walk_grid
 from clarep.select.judging import Scorer
@@ -62,14 +64,15 @@ def auto_setting(
         among: rising indices of the images to draw from; all without it.
         judge: of the teacher's classes, who is asked too.
         described: what tells judge and data from others; JSON values.
-        images: how many are drawn, two of a class at least: of so many classes that there are not
-            enough for all, a random part of the classes.
+        images: how many are drawn, two of a class at least and as evenly as there are images: of
+            a rare class all, of the others more. Of so many classes that there are not enough for
+            all, a random part of the classes.
         seed: of the draw, the solver's start and the noise.
 
     Raises:
-        UserError: where the class cannot be read from the latents at any t; for data that do not
-            fit the teacher or have no class of two images, or a `folder` that holds the measures
-            of another setting.
+        UserError: where the class cannot be read from the latents at any t; for a teacher of one
+            class, data that do not fit it or have no class of two images, or a `folder` that holds
+            the measures of another setting.
     """
     teacher = teacher if isinstance(teacher, Teacher) else load_teacher(teacher)
     config = config or ClaridConfig()
@@ -78,7 +81,7 @@ def auto_setting(
         raise UserError(
             f"`sigma={config.sigma}` is given, and what is to be found goes by t: leave it out"
         )
-    few, count = _drawn_from(data, among, images, seed)
+    drawn = _drawn_from(data, among, images, seed)
     kind: Any = config.kind if config.kind in SPARING else "top"
     ks = _counts(teacher.latent_dim) if config.k in (None, AUTO) else (config.k,)
     asked = GridConfig(
@@ -87,23 +90,34 @@ def auto_setting(
         ks=ks,
         kinds=(),
         seeds=(seed,),
-        images=count,
+        images=len(drawn),
         guidance=config.guidance,
         steps=config.steps,
         branch=config.branch,
         inversion_label=config.inversion_label,
         batch_size=config.batch_size,
     )
+    first, then = expected_evaluations(teacher, asked, judge is not None)
     kept_in = TemporaryDirectory() if folder is None else nullcontext(str(folder))
     with kept_in as place:
 
         def points_of(grid_config: GridConfig, name: str) -> list[Point]:
-            grid = plan_grid(teacher, data, grid_config, among=few)
+            grid = plan_grid(teacher, data, grid_config, drawn=drawn)
             steps = walk_grid(grid, dict(described or {}), Path(place) / name, judge)
-            start = next(steps)
+            start, began = next(steps), time.monotonic()
+            if not (grid_config.kinds or start.done):
+                announce(
+                    f"setting: {len(drawn)} images of {_classes(data, drawn)}: {first:,} denoiser "
+                    f"evaluations at {len(asked.ts)} noise levels, then {then:,} and the {kind} "
+                    "directions at one of them, or at more where no k stands there"
+                )
             with progress("setting", "noise levels", start.total, start.done) as advance:
                 for step in steps:
                     advance(step.new)
+                    if not grid_config.kinds and step.done == 1:
+                        rate = (time.monotonic() - began) * len(asked.ts) / first
+                        in_all = duration(rate * (first + then))
+                        announce(f"setting: about {in_all} in all, and the directions besides")
             return curve_points(load_cells(grid, Path(place) / name), teacher.num_classes, kind)
 
         points = points_of(asked, "latents")
@@ -122,7 +136,7 @@ def auto_setting(
         branch=config.branch,
         stands=choice.stands,
         reason=choice.reason,
-        by=f"{count} images of {data.name}, seed {seed}",
+        by=f"{len(drawn)} images of {data.name}, seed {seed}",
     )
 
 
@@ -148,12 +162,39 @@ def _levels(teacher: Teacher) -> tuple[float, ...]:
     return inside
 
 
+def expected_evaluations(teacher: Teacher, asked: GridConfig, judged: bool) -> tuple[int, int]:
+    """Return the denoiser evaluations of all latents, and of all ks at one of the ts.
+
+    Without those of where the teacher reads the class. judged: whether a judge is asked too.
+    """
+    walk = 2 * asked.steps + 1  # Heun's, and the last step
+    guided = walk if asked.guidance == 1 else 2 * walk
+    posterior = 2 * LEVELS * min(teacher.num_classes, MOST_LABELS)
+    each = guided + posterior
+    if teacher.has_null:
+        each += walk + posterior
+    if judged:
+        each += walk + (0 if asked.guidance == 1 else guided)
+    inverted = 4 * asked.steps  # and back
+    return (
+        len(asked.ts) * asked.images * (inverted + each),
+        asked.images * (inverted + (1 + len(asked.ks)) * each),
+    )
+
+
+def _classes(data: LabelledImages, drawn: NDArray[np.int64]) -> str:
+    counts = np.unique(data.labels[drawn], return_counts=True)[1]
+    low, high = counts.min(), counts.max()
+    return f"{len(counts)} classes, {low if low == high else f'{low} to {high}'} each"
+
+
 def _drawn_from(
     data: LabelledImages, among: NDArray[np.int64] | None, images: int, seed: int
-) -> tuple[NDArray[np.int64], int]:
-    """Return rising indices of the images to draw evenly from, and how many can be drawn."""
+) -> NDArray[np.int64]:
+    """Return rising indices of at most `images` images, drawn as evenly as the classes allow."""
     given = np.arange(len(data)) if among is None else np.sort(among)
-    present, members = np.unique(data.labels[given], return_counts=True)
+    labels = data.labels[given]
+    present, members = np.unique(labels, return_counts=True)
     usable, most = present[members >= 2], images // 2
     if most < 1 or not len(usable):
         raise UserError(
@@ -162,5 +203,11 @@ def _drawn_from(
         )
     if len(usable) > most:
         usable = np.sort(np.random.default_rng(seed).choice(usable, most, replace=False))
-    each = min(images // len(usable), int(members[np.isin(present, usable)].min()))
-    return given[np.isin(data.labels[given], usable)], each * len(usable)
+    members = members[np.isin(present, usable)]
+    each = max(n for n in range(2, images + 1) if np.minimum(members, n).sum() <= images)
+    rng = np.random.default_rng(seed)
+    drawn = [
+        rng.choice(given[labels == label], min(each, int(count)), replace=False)
+        for label, count in zip(usable, members, strict=True)
+    ]
+    return np.sort(np.concatenate(drawn))

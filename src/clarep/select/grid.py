@@ -101,20 +101,26 @@ def plan_grid(
     data: LabelledImages,
     config: GridConfig,
     skip_bad: bool = False,
-    among: NDArray[np.int64] | None = None,
+    drawn: NDArray[np.int64] | None = None,
 ) -> Grid:
     """Check a grid against teacher and data, before anything expensive, and draw its images.
 
     skip_bad: decode every image of the data first, and draw from those that can be read.
-    among: rising indices to draw from; None for all.
+    drawn: rising indices of the images, for every seed; drawn evenly by seed without it.
 
     Raises:
-        UserError: for an empty list (but of kinds, without which no directions are measured) or a
-            value given twice, a control as the first of kinds, a t outside the teacher's range,
-            an unknown tap, a k outside the latent or a share of energy, too few images, an
-            image that cannot be read, or one that does not fit the teacher.
+        UserError: for a teacher of one class, an empty list (but of kinds, without which no
+            directions are measured) or a value given twice, a control as the first of kinds, a t
+            outside the teacher's range, an unknown tap, a k outside the latent or a share of
+            energy, too few images, an image that cannot be read, or one that does not fit the
+            teacher.
     """
     check_bounds(config)
+    if teacher.num_classes < 2:
+        raise UserError(
+            "t and k are chosen by how well the class can be told from others in a latent, and "
+            "here there is one class: give `t` and `k`"
+        )
     taps = [resolve_tap(teacher, tap) for tap in config.taps]
     counts = [_count(k, teacher.latent_dim) for k in config.ks]
     meant = {"ts": config.ts, "taps": taps, "ks": counts, "seeds": config.seeds}
@@ -127,10 +133,13 @@ def plan_grid(
                 f"`kinds` begins with {config.kinds[0]}, a control, and a setting is chosen for "
                 "the first: give top, contrast or mask before it"
             )
-    readable, skipped = np.arange(len(data)) if among is None else among, list[str]()
+    readable, skipped = np.arange(len(data)), list[str]()
     if skip_bad:
-        data, readable, skipped = in_memory(data, skip_bad=True, chosen=among)
-    chosen = {seed: draw_images(data, config.images, seed, readable) for seed in config.seeds}
+        data, readable, skipped = in_memory(data, skip_bad=True)
+    chosen = {
+        seed: draw_images(data, config.images, seed, readable) if drawn is None else drawn
+        for seed in config.seeds
+    }
     teacher.check_labels(torch.from_numpy(data.labels[chosen[config.seeds[0]]]))
     if not skip_bad:
         data, _, _ = in_memory(data, False, np.unique(np.concatenate(list(chosen.values()))))
