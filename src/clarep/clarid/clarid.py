@@ -17,8 +17,7 @@ from clarep.clarid.clareps import CLAReps
 from clarep.clarid.clarid_config import AT_ONCE, ClaridConfig, resolved, stored_in_short
 from clarep.clarid.class_directions import sparing
 from clarep.clarid.directions import (
-    CENTRE,
-    SPARING,
+    ACROSS,
     energy_share,
     find_directions,
     k_for_energy,
@@ -205,7 +204,7 @@ class Clarid:
         config, kind, across = self.config, self.config.kind, None
         bound: dict[str, Any] = {"measure": config.measure, "tolerance": config.tolerance}
         with self.ledger.stage("directions"):
-            if kind in (*SPARING, CENTRE):
+            if kind in ACROSS:
                 across, passes = sparing(self.teacher, x, labels, self.sigma_te, kind=kind)
                 self.ledger.denoiser_evaluations += passes
                 kind = "top"

@@ -15,8 +15,8 @@ from clarep.geometry.subspace import Measure, Subspace, subspace_of_dense
 Kind = Literal["top", "contrast", "mask", "centre", "bottom", "middle", "random", "none"]
 SPARING = ("contrast", "mask")
 """Kinds that leave alone where the teacher reads the class."""
-CENTRE = "centre"
-"""Mask's control: it leaves alone as many pixels, those in the middle."""
+ACROSS = (*SPARING, "centre")
+"""They and mask's control, which leaves alone as many pixels, those in the middle."""
 
 
 def parse_k(k: int | float | str, n: int) -> int | None:

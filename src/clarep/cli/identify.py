@@ -3,25 +3,16 @@
 import json
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.canonical_shards import find_manifest, read_manifest
 from clarep.clarid.clarid import Clarid
-from clarep.clarid.clarid_config import (
-    ClaridConfig,
-    find_stored,
-    is_auto,
-    measured_otherwise,
-    unfound,
-    with_found,
-)
+from clarep.clarid.clarid_config import ClaridConfig, unfound
 from clarep.clarid.identify import SHARD_SIZE, identify_steps
 from clarep.clarid.round_trip import POOR_PSNR, RoundTrip, median_round_trip
 from clarep.cli.option_groups import (
@@ -34,6 +25,7 @@ from clarep.cli.option_groups import (
     TeacherSpec,
     flags,
 )
+from clarep.cli.settled_setting import settled_on
 from clarep.cli.terminal import note, told, warn
 from clarep.data.backdrops import Backdrops
 from clarep.data.labelled import LabelledImages, class_balanced_choice, in_memory
@@ -50,7 +42,6 @@ from clarep.engine.places import (
     place_of,
 )
 from clarep.engine.progress import announce, progress
-from clarep.engine.tensors import weights_hash
 from clarep.report.measures_table import (
     CLASSIFIER_NAME,
     judge_originals,
@@ -58,16 +49,14 @@ from clarep.report.measures_table import (
     measures_table,
     write_classifier,
 )
-from clarep.report.quality import load_classifier, student_judge
+from clarep.report.quality import load_classifier
 from clarep.report.set_figures import draw_set
-from clarep.select.auto_setting import auto_setting
 from clarep.select.clarep_measures import Measures, judge_knows
 from clarep.select.class_match import matched_by_number, of_the_datas_classes, taken_for_others
 from clarep.select.controls import check_controls, measured_on
 from clarep.students.student import Student
 from clarep.students.student_files import load_judge
 from clarep.teachers.options import TeacherOptions, recorded
-from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher, sources
 
 
@@ -121,7 +110,16 @@ class Identify:
         data, chosen, bad = in_memory(data, self.skip_bad, balanced)
         _lock = hold_place(Folder(self._work()), part)
         described = sources(self.teacher, self.data, recorded(self.teacher_options))
-        setting, noted = self._settled(teacher, data, chosen, described, classifier)
+        setting, noted = settled_on(
+            self.clarid,
+            teacher,
+            data,
+            chosen,
+            folder=self._work() / "setting",
+            described=described,
+            classifier=classifier,
+            seed=self.seed,
+        )
         clarid = Clarid(teacher, setting)
         described |= {"fraction": self.fraction} | ({"skipped": bad} if bad else {})
         steps = identify_steps(
@@ -184,42 +182,6 @@ class Identify:
                 f"ends last closes {canon}"
             )
         return False
-
-    def _settled(
-        self,
-        teacher: Teacher,
-        data: LabelledImages,
-        chosen: NDArray[np.int64],
-        described: Mapping[str, Any],
-        classifier: Student | None,
-    ) -> tuple[ClaridConfig, dict[str, Any]]:
-        """Return the setting with a t and k that are to be found, and what is noted of them."""
-        if not is_auto(self.clarid):
-            return self.clarid, {}
-        found = stored = find_stored(teacher, self.clarid)
-        if found is None:
-            announce(
-                "identify: no t and k are given: reading the class from latents of a few images"
-            )
-            judge = classifier or (load_judge() if judge_knows(teacher, data) else None)
-            by = {} if judge is None else {"judge_sha256": weights_hash(judge)["sha256"]}
-            found = auto_setting(
-                teacher,
-                data,
-                self.clarid,
-                folder=self._work() / "setting",
-                among=chosen,
-                judge=judge and student_judge(judge),
-                described={**described, **by},
-                seed=self.seed,
-            )
-        setting = with_found(self.clarid, found)
-        whose = "on your images" if stored is None else f"for this teacher, by `{found.by}`"
-        said = f"t = {setting.t}, k = {setting.k}, measured {whose}: {found.reason}"
-        if stored is not None and (otherwise := measured_otherwise(setting)):
-            said += f"; {otherwise}"
-        (note if found.stands else warn)(said)
-        return setting, {"setting": asdict(found) | {"t": setting.t, "k": setting.k}}
 
     def _measure(
         self,

@@ -117,7 +117,7 @@ def terminal_of(options: Iterable[str]) -> Iterator[None]:
             usual(text, category, *where, **named)
 
     token, usual = _OPTIONS.set(tuple(options)), warnings.showwarning
-    warnings.showwarning = shown
+    warnings.showwarning = cast(Any, shown)
     try:
         with redirect_stdout(cast(Any, _Printable(sys.stdout))):
             yield
