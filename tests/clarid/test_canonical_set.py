@@ -5,12 +5,14 @@ import json
 import os
 import subprocess
 import sys
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
+from clarep.clarid import shard_rows
 from clarep.clarid.canonical_set import MANIFEST, CanonicalSet, CanonicalSetWriter
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.clarid_config import ClaridConfig
@@ -36,6 +38,32 @@ def test_what_is_stored_comes_back(folder):
         for name, value in rep_of(index).tensors.items():
             stored = canonical[i].tensors[name]
             assert torch.equal(stored, value) and stored.dtype == value.dtype, name
+
+
+def test_rows_are_read_when_they_are_asked_for(folder, monkeypatch):
+    canonical = CanonicalSet.load(folder)
+    assert not {"sample", "features", "x_te", "latent"} & set(vars(canonical))
+    opened: list[str] = []
+    read = shard_rows.read_shard
+    monkeypatch.setattr(
+        shard_rows, "read_shard", lambda *given: opened.append(given[1]) or read(*given)
+    )
+    some = canonical[[6, 0, 2]]
+    assert set(opened) == {SHARDS[0], SHARDS[2]}
+    for name, value in some.tensors.items():
+        wanted = torch.cat([getattr(rep_of(CHOSEN[i]), name) for i in (6, 0, 2)])
+        assert torch.equal(value, wanted), name
+    assert canonical[[]].sample.shape == (0, 3, 16, 16)
+    assert "sample" not in vars(canonical) and some.shards is None
+    whole = canonical.sample
+    assert canonical.sample is whole and len(whole) == 7
+    del opened[:]
+    assert torch.equal(canonical[3:5].sample, whole[3:5])
+    parts = [torch.cat(of) for of in zip(*canonical.by_shard("index", "sample"), strict=True)]
+    assert parts[0].tolist() == CHOSEN and torch.equal(parts[1], whole)
+    with pytest.raises(AttributeError, match="no attribute colour"):
+        _ = canonical.colour
+    assert copy(canonical).index is canonical.index and repr(canonical).startswith("CanonicalSet(7")
 
 
 def test_a_real_clarid_is_stored(tmp_path, teacher, images, labels):

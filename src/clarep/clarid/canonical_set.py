@@ -10,11 +10,13 @@ of its tensors, so that a lost manifest can be made again.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from clarep.clarid.canonical_shards import (
     FORMAT,
@@ -24,12 +26,12 @@ from clarep.clarid.canonical_shards import (
     find_manifest,
     manifest_of,
     read_manifest,
-    read_shard,
     shard_name,
     whole,
     write_shard,
 )
-from clarep.clarid.clareps import TENSORS, CLAReps
+from clarep.clarid.clareps import TENSORS, CLAReps, named_rows
+from clarep.clarid.shard_rows import ShardRows
 from clarep.engine.artefacts import json_bytes, versions
 from clarep.engine.identity import plain, refuse_other
 from clarep.engine.lock import AddressLock, hold_place
@@ -37,6 +39,9 @@ from clarep.engine.places import Place, place_of
 from clarep.errors import UserError
 
 __all__ = ["MANIFEST", "CanonicalSet", "CanonicalSetWriter"]
+
+
+_COLUMNS = ("index", "label", "singular_values", "round_trip_psnr")  # small: always in memory
 
 
 class CanonicalSetWriter:
@@ -197,13 +202,17 @@ def _is_closed(place: Place) -> bool:
 class CanonicalSet(CLAReps):
     """`CLAReps` that lie in a folder, in the order of `index`.
 
-    `CanonicalSet.load(folder)` verifies every shard.
+    `CanonicalSet.load(folder)` verifies every shard, and leaves it where it is: rows
+    (`canonical[2:5]`, `canonical.balanced(10)`) are read when they are asked for. A whole tensor,
+    `canonical.sample`, is read when it is first asked for, and kept.
     """
 
     folder: Path
-    """Where it was loaded from."""
+    """Where it was loaded from; of an address such as `s3://...` see `place_of`."""
     manifest: dict[str, Any]
     """Configuration, versions, shards with hashes and ranges, cost."""
+    shards: ShardRows | None = None
+    """Where the tensors are read from that are not in memory; None where all are."""
 
     @classmethod
     def load(cls, folder: Path | str) -> "CanonicalSet":
@@ -229,11 +238,47 @@ class CanonicalSet(CLAReps):
                 "run the same command again, it goes on where it stopped"
             )
         config = manifest["config"]
-        for shard in manifest["shards"]:
-            check_shard(place, shard, config)
-        shards = [read_shard(place, shard["file"])[1] for shard in manifest["shards"]]
-        tensors = {name: torch.cat([shard[name] for shard in shards]) for name in TENSORS}
-        return cls(**tensors, config=config, folder=Path(folder), manifest=manifest)
+        found = [check_shard(place, shard, config, _COLUMNS) for shard in manifest["shards"]]
+        columns = {name: torch.cat([one[name] for one in found]) for name in _COLUMNS}
+        rows = ShardRows(place, manifest["shards"])
+        given = {"config": config, "folder": Path(folder), "manifest": manifest, "shards": rows}
+        canonical = object.__new__(cls)  # the other tensors are not there yet: see __getattr__
+        for name, value in (columns | given).items():
+            object.__setattr__(canonical, name, value)
+        return canonical
+
+    if not TYPE_CHECKING:  # or any name would pass for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Read a tensor that is not in memory yet."""
+            shards = self.__dict__.get("shards")
+            if shards is None or name not in TENSORS:
+                raise AttributeError(f"{type(self).__name__} has no attribute {name}")
+            whole = shards.whole(name)
+            object.__setattr__(self, name, whole)
+            return whole
+
+    def __getitem__(
+        self, rows: int | slice | Sequence[int] | Tensor | NDArray[Any]
+    ) -> "CanonicalSet":
+        """Return those at some rows, in memory. As `CLAReps` otherwise."""
+        if self.shards is None:
+            return super().__getitem__(rows)
+        chosen = named_rows(len(self), rows)
+        kept: dict[str, Any] = {
+            name: self.__dict__[name][chosen]
+            if name in self.__dict__
+            else self.shards.take(name, chosen)
+            for name in TENSORS
+        }
+        return replace(self, **kept, shards=None)
+
+    def by_shard(self, *names: str) -> Iterator[tuple[Tensor, ...]]:
+        """Yield some tensors by their names, shard by shard: never all in memory."""
+        if self.shards is None:
+            yield tuple(getattr(self, name) for name in names)
+        else:
+            yield from self.shards.by_shard(*names)
 
     @property
     def sha256(self) -> str:

@@ -204,10 +204,14 @@ def _check_entry(shard: Any, what: str) -> None:
         raise ValueError(f"its shard {shard['file']} is not a file of this folder")
 
 
-def check_shard(place: Place, shard: dict[str, Any], config: dict[str, Any]) -> None:
-    """Raise UserError unless a shard's bytes are those recorded, and it is of this set.
+def check_shard(
+    place: Place, shard: dict[str, Any], config: dict[str, Any], wanted: Iterable[str] = ("index",)
+) -> dict[str, Tensor]:
+    """Return some of a shard's tensors, with its `index`, copied into memory.
 
-    Its bytes stream through the hash: it is never in memory as a whole on this machine.
+    Its bytes stream through the hash: where it is a file, it is never in memory as a whole.
+
+    Raises UserError unless they are those recorded, and it is of this set.
     """
     path = f"{place}/{shard['file']}"
     try:
@@ -221,13 +225,14 @@ def check_shard(place: Place, shard: dict[str, Any], config: dict[str, Any]) -> 
         raise UserError(f"shard {path} cannot be read ({error}): {_MEND}") from error
     if not is_whole:
         raise UserError(f"shard {path} is truncated or changed (its SHA-256 differs): {_MEND}")
-    about, tensors = read_shard(place, shard["file"], ("index",))
+    about, tensors = read_shard(place, shard["file"], wanted)
     if about["config"] != config or tensors["index"].tolist() != shard["images"]:
         raise UserError(
             f"{place}/{MANIFEST} does not tell what its shards hold (another configuration or "
             "other images), so one of them was changed: delete it and run the same command again, "
             "which makes it from the shards"
         )
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def read_shard(

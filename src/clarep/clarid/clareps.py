@@ -65,13 +65,13 @@ class CLAReps:
 
         Raises IndexError, a UserError, for a row that there is not, and for what names no rows.
         """
-        chosen = _rows(len(self), rows)
+        chosen = named_rows(len(self), rows)
         kept: dict[str, Any] = {name: tensor[chosen] for name, tensor in self.tensors.items()}
         kept["original"] = None if self.original is None else self.original[chosen]
         return replace(self, **kept)
 
     def __repr__(self) -> str:
-        c, h, w = self.latent.shape[1:]
+        c, h, w = self[:1].latent.shape[1:]
         quality = f"{float(self.round_trip_psnr.median()):.1f} dB" if len(self) else "none"
         return (
             f"{type(self).__name__}({len(self)} images of {len(self.label.unique())} classes, "
@@ -188,7 +188,7 @@ class NoSuchRow(UserError, IndexError):
     """A row that `CLAReps` do not have; an IndexError, which ends a loop over them."""
 
 
-def _rows(
+def named_rows(
     count: int, rows: int | slice | Sequence[int] | Tensor | NDArray[Any]
 ) -> Int64[Tensor, " m"]:
     """Return which of `count` rows are named; raises NoSuchRow."""

@@ -51,6 +51,6 @@ class RoundTrip:
 
 def median_round_trip(canonical: CanonicalSet) -> RoundTrip:
     """Return the median of a stored set, beside its autoencoder's."""
-    median = float(canonical.tensors["round_trip_psnr"].quantile(0.5))
+    median = float(canonical.round_trip_psnr.quantile(0.5))
     alone = canonical.manifest.get("findings", {}).get("autoencoder_psnr_median")
     return RoundTrip(median) if alone is None else RoundTrip(median, float(alone))

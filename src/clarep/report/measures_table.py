@@ -111,8 +111,8 @@ def measure_rows(
 
 def judge_originals(judge: Student, data: LabelledImages, subset: CanonicalSet) -> dict[str, Any]:
     """Return which judge it is, and what it says of the images that a set was made of."""
-    images = to_unit_range(data.images(subset.tensors["index"].numpy()))
-    said = judged(student_judge(judge), images, subset.tensors["label"])
+    images = to_unit_range(data.images(subset.index.numpy()))
+    said = judged(student_judge(judge), images, subset.label)
     originals = {"images": len(subset)} | said
     return {"student": judge.info.name, **weights_hash(judge), "originals": originals}
 

@@ -52,7 +52,7 @@ def draw_set(canonical: CanonicalSet, folder: Path) -> dict[str, Path]:
 
 def _spectrum_figure(canonical: CanonicalSet, pictures: SetPictures) -> Figure:
     """Draw the singular values of all images (median, and 5 to 95 %) with k marked."""
-    values = canonical.tensors["singular_values"]
+    values = canonical.singular_values
     k = values.shape[1]
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axis = figure.subplots()

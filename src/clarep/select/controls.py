@@ -46,11 +46,11 @@ def check_controls(controls: Sequence[str], count: int, labels: NDArray[np.int64
 def measured_on(canonical: CanonicalSet, count: int) -> tuple[CanonicalSet, str]:
     """Return `count` images of a set, evenly from the classes, and why they are too few, or ""."""
     subset = canonical.balanced(count)
-    labels, counts = subset.tensors["label"].unique(return_counts=True)
+    labels, counts = subset.label.unique(return_counts=True)
     if int(counts.min()) >= _FEWEST:
         return subset, ""
     rarest = canonical.manifest["config"]["class_names"][int(labels[counts.argmin()])]
-    whole = canonical.tensors["label"].bincount()
+    whole = canonical.label.bincount()
     larger = "control_images" if int(whole[whole > 0].min()) >= _FEWEST else "fraction"
     return subset, (
         f"class '{rarest}' has {int(counts.min())} of the {len(subset)} images that would be "

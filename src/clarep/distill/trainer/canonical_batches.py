@@ -35,8 +35,7 @@ class CanonicalImages:
         pooled: average the features over the image. left_out: images whose samples are not taken,
         such as those to validate on. Raises UserError if none is left.
         """
-        tensors = canonical.tensors
-        index = tensors["index"].numpy()
+        index = canonical.index.numpy()
         kept = np.flatnonzero(~np.isin(index, [] if left_out is None else left_out))
         if not len(kept):
             raise UserError(
@@ -44,11 +43,12 @@ class CanonicalImages:
                 "a larger set, or a smaller `validation_share`"
             )
         rows = torch.from_numpy(kept)
-        features = tensors["features"][rows].float()
-        if pooled and features.ndim > 2:
-            features = features.flatten(2).mean(2)
-        samples = to_uint8(tensors["sample"][rows])
-        return cls(index[kept], tensors["label"][rows], samples, features.flatten(1))
+        taken = [
+            (to_uint8(sample), _flat(features, pooled))
+            for sample, features in canonical.by_shard("sample", "features")
+        ]
+        samples, features = (torch.cat(parts)[rows] for parts in zip(*taken, strict=True))
+        return cls(index[kept], canonical.label[rows], samples, features)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -81,6 +81,13 @@ class CanonicalImages:
             self.features[chosen],
             torch.tensor(pairs, dtype=torch.int64, device=chosen.device),
         )
+
+
+def _flat(features: Float[Tensor, "n *feature"], pooled: bool) -> Float[Tensor, "n d"]:
+    features = features.float()
+    if pooled and features.ndim > 2:
+        features = features.flatten(2).mean(2)
+    return features.flatten(1)
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def check_canonical(
             f"{config['teacher_sha256'][:12]} there, {teacher.fingerprint[:12]} given): give the "
             "teacher that made it, or leave `teacher` out"
         )
-    own = config["class_names"], canonical.tensors["sample"].shape[1:]
+    own = config["class_names"], canonical[:1].sample.shape[1:]
     check_alike(f"{folder}'s", own, data.name, kind_of(data))
     chosen, options = config["chosen"], config.get("data_options")
     if not config.get("data_sha256"):

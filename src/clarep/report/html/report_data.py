@@ -59,7 +59,7 @@ class ReportData:
         """The class names of the canonical set's teacher, or numbers where it records none."""
         if self.canon is None:
             return []
-        count = int(self.canon.tensors["label"].max()) + 1
+        count = int(self.canon.label.max()) + 1
         return list(self.canon.manifest["config"].get("class_names") or map(str, range(count)))
 
     def keys(self, *groups: str) -> list[str]:

@@ -44,8 +44,8 @@ def _of_teacher(data: ReportData) -> tuple[list[Block], tuple[str, ...]]:
     sets: dict[str, Tensor] = {}
     if data.pictures is not None:
         sets["before, inverted latents"] = data.pictures.features_before
-    sets["after, CLAReps"] = shown.tensors["features"]
-    labels = shown.tensors["label"].tolist()
+    sets["after, CLAReps"] = shown.features
+    labels = shown.label.tolist()
     tap = data.canon.manifest["config"].get("tap")
     caption = f"The teacher's activations at {tap} of {len(shown)} images. {_CAPTION}"
     maps = [(what, features, labels) for what, features in sets.items()]
@@ -134,7 +134,7 @@ def project_tsne(features: Float[Tensor, "n *feature"]) -> list[tuple[float, flo
 
 
 def _spectrum(data: ReportData, canon: CanonicalSet) -> tuple[list[Block], tuple[str, ...]]:
-    values, kind = canon.tensors["singular_values"], canon.setting["kind"]
+    values, kind = canon.singular_values, canon.setting["kind"]
     if kind != "top" or not values.shape[1] or not torch.isfinite(values).all():
         return [], (
             f"The singular spectrum: the directions of this set are {kind}, which have no place "
