@@ -40,6 +40,7 @@ REQUIRED = {
     "report": "x",
     "export": "x",
     "convert": "edm x --out x",
+    "verify": "x",
 }
 GIVEN_TO = [[name, *REQUIRED.get(name, "").split()] for name in _PLACES]
 GIVEN_TO.append(["bench", "distill"])

@@ -37,6 +37,7 @@ _PLACES = {
     "run": "run_recipe.RunRecipe",
     "report": "report.Report",
     "doctor": "doctor.Doctor",
+    "verify": "verify.Verify",
     "export": "export.Export",
     "convert": "convert.Convert",
 }
@@ -65,8 +66,8 @@ _CANNOT_WRITE = _NO_SPACE | _NO_PLACE | {errno.EACCES, errno.EPERM, errno.EROFS}
 class Command(Protocol):
     """What every file of this package offers: a frozen dataclass that can be run."""
 
-    def run(self) -> None:
-        """Do what the command says."""
+    def run(self) -> int | None:
+        """Do what the command says; return the exit code if it is not 0."""
 
 
 def _parse(arguments: Sequence[str]) -> Command:
@@ -206,7 +207,7 @@ def _main(given: list[str]) -> int:
 def _run(command: Command) -> int:
     try:
         check_bounds(command)
-        command.run()
+        return command.run() or 0
     except UserError as mistake:
         say(str(mistake))
         return 2
@@ -215,7 +216,6 @@ def _run(command: Command) -> int:
             raise
         say(_cannot_write(error))
         return 2
-    return 0
 
 
 if __name__ == "__main__":  # accelerate launch -m clarep.cli.main distill ...

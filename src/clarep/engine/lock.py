@@ -106,12 +106,12 @@ def hold(folder: Path, name: str = LOCK_NAME) -> _Lock:
     if lock is None:
         lock = _HELD[str(place), name] = FolderLock(place, name)
     for path in place.rglob(".*.tmp"):
-        if _is_half_written(path.name):
+        if is_half_written(path.name):
             path.unlink(missing_ok=True)
     return lock
 
 
-def _is_half_written(name: str) -> bool:
+def is_half_written(name: str) -> bool:
     """Tell whether a process of this host that is no more, or an earlier one, left a file."""
     found = TEMPORARY.fullmatch(name)
     if not found or found["host"] not in (None, host_tag()):

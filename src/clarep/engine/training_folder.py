@@ -124,6 +124,16 @@ def load_checkpoint(path: Path, described: dict[str, Any], whole: Whole = dict) 
 
     Raises UserError if it is damaged, of another version, or of another configuration.
     """
+    state = read_checkpoint(path)
+    refuse_other(path.parent, "a run", whole(parse_json(state.pop("config"))), whole(described))
+    return state
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the state with its `config`, a text of JSON, on the CPU.
+
+    Raises UserError if it is damaged, or of another version.
+    """
     try:
         with open_regular(path) as stream:
             data = stream.read()
@@ -138,7 +148,6 @@ def load_checkpoint(path: Path, described: dict[str, Any], whole: Whole = dict) 
             "another `out`"
         ) from error
     state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
-    refuse_other(path.parent, "a run", whole(parse_json(state.pop("config"))), whole(described))
     return state
 
 

@@ -1,0 +1,57 @@
+"""`clarep verify`: what is wrong with what clarep wrote, a line each."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from clarep.data.load import DataConfig, load_data
+from clarep.engine.printable import one_line
+from clarep.report.verify.check_path import check_path, finish, repair
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Check a canonical set, run, teacher, evaluation, audit or study, all that lies in a folder.
+
+    Hashes, ranges, NaN, duplicates, counts, and what files say of each other: a line for each thing
+    that is wrong, and exit code 1.
+    """
+
+    path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PATH")]
+    """Folder or file that clarep wrote, or the address of a canonical set."""
+    data: str | None = None
+    """Images that it is said to be of: a name or a path. Hold what was recorded against them."""
+    image_size: int | None = None
+    """Side that these images are brought to."""
+    repair: bool = False
+    """Delete what is broken and write manifests of what is whole, so that the command that wrote it
+    makes just the rest again."""
+    finish: bool = False
+    """Close canonical sets whose parts are all there."""
+    json: bool = False
+    """Print one JSON object instead of lines."""
+
+    def run(self) -> int:
+        """Check, mend if asked, print; return the exit code."""
+        given = DataConfig(data=self.data or DataConfig.data, image_size=self.image_size)
+        data = None if self.data is None else load_data(given)
+        done = finish(self.path) if self.finish else []
+        found = check_path(self.path, data)
+        if self.repair and found.faults:
+            done += repair(self.path, found)
+        faults = found.faults
+        counts = {kind: count for kind, count in found.counts.items() if count}
+        if self.json:
+            told = [{"path": fault.path, "what": fault.what} for fault in faults]
+            print(json.dumps({"checked": counts, "faults": told, "done": done}, indent=2))
+        else:
+            for fault in faults:
+                print(one_line(f"{fault.path}: {fault.what}"))
+            for line in done:
+                print(one_line(line))
+            checked = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+            print(f"checked {checked}: {len(faults) or 'nothing'} wrong")
+        return 1 if faults else 0
