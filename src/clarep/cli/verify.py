@@ -9,7 +9,7 @@ import tyro
 
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.printable import one_line
-from clarep.report.verify.check_path import check_path, finish, repair
+from clarep.report.verify.check_path import check_path, close_sets, mend_path
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Verify:
         """Check, mend if asked, print; return the exit code."""
         given = DataConfig(data=self.data or DataConfig.data, image_size=self.image_size)
         data = None if self.data is None else load_data(given)
-        done = finish(self.path) if self.finish else []
+        done = close_sets(self.path) if self.finish else []
         found = check_path(self.path, data)
         if self.repair and found.faults:
-            done += repair(self.path, found)
+            done += mend_path(self.path, found)
         faults = found.faults
         counts = {kind: count for kind, count in found.counts.items() if count}
         if self.json:

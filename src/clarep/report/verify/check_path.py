@@ -64,7 +64,7 @@ def check_path(where: Path | str, data: LabelledImages | None = None) -> Checked
     return checked
 
 
-def repair(where: Path | str, found: Checked) -> list[str]:
+def mend_path(where: Path | str, found: Checked) -> list[str]:
     """Delete what is broken and can be made again, and make manifests of what is whole.
 
     Says what was done, a line each. Raises UserError for a folder that a process writes in.
@@ -80,7 +80,7 @@ def repair(where: Path | str, found: Checked) -> list[str]:
     return done
 
 
-def finish(where: Path | str) -> list[str]:
+def close_sets(where: Path | str) -> list[str]:
     """Close every canonical set of which all shards are there; say so, a line each."""
     return [f"closed {place}" for place in _sets(where) if close_set(place)]
 
