@@ -2,8 +2,8 @@
 
 python tools/store_setting.py TEACHER [--judge 20|56] [options of clarep select], such as
 
-python tools/store_setting.py backdrops --kinds top --out runs/select-backdrops
-python tools/store_setting.py backdrops-biased --correlation 0.9 --kinds top --out runs/biased
+python tools/store_setting.py backdrops --kind top --out runs/select-backdrops
+python tools/store_setting.py backdrops-biased --correlation 0.9 --kind top --out runs/biased
 python tools/store_setting.py cifar10 --judge 56 --data CIFAR10.npz --device cuda --out runs/cifar10
 
 Killed, the same command goes on, and that of a finished run stores its choice.

@@ -132,7 +132,7 @@ def test_k_of_energy_is_settled_once_for_all_rows_of_a_table(teacher, tmp_path, 
 
 
 def grid_of(teacher, data, seeds=(0,), **settings):
-    given = {"ts": (0.6,), "ks": (2,), "seeds": seeds, "images": 6, "steps": 2, "batch_size": 3}
+    given = {"t": (0.6,), "k": (2,), "seeds": seeds, "images": 6, "steps": 2, "batch_size": 3}
     return plan_grid(teacher, data, GridConfig(**(given | settings)))
 
 

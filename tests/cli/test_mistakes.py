@@ -89,7 +89,7 @@ _imported("identify")
 print(*sorted(name for name in sys.modules if name.startswith("clarep.cli.")))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    expected = ("declared", "identify", "main", "option_groups", "terminal")
+    expected = ("declared", "identify", "main", "option_groups", "settled_setting", "terminal")
     assert done.stdout.split() == [f"clarep.cli.{name}" for name in expected]
 
 

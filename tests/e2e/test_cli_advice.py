@@ -230,7 +230,7 @@ def test_the_command_that_select_recommends_works(photos_home, capsys, monkeypat
         return replace(found, nats=nats, below_nats=nats)
 
     monkeypatch.setattr(curve_cell, "class_evidence", sure)
-    grid = "--ts 0.3 --ks 2 --images 9 --seeds 0 1 --steps 2"
+    grid = "--t 0.3 --k 2 --images 9 --seeds 0 1 --steps 2"
     assert main(f"select {DATA} --teacher t --out s {grid}".split()) == 0
     found = re.search(r"to use it: clarep (identify .*)", capsys.readouterr().out)
     assert found and main(shlex.split(found.group(1))) == 0

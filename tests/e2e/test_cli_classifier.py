@@ -66,7 +66,7 @@ def command(home):
     def build(name, more="", classifier=home / "run"):
         small = {
             "identify": "--fraction 0.15 --k 4 --steps 2 --control-images 12",
-            "select": "--ts 0.6 --ks 4 --kinds top --seeds 0 1 --images 12 --steps 2",
+            "select": "--t 0.6 --k 4 --kind top --seeds 0 1 --images 12 --steps 2",
         }
         given = [] if classifier is None else ["--classifier", str(classifier)]
         teacher = ["--teacher", str(home / "teacher.safetensors")]

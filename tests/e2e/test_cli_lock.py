@@ -22,7 +22,7 @@ WHERE_IT_WRITES = {
     "train-teacher --data {data} --train.steps 1 --train.batch-size 2 --out out": "out",
     "distill --method vanilla --data {data} " + QUICK + " --out out": "out/student",
     "identify --data {data} --teacher {teacher} --k 2 --steps 2 --out out": "out",
-    "select --data {data} --teacher {teacher} --ts 0.6 --ks 2 --images 20 --out out": "out",
+    "select --data {data} --teacher {teacher} --t 0.6 --k 2 --images 20 --out out": "out",
     "export {teacher} --out out": "out",
     "run quick.toml --out out": "out",
     "evaluate run --groups clean": "run/robustness",

@@ -21,7 +21,7 @@ QUICK = (
     "from functools import partial; from clarep.select import curve_cell as c; "
     "c.class_evidence = partial(c.class_evidence, levels=1, most_labels=2)"
 )
-SMALL = "--ts 0.6 0.85 --ks 4 0.004 --kinds top --seeds 0 1 --images 20 --steps 2"
+SMALL = "--t 0.6 0.85 --k 4 0.004 --kind top --seeds 0 1 --images 20 --steps 2"
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +100,7 @@ def test_killed_it_goes_on_and_ends_with_the_same_numbers(
 def test_garments_are_compared_without_a_judge(
     tiny_teacher_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    small = "--data garments --ts 0.6 --ks 4 --kinds top --seeds 0 --images 20 --steps 2"
+    small = "--data garments --t 0.6 --k 4 --kind top --seeds 0 --images 20 --steps 2"
     assert main(["select", "--teacher", str(tiny_teacher_path), *small.split()]) == 0
     captured = capsys.readouterr()
     printed = captured.out
@@ -129,7 +129,7 @@ def test_skip_bad_draws_from_what_can_be_read(
 ):
     make_broken("broken")
     options = (
-        "--data broken --image-size 32 --ts 0.6 --ks 4 --kinds top --seeds 0 1 --steps 1 --images"
+        "--data broken --image-size 32 --t 0.6 --k 4 --kind top --seeds 0 1 --steps 1 --images"
     )
     command = ["select", "--teacher", str(tiny_teacher_path), *options.split()]
     assert main([*command, "30"]) == 2
@@ -156,7 +156,7 @@ def test_skip_bad_draws_from_what_can_be_read(
 
 
 def test_no_more_fits(tiny_teacher_path: Path, no_file_above, capsys: pytest.CaptureFixture[str]):
-    small = "--data garments --ts 0.6 --ks 4 --kinds top --seeds 0 --images 20 --steps 1"
+    small = "--data garments --t 0.6 --k 4 --kind top --seeds 0 --images 20 --steps 1"
     command = ["select", "--teacher", str(tiny_teacher_path), *small.split()]
     with no_file_above(200):
         assert main(command) == 2
@@ -167,24 +167,24 @@ def test_no_more_fits(tiny_teacher_path: Path, no_file_above, capsys: pytest.Cap
 
 
 WRONG = {
-    "tap": ("--taps midd", "did you mean mid"),
-    "t": ("--ts 0.6 1.5", "t 1.5 is outside (0, 1)"),
-    "t in time, not in sigma": ("--ts 0.999", "outside the teacher's range"),
-    "k above the latent": ("--ks 4 4000", "outside 1 to 3072"),
-    "k below 1": ("--ks 0", "outside 1 to 3072"),
-    "k between": ("--ks 4.5", "whole number"),
-    "energy": ("--ks 4 energy:0.8", "another number of directions at every t"),
-    "k is no number": ("--ks many", "k = 'many' is not understood"),
-    "no ts": ("--ts", "--ts is empty"),
-    "no ks": ("--ks", "--ks is empty"),
-    "no taps": ("--taps", "--taps is empty"),
+    "tap": ("--tap midd", "did you mean mid"),
+    "t": ("--t 0.6 1.5", "t 1.5 is outside (0, 1)"),
+    "t in time, not in sigma": ("--t 0.999", "outside the teacher's range"),
+    "k above the latent": ("--k 4 4000", "outside 1 to 3072"),
+    "k below 1": ("--k 0", "outside 1 to 3072"),
+    "k between": ("--k 4.5", "whole number"),
+    "energy": ("--k 4 energy:0.8", "another number of directions at every t"),
+    "k is no number": ("--k many", "k = 'many' is not understood"),
+    "no ts": ("--t", "--t is empty"),
+    "no ks": ("--k", "--k is empty"),
+    "no taps": ("--tap", "--tap is empty"),
     "no seeds": ("--seeds", "--seeds is empty"),
-    "t twice": ("--ts 0.6 0.60", "--ts holds 0.6 and 0.6"),
-    "k twice": ("--ks 0.01 31", "--ks holds 0.01 and 31, which are the same (31)"),
-    "tap twice": ("--taps mid mid", "--taps holds mid and mid"),
-    "a control first": ("--kinds random top", "--kinds begins with random"),
-    "kind twice": ("--kinds top top", "--kinds holds top and top"),
-    "kind": ("--kinds middle", "--kinds"),
+    "t twice": ("--t 0.6 0.60", "--t holds 0.6 and 0.6"),
+    "k twice": ("--k 0.01 31", "--k holds 0.01 and 31, which are the same (31)"),
+    "tap twice": ("--tap mid mid", "--tap holds mid and mid"),
+    "a control first": ("--kind random top", "--kind begins with random"),
+    "kind twice": ("--kind top top", "--kind holds top and top"),
+    "kind": ("--kind middle", "--kind"),
     "seed twice": ("--seeds 1 1", "--seeds holds 1 and 1"),
     "seed": ("--seeds -1", "-1 is below 0"),
     "images": ("--images 9", "give --images at least 20"),

@@ -58,7 +58,7 @@ def test_it_says_beforehand_what_it_will_cost(judged, guidance, tmp_path, capsys
     config = ClaridConfig(**(vars(FEW) | {"guidance": guidance}))
     judge = teacher.judge if judged else None
     auto_setting(teacher, data, config, folder=tmp_path, judge=judge, images=6)
-    asked = GridConfig(ts=(0.3,), ks=(2,), steps=2, guidance=guidance, images=6)
+    asked = GridConfig(t=(0.3,), k=(2,), steps=2, guidance=guidance, images=6)
     said = expected_evaluations(teacher, asked, judged)
     done = [
         sum(read_json(path)["cost"]["denoiser_evaluations"] for path in place.rglob("*.json"))

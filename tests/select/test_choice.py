@@ -21,7 +21,7 @@ from clarep.report.curve_figure import curve_figure
 from clarep.report.quality import student_judge
 from clarep.select import curve_cell
 from clarep.select import grid_results as cells_module
-from clarep.select.canonicity import choose
+from clarep.select.canonicity import Point, choose
 from clarep.select.choice import ALL_COLUMNS, Estimate, aggregate, curve_points, estimate
 from clarep.select.clarep_columns import COLUMNS
 from clarep.select.grid import Grid, GridConfig, draw_images, plan_grid
@@ -29,7 +29,7 @@ from clarep.select.grid_results import load_cells, walk_grid
 from clarep.students.student_files import load_judge
 from clarep.teachers import load_unet
 
-SMALL = GridConfig(ts=(0.6, 0.85), ks=(4, 8), kinds=("top",), seeds=(0, 1), images=20, steps=2)
+SMALL = GridConfig(t=(0.6, 0.85), k=(4, 8), kind=("top",), seeds=(0, 1), images=20, steps=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -211,7 +211,7 @@ def test_a_finished_grid_computes_nothing(grid: Grid, walked: Path):
     ("changed", "named"),
     [
         ({"guidance": 2.0}, "guidance: 3.0 there, 2.0 now"),
-        ({"ks": (4, 9)}, "ks: [4, 8] there, [4, 9] now"),
+        ({"k": (4, 9)}, "ks: [4, 8] there, [4, 9] now"),
         ({"images": 30}, "images: 20 there, 30 now"),
     ],
 )
@@ -224,7 +224,7 @@ def test_another_configuration_is_refused(grid: Grid, walked: Path, changed, nam
 
 
 def test_other_seeds_and_ts_extend_a_folder(grid: Grid, walked: Path):
-    config = GridConfig(**(vars(SMALL) | {"seeds": (1, 2), "ts": (0.85, 0.7)}))
+    config = GridConfig(**(vars(SMALL) | {"seeds": (1, 2), "t": (0.85, 0.7)}))
     other = plan_grid(grid.teacher, grid.data, config)
     start = next(walk_grid(other, {"name": "x"}, walked))
     assert (start.done, start.total) == (1, 4)
@@ -249,7 +249,7 @@ def test_a_copy_of_another_cell_is_none(grid: Grid, walked: Path, tmp_path: Path
 def test_data_without_masks_have_the_measures_that_labels_suffice_for(
     tiny_teacher_path: Path, tmp_path: Path
 ):
-    config = GridConfig(ts=(0.6,), ks=(4,), kinds=("top",), seeds=(0,), images=20, steps=2)
+    config = GridConfig(t=(0.6,), k=(4,), kind=("top",), seeds=(0,), images=20, steps=2)
     grid = plan_grid(load_unet(tiny_teacher_path), load_data(DataConfig(data="garments")), config)
     list(walk_grid(grid, {}, tmp_path))
     settings = aggregate(load_cells(grid, tmp_path))
@@ -272,7 +272,7 @@ def test_a_given_judge_is_asked_by_a_loop(
     tiny_teacher_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Its accuracies are those of samples decoded one by one, of data of which no mask is known."""
-    config = GridConfig(ts=(0.6,), ks=(4,), kinds=("top",), seeds=(0,), images=20, steps=2)
+    config = GridConfig(t=(0.6,), k=(4,), kind=("top",), seeds=(0,), images=20, steps=2)
     data = load_data(DataConfig(data="garments"))
     grid = plan_grid(load_unet(tiny_teacher_path), data, config)
     list(walk_grid(grid, {}, tmp_path, darkness))
@@ -295,7 +295,7 @@ def test_a_given_judge_is_asked_by_a_loop(
 
 def test_a_given_judge_takes_the_bundled_ones_place(grid: Grid, walked: Path, tmp_path: Path):
     """Where that one knows the classes: what the judge does not say stays as it is."""
-    config = GridConfig(**(vars(SMALL) | {"ts": (0.6,), "seeds": (0,)}))
+    config = GridConfig(**(vars(SMALL) | {"t": (0.6,), "seeds": (0,)}))
     one = plan_grid(grid.teacher, grid.data, config)
     list(walk_grid(one, {}, tmp_path, darkness))
     (cell,), bundled = load_cells(one, tmp_path), load_cells(grid, walked)[0]
@@ -324,7 +324,7 @@ def test_a_teacher_of_other_classes_is_not_judged(
 ):
     teacher = load_unet(tiny_teacher_path)
     teacher.class_names = tuple("abcdefghij")
-    config = GridConfig(ts=(0.6,), ks=(4,), kinds=("top",), seeds=(0,), images=20, steps=2)
+    config = GridConfig(t=(0.6,), k=(4,), kind=("top",), seeds=(0,), images=20, steps=2)
     grid = plan_grid(teacher, load_data(DataConfig()), config)
     list(walk_grid(grid, {}, tmp_path))
     for row in aggregate(load_cells(grid, tmp_path)):
@@ -370,3 +370,34 @@ def test_table_and_picture(grid: Grid, walked: Path, tmp_path: Path):
         assert axis.get_xlim()[1] >= 9 * max(point.extraneous for point in curves["top"])
         alone = float(drawn["nothing taken out"][0])
         assert alone in [point.extraneous for point in shifted if point.k == 0]
+
+
+def drawn(held: dict[tuple[float, int], float]):
+    points = [
+        Point(t, "mid", k, {"teacher": np.full(200, 0.5 * left)}, 1 / (1 + k))
+        for (t, k), left in held.items()
+    ]
+    found = choose(points)
+    figure = curve_figure({"top": points}, found, "spread")
+    rings = [line for axis in figure.axes for line in axis.lines if line.get_color() == "tab:red"]
+    assert len(rings) == 1
+    words = {text.get_text() for axis in figure.axes for text in axis.texts}
+    return found, figure, rings[0].get_ydata()[0], words
+
+
+def test_the_dashed_line_is_a_tenth_below_the_panels_own_star():
+    """A choice at a t whose star has sunk lies above its own panel's line, if below 0.9."""
+    held = {(0.3, 0): 1.0, (0.3, 4): 0.99, (0.6, 0): 0.94, (0.6, 4): 0.87, (0.6, 8): 0.3}
+    found, figure, ring, words = drawn(held)
+    assert found.where() == {"t": 0.6, "tap": "mid", "k": 4} and found.stands
+    for axis, star in zip(figure.axes, (1.0, 0.94), strict=True):
+        dashed = [line for line in axis.lines if line.get_linestyle() == "--"]
+        assert [line.get_ydata()[0] for line in dashed] == [pytest.approx(0.9 * star)]
+    assert ring == pytest.approx(0.87) and "least harmful" not in words
+
+
+def test_a_ring_below_the_line_is_named_no_recommendation():
+    found, figure, ring, words = drawn({(0.3, 0): 1.0, (0.3, 4): 0.6, (0.3, 8): 0.3})
+    assert not found.stands and ring == pytest.approx(0.6)
+    assert "least harmful" in words
+    assert "no recommendation" in " ".join(figure.get_supxlabel().split())

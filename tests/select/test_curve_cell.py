@@ -98,7 +98,7 @@ def test_the_spread_of_samples_is_a_loops():
 
 
 GRID = GridConfig(
-    ts=(0.3, 0.9), ks=(2, 4, 40), kinds=("top",), seeds=(0,), images=60, steps=3, batch_size=60
+    t=(0.3, 0.9), k=(2, 4, 40), kind=("top",), seeds=(0,), images=60, steps=3, batch_size=60
 )
 
 
@@ -145,7 +145,7 @@ def test_the_automatic_setting_is_that_of_the_whole_grid(points, tmp_path: Path)
 
 def test_of_directions_that_spare_the_class_more_may_go(tmp_path: Path):
     """Under no class the top directions of the mixture tell its classes apart."""
-    grid = replace(GRID, ts=(0.3,), ks=(2, 4, 6, 8, 10), kinds=("contrast", "top"), branch="null")
+    grid = replace(GRID, t=(0.3,), k=(2, 4, 6, 8, 10), kind=("contrast", "top"), branch="null")
     planned = plan_grid(TEACHER, DATA, grid)
     list(walk_grid(planned, {}, tmp_path, TEACHER.judge))
     cells = load_cells(planned, tmp_path)

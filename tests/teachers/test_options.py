@@ -220,7 +220,7 @@ def test_nothing_given_is_nothing_recorded(spec, unet_path, capsys):
 
 
 def test_select_and_bench(spec, unet_path, garments_path, capsys):
-    grid = f"--data {garments_path} --ts 0.6 --ks 2 --seeds 0 --images 20 --steps 1"
+    grid = f"--data {garments_path} --t 0.6 --k 2 --seeds 0 --images 20 --steps 1"
     run(f"select --teacher {spec} --bf16 {grid} --out select")
     (cell,) = Path("select/cells").glob("*.json")
     assert json.loads(cell.read_text())["config"]["teacher_options"] == {"bf16": True}

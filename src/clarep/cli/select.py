@@ -34,7 +34,7 @@ from clarep.teachers.zoo import load_teacher, sources
 class Select:
     """Draw how class and backgrounds go as directions are taken out, and recommend t and k.
 
-    Killed at any moment, the same command goes on; more ts, taps or seeds extend the grid.
+    Killed at any moment, the same command goes on; more of --t, --tap or --seeds extend the grid.
     """
 
     data: DataGroup = field(default_factory=DataConfig)
@@ -78,8 +78,8 @@ class Select:
                 advance(step.new)
         cells = load_cells(grid, self.out)
         settings, classes = aggregate(cells), teacher.num_classes
-        curves = {str(kind): curve_points(cells, classes, kind) for kind in self.grid.kinds}
-        found = choose(curves[self.grid.kinds[0]])
+        curves = {str(kind): curve_points(cells, classes, kind) for kind in self.grid.kind}
+        found = choose(curves[self.grid.kind[0]])
         places = write_selection(settings, curves, found, self.out)
         best = best_of(grid, cells, found) | {"recognition": recognition}
         places["recommendation"] = self.out / "best.json"
@@ -100,7 +100,7 @@ class Select:
         """Return the options that clarep identify needs to do the same, as a command line."""
         shared = ("guidance", "steps", "branch", "inversion_label", "batch_size")
         rest = flags(self, "teacher", "classifier", "skip_bad")
-        kind = self.grid.kinds[0]
+        kind = self.grid.kind[0]
         rest += "" if kind == "top" else f" --kind {kind}"
         return rest + flags(self.teacher_options) + flags(self.data) + flags(self.grid, *shared)
 

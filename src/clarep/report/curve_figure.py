@@ -22,8 +22,14 @@ _HOW_TO_READ = (
     "Every line starts at the star, where nothing is taken out (guidance alone), and goes on as "
     "more directions are taken out; the numbers are their k. To the left is good: less is left "
     "that does not belong to the class. Down is bad: the class goes too; 1 is what the latents of "
-    "the lowest t hold of it, 0 is chance. Below the dashed line a setting is not taken. The red "
-    "ring is the choice."
+    "the lowest t hold of it, 0 is chance. Below a panel's dashed line more than a tenth of what "
+    "its star holds of the class is lost, and no k is taken. No t is taken whose star itself has "
+    "lost a tenth."
+)
+_STANDS = "The red ring is the choice."
+_LEAST_HARMFUL = (
+    "Nothing keeps enough of the class for sure. So the red ring is no recommendation: it is the "
+    "least harmful of what was measured, and may lie below the line."
 )
 
 
@@ -54,7 +60,8 @@ def curve_figure(curves: Mapping[str, Sequence[Point]], found: Choice, extraneou
     across = [point.extraneous for of in curves.values() for point in of]
     grid[0, 0].set_xlim(0, 1.08 * float(np.nanmax(across)))  # shared by all panels
     width = int(16 * size[0])
-    said = f"{_HOW_TO_READ}\n{printable(found.reason)}"
+    ring = "" if found.chosen is None else f" {_STANDS if found.stands else _LEAST_HARMFUL}"
+    said = f"{_HOW_TO_READ}{ring}\n{printable(found.reason)}"
     below = "\n".join(fill(line, width) for line in said.splitlines())
     figure.supxlabel(f"{printable(extraneous)}\n\n{below}", fontsize=8, parse_math=False)
     figure.supylabel("what is left of the class", fontsize=8)
@@ -75,7 +82,9 @@ def _panel(
     axis: Axes, here: dict[str, list[Point]], reference: Point, found: Choice, chosen_kind: str
 ) -> None:
     """Draw the curves of one t and tap; the choice was made among those of one kind."""
-    axis.axhline(KEPT, color="0.3", linestyle="--", linewidth=0.8)
+    alone = here[chosen_kind][0]
+    held = class_left(reference, alone)
+    axis.axhline(KEPT * held, color="0.3", linestyle="--", linewidth=0.8)
     axis.axhline(0, color="0.3", linestyle=":", linewidth=0.8)
     for kind, points in here.items():
         colour, marker, label = _LOOKS[kind]
@@ -97,10 +106,18 @@ def _panel(
                         color="tab:red",
                         linestyle="none",
                     )
-    alone = here[chosen_kind][0]
+                    if not found.stands:
+                        axis.annotate(
+                            "least harmful",
+                            at,
+                            fontsize=6,
+                            color="tab:red",
+                            xytext=(7, -7),
+                            textcoords="offset points",
+                        )
     axis.plot(
         alone.extraneous,
-        class_left(reference, alone),
+        held,
         marker="*",
         markersize=9,
         color="black",

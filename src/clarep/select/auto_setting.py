@@ -85,10 +85,10 @@ def auto_setting(
     kind: Any = config.kind if config.kind in SPARING else "top"
     ks = _counts(teacher.latent_dim) if config.k in (None, AUTO) else (config.k,)
     asked = GridConfig(
-        ts=_levels(teacher) if config.t in (None, AUTO) else (float(config.t),),
-        taps=(config.tap,),
-        ks=ks,
-        kinds=(),
+        t=_levels(teacher) if config.t in (None, AUTO) else (float(config.t),),
+        tap=(config.tap,),
+        k=ks,
+        kind=(),
         seeds=(seed,),
         images=len(drawn),
         guidance=config.guidance,
@@ -105,24 +105,24 @@ def auto_setting(
             grid = plan_grid(teacher, data, grid_config, drawn=drawn)
             steps = walk_grid(grid, dict(described or {}), Path(place) / name, judge)
             start, began = next(steps), time.monotonic()
-            if not (grid_config.kinds or start.done):
+            if not (grid_config.kind or start.done):
                 announce(
                     f"setting: {len(drawn)} images of {_classes(data, drawn)}: {first:,} denoiser "
-                    f"evaluations at {len(asked.ts)} noise levels, then {then:,} and the {kind} "
+                    f"evaluations at {len(asked.t)} noise levels, then {then:,} and the {kind} "
                     "directions at one of them, or at more where no k stands there"
                 )
             with progress("setting", "noise levels", start.total, start.done) as advance:
                 for step in steps:
                     advance(step.new)
-                    if not grid_config.kinds and step.done == 1:
-                        rate = (time.monotonic() - began) * len(asked.ts) / first
+                    if not grid_config.kind and step.done == 1:
+                        rate = (time.monotonic() - began) * len(asked.t) / first
                         in_all = duration(rate * (first + then))
                         announce(f"setting: about {in_all} in all, and the directions besides")
             return curve_points(load_cells(grid, Path(place) / name), teacher.num_classes, kind)
 
         points = points_of(asked, "latents")
         for t in reversed(standing_ts(points)[0]):
-            at = points_of(replace(asked, ts=(t,), kinds=(kind,)), f"t-{t:g}")
+            at = points_of(replace(asked, t=(t,), kind=(kind,)), f"t-{t:g}")
             points = [point for point in points if point.t != t] + at
             if choose(points).stands:
                 break
@@ -142,7 +142,7 @@ def auto_setting(
 
 def _counts(n: int) -> tuple[int, ...]:
     """Return the default ks as numbers of n directions, each once."""
-    shares = [float(k) for k in GridConfig.ks]
+    shares = [float(k) for k in GridConfig.k]
     return tuple(sorted({max(1, round(share * n)) for share in shares}))
 
 
@@ -156,9 +156,9 @@ def _levels(teacher: Teacher) -> tuple[float, ...]:
             return False
         return True
 
-    inside = tuple(t for t in GridConfig.ts if lies_inside(t))
+    inside = tuple(t for t in GridConfig.t if lies_inside(t))
     if not inside:
-        raise UserError(f"no t of {GridConfig.ts} lies in the teacher's range: give `t`")
+        raise UserError(f"no t of {GridConfig.t} lies in the teacher's range: give `t`")
     return inside
 
 
@@ -177,8 +177,8 @@ def expected_evaluations(teacher: Teacher, asked: GridConfig, judged: bool) -> t
         each += walk + (0 if asked.guidance == 1 else guided)
     inverted = 4 * asked.steps  # and back
     return (
-        len(asked.ts) * asked.images * (inverted + each),
-        asked.images * (inverted + (1 + len(asked.ks)) * each),
+        len(asked.t) * asked.images * (inverted + each),
+        asked.images * (inverted + (1 + len(asked.k)) * each),
     )
 
 

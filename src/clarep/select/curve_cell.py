@@ -38,7 +38,7 @@ def compute_cell(grid: Grid, cell: Cell, judge: Scorer | None) -> dict[str, Any]
     everything together cost.
     """
     clarid, chosen = grid.clarid(cell), grid.chosen[cell.seed]
-    of_kind = {kind: control_of(clarid, kind) for kind in grid.config.kinds}
+    of_kind = {kind: control_of(clarid, kind) for kind in grid.config.kind}
     labels = torch.from_numpy(grid.data.labels[chosen])
     x_te, psnr = _inverted(clarid, grid, chosen)
     latents: _Latents = {("none", 0): x_te}

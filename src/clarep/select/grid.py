@@ -22,15 +22,15 @@ from clarep.teachers.teacher import Teacher
 class GridConfig:
     """Which settings of CLARID are compared, and on how many images."""
 
-    ts: tuple[float, ...] = (0.3, 0.45, 0.6, 0.75, 0.85)
+    t: tuple[float, ...] = (0.3, 0.45, 0.6, 0.75, 0.85)
     """Where to invert to, as shares of the teacher's time axis; the class evidence of the lowest is
     what that of the others is held against."""
-    taps: tuple[str, ...] = ("mid",)
+    tap: tuple[str, ...] = ("mid",)
     """Layers whose Jacobian is taken; mid is the family's default."""
-    ks: tuple[int | float | str, ...] = (0.00125, 0.0025, 0.005, 0.01, 0.02, 0.04)
+    k: tuple[int | float | str, ...] = (0.00125, 0.0025, 0.005, 0.01, 0.02, 0.04)
     """Directions to project out: numbers, or shares of the latent's dimension. All of a kind are
     read from one basis, that of the largest."""
-    kinds: tuple[Literal["top", "contrast", "mask", "centre", "random", "bottom"], ...] = (
+    kind: tuple[Literal["top", "contrast", "mask", "centre", "random", "bottom"], ...] = (
         "top",
         "random",
     )
@@ -121,16 +121,16 @@ def plan_grid(
             "t and k are chosen by how well the class can be told from others in a latent, and "
             "here there is one class: give `t` and `k`"
         )
-    taps = [resolve_tap(teacher, tap) for tap in config.taps]
-    counts = [_count(k, teacher.latent_dim) for k in config.ks]
-    meant = {"ts": config.ts, "taps": taps, "ks": counts, "seeds": config.seeds}
+    taps = [resolve_tap(teacher, tap) for tap in config.tap]
+    counts = [_count(k, teacher.latent_dim) for k in config.k]
+    meant = {"t": config.t, "tap": taps, "k": counts, "seeds": config.seeds}
     for name, values in meant.items():
         _check_list(name, getattr(config, name), list(values))
-    if config.kinds:
-        _check_list("kinds", config.kinds, list(config.kinds))
-        if config.kinds[0] in ("centre", "random", "bottom"):
+    if config.kind:
+        _check_list("kind", config.kind, list(config.kind))
+        if config.kind[0] in ("centre", "random", "bottom"):
             raise UserError(
-                f"`kinds` begins with {config.kinds[0]}, a control, and a setting is chosen for "
+                f"`kind` begins with {config.kind[0]}, a control, and a setting is chosen for "
                 "the first: give top, contrast or mask before it"
             )
     readable, skipped = np.arange(len(data)), list[str]()
@@ -144,7 +144,7 @@ def plan_grid(
     if not skip_bad:
         data, _, _ = in_memory(data, False, np.unique(np.concatenate(list(chosen.values()))))
     teacher.accept_images(to_unit_range(data.images(chosen[config.seeds[0]][:1])))
-    cells = tuple(Cell(*at) for at in product(sorted(config.seeds), sorted(config.ts), taps))
+    cells = tuple(Cell(*at) for at in product(sorted(config.seeds), sorted(config.t), taps))
     grid = Grid(teacher, data, config, tuple(sorted(counts)), cells, chosen, skipped)
     for cell in cells:
         grid.clarid(cell)  # refuses what does not fit

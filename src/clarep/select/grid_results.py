@@ -84,7 +84,7 @@ def best_of(grid: Grid, cells: list[dict[str, Any]], found: Choice) -> dict[str,
                 name: round(sum(cell["directions"][kind][name] for cell in cells), 3)
                 for name in ("seconds", "products")
             }
-            for kind in grid.config.kinds
+            for kind in grid.config.kind
         },
     }
 
@@ -101,7 +101,7 @@ def _shared_config(grid: Grid, described: dict[str, Any]) -> dict[str, Any]:
     config = described | {
         "teacher_sha256": grid.teacher.fingerprint,
         "ks": grid.counts,
-        "kinds": grid.config.kinds,
+        "kinds": grid.config.kind,
         "images": grid.config.images,
         "clarid": {name: clarid[name] for name in clarid if name not in of_cells},
     }
