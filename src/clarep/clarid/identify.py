@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from clarep.clarid.canonical_set import CanonicalSet, CanonicalSetWriter
+from clarep.clarid.canonical_set import CanonicalSet, CanonicalSetWriter, store_shard
 from clarep.clarid.canonical_shards import find_manifest, whole
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.clarid_config import AT_ONCE
@@ -20,12 +21,58 @@ from clarep.data.labelled import LabelledImages, in_memory, to_unit_range
 from clarep.engine.artefacts import Progressed
 from clarep.engine.bounds import check_seed
 from clarep.engine.cost import Ledger
+from clarep.engine.fan_out import LOCAL, EngineConfig, check_engine, fan_out
 from clarep.engine.identity import differences, plain
 from clarep.engine.places import Place, place_of
 from clarep.errors import UserError
 
 SHARD_SIZE = 50
 Chosen = NDArray[np.int64] | Sequence[int] | None
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """One to be made, in whatever process."""
+
+    name: str
+    images: list[int]
+    """Their indices in the data."""
+    before: Ledger
+    """What was spent before it, which counts as its own."""
+
+
+@dataclass(frozen=True)
+class _ShardMaker:
+    """Makes shards and writes them, so that no tensors travel between processes."""
+
+    clarid: Clarid
+    data: LabelledImages
+    folder: str
+    """Of the set, or its address."""
+    about: Mapping[str, Any]
+    """What each shard tells of its set."""
+    seed: int
+
+    def __call__(self, shard: _Shard) -> int:
+        """Make and write it; return how many images it holds."""
+        clarid, size = self.clarid, self.clarid.config.batch_size
+        clarid.ledger = shard.before
+        parts = [shard.images[i : i + size] for i in range(0, len(shard.images), size)]
+        reps = [
+            clarid(
+                self.data.images(part),
+                self.data.labels[part],
+                indices=part,
+                seed=self.seed + part[0],
+            )
+            for part in parts
+        ]
+        cost = clarid.ledger.as_dict()  # beside it what the rounding depends on
+        cost |= {"device": str(clarid.teacher.device), "engine": clarid.engine}
+        cost |= {field: getattr(clarid.config, field) for field in AT_ONCE}
+        cost["threads"] = torch.get_num_threads()
+        store_shard(place_of(self.folder), shard.name, self.about, reps, cost)
+        return len(shard.images)
 
 
 def identify(
@@ -36,6 +83,7 @@ def identify(
     *,
     seed: int = 0,
     shard_size: int = SHARD_SIZE,
+    engine: EngineConfig = LOCAL,
 ) -> CanonicalSet:
     """Compute the CLAReps of images into a folder, with a progress bar; return the stored set.
 
@@ -54,14 +102,17 @@ def identify(
         chosen: indices of the images, such as `class_balanced_choice` gives; all without any.
         seed: of the solver; each batch adds its first image's index.
         shard_size: images a shard: what a kill can cost.
+        engine: where shards are made; the set is the same wherever.
 
     Raises:
         UserError: if the seed is no seed, an image or label does not fit the teacher, or the
-            folder holds another configuration or a damaged shard.
+            folder holds another configuration or a damaged shard, and as `fan_out` does.
     """
     from clarep.engine.progress import progress
 
-    steps = identify_steps(clarid, data, folder, chosen, seed=seed, shard_size=shard_size)
+    steps = identify_steps(
+        clarid, data, folder, chosen, seed=seed, shard_size=shard_size, engine=engine
+    )
     start = next(steps)
     with progress("identify", "images", start.total, start.done) as advance:
         for step in steps:
@@ -80,6 +131,7 @@ def identify_steps(
     seed: int = 0,
     shard_size: int = SHARD_SIZE,
     part: tuple[int, int] | None = None,
+    engine: EngineConfig = LOCAL,
 ) -> Iterator[Progressed]:
     """Do as `identify`, yielding at the start and after each shard.
 
@@ -99,6 +151,7 @@ def identify_steps(
         the set.
     """
     check_seed(seed)
+    check_engine(engine, clarid.teacher.device.type)
     place = place_of(folder)
     given = np.arange(len(data)) if chosen is None else data.positions(chosen)
     if len(np.unique(given)) < len(given):
@@ -122,20 +175,12 @@ def identify_steps(
     total = writer.images
     done = total - sum(len(group) for _, group in missing)
     yield Progressed(done, 0, total)
-    size = clarid.config.batch_size
-    for name, group in missing:
-        parts = [group[i : i + size] for i in range(0, len(group), size)]
-        reps = [
-            clarid(data.images(part), data.labels[part], indices=part, seed=seed + part[0])
-            for part in parts
-        ]
-        cost = clarid.ledger.as_dict()  # beside it what the rounding depends on
-        cost |= {"device": str(clarid.teacher.device), "engine": clarid.engine}
-        cost |= {field: getattr(clarid.config, field) for field in AT_ONCE}
-        writer.add(name, reps, cost)
-        clarid.ledger = Ledger()
-        done += len(group)
-        yield Progressed(done, len(group), total)
+    spent = [clarid.ledger, *(Ledger() for _ in missing)]
+    tasks = [_Shard(*shard, before) for shard, before in zip(missing, spent, strict=False)]
+    maker = _ShardMaker(clarid, data, str(place), writer.about, seed)
+    for new in fan_out(tasks, lambda: maker, engine):
+        done += new
+        yield Progressed(done, new, total)
     if writer.finish():
         store_pictures(clarid, data, CanonicalSet.load(folder))
     clarid.ledger = Ledger()

@@ -18,6 +18,7 @@ from clarep.clarid.round_trip import POOR_PSNR, RoundTrip, median_round_trip
 from clarep.cli.option_groups import (
     ClaridGroup,
     DataGroup,
+    EngineGroup,
     Json,
     JudgeRun,
     SkipBad,
@@ -31,6 +32,7 @@ from clarep.data.backdrops import Backdrops
 from clarep.data.labelled import LabelledImages, class_balanced_choice, in_memory
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.bounds import Seed, Within
+from clarep.engine.fan_out import EngineConfig, check_engine
 from clarep.engine.lock import hold_place
 from clarep.engine.places import (
     Folder,
@@ -70,6 +72,7 @@ class Identify:
     data: DataGroup = field(default_factory=DataConfig)
     clarid: ClaridGroup = field(default_factory=ClaridConfig)
     teacher_options: TeacherGroup = field(default_factory=TeacherOptions)
+    engine: EngineGroup = field(default_factory=EngineConfig)
     teacher: TeacherSpec = "backdrops"
     fraction: Annotated[float, Within(0, 1, "(]")] = 0.1
     """Share of every class that is chosen at random."""
@@ -95,6 +98,7 @@ class Identify:
     def run(self) -> None:
         """Compute, measure, draw, and say where everything is."""
         check_controls(self.controls, 0, np.empty(0, np.int64))
+        check_engine(self.engine, self.teacher_options.device)
         part = part_of(self.part)
         place = place_of(self.out)
         canon = place_of(self.out) / "canon"
@@ -132,6 +136,7 @@ class Identify:
             seed=self.seed,
             shard_size=self.shard_size,
             part=part,
+            engine=self.engine,
         )
         if clarid.num_dirs is None and self.clarid.kind != "none":
             announce(f"identify: settling k = {self.clarid.k} by exact spectra of a few images")

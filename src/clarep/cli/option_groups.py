@@ -9,6 +9,7 @@ import tyro
 
 from clarep.clarid.clarid_config import ClaridConfig
 from clarep.data.load import DataConfig, DataOptions
+from clarep.engine.fan_out import EngineConfig
 from clarep.teachers.options import TeacherOptions
 
 _FLAT = tyro.conf.arg(name="")
@@ -16,6 +17,7 @@ DataGroup = Annotated[DataConfig, _FLAT]
 DataOptionsGroup = Annotated[DataOptions, _FLAT]
 ClaridGroup = Annotated[ClaridConfig, _FLAT]
 TeacherGroup = Annotated[TeacherOptions, _FLAT]
+EngineGroup = Annotated[EngineConfig, _FLAT]
 TeacherSpec = Annotated[
     str,
     tyro.conf.arg(
