@@ -109,15 +109,16 @@ def driven(*arguments: object) -> Iterator[Iterator[str]]:
     """
     command = [sys.executable, "-m", "clarep.cli.main", *map(str, arguments)]
     on_ray = ["--engine", "ray", "--workers", "2"]
-    with subprocess.Popen([*command, *on_ray], stderr=subprocess.PIPE, text=True) as process:
+    piped = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*command, *on_ray], text=True, **piped) as process:
         yield process.stderr
         said = process.stderr.read()
     assert process.returncode == 0, said
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    """Of a set: all bytes but the manifest's, which tells what each shard took."""
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.safetensors"))}
+def bytes_of(folder: Path, pattern: str = "*.safetensors") -> dict[str, bytes]:
+    """Of the files below a folder; by their names, which tell apart what studies hold."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob(pattern)}
 
 
 def test_a_set_is_the_same_when_a_worker_and_then_a_node_are_killed(
@@ -143,11 +144,30 @@ def test_a_set_is_the_same_when_a_worker_and_then_a_node_are_killed(
                 cluster.lose_a_node()
     assert cli.main([*map(str, asked), str(tmp_path / "here")]) == 0
     killed, here = tmp_path / "killed/canon", tmp_path / "here/canon"
-    assert content(killed) == content(here) and len(content(here)) == 8
+    assert bytes_of(killed) == bytes_of(here) and len(bytes_of(here)) == 8
     found, expected = CanonicalSet.load(killed), CanonicalSet.load(here)
     assert found.sha256 == expected.sha256
     counts = ("images", "denoiser_evaluations", "jacobian_products")
     assert all(found.manifest["cost"][key] == expected.manifest["cost"][key] for key in counts)
+
+
+def test_a_study_is_the_same(cluster, tmp_path, write_recipe):
+    """Its sets, students and evaluations, whose parts are measured in other processes."""
+    cluster.two()
+    recipe = write_recipe(groups='["clean", "attacks"]\nattack_images = 10', images="10")
+    with driven("run", recipe, "--out", tmp_path / "apart") as lines:
+        assert any("run: 8/8 parts" in line for line in lines)
+    assert cli.main(["run", str(recipe), "--out", str(tmp_path / "here")]) == 0
+    assert bytes_of(tmp_path / "apart") == bytes_of(tmp_path / "here") != {}
+    for table in ("table.csv", "table.md"):
+        found, expected = (tmp_path / name / "report" / table for name in ("apart", "here"))
+        assert found.read_bytes() == expected.read_bytes()
+
+    run = next((tmp_path / "here/runs").glob("cadistill-*"))
+    asked = ["evaluate", run, "--groups", "clean", "attacks", "--attack-images", 10, "--images", 10]
+    with driven(*asked, "--out", tmp_path / "evaluated") as lines:
+        assert any("linf" in line or "passes" in line for line in lines)
+    assert bytes_of(tmp_path / "evaluated") == bytes_of(run / "robustness")
 
 
 def test_a_mistake_of_a_task_comes_as_it_is(cluster):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from clarep.study.plan import Study
 from clarep.study.recipe import load_recipe, with_top
 from clarep.study.runs import read_run
 from clarep.study.student_jobs import StudentJob
-from clarep.study.turns import missing_jobs, turns
+from clarep.study.turns import build_jobs, missing_jobs
 from clarep.teachers.zoo import load_teacher
 
 
@@ -37,12 +38,19 @@ def named(jobs):
 
 def build(study: Study):
     """Build all that is missing; returns what was built."""
-    built = []
-    for turn in turns(study):
-        for _ in turn.parts:
-            pass
-        built.append(turn.job)
-    return built
+    return list(build_jobs(study, walk))
+
+
+def walk(turn):
+    for _ in turn.parts:
+        pass
+
+
+def time_left(study: Study):
+    """What is told before the first missing job, which is not built."""
+    found = []
+    next(build_jobs(study, found.append))
+    return found[0].seconds_left
 
 
 @pytest.fixture(scope="session")
@@ -127,15 +135,16 @@ def test_an_interrupted_study_goes_on(tmp_path, out, write_recipe):
     recipe = load_recipe(write_recipe())
     other = tmp_path / "other"
     study = Study(recipe, other)
-    for turn in turns(study):
+
+    def interrupted(turn):
         next(turn.parts)  # begun, no more
         if turn.job.kind == "student":
             next(turn.parts)  # an epoch
         turn.parts.close()
-        again = next(iter(turns(Study(recipe, other))))
-        assert again.job.name == turn.job.name
-        for _ in again.parts:
-            pass
+        again = next(build_jobs(Study(recipe, other), walk))
+        assert again.name == turn.job.name
+
+    assert named(build_jobs(study, interrupted)) == named(study.jobs)
     assert missing_jobs(study) == []
     for run in study.runs:
         weights = [folder / "runs" / run.name / "student" / STUDENT_NAME for folder in (other, out)]
@@ -239,9 +248,7 @@ def test_one_classifier_for_all_who_ask_it(tmp_path, write_recipe):
     assert kinds.count("classifier") == 1
     assert kinds.index("classifier") < kinds.index("student")
     assert named(study.jobs)[1] == ("student", "vanilla seed 0")  # first, whatever the order given
-    for turn, _ in zip(turns(study), range(5), strict=False):
-        for _ in turn.parts:
-            pass
+    assert len(list(islice(build_jobs(study, walk), 5))) == 5
     kd = next(job for job in study.jobs if job.name == "kd seed 0")
     assert json.loads((kd.folder / "student/config.json").read_text())["classifier_sha256"]
 
@@ -255,13 +262,13 @@ def test_time_left_comes_from_jobs_of_the_same_kind(out, write_recipe):
         "evaluation vanilla": [5.0],
     }
     (out / "store/seconds.json").write_text(json.dumps(seconds))
-    assert next(turns(study)).seconds_left == 15 + 30 + 40 + 3 * 5
+    assert time_left(study) == 15 + 30 + 40 + 3 * 5
     seconds.pop("student guidance-only")  # then: the mean of all students
     (out / "store/seconds.json").write_text(json.dumps(seconds))
-    assert next(turns(study)).seconds_left == 15 + 30 + 20 + 3 * 5
+    assert time_left(study) == 15 + 30 + 20 + 3 * 5
     for text in ('{"student vanilla": [1]}', "{", '{"student": 3}'):
         (out / "store/seconds.json").write_text(text)
-        assert next(turns(study)).seconds_left is None
+        assert time_left(study) is None
 
 
 def test_data_without_a_test_split_are_measured_on_what_is_held_out(

@@ -178,7 +178,7 @@ def identify_steps(
     spent = [clarid.ledger, *(Ledger() for _ in missing)]
     tasks = [_Shard(*shard, before) for shard, before in zip(missing, spent, strict=False)]
     maker = _ShardMaker(clarid, data, str(place), writer.about, seed)
-    for new in fan_out(tasks, lambda: maker, engine):
+    for new in fan_out(tasks, lambda: maker, engine, written=place):
         done += new
         yield Progressed(done, new, total)
     if writer.finish():

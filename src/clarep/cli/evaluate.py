@@ -7,9 +7,10 @@ from typing import Annotated
 
 import tyro
 
-from clarep.cli.option_groups import Json
+from clarep.cli.option_groups import EngineGroup, Json
 from clarep.cli.terminal import note, warn
 from clarep.engine.devices import check_device, default_device
+from clarep.engine.fan_out import EngineConfig
 from clarep.engine.progress import progress
 from clarep.report.tables import plain_table
 from clarep.robustness.attacks.attack_config import unit_notes
@@ -75,6 +76,7 @@ class Evaluate:
     """Folder of the evaluation; without it, RUN/robustness."""
     device: str | None = None
     """Where the student runs: cpu, cuda, cuda:1 ...; without it, on a GPU where there is one."""
+    engine: EngineGroup = field(default_factory=EngineConfig)
     json: Json = False
 
     def run(self) -> None:
@@ -105,6 +107,7 @@ class Evaluate:
             ood=load_ood(self.ood, tested.student),
             official_corruptions=self.official_corruptions,
             beyond=beyond,
+            engine=self.engine,
         )
         self._tell(tested, suite)
         steps = suite.steps()

@@ -1,13 +1,15 @@
 """`clarep run`: a study from a recipe, building only what is missing, to a table and a report."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from clarep.cli.option_groups import EngineGroup
 from clarep.cli.terminal import note, told, warn
+from clarep.engine.fan_out import LOCAL, EngineConfig, check_engine
 from clarep.engine.lock import hold
 from clarep.engine.progress import duration, progress
 from clarep.errors import UserError
@@ -17,7 +19,7 @@ from clarep.study.comparison import Comparison, compare
 from clarep.study.plan import Study
 from clarep.study.recipe import find_recipe, load_recipe
 from clarep.study.runs import read_run
-from clarep.study.turns import Turn, missing_jobs, turns
+from clarep.study.turns import Turn, build_jobs, missing_jobs
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class RunRecipe:
     """A .toml file, or the name of a recipe that comes with clarep: demo."""
     out: Path = Path("runs/study")
     """Folder of the study: store/ and runs/ hold what was built, report/ the table and report."""
+    engine: EngineGroup = field(default_factory=EngineConfig)
     dry_run: bool = False
     """Print what exists and what would be built, and stop."""
 
@@ -38,6 +41,7 @@ class RunRecipe:
         """Plan, build what is missing, compare, report."""
         path = find_recipe(self.recipe)
         recipe = load_recipe(path)
+        check_engine(self.engine, recipe.teacher_options.device)
         try:
             study = Study(recipe, self.out)
             print_plan(study)
@@ -45,7 +49,7 @@ class RunRecipe:
             raise UserError(f"{path}: {mistake}") from mistake
         if not self.dry_run:
             _lock = hold(self.out)
-            build_missing(study)
+            build_missing(study, self.engine)
             finish(study, self.out / "report")
 
 
@@ -67,10 +71,17 @@ def print_plan(study: Study) -> None:
         warn(f"{study.seen}: give other images in [test], or remove them")
 
 
-def build_missing(study: Study) -> None:
+def build_missing(study: Study, engine: EngineConfig = LOCAL) -> None:
     """Build what is missing, with progress on stderr."""
-    for turn in turns(study):
-        _walk(turn)
+    if engine.engine == "local":
+        for _ in build_jobs(study, _walk):  # each job tells its own
+            pass
+        return
+    # Beside each other, jobs would tell it on top of each other, and on other machines to nobody.
+    missing = len(missing_jobs(study))
+    with progress("run", "parts", missing, even=False) as advance:
+        for job in build_jobs(study, _walk_silently, engine):
+            advance(1, f"{job.kind} {job.name}")
 
 
 def finish(study: Study, folder: Path) -> Comparison:
@@ -97,6 +108,11 @@ def _walk(turn: Turn) -> None:
     with progress(_title(turn), turn.job.unit, start.total, start.done) as advance:
         for part in parts:
             advance(part.new)
+
+
+def _walk_silently(turn: Turn) -> None:
+    for _ in turn.parts:
+        pass
 
 
 def _title(turn: Turn) -> str:

@@ -9,10 +9,19 @@ import numpy as np
 import tyro
 
 from clarep.clarid.diffusion_classifier import recognise
-from clarep.cli.option_groups import DataGroup, Json, JudgeRun, TeacherGroup, TeacherSpec, flags
+from clarep.cli.option_groups import (
+    DataGroup,
+    EngineGroup,
+    Json,
+    JudgeRun,
+    TeacherGroup,
+    TeacherSpec,
+    flags,
+)
 from clarep.cli.terminal import note, told, warn
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.artefacts import write_json
+from clarep.engine.fan_out import EngineConfig, check_engine
 from clarep.engine.lock import hold
 from clarep.engine.progress import progress
 from clarep.engine.tensors import weights_hash
@@ -40,6 +49,7 @@ class Select:
     data: DataGroup = field(default_factory=DataConfig)
     grid: Annotated[GridConfig, tyro.conf.arg(name="")] = field(default_factory=GridConfig)
     teacher_options: TeacherGroup = field(default_factory=TeacherOptions)
+    engine: EngineGroup = field(default_factory=EngineConfig)
     teacher: TeacherSpec = "backdrops"
     classifier: JudgeRun = None
     skip_bad: bool = False
@@ -53,6 +63,7 @@ class Select:
 
         other_judge: the hash of a judge that is no student's run, and the judge, from Python.
         """
+        check_engine(self.engine, self.teacher_options.device)
         teacher = load_teacher(self.teacher, self.teacher_options)
         data = told(load_data(self.data))
         teacher, chosen_by_name = of_the_datas_classes(teacher, data)
@@ -66,7 +77,7 @@ class Select:
             sha256, scorer = weights_hash(judge)["sha256"], student_judge(judge)
         described |= {"judge_sha256": sha256} if sha256 else {}
         _lock = hold(self.out)
-        steps = walk_grid(grid, described, self.out, scorer)
+        steps = walk_grid(grid, described, self.out, scorer, self.engine)
         start = next(steps)
         note(matched_by_number(teacher, data, classifier is not None))
         of_all_seeds = np.unique(np.concatenate(list(grid.chosen.values())))

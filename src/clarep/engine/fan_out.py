@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
 from clarep.engine.bounds import Within
+from clarep.engine.places import Place
 from clarep.errors import UserError
 
 Task = TypeVar("Task")
@@ -35,10 +36,10 @@ class EngineConfig:
 LOCAL = EngineConfig()
 
 
-def check_engine(config: EngineConfig, device: str = "cpu") -> None:
-    """Raise UserError for options of Ray without it, and for a GPU's work on workers without one.
+def check_engine(config: EngineConfig, device: str = "cpu", is_written: bool = True) -> None:
+    """Raise UserError for options of Ray without it, and for what its workers cannot do.
 
-    device: where the work is done.
+    device: where the work is done. is_written: whether results are written to somewhere.
     """
     if config.engine == "local":
         for name in ("address", "workers", "gpus_per_worker"):
@@ -51,6 +52,8 @@ def check_engine(config: EngineConfig, device: str = "cpu") -> None:
             f"`device={device}` and workers of Ray without a GPU do not fit: give "
             "`gpus_per_worker=1`, or 0.5 for two workers on one"
         )
+    elif not is_written:
+        raise UserError("workers of Ray write what they find, and no `folder` is given: give one")
 
 
 def fan_out(
@@ -59,6 +62,7 @@ def fan_out(
     engine: EngineConfig = LOCAL,
     *,
     after: Sequence[Collection[int]] = (),
+    written: Place | None = None,
 ) -> Iterator[Result]:
     """Yield what a worker gives for each task, as they come to an end.
 
@@ -74,14 +78,16 @@ def fan_out(
         engine: where; a worker or a machine that dies is replaced, and its task done again.
         after: for each task, the numbers of earlier ones that must have ended; none where it is
             empty.
+        written: where the worker writes, which all machines must see.
 
     Raises UserError as a task does, if Ray is not installed, if there is no cluster at the address
-    or no room in it, and if workers died at one task again and again.
+    or no room in it, if a machine has other versions or does not see what is written, and if
+    workers died at one task again and again.
     """
     if engine.engine == "ray":
         from clarep.engine.ray_engine import fan_out_on_ray
 
-        yield from fan_out_on_ray(tasks, make_worker, engine, after)
+        yield from fan_out_on_ray(tasks, make_worker, engine, after, written)
         return
     work = make_worker() if tasks else None
     for task in tasks:

@@ -23,6 +23,8 @@ from clarep.engine.places import Place, Remote, address_of
 from clarep.errors import UserError
 
 LOCK_NAME = ".lock"
+WORKER = "CLAREP_WORKER"
+"""In the environment of a worker of `engine.fan_out`."""
 _PART_LOCK = re.compile(r"\.lock-\d+-of-\d+")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")  # the same in every container of a machine
 
@@ -68,7 +70,12 @@ class AddressLock:
         self._end()
 
 
-_Lock = FolderLock | AddressLock
+class DriversLock:
+    """Of a worker's folder: the process that it works for keeps others out, and Ray knows which of
+    its workers are no more, on machines too that left a lock behind."""
+
+
+_Lock = FolderLock | AddressLock | DriversLock
 _HELD: WeakValueDictionary[tuple[str, str], _Lock] = WeakValueDictionary()  # flocks are a process's
 
 
@@ -102,6 +109,9 @@ def hold(folder: Path, name: str = LOCK_NAME) -> _Lock:
             "machine as `out`; clarep identify alone writes under an address"
         )
     place = folder.resolve()
+    if WORKER in os.environ:
+        place.mkdir(parents=True, exist_ok=True)
+        return DriversLock()
     lock = _HELD.get((str(place), name))
     if lock is None:
         lock = _HELD[str(place), name] = FolderLock(place, name)

@@ -7,26 +7,63 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib import import_module
 from threading import current_thread, main_thread
 from typing import Any
+from uuid import uuid4
 
 import torch
 
 from clarep.engine.artefacts import versions
 from clarep.engine.extras import require_extra
 from clarep.engine.fan_out import EngineConfig, Result, Task
+from clarep.engine.lock import WORKER
+from clarep.engine.places import Place, place_of
 from clarep.engine.progress import announce
 from clarep.errors import UserError
 
 _RETRIES = 3  # of a task whose worker died: one that kills every worker has to end
 
 
+@dataclass(frozen=True)
+class _Driver:
+    """What a worker must have in common with the process that it works for."""
+
+    threads: int
+    folder: str
+    """In which it runs: paths may be relative."""
+    versions: dict[str, str]
+    written: str | None
+    """Where results are written."""
+    sign: str
+    """Name of a file that lies there."""
+
+    def join(self) -> None:
+        """Make this process alike; raises UserError where that is not possible."""
+        host, found = socket.gethostname(), versions()
+        wanted = self.versions.items()
+        other = [f"{name} {found[name]} for {one}" for name, one in wanted if found[name] != one]
+        if other:
+            raise UserError(
+                f"{host} works with {', '.join(other)}: install the same versions on all machines"
+            )
+        with suppress(OSError):
+            os.chdir(self.folder)
+        if self.written is not None and self.sign not in place_of(self.written).names():
+            raise UserError(
+                f"{host} does not see what is written in {self.written}: give as `out` a folder "
+                "that all machines share, by the same path, or an address such as s3://BUCKET/RUN"
+            )
+        torch.set_num_threads(self.threads)  # the rounding depends on it
+
+
 class _Worker:
     """What runs in an actor's process."""
 
-    def __init__(self, threads: int, expected: dict[str, str]) -> None:
-        self._threads, self._expected = threads, expected
+    def __init__(self, driver: _Driver) -> None:
+        self._driver = driver
         self._work: Callable[[Any], Any] | None = None
 
     def do(self, made: list[Any], task: Any) -> tuple[Any, Exception | None]:
@@ -36,8 +73,7 @@ class _Worker:
         """
         try:
             if self._work is None:  # not in __init__, whose mistakes reach nobody
-                _check_versions(self._expected)
-                torch.set_num_threads(self._threads)  # the rounding depends on it
+                self._driver.join()
                 self._work = import_module("ray").get(made[0])()
             assert self._work is not None
             return self._work(task), None
@@ -52,10 +88,14 @@ def fan_out_on_ray(
     make_worker: Callable[[], Callable[[Task], Result]],
     engine: EngineConfig,
     after: Sequence[Collection[int]] = (),
+    written: Place | None = None,
 ) -> Iterator[Result]:
     """Do as `fan_out`, on Ray."""
     if not tasks:
         return
+    if written is not None and written.folder is not None:
+        written = place_of(written.folder.resolve())
+    sign = f".seen-by-all-{uuid4().hex}"
     ray: Any = require_extra("ray", "ray")
     _connect(ray, engine)
     threads = torch.get_num_threads()
@@ -65,17 +105,20 @@ def fan_out_on_ray(
     }
     count = min(_room(ray, engine, options), len(tasks))
     options |= {"max_restarts": -1, "max_task_retries": _RETRIES, "scheduling_strategy": "SPREAD"}
-    # In the environment, as libraries beside torch read it when they are imported.
-    options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(threads)}}
+    # Libraries beside torch read the first when they are imported.
+    options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(threads), WORKER: "1"}}
     kind, made = ray.remote(_Worker).options(**options), ray.put(make_worker)
+    driver = _Driver(threads, os.getcwd(), versions(), str(written or "") or None, sign)
     waiting, ended = dict(enumerate(tasks)), set[int]()
     idle: list[Any] = []
     running: dict[Any, tuple[int, Any]] = {}
     try:
+        if written is not None:
+            written.write(sign, b"")
         while waiting or running:
             ready = [i for i in waiting if not after or ended.issuperset(after[i])]
             for i in ready[: count - len(running)]:
-                actor = idle.pop() if idle else kind.remote(threads, versions())
+                actor = idle.pop() if idle else kind.remote(driver)
                 running[actor.do.remote([made], waiting.pop(i))] = i, actor
             while idle:  # its place may be wanted by one whose machine is gone
                 ray.kill(idle.pop())
@@ -90,6 +133,8 @@ def fan_out_on_ray(
     finally:
         for actor in [*idle, *(actor for _, actor in running.values())]:
             ray.kill(actor)
+        if written is not None:
+            written.remove(sign)
 
 
 def _connect(ray: Any, engine: EngineConfig) -> None:
@@ -134,21 +179,6 @@ def _room(ray: Any, engine: EngineConfig, options: dict[str, Any]) -> int:
     waits = f"; there is room for {room}, the others wait" if workers > room else ""
     announce(f"ray: workers {workers} (each {each}), machines {nodes}{waits}")
     return workers
-
-
-def _check_versions(expected: dict[str, str]) -> None:
-    """Raise UserError if what results depend on is of other versions here than at the driver."""
-    found = versions()
-    other = [
-        f"{name} {found[name]} for {expected[name]}"
-        for name in expected
-        if found[name] != expected[name]
-    ]
-    if other:
-        raise UserError(
-            f"{socket.gethostname()} works with {', '.join(other)}: install the same versions on "
-            "all machines"
-        )
 
 
 def _got(ray: Any, reference: Any, task: Any) -> Any:

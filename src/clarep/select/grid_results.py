@@ -6,7 +6,7 @@ gives the same numbers.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from clarep.clarid.canonical_shards import whole
 from clarep.clarid.clarid_config import AT_ONCE
 from clarep.engine.artefacts import Progressed, read_json, versions, write_json
 from clarep.engine.cost import sum_costs
+from clarep.engine.fan_out import LOCAL, EngineConfig, check_engine, fan_out
 from clarep.engine.identity import plain, refuse_other
 from clarep.engine.lock import hold
+from clarep.engine.places import place_of
 from clarep.errors import UserError
 from clarep.select.canonicity import RULE, Choice, where
 from clarep.select.curve_cell import compute_cell
@@ -25,8 +27,29 @@ from clarep.select.judging import Scorer
 CELLS = "cells"
 
 
+@dataclass(frozen=True)
+class _CellMaker:
+    """Computes cells and writes them, in whatever process."""
+
+    grid: Grid
+    config: dict[str, Any]
+    """Of all cells."""
+    folder: Path
+    judge: Scorer | None
+
+    def __call__(self, cell: Cell) -> None:
+        content = {"data_sha256": self.grid.data.sha256(self.grid.chosen[cell.seed])}
+        stored = {"config": self.config | content, "versions": versions()}
+        stored |= compute_cell(self.grid, cell, self.judge)
+        write_json(self.folder / CELLS / cell.name, stored, sealed=True)
+
+
 def walk_grid(
-    grid: Grid, described: dict[str, Any], folder: Path, judge: Scorer | None = None
+    grid: Grid,
+    described: dict[str, Any],
+    folder: Path,
+    judge: Scorer | None = None,
+    engine: EngineConfig = LOCAL,
 ) -> Iterator[Progressed]:
     """Compute every cell that `folder` lacks, yielding at the start and after each.
 
@@ -39,11 +62,13 @@ def walk_grid(
         folder: its subfolder cells/ holds the files.
         judge: of the teacher's classes, None where there is none; `described` must tell it from
             others.
+        engine: where cells are computed.
 
     Raises:
-        UserError: if the folder holds cells of another configuration, or a damaged one, or if
-            another process writes there.
+        UserError: if the folder holds cells of another configuration, or a damaged one, if
+            another process writes there, and as `fan_out` does.
     """
+    check_engine(engine, grid.teacher.device.type)
     config = _shared_config(grid, described)
     _lock = hold(folder)
     ours = {cell.name: grid.chosen[cell.seed].tolist() for cell in grid.cells}
@@ -56,11 +81,8 @@ def walk_grid(
     missing = [cell for cell in grid.cells if not (folder / CELLS / cell.name).exists()]
     done = len(grid.cells) - len(missing)
     yield Progressed(done, 0, len(grid.cells))
-    for cell in missing:
-        content = {"data_sha256": grid.data.sha256(grid.chosen[cell.seed])}
-        stored = {"config": config | content, "versions": versions()}
-        stored |= compute_cell(grid, cell, judge)
-        write_json(folder / CELLS / cell.name, stored, sealed=True)
+    maker = _CellMaker(grid, config, folder, judge)
+    for _ in fan_out(missing, lambda: maker, engine, written=place_of(folder)):
         done += 1
         yield Progressed(done, 1, len(grid.cells))
 

@@ -34,6 +34,11 @@ class TeacherJob:
     options: DataConfig  # the images as the user named them
     data: LabelledImages  # the same, loaded
 
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """Folders of jobs that come before it: none."""
+        return ()
+
     def described(self) -> dict[str, Any]:
         """Return what a manifest tells of where teacher and images were found."""
         return sources(self.spec, self.options, self.teacher_options)

@@ -37,7 +37,8 @@ from clarep.teachers.zoo import load_teacher
 STORE, RUNS = "store", "runs"
 Job = SetJob | AuditJob | StudentJob | EvaluationJob
 """One thing to build, in `folder`: `is_done` tells whether it is there, whole and of its settings,
-and `build` builds it or goes on with it, yielding after each part."""
+and `build` builds it or goes on with it, yielding after each part. Jobs before it whose folders it
+`reads` have to be done."""
 
 
 class Study:

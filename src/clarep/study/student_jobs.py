@@ -88,6 +88,12 @@ class StudentJob:
         earlier = self.store / f"{start}-{self._address_by(PARTS)}"  # versions that told all parts
         return earlier if earlier.exists() else self.store / f"{start}-{self.address}"
 
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """Folders of jobs that come before it."""
+        found = (self.canonical, self.classifier, self.audit)
+        return tuple(one.folder for one in found if one is not None)
+
     def is_done(self) -> bool:
         """Tell whether the run's folder holds the whole student."""
         inside = self.folder / STUDENT
@@ -142,6 +148,11 @@ class EvaluationJob:
     @property
     def folder(self) -> Path:
         return self.run.folder
+
+    @property
+    def reads(self) -> tuple[Path, ...]:
+        """Folders of jobs that come before it: the student's, and the reference's of its seed."""
+        return (self.folder,) if self.reference is None else (self.folder, self.reference)
 
     def _described(self) -> dict[str, Any]:
         """Return what an evaluation's configuration tells of these settings."""

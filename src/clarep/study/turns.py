@@ -1,11 +1,13 @@
 """Which jobs of a study are missing, and building them in turn, with the time that is left."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from clarep.engine.artefacts import Progressed, read_json, write_json
+from clarep.engine.fan_out import LOCAL, EngineConfig, fan_out
+from clarep.engine.places import place_of
 from clarep.study.plan import STORE, Job, Study
 
 _TIMES_NAME = "seconds.json"
@@ -29,28 +31,54 @@ def missing_jobs(study: Study) -> list[Job]:
     return [job for job in study.jobs if not job.is_done()]
 
 
-def turns(study: Study) -> Iterator[Turn]:
-    """Yield each missing job in turn; it is built while the caller walks `Turn.parts`.
+def build_jobs(
+    study: Study, walk: Callable[[Turn], object], engine: EngineConfig = LOCAL
+) -> Iterator[Job]:
+    """Build each missing job, in turn or beside each other; yield each when it is done.
 
     What is done stays done: after a kill, the same study goes on in the middle of a job.
+
+    walk: walks `Turn.parts` to their end, where the job is built.
     """
     path = study.out / STORE / _TIMES_NAME
     times, missing = _read_times(path), missing_jobs(study)
-    for i, job in enumerate(missing):
-        known = [seconds for one in missing[i:] if (seconds := _expected(one, times)) is not None]
-        left = sum(known) if len(known) == len(missing) - i else None
-        yield Turn(job, i + 1, len(missing), left, _timed(job, times, path))
+    after = [
+        [j for j in range(i) if missing[j].folder in missing[i].reads] for i in range(len(missing))
+    ]
+    builder = _Builder(missing, times, walk)
+    for i, seconds in fan_out(
+        range(len(missing)), lambda: builder, engine, after=after, written=place_of(study.out)
+    ):
+        if seconds is not None:
+            times.setdefault(_like(missing[i]), []).append(seconds)
+            write_json(path, times)
+        yield missing[i]
 
 
-def _timed(job: Job, times: _Times, path: Path) -> Iterator[Progressed]:
-    """Build a job, and store how long it took unless an earlier run had begun it."""
-    started, fresh = time.perf_counter(), True
-    for i, part in enumerate(job.build()):
-        fresh = fresh and (i > 0 or part.done == 0)
-        yield part
-    if fresh:
-        times.setdefault(_like(job), []).append(round(time.perf_counter() - started, 1))
-        write_json(path, times)
+@dataclass(frozen=True)
+class _Builder:
+    """Builds jobs, in whatever process."""
+
+    missing: list[Job]
+    times: _Times
+    walk: Callable[[Turn], object]
+
+    def __call__(self, i: int) -> tuple[int, float | None]:
+        """Build one; return its number, and how long it took unless an earlier run had begun it."""
+        later, fresh = self.missing[i:], True
+
+        def parts() -> Iterator[Progressed]:
+            nonlocal fresh
+            for j, part in enumerate(self.missing[i].build()):
+                fresh = fresh and (j > 0 or part.done == 0)
+                yield part
+
+        expected = [_expected(job, self.times) for job in later]
+        known = [seconds for seconds in expected if seconds is not None]
+        left = sum(known) if len(known) == len(later) else None
+        started = time.perf_counter()
+        self.walk(Turn(self.missing[i], i + 1, len(self.missing), left, parts()))
+        return i, round(time.perf_counter() - started, 1) if fresh else None
 
 
 def _like(job: Job) -> str:

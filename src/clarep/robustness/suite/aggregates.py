@@ -1,9 +1,10 @@
 """What is made of all parts together: means over corruptions, worst cases, doubts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,3 +87,15 @@ def doubted(
         reasons = dict.fromkeys(filter(None, [one.untrustworthy, *matching]))
         result.append(replace(one, untrustworthy="; ".join(reasons)))
     return result
+
+
+def cost_of(parts: Sequence[Evaluation]) -> dict[str, Any]:
+    """Add up the costs of the parts of each group."""
+    seconds: dict[str, float] = {}
+    passes: dict[str, int] = {}
+    for part in parts:
+        group, cost = part.config["part"].split("/")[0], part.config["cost"]
+        seconds[group] = round(seconds.get(group, 0.0) + cost["seconds"], 3)
+        passes[group] = passes.get(group, 0) + cost["forward_passes"]
+    peak = max(part.config["cost"]["peak_memory_mb"] for part in parts)
+    return {"seconds": seconds, "forward_passes": passes, "peak_memory_mb": peak}

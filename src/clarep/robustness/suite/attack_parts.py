@@ -1,6 +1,6 @@
 """The suite's attacks: a part for every radius, for the checks of each norm, CW and AutoAttack."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -86,10 +86,12 @@ class _Attacks:
         cost: int | Callable[[Arrays], int],
         measure: Callable[[], Measured],
         *keys: str,
+        after: Sequence[Threat] = (),
         **settings: Any,
     ) -> Part:
         settings = {"attack_images": self.inputs.config.attack_images, **settings}
-        return Part(f"attacks/{name}", cost, settings, measure, keys)
+        ladder = tuple(f"attacks/{at.norm}-{at.setting}" for at in after)
+        return Part(f"attacks/{name}", cost, settings, measure, keys, ladder)
 
     def _images(self, of: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Return the attacked images in [0, 1], and their labels."""
@@ -138,10 +140,10 @@ class _Attacks:
                 for name, steps in self._steps(threat.norm).items()
             )
 
-        name = f"{threat.norm}-{threat.setting}"
         named = (*attacks_on(threat.norm, self.config), WORST)
         keys = [key_of(attack, threat) for attack in named]
-        return self._part(name, cost, measure, *keys, **self._strength(ladder))
+        name, strength = f"{threat.norm}-{threat.setting}", self._strength(ladder)
+        return self._part(name, cost, measure, *keys, after=below, **strength)
 
     def _right(self, threat: Threat) -> dict[str, Tensor]:
         """Return which images each attack, and all of them, left right at a measured radius."""
@@ -165,6 +167,7 @@ class _Attacks:
             f"masking-{norm}",
             lambda arrays: each * self._left(arrays, of=slice(checked)),
             measure,
+            after=ladder,
             **self._strength(ladder),
             check_images=config.check_images,
             check_margin=config.check_margin,

@@ -1,7 +1,7 @@
 """The robustness suite: every part measured on one student, stored as it comes, gone on with."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,15 @@ from typing import Any
 from clarep.data.labelled import LabelledImages
 from clarep.engine.artefacts import Progressed, versions
 from clarep.engine.cost import peak_memory_mb
+from clarep.engine.fan_out import LOCAL, EngineConfig, check_engine, fan_out
 from clarep.engine.identity import differences, plain
 from clarep.engine.lock import hold
+from clarep.engine.places import place_of
 from clarep.engine.tensors import weights_hash
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import measure_of
-from clarep.robustness.suite.aggregates import joined
+from clarep.robustness.suite.aggregates import cost_of, joined
 from clarep.robustness.suite.attack_parts import CLEAN_PART
 from clarep.robustness.suite.groups import beyond_parts, parts_of_groups, sets_of
 from clarep.robustness.suite.suite_checks import (
@@ -55,6 +57,7 @@ class SuiteRun:
         official_corruptions: Path | None = None,
         beyond: Mapping[str, Path] | None = None,
         untrained: bool = False,
+        engine: EngineConfig = LOCAL,
     ) -> None:
         """Take what is measured, and ask the student about a few of the images.
 
@@ -73,6 +76,7 @@ class SuiteRun:
                 read from; None makes them.
             beyond: name of BEYOND -> where that natural test set lies.
             untrained: the student stands for one that will be trained: its answers say nothing.
+            engine: where the parts are measured; workers need a folder.
 
         Raises:
             UserError: for what `probe` refuses, if the student or the reference does not fit the
@@ -80,8 +84,10 @@ class SuiteRun:
                 and cannot be measured, for a folder that cannot be written in or that another
                 process writes in, and for what the sets' readers refuse.
         """
-        self.config = SuiteConfig() if config is None else config
+        self.config, self._engine = SuiteConfig() if config is None else config, engine
         check_suite(self.config)
+        device = next((one.device.type for one in student.parameters()), "cpu")
+        check_engine(engine, device, folder is not None)
         folder = None if folder is None else Path(folder)
         if folder is not None:
             check_folder(folder)
@@ -140,24 +146,44 @@ class SuiteRun:
         images that are right as they are withstood all attacks; what a broken one spares the
         parts after it counts as skipped. To know which are right, that part comes first of all.
         """
-        if self.folder is not None:
-            for part in self.parts:
-                if (found := self._stored(part, self.folder)) is not None:
-                    self._measured[part.name] = found
-                    self._inputs.arrays |= found.arrays
-        with under_test(self.student) as subject:
-            self._inputs.subject = subject
-            for part in self.parts:
-                if part.name == CLEAN_PART and part.name not in self._measured:
-                    self._measure(part)
-            total, left = sum(map(self._expected, self.parts)), self._passes_left()
-            yield Progressed(total - left, 0, total)
-            for part in self.parts:
-                if part.name not in self._measured:
-                    before, worked = left, self._measure(part)
-                    left = self._passes_left()
-                    new = before - left
-                    yield Progressed(total - left, new, total, skipped=new - worked)
+        for part in self.parts:
+            self._take(part)
+        if CLEAN_PART in {part.name for part in self.parts} - self._measured.keys():
+            self._work(CLEAN_PART)
+        total, left = sum(map(self._expected, self.parts)), self._passes_left()
+        yield Progressed(total - left, 0, total)
+        missing = [part for part in self.parts if part.name not in self._measured]
+        number = {part.name: i for i, part in enumerate(missing)}
+        after = [[number[name] for name in part.after if name in number] for part in missing]
+        written = None if self.folder is None else place_of(self.folder)
+        for name, worked in fan_out(
+            list(number), lambda: self._work, self._engine, after=after, written=written
+        ):
+            before = left
+            self._take(missing[number[name]])
+            left = self._passes_left()
+            new = before - left
+            yield Progressed(total - left, new, total, skipped=new - worked)
+
+    def _work(self, name: str) -> tuple[str, int]:
+        """Measure a part, in whatever process; return its name and `_measure`'s passes."""
+        parts = {part.name: part for part in self.parts}
+        for earlier in parts[name].after:  # which another process may have measured
+            self._take(parts[earlier])
+        with under_test(self.student) as self._inputs.subject:
+            return name, self._measure(parts[name])
+
+    def _take(self, part: Part) -> None:
+        """Take what is stored of a part, unless it is known."""
+        if self.folder is not None and part.name not in self._measured:
+            found = self._stored(part, self.folder)
+            if found is not None:
+                self._measured[part.name] = found
+                self._inputs.arrays |= found.arrays
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what goes to a worker: the folder's lock stays with this process."""
+        return vars(self) | {"_lock": None}
 
     def _passes_left(self) -> int:
         """Return what the parts that are not measured will take, with what is known by now."""
@@ -236,7 +262,7 @@ class SuiteRun:
             "classes": list(self.student.info.class_names),
             "said": self.warnings + self.notes,
             "versions": versions(),
-            "cost": _summed(found),
+            "cost": cost_of(found),
         }
         evaluation = Evaluation(self._settings() | found_out, measurements, arrays)
         if self.folder is not None:
@@ -267,15 +293,3 @@ def robustness_suite(
         if report is not None:
             report(step)
     return run.evaluation()
-
-
-def _summed(parts: Sequence[Evaluation]) -> dict[str, Any]:
-    """Add up the costs of the parts of each group."""
-    seconds: dict[str, float] = {}
-    passes: dict[str, int] = {}
-    for part in parts:
-        group, cost = part.config["part"].split("/")[0], part.config["cost"]
-        seconds[group] = round(seconds.get(group, 0.0) + cost["seconds"], 3)
-        passes[group] = passes.get(group, 0) + cost["forward_passes"]
-    peak = max(part.config["cost"]["peak_memory_mb"] for part in parts)
-    return {"seconds": seconds, "forward_passes": passes, "peak_memory_mb": peak}

@@ -45,6 +45,8 @@ class Part:
     """Measures it."""
     keys: tuple[str, ...] = ()
     """Of figures that an evaluation with it holds, whatever the student answers."""
+    after: tuple[str, ...] = ()
+    """Names of the parts whose arrays it goes on from."""
 
 
 @dataclass
