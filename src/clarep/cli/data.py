@@ -77,11 +77,11 @@ class Show:
         print(f"wrote {self.out}")
 
 
+# The suppressed None makes a union of one command, from which tyro builds subcommands.
 @dataclass(frozen=True)
 class Data:
     """Look at a data set."""
 
-    # The suppressed None makes this a union, from which tyro builds subcommands.
     action: Annotated[Show, tyro.conf.subcommand("show")] | Annotated[None, tyro.conf.Suppress]
 
     def run(self) -> None:

@@ -70,8 +70,9 @@ class Student(nn.Module, ABC):
             layer: name of a submodule; what it reads, flattened, is the student's features. None
                 takes the last linear layer of one output a class; where there is none, the logits
                 stand for features.
-            mean, std: of each channel, by which images in [0, 1] are normalised; None takes 0
-                and 1, for a module that does it itself.
+            mean: of each channel, taken from images in [0, 1]; None takes 0, for a module that
+                normalises them itself.
+            std: of each channel, by which they are then divided; None takes 1.
             name: what the student is called in tables.
 
         Raises:

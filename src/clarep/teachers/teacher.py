@@ -122,7 +122,8 @@ class Teacher(ABC):
                 x; image b's must depend on x_b alone. Best it stops at the tap.
             latent_shape: (C, H, W) of x.
             class_names: in the order of the labels.
-            sigma_min, sigma_max: the noise levels that the model knows.
+            sigma_min: the least noise level that the model knows.
+            sigma_max: the greatest.
             taps: name -> (channels, stride in pixels of x) of each layer that features knows.
             fingerprint: the module whose weights the functions use, or a text that changes with
                 them: a canonical set is bound to it.
@@ -131,8 +132,9 @@ class Teacher(ABC):
             has_null: whether the model knows that label; False leaves guidance out.
             sigma_from_t: noise level at share t in (0, 1) of the model's time; without it
                 tan(pi t / 2), as of the bundled teachers, whatever sigma_min and sigma_max.
-            image_shape, encode, decode: of a latent model, (C, H, W) and functions between
-                images in [-1, 1] and clean latents.
+            image_shape: of a latent model, (C, H, W) of its images.
+            encode: of a latent model, images in [-1, 1] to clean latents.
+            decode: of a latent model, clean latents to images.
             image_channels: 3 for a model of grey pixels in [-1, 1], latent_shape (1, H, W), that
                 is to take RGB images, as clarep loads all data: it sees their mean channel.
             device: where the functions take and give tensors; the model must be there.

@@ -281,7 +281,9 @@ def robustness_suite(
     """Measure a student's robustness; killed, the same call goes on where it stopped.
 
     Args:
-        student, data, config: of `SuiteRun`, whose `steps` is the iterator of the same.
+        student: of `SuiteRun`, whose `steps` is the iterator of the same.
+        data: likewise.
+        config: likewise.
         report: is told how far it is, at the start and after each part.
         parts: folder, described, reference, baseline, ood, official_corruptions, beyond of
             `SuiteRun`.
