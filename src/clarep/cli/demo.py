@@ -5,6 +5,7 @@ from pathlib import Path
 
 from clarep.cli.identify import Identify
 from clarep.cli.run_recipe import build_missing, finish, print_plan
+from clarep.data.load import load_data
 from clarep.engine.lock import hold
 from clarep.study.plan import Study
 from clarep.study.recipe import Recipe, find_recipe, load_recipe, with_top
@@ -12,6 +13,7 @@ from clarep.study.recipe import Recipe, find_recipe, load_recipe, with_top
 # Not `bottom`: exact Jacobians of these images take three minutes.
 _CONTROLS = ("none", "reconstruction", "random", "scrambled")
 _CONTROL_IMAGES = 50
+_QUICK = 20  # garments, two a class
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,15 @@ class Demo:
     out: Path = Path("runs/demo")
     """Folder of the run: canon/ holds the canonical set, runs/ the students, report/ the pictures,
     the tables and index.html."""
+    quick: bool = False
+    """Twenty garments and no students: a minute or two. Its folder is not gone on with in full."""
 
     def run(self) -> None:
         """Find the canonical set, then run the recipe with it."""
         recipe, _lock = load_recipe(find_recipe("demo")), hold(self.out)
+        if self.quick:
+            self._command(recipe, _QUICK / len(load_data(recipe.data)), _QUICK).run()
+            return
         self._identify(recipe)
         study = Study(with_top(recipe, self.out / "canon"), self.out)
         print_plan(study)
@@ -42,14 +49,17 @@ class Demo:
         if last_written.exists() and replace(top, existing=canon).is_done():
             print(f"canonical set in {canon}, its pictures and measures in {last_written.parent}")
             return
-        Identify(
+        self._command(recipe, recipe.canonical.fraction, _CONTROL_IMAGES).run()
+
+    def _command(self, recipe: Recipe, fraction: float, control_images: int) -> Identify:
+        return Identify(
             data=recipe.data,
             clarid=recipe.clarid,
             teacher=recipe.teacher,
             teacher_options=recipe.teacher_options,
-            fraction=recipe.canonical.fraction,
+            fraction=fraction,
             seed=recipe.canonical.seed,
             controls=_CONTROLS,
-            control_images=_CONTROL_IMAGES,
+            control_images=control_images,
             out=self.out,
-        ).run()
+        )
