@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHELL := /bin/bash
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test lint types bench docs clean
 
 demo: .venv/ready
 	$(BIN)/clarep demo --out runs/demo
@@ -11,8 +11,8 @@ test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 4
 
 lint: .venv/ready
-	$(BIN)/ruff check src tests tools
-	$(BIN)/ruff format --check src tests tools
+	$(BIN)/ruff check src tests tools noxfile.py
+	$(BIN)/ruff format --check src tests tools noxfile.py
 
 types: .venv/ready
 	$(BIN)/mypy
@@ -21,13 +21,16 @@ bench: .venv/ready
 	$(BIN)/clarep bench subspace --out runs/bench
 	$(BIN)/clarep bench distill --out runs/bench
 
+docs: .venv/ready
+	$(BIN)/mkdocs build --strict
+
 # The stamp is written last and taken away first: an installation that was cut off, at whatever point,
 # starts from nothing. A half-made .venv/bin/python may be the system's, where pip must not install.
-.venv/ready: pyproject.toml
+.venv/ready: pyproject.toml weights/pyproject.toml
 	test -e $@ || { rm -rf .venv && $(PYTHON) -m venv .venv; }
 	rm -f $@
-	$(BIN)/python -m pip --require-virtualenv install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip --require-virtualenv install --quiet --editable '.[dev]' --editable ./weights
 	touch $@
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs site

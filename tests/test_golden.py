@@ -103,6 +103,7 @@ def run(command: str, home: Path) -> str:
 
 def bundled(home: Path) -> dict[str, Entry]:
     paths = sorted(Path(str(files("clarep"))).rglob("assets/*.*"))
+    paths += Path(str(files("clarep_weights"))).glob("*.safetensors")
     kept = [path for path in paths if path.suffix in (".npz", ".safetensors")]
     found = {f"bundled/{path.name}": sha256(path.read_bytes()) for path in kept}
     for name in ("backdrops", "backdrops-biased", "cifar10"):

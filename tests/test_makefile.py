@@ -34,6 +34,8 @@ def make(tmp_path: Path):
         pytest.skip("there is no make here")
     shutil.copy(Path(__file__).parents[1] / "Makefile", tmp_path)
     (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/pyproject.toml").touch()
     stand_in = tmp_path / "bin" / "python-stand-in"
     stand_in.parent.mkdir()
     stand_in.write_text(PYTHON)

@@ -1,4 +1,4 @@
-"""mkdocs hook: the pages that are made from the code, every command's help and every public name."""
+"""mkdocs hook: pages that are made from the code, every command's help and every public name."""
 
 import contextlib
 import io

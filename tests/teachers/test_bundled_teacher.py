@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from clarep.data.garments import CLASS_NAMES
-from clarep.teachers import BUNDLED, load_teacher
+from clarep.errors import UserError
+from clarep.teachers import BUNDLED, load_teacher, zoo
+from clarep.teachers.zoo import teacher_path
 
 ASSETS = Path(str(files("clarep.teachers") / "assets"))
 WEIGHTS = ASSETS / "backdrops.safetensors"
@@ -15,9 +17,16 @@ bundled = pytest.mark.skipif(not WEIGHTS.exists(), reason="the bundled teacher i
 
 def test_the_bundled_assets_are_small():
     sizes = {path.name: path.stat().st_size for path in ASSETS.iterdir()}
-    assert set(BUNDLED.values()) <= set(sizes)
-    assert sizes.pop("cifar10.safetensors") <= 16e6
+    assert all(teacher_path(name).exists() for name in BUNDLED)
     assert max(sizes.values()) <= 8e6, sizes  # each; they travel with every installation
+    assert sum(sizes.values()) <= 16e6
+
+
+def test_weights_of_a_distribution_of_their_own_are_named_where_they_lack(monkeypatch):
+    monkeypatch.setattr(zoo, "find_spec", lambda name: None)
+    assert teacher_path("backdrops").exists()
+    with pytest.raises(UserError, match="clarep-weights"):
+        teacher_path("cifar10")
 
 
 @bundled

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,8 @@ BUNDLED = {
     "backdrops-biased": "backdrops-biased.safetensors",
     "cifar10": "cifar10.safetensors",
 }
-"""Name -> file in `teachers/assets`; NAME.json and NAME_history.jsonl lie beside it."""
+"""Name -> file in `teachers/assets`, where NAME.json and NAME_history.jsonl lie, or in the package
+clarep_weights, a distribution of its own."""
 _CHECKPOINT_NAME = "checkpoint.pt"
 
 
@@ -30,13 +32,16 @@ def teacher_path(spec: str) -> Path:
     Raises UserError if there are none.
     """
     if spec in BUNDLED:
-        path = Path(str(files("clarep.teachers") / "assets" / BUNDLED[spec]))
-        if not path.exists():
-            raise UserError(
-                f"the bundled teacher '{spec}' is not in this installation ({path} is missing): "
-                "install clarep again, or train one with clarep train-teacher"
-            )
-        return path
+        places = [Path(str(files("clarep.teachers"))) / "assets"]
+        if find_spec("clarep_weights") is not None:
+            places.append(Path(str(files("clarep_weights"))))
+        for place in places:
+            if (place / BUNDLED[spec]).exists():
+                return place / BUNDLED[spec]
+        raise UserError(
+            f"the weights of '{spec}' are not installed: pip install clarep-weights (in a clone "
+            "./weights), or train a teacher with clarep train-teacher"
+        )
     path = Path(spec)
     if path.is_dir():
         if not (path / WEIGHTS_NAME).exists():

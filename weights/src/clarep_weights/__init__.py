@@ -1,0 +1,1 @@
+"""Weights of clarep's larger teachers, which clarep finds by name; no code."""
