@@ -12,7 +12,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 import clarep
-from clarep.cli.main import _PLACES, main
+from clarep.cli.main import _PLACES, _imported, main
 
 ROOMS = {
     "CLARID": "clarid",
@@ -34,11 +34,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def commands() -> str:
     """Return the page of the command line: what each command's --help prints."""
-    parts = ["# Command line\n\nWhat `--help` prints of each command.\n"]
+    rows = [f"| [`{name}`](#clarep-{name}) | {_summary(name)} |" for name in _PLACES]
+    table = "\n".join(["| clarep … | |", "|---|---|", *rows])
+    parts = [f"# Command line\n\n{table}\n\nWhat `--help` prints of each:\n"]
     for name in _PLACES:
         for words in (name, *inner(name)):
             parts.append(f"## clarep {words}\n\n```text\n{help_of(words)}\n```\n")
     return "\n".join(parts)
+
+
+def _summary(name: str) -> str:
+    return str(_imported(name).__doc__).split("\n\n")[0].replace("\n", " ").strip()
 
 
 def help_of(words: str) -> str:
