@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from clarep.audit.targets import check_targets, class_evidence
+from clarep.audit.targets import check_targets, evidence_targets
 from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
 
@@ -48,7 +48,7 @@ def images():
 def evidence(teacher, images, index=range(7), **settings):
     given = {"sigma": SIGMA, "draws": 2, "seed": 0, "batch_size": 3}
     given["index"] = np.array(index)
-    return class_evidence(teacher, images, **given | settings)
+    return evidence_targets(teacher, images, **given | settings)
 
 
 def test_differences_of_classes_are_the_closed_form(gaussians, images):

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 import clarep
 from clarep.cli.main import _PLACES, _build, _declared, main
 from clarep.cli.option_groups import flags
-from clarep.cli.terminal import _ARGUMENT, in_options, options_of
+from clarep.cli.terminal import _ARGUMENT, in_options, options_of, terminal_of
 from clarep.data.load import DataConfig
+from clarep.errors import ClarepWarning
 from clarep.teachers.options import TeacherOptions
 
 ROOT = Path(clarep.__file__).parent
@@ -158,3 +160,10 @@ def test_flags_are_what_was_given_otherwise_than_by_default():
     assert flags(given) == " --image-size 32 --data 'my pets'"
     assert flags(TeacherOptions(bf16=True)) == " --bf16"
     assert flags(given, "image_size") == " --image-size 32" and flags(DataConfig()) == ""
+
+
+def test_a_warning_of_clareps_own_is_a_note(capsys):
+    with warnings.catch_warnings(), terminal_of(["--t"]):
+        warnings.simplefilter("always")
+        warnings.warn("it was measured otherwise: name `t`", ClarepWarning, stacklevel=1)
+    assert "clarep: note: it was measured otherwise: name --t" in capsys.readouterr().err

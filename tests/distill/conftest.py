@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clarep.audit.audit import Audit, EvidenceTargets
-from clarep.audit.targets import class_evidence
+from clarep.audit.targets import evidence_targets
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.identify import identify_steps
@@ -110,7 +110,7 @@ def audit(data, teacher):
     index = np.array([i for i in range(120) if i // 3 % 3 == 0])
     images = to_unit_range(data.images(index))
     given = {"sigma": 0.5, "draws": 2, "index": index, "seed": 0, "batch_size": 20}
-    evidence = class_evidence(teacher, images, **given)
+    evidence = evidence_targets(teacher, images, **given)
     config = {"audit": {}, "data_sha256": data.sha256(np.arange(120))}
     manifest = {"config": config, "files": {"made": "up"}}
     targets = EvidenceTargets(torch.from_numpy(index), evidence)

@@ -16,7 +16,7 @@ from clarep.engine.statistics import binomial_interval, bootstrap_interval
 
 
 @dataclass(frozen=True)
-class ClassEvidence:
+class ClassDoubts:
     """What a noise level says of the images of a class."""
 
     label: int
@@ -64,15 +64,15 @@ class Evidence:
         rival = tried[torch.arange(len(tried)), column]
         return cls(tuple(sigmas), tried[:, 0], gaps.double().mean(1), spread, rival)
 
-    def by_class(self, level: int = 0) -> list[ClassEvidence]:
+    def by_class(self, level: int = 0) -> list[ClassDoubts]:
         """Return what a noise level, by its place, says of each class that has images."""
         return [self._of_class(int(label), level) for label in self.labels.unique()]
 
-    def _of_class(self, label: int, level: int) -> ClassEvidence:
+    def _of_class(self, label: int, level: int) -> ClassDoubts:
         members = self.labels == label
         doubt, rival = self.doubt[level, members], self.rival[level, members]
         against = rival[doubt > 0]
-        return ClassEvidence(
+        return ClassDoubts(
             label,
             images=len(doubt),
             against=len(against),

@@ -12,8 +12,8 @@ from clarep.audit.audit import Audit, num_doubted
 from clarep.audit.audit_config import AuditConfig, setting_of
 from clarep.audit.audit_parts import Rows, Stage
 from clarep.audit.object_masks import ObjectMasks, evidence_maps, learn_masks
-from clarep.audit.targets import check_targets, class_evidence, every_class
-from clarep.clarid.diffusion_classifier import drawn_errors
+from clarep.audit.targets import check_targets, every_class, evidence_targets
+from clarep.clarid.diffusion_classifier import drawn_errors, own_and_rivals
 from clarep.clarid.noise_draws import ERRORS, MASKS, noise_of
 from clarep.data.fits import check_data
 from clarep.data.labelled import (
@@ -219,7 +219,7 @@ class Questions:
         if config.target_rivals is not None:
             none = every_class(self.teacher)[self.teacher.num_classes :].expand(len(rows), -1)
             few = {"tried": torch.cat([self._tried(rows, config.target_rivals), none], dim=1)}
-        denoised = class_evidence(
+        denoised = evidence_targets(
             self.teacher,
             self.images(rows),
             few.get("tried"),
@@ -246,15 +246,10 @@ class Questions:
 
         rivals: how many others; all with None, and no class instead of any with 0.
         """
-        classes, seed = np.arange(self.teacher.num_classes), self.config.seed
-        found = []
-        for i in self.index[rows]:
-            own = int(self.data.labels[i])
-            others = classes[classes != own]
-            if rivals == 0:
-                others = np.array([self.teacher.null_label])
-            elif rivals is not None and rivals < len(others):
-                rng = np.random.default_rng([seed, _RIVALS, int(i)])
-                others = rng.choice(others, rivals, replace=False)
-            found.append([own, *others])
-        return torch.from_numpy(np.array(found, np.int64))
+        index = self.index[rows]
+        own = torch.from_numpy(self.data.labels[index])
+        if rivals == 0:
+            return torch.stack([own, torch.full_like(own, self.teacher.null_label)], dim=1)
+        classes, seed = self.teacher.num_classes, self.config.seed
+        rngs = [np.random.default_rng([seed, _RIVALS, int(i)]) for i in index]
+        return own_and_rivals(own, classes, classes if rivals is None else 1 + rivals, rngs)

@@ -45,7 +45,7 @@ def check_targets(teacher: Teacher, count: int, classes: int, sigma: float) -> N
 
 
 @torch.no_grad()
-def class_evidence(
+def evidence_targets(
     teacher: Teacher,
     images: Float[Tensor, "n c h w"],
     classes: Int64[Tensor, "n k"] | None = None,

@@ -55,9 +55,8 @@ class Clarid:
 
     Args:
         teacher: any `Teacher`, or what `load_teacher` takes.
-        config: the setting; single fields may be given as keywords instead. t and k that it leaves
-            open are as `clarid_config.settled` says, which warns where stored ones were measured
-            with another guidance, steps or solver; `auto_setting` finds them on images.
+        config: the setting; single fields may be given as keywords instead. Of t and k that it
+            leaves open `clarid_config.settled` says more; `auto_setting` finds them on images.
 
     Attributes:
         sigma_te, tap: resolved from the setting.
@@ -229,26 +228,28 @@ class Clarid:
         null class.
         """
         x, labels = self._placed(x, labels)
-        labels = self._under(branch, labels)
 
         def at_tap(x: Tensor, labels: Tensor) -> Tensor:
             sigma, cond = x.new_full((len(x),), self.sigma_te), self.teacher.condition(labels)
             return self.teacher.features(x, sigma, cond, self.tap)
 
         with self.ledger.stage("features"):
-            return self._in_batches(at_tap, x, labels)
+            return self._in_batches(at_tap, x, self._under(branch, labels))
 
     @torch.no_grad()
     def sample(self, x: Images, labels: Labels) -> Float[Tensor, "batch ci hi wi"]:
         """Return x decoded with guidance, images about [-1, 1]; `batch_size` of them at a time."""
-        config, span = self.config, (self.sigma_te, self.teacher.sigma_min, self.config.steps)
 
-        def decoded(x: Tensor, labels: Tensor) -> Tensor:
-            denoise = self._denoiser(labels, config.guidance)
-            return self.teacher.decode(decode(denoise, x, *span, solver=config.solver))
+        def drawn(x: Tensor, labels: Tensor) -> Tensor:
+            return self.teacher.decode(self.walked_down(x, labels, self.config.guidance))
 
         with self.ledger.stage("sample"):
-            return self._in_batches(decoded, *self._placed(x, labels))
+            return self._in_batches(drawn, *self._placed(x, labels))
+
+    def walked_down(self, x: Tensor, labels: Tensor, guidance: float) -> Tensor:
+        """Return latents (B, C, H, W), on the teacher's device, as clean ones under any labels."""
+        span, denoise = (self.sigma_te, self.teacher.sigma_min), self._denoiser(labels, guidance)
+        return decode(denoise, x, *span, self.config.steps, solver=self.config.solver)
 
     def _under(self, label: str, labels: Tensor) -> Tensor:
         """Return the labels, or the null label for each where `label` is null."""
@@ -291,10 +292,9 @@ class Clarid:
 
     def _denoiser(self, labels: Tensor, guidance: float) -> Denoiser:
         denoise: Callable[[Tensor, Tensor], Tensor] = self.teacher.denoiser(labels, guidance)
-        passes = 1 if guidance == 1.0 else 2
 
         def counted(x: Tensor, sigma: Tensor) -> Tensor:
-            self.ledger.denoiser_evaluations += passes * len(x)
+            self.ledger.denoiser_evaluations += (1 if guidance == 1.0 else 2) * len(x)
             return denoise(x, sigma)
 
         return counted

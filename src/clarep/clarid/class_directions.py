@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from clarep.clarid.diffusion_classifier import own_and_rivals
 from clarep.clarid.directions import project_out
 from clarep.geometry.jacobian import differentiable
 from clarep.teachers.teacher import Teacher
@@ -138,11 +139,8 @@ def _tried(labels: Int64[Tensor, " batch"], num_classes: int) -> Int64[Tensor, "
     """Return the classes to try with each label: all, or of more than ten it and nine others."""
     if num_classes <= _MOST_LABELS:
         return torch.arange(num_classes, device=labels.device).expand(len(labels), -1)
-    rows = []
-    for label in labels.tolist():
-        others = np.random.default_rng(label).permutation(num_classes - 1)[: _MOST_LABELS - 1]
-        rows.append([label, *(others + (others >= label))])
-    return torch.tensor(rows, device=labels.device)
+    rngs = [np.random.default_rng(label) for label in labels.tolist()]
+    return own_and_rivals(labels, num_classes, _MOST_LABELS, rngs).to(labels.device)
 
 
 def _points(

@@ -5,7 +5,7 @@ is denoised best. A round trip cannot tell: any image that is inverted comes bac
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -229,6 +229,22 @@ def evenly(
     shuffled = rng.permutation(chosen)
     rank = rank_within_class(labels[shuffled])
     return shuffled[np.argsort(rank, kind="stable")[:count]]
+
+
+def own_and_rivals(
+    labels: Int64[Tensor, " batch"],
+    num_classes: int,
+    most: int,
+    rngs: Iterable[np.random.Generator],
+) -> Int64[Tensor, "batch labels"]:
+    """Return each label and then all others or, of more than `most` in all, some by its rng."""
+    classes, rows = np.arange(num_classes), []
+    for label, rng in zip(labels.tolist(), rngs, strict=True):
+        others = classes[classes != label]
+        if num_classes > most:
+            others = rng.choice(others, most - 1, replace=False)
+        rows.append([label, *others])
+    return torch.from_numpy(np.array(rows, np.int64))
 
 
 def _with_others(

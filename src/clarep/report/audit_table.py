@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clarep.audit.audit import Audit
-from clarep.audit.label_evidence import ClassEvidence
+from clarep.audit.label_evidence import ClassDoubts
 from clarep.report.tables import plain_table
 
 
@@ -66,6 +66,6 @@ def said_of(image: dict[str, Any]) -> str:
     )
 
 
-def _all(rows: Sequence[ClassEvidence]) -> list[str]:
+def _all(rows: Sequence[ClassDoubts]) -> list[str]:
     images, against = sum(row.images for row in rows), sum(row.against for row in rows)
     return ["all", str(images), f"{against} ({against / images:.0%})", "", "", ""]

@@ -17,7 +17,6 @@ from clarep.report.tables import WIDTH, filled, plain_table, write_csv
 from clarep.select.clarep_columns import (
     BACKGROUND,
     COLUMNS,
-    JUDGED,
     LATENT,
     SCRAMBLED,
     WHY_A_FOOTNOTE,
@@ -43,9 +42,7 @@ def measures_table(rows: Sequence[Measures], classifier: Mapping[str, Any] | Non
     tables = []
     for question, names in blocks(lambda name: bool(told(rows, [name]))).items():
         cells = [[row.kind, *(_cell(row, name) for name in names)] for row in told(rows, names)]
-        legend = {name: COLUMNS[name].legend for name in names if COLUMNS[name].legend}
-        if question == JUDGED and classifier is not None:
-            legend["judge_accuracy"] = _classifier_legend(classifier)
+        legend = legend_of(names, "" if classifier is None else _classifier_legend(classifier))
         if question == LATENT:
             tried = rows[0].labels_tried or 1
             legend["labels"] = (
@@ -57,13 +54,22 @@ def measures_table(rows: Sequence[Measures], classifier: Mapping[str, Any] | Non
         headings = ("directions", *(COLUMNS[name].heading for name in names))
         note = f"({'; '.join(legend.values())})" if legend else ""
         tables.append(f"{question}\n{plain_table(headings, cells, note, WIDTH)}")
+    foot = f"{foot_of(rows)} More in docs/method.md#measures"
+    return "\n\n".join([*tables, filled(foot, WIDTH)])
+
+
+def legend_of(names: Sequence[str], judge: str = "") -> dict[str, str]:
+    """Return what must be said of the measures `names`; judge: who judged, if another did."""
+    legend = {name: COLUMNS[name].legend for name in names if COLUMNS[name].legend}
+    return legend | ({"judge_accuracy": judge} if judge and "judge_accuracy" in names else {})
+
+
+def foot_of(rows: Sequence[Measures]) -> str:
+    """Return what must be said of all the rows of all tables."""
     given = ", ".join(f"{row.kind} {row.nmi_conditional:.2f}" for row in rows)
     foot = f"{rows[0].images} images; in brackets 95 % intervals over images. "
-    if any(row.kind == "scrambled" for row in rows):
-        foot += f"{SCRAMBLED}. "
-    foot += f"Not shown is NMI given the class ({given}): {WHY_A_FOOTNOTE}. "
-    foot += "More in docs/method.md#measures"
-    return "\n\n".join([*tables, filled(foot, WIDTH)])
+    foot += f"{SCRAMBLED}. " * any(row.kind == "scrambled" for row in rows)
+    return f"{foot}Not shown is NMI given the class ({given}): {WHY_A_FOOTNOTE}."
 
 
 def measure_rows(

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.class_posterior import ClassPosterior, class_posterior
+from clarep.clarid.diffusion_classifier import own_and_rivals
 from clarep.engine.arrays import as_labels, check_finite
 from clarep.errors import UserError
-from clarep.sampling.ode import decode
 from clarep.select.judging import Scorer, answers
 
 LEVELS = 3
@@ -160,36 +160,22 @@ def _rivals(
     most: int,
 ) -> tuple[Int64[Tensor, "batch labels"], Int64[Tensor, " batch"]]:
     """Return the labels to try with each latent, its own first, and the class it is swapped to."""
-    present, everything = np.unique(labels.numpy()), np.arange(num_classes)
-    tried, other = [], []
-    for label, i in zip(labels.tolist(), index.tolist(), strict=True):
-        rng = np.random.default_rng([seed, i])
-        beside = everything[everything != label]
-        if num_classes > most:
-            beside = rng.choice(beside, most - 1, replace=False)
+    present, rngs = np.unique(labels.numpy()), [np.random.default_rng([seed, i]) for i in index]
+    tried, other = own_and_rivals(labels, num_classes, most, rngs), []
+    for (label, *beside), rng in zip(tried.tolist(), rngs, strict=True):
         among = present[present != label]
         other.append(rng.choice(among if len(among) else beside))
-        tried.append([label, *beside])
-    return torch.from_numpy(np.array(tried, np.int64)), torch.from_numpy(np.array(other, np.int64))
+    return tried, torch.from_numpy(np.array(other, np.int64))
 
 
 def _decoded(clarid: Clarid, latents: Tensor, labels: Tensor, guidance: float) -> Tensor:
     """Return clean latents, on the CPU, decoded from sigma_te under any labels, also the null's."""
-    teacher, config = clarid.teacher, clarid.config
-    span = (clarid.sigma_te, teacher.sigma_min, config.steps)
-    passes = 1 if guidance == 1 else 2
+    teacher, size = clarid.teacher, clarid.config.batch_size
 
     def batch(x: Tensor, given: Tensor) -> Tensor:
-        denoise = teacher.denoiser(given.to(teacher.device), guidance)
-
-        def counted(x: Tensor, sigma: Tensor) -> Tensor:
-            clarid.ledger.denoiser_evaluations += passes * len(x)
-            return denoise(x, sigma)
-
         x = x.to(teacher.device, teacher.dtype)
-        return decode(counted, x, *span, solver=config.solver).cpu()
+        return clarid.walked_down(x, given.to(teacher.device), guidance).cpu()
 
-    size = config.batch_size
     parts = zip(latents.split(size), labels.split(size), strict=True)
     decoded = torch.cat([batch(*part) for part in parts])
     check_finite(decoded, "the decoded latents", "look for NaN in the teacher's weights")

@@ -18,12 +18,14 @@ from clarep.report.html.figure_cells import minus
 from clarep.report.html.report_data import ReportData
 from clarep.report.measures_table import (
     flat_rows,
+    foot_of,
     judge_beside,
+    legend_of,
     rows_beside,
     told,
 )
 from clarep.report.set_figures import picture_columns
-from clarep.select.clarep_columns import COLUMNS, JUDGED, SCRAMBLED, WHY_A_FOOTNOTE, blocks
+from clarep.select.clarep_columns import COLUMNS, blocks
 from clarep.select.clarep_measures import Measures
 
 _SIDE = 80
@@ -58,17 +60,12 @@ def _measured(canon: CanonicalSet) -> list[Block]:
     for question, names in blocks(lambda name: bool(told(rows, [name]))).items():
         headings = [COLUMNS[name].heading for name in names]
         cells = [[row.kind, *(_figure(row, name) for name in names)] for row in told(rows, names)]
-        legend = {name: COLUMNS[name].legend for name in names if COLUMNS[name].legend}
-        if question == JUDGED and (judge := judge_beside(canon)):
-            legend["judge_accuracy"] = judge
-        caption = ". ".join(text[0].upper() + text[1:] for text in legend.values())
+        legend = legend_of(names, judge_beside(canon)).values()
+        caption = ". ".join(text[0].upper() + text[1:] for text in legend)
         table = Table(question, ["directions", *headings], cells)
         numbers = Download("canonical-measures", flat_rows(rows)) if not found else None
         found += [Text(question, "h3"), Figure(table, f"{caption}.", numbers)]
-    given = ", ".join(f"{row.kind} {row.nmi_conditional:.2f}" for row in rows)
-    foot = f"{rows[0].images} images, 95 % intervals over images. "
-    foot += f"{SCRAMBLED}. " * any(row.kind == "scrambled" for row in rows)
-    return [*found, Text(f"{foot}Not shown is NMI given the class ({given}): {WHY_A_FOOTNOTE}.")]
+    return [*found, Text(foot_of(rows))]
 
 
 def _figure(row: Measures, name: str) -> Cell:
