@@ -154,9 +154,10 @@ def test_a_set_is_the_same_when_a_worker_and_then_a_node_are_killed(
 def test_a_study_is_the_same(cluster, tmp_path, write_recipe):
     """Its sets, students and evaluations, whose parts are measured in other processes."""
     cluster.two()
-    recipe = write_recipe(groups='["clean", "attacks"]\nattack_images = 10', images="10")
+    lines = {"methods": '["vanilla", "cadistill"]', "epochs": "1", "images": "10"}
+    recipe = write_recipe(groups='["clean", "attacks"]\nattack_images = 4', **lines)
     with driven("run", recipe, "--out", tmp_path / "apart") as lines:
-        assert any("run: 8/8 parts" in line for line in lines)
+        assert any("run: 5/5 parts" in line for line in lines)
     assert cli.main(["run", str(recipe), "--out", str(tmp_path / "here")]) == 0
     assert bytes_of(tmp_path / "apart") == bytes_of(tmp_path / "here") != {}
     for table in ("table.csv", "table.md"):
@@ -164,9 +165,9 @@ def test_a_study_is_the_same(cluster, tmp_path, write_recipe):
         assert found.read_bytes() == expected.read_bytes()
 
     run = next((tmp_path / "here/runs").glob("cadistill-*"))
-    asked = ["evaluate", run, "--groups", "clean", "attacks", "--attack-images", 10, "--images", 10]
-    with driven(*asked, "--out", tmp_path / "evaluated") as lines:
-        assert any("linf" in line or "passes" in line for line in lines)
+    asked = ["evaluate", run, "--groups", "clean", "attacks", "--attack-images", 4, "--images", 10]
+    with driven(*asked, "--device", "cpu", "--out", tmp_path / "evaluated"):
+        pass
     assert bytes_of(tmp_path / "evaluated") == bytes_of(run / "robustness")
 
 

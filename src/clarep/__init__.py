@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from clarep.distill.train_student import cadistill as cadistill
     from clarep.distill.train_student import train_student as train_student
     from clarep.engine.artefacts import Progressed as Progressed
+    from clarep.engine.fan_out import EngineConfig as EngineConfig
     from clarep.errors import UserError as UserError
     from clarep.report.html import build_report as build_report
     from clarep.robustness.attacks.attack_config import AttackConfig as AttackConfig
@@ -67,6 +68,7 @@ _NAMES = {
     "distill.methods": "Method",
     "distill.train_student": "cadistill train_student",
     "engine.artefacts": "Progressed",
+    "engine.fan_out": "EngineConfig",
     "errors": "UserError",
     "report.html": "build_report",
     "robustness.attacks.attack_config": "AttackConfig",

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from clarep.engine.lock import LOCK_NAME, hold
+from clarep.engine.lock import LOCK_NAME, WORKER, hold
 from clarep.errors import UserError
 
 _HOLD = """
@@ -145,3 +145,12 @@ def test_a_pipe_is_no_lock(tmp_path):
     os.mkfifo(tmp_path / LOCK_NAME)
     with pytest.raises(UserError, match=r"\.lock is no regular file.*delete it"):
         hold(tmp_path)
+
+
+def test_a_worker_takes_up_what_a_lost_machine_left(tmp_path, monkeypatch):
+    """The process that it works for holds the folders, and knows that the machine is gone."""
+    (tmp_path / LOCK_NAME).write_text('{"pid": 1, "host": "gone", "boot": "another"}')
+    with pytest.raises(UserError, match="on gone"):
+        hold(tmp_path)
+    monkeypatch.setenv(WORKER, "1")
+    assert hold(tmp_path) and hold(tmp_path / "new") and (tmp_path / "new").is_dir()

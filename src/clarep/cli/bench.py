@@ -1,22 +1,20 @@
 """`clarep bench`: measure clarep on this machine, as ratios against a reference in the same run."""
 
 import json
-import os
-import platform
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 
+from clarep.cli.bench_output import machine, write_result
+from clarep.cli.bench_scale import BenchScale
 from clarep.cli.option_groups import DataGroup, TeacherGroup, TeacherSpec
 from clarep.data.load import DataConfig, load_data, stored_options
 from clarep.distill.distill_config import DistillConfig, check_distill
 from clarep.distill.methods import Method, method_named
 from clarep.distill.overhead import summarise, synthetic_audit, synthetic_set, time_epochs
-from clarep.engine.artefacts import versions, write_json
 from clarep.engine.bounds import Seed, Within
 from clarep.engine.lock import hold
 from clarep.engine.progress import progress
@@ -71,7 +69,7 @@ class BenchSubspace:
             )
         _lock = hold(self.out)
         result = self._measure()
-        _write(self.out / "bench_subspace.json", result, _subspace_text(result), self.json)
+        write_result(self.out / "bench_subspace.json", result, _subspace_text(result), self.json)
 
     def _measure(self) -> dict[str, Any]:
         teacher = load_teacher(self.teacher, self.teacher_options)
@@ -114,7 +112,7 @@ class BenchSubspace:
             },
             "cases": [asdict(case) for case in cases],
             "ratios": ratios(cases),
-        } | _machine()
+        } | machine()
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,9 @@ class BenchDistill:
                 )
         _lock = hold(self.out)
         result = self._measure(methods)
-        _write(self.out / "bench_distill.json", result, _distill_text(result["result"]), self.json)
+        write_result(
+            self.out / "bench_distill.json", result, _distill_text(result["result"]), self.json
+        )
 
     def _measure(self, methods: dict[str, type[Method]]) -> dict[str, Any]:
         data = load_data(self.data)
@@ -184,7 +184,7 @@ class BenchDistill:
             },
             "result": summarise(epochs),
             "epochs": epochs,
-        } | _machine()
+        } | machine()
 
 
 @dataclass(frozen=True)
@@ -194,26 +194,12 @@ class Bench:
     action: (
         Annotated[BenchSubspace, tyro.conf.subcommand("subspace")]
         | Annotated[BenchDistill, tyro.conf.subcommand("distill")]
+        | Annotated[BenchScale, tyro.conf.subcommand("scale")]
     )
 
     def run(self) -> None:
         """Do what the subcommand says."""
         self.action.run()
-
-
-def _machine() -> dict[str, Any]:
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-    return {"machine": machine, "versions": versions()}
-
-
-def _write(path: Path, result: dict[str, Any], text: str, as_json: bool) -> None:
-    write_json(path, result)
-    print(json.dumps(result, indent=2) if as_json else f"{text}\nwrote {path}")
 
 
 def _subspace_text(result: dict[str, Any]) -> str:

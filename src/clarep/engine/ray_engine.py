@@ -151,10 +151,11 @@ def _connect(ray: Any, engine: EngineConfig) -> None:
             host, port = address.split(":")
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address, logging_level="error", log_to_driver=False, **alone)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise UserError(
-            f"there is no cluster of Ray at {address} ({error}): start one with `ray start "
-            "--head`, or leave out `address`, which starts Ray on this machine alone"
+            f"there is no cluster of Ray at {address}, or it lets nobody in ({error}): start one "
+            "with ray start --head (docs/scale.md), or leave out `address`, which starts Ray on "
+            "this machine alone"
         ) from error
     finally:
         if in_main:  # Ray puts its own there
