@@ -122,6 +122,23 @@ def test_what_the_dead_left_half_written_goes(tmp_path):
     assert sorted(tmp_path.rglob(".*.tmp")) == sorted([living, foreign])
 
 
+def test_the_locks_of_the_dead_within_go_too(holder, tmp_path):
+    """Killed between the last file of a folder within and the end, and never taken again."""
+    inner = tmp_path / "out" / "inner"
+    locks = {}
+    for name, pid in (("dead", 4194305), ("mine", os.getppid())):
+        (inner / name).mkdir(parents=True)
+        locks[name] = inner / name / LOCK_NAME
+        words = {"pid": pid, "host": os.uname().nodename}
+        locks[name].write_text(json.dumps(words))
+    (inner / "elsewhere").mkdir()
+    elsewhere = inner / "elsewhere" / LOCK_NAME
+    elsewhere.write_text('{"pid": 4194305, "host": "elsewhere"}')
+    hold(tmp_path)  # a folder above, as a study's
+    assert not locks["dead"].exists() and locks["mine"].exists() and elsewhere.exists()
+    assert (tmp_path / "out" / LOCK_NAME).exists()  # of a process that lives
+
+
 def test_of_many_that_race_one_wins(tmp_path):
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen(

@@ -118,7 +118,27 @@ def hold(folder: Path, name: str = LOCK_NAME) -> _Lock:
     for path in place.rglob(".*.tmp"):
         if is_half_written(path.name):
             path.unlink(missing_ok=True)
+    for path in place.rglob(LOCK_NAME):
+        if path.parent != place:
+            _clear(path)
     return lock
+
+
+def _clear(path: Path) -> None:
+    """Delete a lock within a held folder if its process is no more: it may never be taken again."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        pid, _, is_here = _holder(os.pread(file, 1000, 0))
+        if pid and is_here and not _is_running(pid):
+            path.unlink(missing_ok=True)
+    except OSError:  # somebody writes there, or it is no lock
+        pass
+    finally:
+        os.close(file)
 
 
 def is_half_written(name: str) -> bool:
