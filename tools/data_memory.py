@@ -56,6 +56,8 @@ def _shards(root: Path, count: int, side: int) -> str:
 
 
 def _table(root: Path, count: int, side: int) -> str:
+    datasets.disable_progress_bars()
+
     def rows():
         for i in range(count):
             yield {"image": {"bytes": _png(i, side), "path": None}, "label": i % CLASSES}

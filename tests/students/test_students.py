@@ -180,7 +180,7 @@ def test_what_no_student_can_be() -> None:
         build_student(info("vit-tiny", (3, 30, 32)))
     with pytest.raises(UserError, match="a student of 1 classes has nothing to tell apart: give"):
         build_student(StudentInfo("resnet8", ("top",), (3, 16, 16)))
-    with pytest.raises(UserError, match=r"images of shape \(3, 0, 16\) hold nothing: give"):
+    with pytest.raises(UserError, match=r"images of shape \(3, 0, 16\) are none: give"):
         build_student(info(shape=(3, 0, 16)))
     with pytest.raises(UserError, match="seed -1 is outside"):
         build_student(info(), seed=-1)

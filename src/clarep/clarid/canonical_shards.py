@@ -20,6 +20,7 @@ from clarep.clarid.clarid_config import stored_in_full
 from clarep.engine.artefacts import json_bytes, parse_json, read_json_object, sha256_stream
 from clarep.engine.cost import sum_costs
 from clarep.engine.places import Place
+from clarep.engine.tensors import check_header
 from clarep.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -245,6 +246,7 @@ def read_shard(
     path = f"{place}/{name}"
     try:
         if place.folder is not None:
+            check_header(place.folder / name)
             with safe_open(place.folder / name, framework="pt") as archive:
                 metadata, names = archive.metadata() or {}, set(archive.keys())
                 tensors = {key: archive.get_tensor(key) for key in wanted if key in names}

@@ -12,6 +12,7 @@ from clarep.data.load import DataConfig, stored_options
 from clarep.engine.artefacts import sha256_file, write_json
 from clarep.engine.bounds import Within
 from clarep.engine.devices import check_device
+from clarep.engine.processes import is_first
 from clarep.engine.progress import progress
 from clarep.report.model_card import training_card
 from clarep.report.quality import write_sample_grid
@@ -24,6 +25,7 @@ from clarep.teachers.unet_teacher import CARD_NAME, WEIGHTS_NAME, UNetTeacher, s
 class TrainTeacher:
     """Train a class-conditional U-Net; killed at any moment, the same command goes on.
 
+    Under accelerate launch -m clarep.cli.main train-teacher ... or torchrun, on many processes.
     The network's image size and number of classes are those of the data.
     """
 
@@ -33,7 +35,8 @@ class TrainTeacher:
     out: Path = Path("runs/teacher")
     """Folder of the run: checkpoint, history.jsonl, samples, teacher.safetensors, card.json."""
     device: str = "cpu"
-    """Where it trains: cpu, cuda, cuda:1 ...; a stopped run may go on elsewhere."""
+    """Where it trains: cpu, cuda, cuda:1 ...; a stopped run may go on elsewhere. Of many
+    processes each takes a GPU of its own, where there are any."""
     sample_every: Annotated[int, Within(1)] = 1_000
     """Steps between sample grids, 8 images a class at guidance 2; drawn with a record."""
     skip_bad: SkipBad = False
@@ -43,7 +46,11 @@ class TrainTeacher:
         """Train to the end, then write the weights and their card."""
         check_train(self.train)
         check_device(self.device)
-        record = self._train(training_splits(self.data, self.skip_bad, note, warn))
+        first = is_first()
+        told = (note, warn) if first else (lambda text: None, lambda text: None)
+        record = self._train(training_splits(self.data, self.skip_bad, *told))
+        if not first:
+            return
         if self.json:
             print(json.dumps(record))
             return
@@ -59,6 +66,10 @@ class TrainTeacher:
             options["classes_file_sha256"] = sha256_file(self.data.classes_file)
         data, held_out = splits.trained, splits.held_out
         run = TeacherRun(data, held_out, self.train, self.out, self.device, data_options=options)
+        if not run.is_main:
+            for _ in run.records():
+                pass
+            return {}
         splits.save(self.out)
         sigma_range = (self.train.sigma_min, self.train.sigma_max)
         teacher = UNetTeacher(run.ema, data.class_names, *sigma_range)

@@ -201,9 +201,11 @@ class Backdrops(LabelledImages):
             scene=lambda i: original.composition(i).scene,
         )
 
-    def draw(self, indices: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+    def draw(
+        self, indices: NDArray[np.int64], rng: np.random.Generator, rows: slice = slice(None)
+    ) -> Tensor:
         """Return the garments at `indices` freshly composed, uint8 (B, 3, 32, 32)."""
-        stack = np.stack([self._compose(int(i), rng).image for i in indices])
+        stack = np.stack([self._compose(int(i), rng).image for i in indices])[rows]
         return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
 
     def _key(self, i: int) -> list[int]:

@@ -5,6 +5,7 @@ import struct
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,15 @@ _TURNS = {  # orientation -> what makes the image upright; from 5 on width and h
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_RUNS_PROGRAMS = frozenset(("EPS",))  # Ghostscript, on whatever starts with %!PS
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+@cache
+def image_formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read: all of its own but those that run a program."""
+    Image.init()
+    return tuple(sorted(set(Image.OPEN) - _RUNS_PROGRAMS))
 
 
 def square_resize(image: Image.Image, image_size: int) -> Image.Image:
@@ -100,8 +109,8 @@ def decode_image(
     """Decode a file or its bytes to upright RGB, uint8 (H, W, 3).
 
     Args:
-        encoded: a file or its bytes, in any format that Pillow reads; of several frames the
-            first counts.
+        encoded: a file or its bytes, in any of `image_formats`; of several frames the first
+            counts.
         source: what an error calls it.
         image_size: side that `square_resize` brings it to; None keeps its size.
         alpha_colour: what transparency is composed on.
@@ -195,7 +204,7 @@ def _opened(encoded: Path | bytes, source: str) -> Iterator[ImageFile.ImageFile]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with _stream(encoded) as stream, Image.open(stream) as image:
+            with _stream(encoded) as stream, Image.open(stream, formats=image_formats()) as image:
                 yield image
     except UserError:
         raise

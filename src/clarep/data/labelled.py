@@ -145,13 +145,17 @@ class LabelledImages:
             self._digests[i] = np.frombuffer(found.digest(), np.uint8)
         return bytes(self._digests[i])
 
-    def draw(self, indices: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+    def draw(
+        self, indices: NDArray[np.int64], rng: np.random.Generator, rows: slice = slice(None)
+    ) -> Tensor:
         """Return a training view of the images at `indices`, uint8 (B, 3, H, W).
 
         Here: each image is mirrored with probability one half.
+
+        rows: those that are read and returned; what is drawn is drawn for all.
         """
-        images = self.images(indices)
-        mirrored = torch.from_numpy(rng.random(len(indices)) < 0.5)
+        mirrored = torch.from_numpy(rng.random(len(indices)) < 0.5)[rows]
+        images = self.images(indices[rows])
         return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from clarep.data.decode_image import image_formats
 from clarep.data.names import Names
 from clarep.errors import UserError
 
@@ -162,7 +163,6 @@ def _named(found: Sequence[str]) -> str:
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """Endings of the formats that Pillow reads, in small letters, with their dot."""
-    Image.init()
-    formats = Image.registered_extensions()
-    return frozenset(suffix for suffix, kind in formats.items() if kind in Image.OPEN)
+    """Endings of the formats that are read, in small letters, with their dot."""
+    formats, read = Image.registered_extensions(), image_formats()
+    return frozenset(suffix for suffix, kind in formats.items() if kind in read)

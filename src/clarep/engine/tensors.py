@@ -11,9 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from clarep.engine.artefacts import atomic_path, require_regular, sha256_file, sha256_stream
+from clarep.engine.artefacts import atomic_path, open_regular, sha256_file, sha256_stream
 from clarep.errors import UserError, first_line
 
+_MOST_HEADER = 16 << 20  # the library would take 100 MB of text, which become gigabytes
 _DIGEST = "data_sha256"  # in the metadata: of all bytes behind the header
 
 
@@ -48,11 +49,11 @@ def read_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], dict[str, st
     """Return the tensors of a safetensors file, on the CPU, and its metadata.
 
     what: that is read, such as "a student", for the error. Raises UserError if there is no such
-    file, it is cut short or of another kind, or its tensors are not those that `save_tensors`
-    wrote.
+    file, it is cut short or of another kind, its header has over 16 MiB, or its tensors are not
+    those that `save_tensors` wrote.
     """
     try:
-        require_regular(path)
+        check_header(path)
         with safe_open(path, framework="pt") as archive:
             metadata = archive.metadata() or {}
             tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
@@ -64,6 +65,14 @@ def read_tensors(path: Path, what: str) -> tuple[dict[str, Tensor], dict[str, st
             f"cannot read {what} from {path} ({fault(path, error)}): give a whole file"
         ) from error
     return tensors, metadata
+
+
+def check_header(path: Path) -> None:
+    """Raise OSError for what is no regular file, ValueError for a header of over 16 MiB."""
+    with open_regular(path) as stream:
+        declared = int.from_bytes(stream.read(8), "little")
+    if declared > _MOST_HEADER:
+        raise ValueError(f"its header declares {declared} bytes, and {_MOST_HEADER} are the most")
 
 
 def _sha256_of_data(path: Path) -> str:
@@ -99,6 +108,18 @@ def check_weights(weights: Mapping[str, Tensor], network: nn.Module, place: str)
                 f"the weights {name} of {place} hold NaN or infinity: give those of a training "
                 "that did not diverge, or a whole copy of the file"
             )
+
+
+def check_size(weights: Mapping[str, Tensor], build: Callable[[], nn.Module]) -> None:
+    """Raise ValueError if a network would take more memory than the weights that are for it.
+
+    build: makes it; here without memory. A file may tell of another network than it holds.
+    """
+    with torch.device("meta"):
+        wanted = sum(own.numel() for own in build().state_dict().values())
+    found = sum(given.numel() for given in weights.values())
+    if wanted > found:
+        raise ValueError(f"the network has {wanted} numbers and the file {found}")
 
 
 def sha256_state(module: nn.Module) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from clarep.engine.artefacts import read_json, sha256_file, write_json
 from clarep.engine.figure_rows import FigureRows
 from clarep.engine.statistics import binomial_interval, bootstrap_interval
-from clarep.engine.tensors import save_tensors
+from clarep.engine.tensors import check_header, save_tensors
 from clarep.errors import UserError
 
 EVALUATION_NAME = "evaluation.json"
@@ -126,6 +126,7 @@ class Evaluation(FigureRows):
                     f"{folder / ARRAYS_NAME} is not the file that {path.name} was written with "
                     f"(its SHA-256 differs): {again}"
                 )
+            check_header(folder / ARRAYS_NAME)
             measurements = [_measurement(**entry) for entry in content["measurements"]]
             return cls(content["config"], measurements, load_file(folder / ARRAYS_NAME))
         except UserError:
@@ -139,10 +140,17 @@ class Evaluation(FigureRows):
             raise UserError(f"cannot read {path} ({error}): {again}") from error
 
 
-def _measurement(key: str, value: Any, interval: Any, **others: Any) -> Measurement:
-    """Build a measurement from JSON; a distance that is infinite is a text there."""
+def _measurement(value: Any, interval: Any, **others: Any) -> Measurement:
+    """Build a measurement from JSON; a distance that is infinite is a text there.
+
+    Raises ValueError or TypeError for other values than a measurement has.
+    """
     low, high = interval
-    return Measurement(key, float(value), (float(low), float(high)), **others)
+    found = Measurement(value=float(value), interval=(float(low), float(high)), **others)
+    texts = (found.key, found.untrustworthy, found.note)
+    if not all(isinstance(text, str) for text in texts) or type(found.images) is not int:
+        raise TypeError(f"the measurement {found.key!r:.80} holds other values than it may")
+    return found
 
 
 class Measured(NamedTuple):

@@ -11,7 +11,7 @@ import torch
 
 from clarep.engine.artefacts import check_recorded, parse_json, read_json
 from clarep.engine.bounds import check_seed
-from clarep.engine.tensors import check_weights, note_file, read_tensors, save_tensors
+from clarep.engine.tensors import check_size, check_weights, note_file, read_tensors, save_tensors
 from clarep.errors import UserError, check_type, said_by, unknown_name
 from clarep.students.resnet import RESNETS, ResNetStudent
 from clarep.students.student import Student, StudentInfo
@@ -24,6 +24,7 @@ STUDENTS: dict[str, Callable[[StudentInfo, str | None], Student]] = {
 }
 """Name -> builder from what is known of the student and the layer that meets the teacher."""
 STUDENT_NAME = "student.safetensors"
+_LARGEST = 65_536  # side of an image, or its channels
 _KIND = "clarep student"
 _OTHER = "clarep evaluate takes other libraries' models as hf:, timm: and torchscript:"
 
@@ -46,8 +47,10 @@ def build_student(info: StudentInfo, layer: str | None = None, seed: int = 0) ->
             f"a student of {len(info.class_names)} classes has nothing to tell apart: "
             "give two class names or more"
         )
-    if min(info.image_shape) < 1:
-        raise UserError(f"images of shape {info.image_shape} hold nothing: give (C, H, W) above 0")
+    if not all(1 <= size <= _LARGEST for size in info.image_shape):
+        raise UserError(
+            f"images of shape {info.image_shape} are none: give (C, H, W) of 1 to {_LARGEST} each"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         if info.name.startswith(TIMM_PREFIX):
@@ -134,6 +137,8 @@ def load_student(path: Path | str, *, into: Student | None = None) -> Student:
                 f"it holds weights of '{info.name}', a network of your own, which no file can "
                 "build again: give `into=Student.from_module(net, class_names, image_shape)`"
             )
+        if into is None and info.name in STUDENTS:
+            check_size(weights, lambda: build_student(info, metadata["layer"]))
         student = into or build_student(info, metadata["layer"])
         student.load_state_dict(weights)
         check_weights(weights, student, "the file")

@@ -23,13 +23,20 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def batches(
-    data: LabelledImages, config: TrainConfig, null_label: int, start: int, device: torch.device
+    data: LabelledImages,
+    config: TrainConfig,
+    null_label: int,
+    start: int,
+    device: torch.device,
+    *,
+    rows: slice = slice(None),
 ) -> Iterator[Batch]:
     """Yield the batches of the steps from `start` to the last, on the device.
 
     Each is a function of seed and step alone, drawn on the CPU. For a GPU threads draw some ahead.
+    rows: of each batch, those that are read and yielded.
     """
-    draw = partial(_draw_batch, data, config, null_label)
+    draw = partial(_draw_batch, data, config, null_label, rows)
     steps = iter(range(start, config.steps))
     if device.type == "cpu":
         yield from map(draw, steps)
@@ -42,17 +49,21 @@ def batches(
             yield images, labels, sigma, eps
 
 
-def _draw_batch(data: LabelledImages, config: TrainConfig, null_label: int, step: int) -> Batch:
+def _draw_batch(
+    data: LabelledImages, config: TrainConfig, null_label: int, rows: slice, step: int
+) -> Batch:
     rng = np.random.default_rng([config.seed, step])
-    indices = rng.integers(len(data), size=config.batch_size)
-    images = data.draw(indices, rng)
+    count = config.batch_size
+    indices = rng.integers(len(data), size=count)
+    images = data.draw(indices, rng, rows)
     labels = torch.from_numpy(data.labels[indices])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    dropped = torch.rand(len(images), generator=generator) < config.label_dropout
+    dropped = torch.rand(count, generator=generator) < config.label_dropout
     labels = labels.masked_fill(dropped, null_label)
     t_low, t_high = (2 / math.pi * math.atan(s) for s in (config.sigma_min, config.sigma_max))
-    sigma = sigma_from_t(t_low + (t_high - t_low) * torch.rand(len(images), generator=generator))
-    return images, labels, sigma, torch.randn(images.shape, generator=generator)
+    sigma = sigma_from_t(t_low + (t_high - t_low) * torch.rand(count, generator=generator))
+    eps = torch.randn((count, *images.shape[1:]), generator=generator)
+    return images, labels[rows], sigma[rows], eps[rows]
 
 
 def denoising_loss(net: UNet, images: Tensor, labels: Tensor, sigma: Tensor, eps: Tensor) -> Tensor:

@@ -13,6 +13,12 @@ import torch
 from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import LabelledImages
 from clarep.engine.devices import check_device
+from clarep.engine.processes import (
+    average_gradients,
+    launched_processes,
+    make_accelerator,
+    rows_of,
+)
 from clarep.engine.training_folder import TrainingFolder
 from clarep.errors import UserError
 from clarep.teachers.denoising import Batch, batches, denoising_loss, held_out_losses
@@ -32,6 +38,8 @@ class TeacherRun:
     """A training run in a folder; made anew, it goes on where the killed one stopped.
 
     Under `out` it keeps `checkpoint.pt`, `config.json` and `history.jsonl` (a record a line).
+    Under `accelerate launch` or torchrun every process makes the same run, takes its share of each
+    batch, and the main one writes.
     """
 
     net: UNet
@@ -62,7 +70,14 @@ class TeacherRun:
         another process writes there.
         """
         check_train(config)
-        self._device = check_device(device)
+        alone_on = check_device(device) if launched_processes() == 1 else None
+        self._accelerator = make_accelerator("no", alone_on)
+        self._device = self._accelerator.device
+        if config.batch_size < self._accelerator.num_processes:
+            raise UserError(
+                f"`batch_size={config.batch_size}` leaves some of "
+                f"{self._accelerator.num_processes} processes without an image: raise it"
+            )
         unet = unet_for(data, config.unet)
         check_alike(f"{data.name}'s", kind_of(data), held_out.name, kind_of(held_out))
         self.data, self.held_out = data, held_out
@@ -86,13 +101,20 @@ class TeacherRun:
         self.step = 0
         self._losses: list[float] = []  # of the steps since the last record
         self._history: list[dict[str, Any]] = []
-        self._folder = TrainingFolder(out, described)
+        self._folder = TrainingFolder(out, described, writes=self.is_main)
         if (saved := self._folder.saved) is not None:
             for name, part in self._stored.items():
                 part.load_state_dict(saved[name])
             self.step, self._losses = saved["step"], saved["losses"]
             self._history = saved["history"]
-        self._folder.start(data.noted(), self._history)
+        self._accelerator.wait_for_everyone()  # before there is a folder that others take for old
+        if self.is_main:
+            self._folder.start(data.noted(), self._history)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes."""
+        return bool(self._accelerator.is_main_process)
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Train to the end, yielding what is logged: a record every 50 steps and the last.
@@ -101,8 +123,10 @@ class TeacherRun:
         """
         config = self.config
         started, before = time.perf_counter(), self.step
-        null_label = self.net.config.num_classes
-        for batch in batches(self.data, config, null_label, self.step, self._device):
+        null_label, accelerator = self.net.config.num_classes, self._accelerator
+        rank, processes = accelerator.process_index, accelerator.num_processes
+        rows = rows_of(rank, processes, config.batch_size)
+        for batch in batches(self.data, config, null_label, self.step, self._device, rows=rows):
             self._losses.append(self._train_step(batch))
             last = self.step == config.steps
             if self.step % RECORD_EVERY == 0 or last:
@@ -110,10 +134,11 @@ class TeacherRun:
                 self._losses = []
                 yield record
                 started, before = time.perf_counter(), self.step
-            if self.step % config.checkpoint_every == 0 or last:
+            if self.is_main and (self.step % config.checkpoint_every == 0 or last):
                 state = {name: part.state_dict() for name, part in self._stored.items()}
                 logged = {"losses": self._losses, "history": self._history}
                 self._folder.save({"step": self.step, **state, **logged})
+        accelerator.wait_for_everyone()
 
     def _train_step(self, batch: Batch) -> float:
         """Take one step and return its loss.
@@ -125,13 +150,17 @@ class TeacherRun:
         cosine = 0.5 * (1 + math.cos(math.pi * self.step / config.steps))
         for group in self._adam.param_groups:
             group["lr"] = config.learning_rate * warmup * cosine
-        loss = denoising_loss(self.net, *batch).mean()
+        accelerator, parameters = self._accelerator, list(self.net.parameters())
+        each = denoising_loss(self.net, *batch)  # of this process's images
+        share = each.mean() * (len(each) * accelerator.num_processes / config.batch_size)
         self._adam.zero_grad()
-        loss.backward()
-        norm = float(torch.nn.utils.clip_grad_norm_(self.net.parameters(), config.clip_norm))
-        if not (math.isfinite(loss.item()) and math.isfinite(norm)):
+        share.backward()
+        average_gradients(accelerator, parameters)
+        loss = float(accelerator.reduce(share.detach(), "mean"))
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
             raise UserError(
-                f"the loss is {loss.item()} and its gradient's norm {norm} at step "
+                f"the loss is {loss} and its gradient's norm {norm} at step "
                 f"{self.step + 1}: lower `learning_rate` and give another `out`"
             )
         self._adam.step()
@@ -144,7 +173,7 @@ class TeacherRun:
             torch._foreach_lerp_(
                 list(self.ema.parameters()), list(self.net.parameters()), 1 - decay
             )
-        return loss.item()
+        return loss
 
     def _record(self, steps_per_s: float) -> dict[str, Any]:
         config, step = self.config, self.step
@@ -158,5 +187,6 @@ class TeacherRun:
                 self.ema, self.held_out, config.sigma_min, config.sigma_max
             )
         self._history.append(record)
-        self._folder.append(record)
+        if self.is_main:
+            self._folder.append(record)
         return record

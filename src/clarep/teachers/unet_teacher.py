@@ -13,7 +13,14 @@ from torch.torch_version import TorchVersion
 
 from clarep.engine.artefacts import check_recorded, parse_json
 from clarep.engine.devices import check_device
-from clarep.engine.tensors import check_weights, note_file, read_tensors, save_tensors, weights_hash
+from clarep.engine.tensors import (
+    check_size,
+    check_weights,
+    note_file,
+    read_tensors,
+    save_tensors,
+    weights_hash,
+)
 from clarep.errors import UserError, refusing
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet import UNet, UNetConfig, sigma_from_t
@@ -125,7 +132,11 @@ def rebuilt(
 ) -> UNetTeacher:
     """Return the teacher of these weights, which are a file's, and what is written of it."""
     own = {name: value for name, value in config.items() if not name.startswith("_")}
-    net = UNet(UNetConfig(**own | {"widths": tuple(own["widths"])}))
+    shape = UNetConfig(**own | {"widths": tuple(own["widths"])})
+    if max(shape.encoder_blocks, shape.decoder_blocks, len(shape.widths)) > len(weights):
+        raise ValueError(f"{len(weights)} tensors are fewer than the blocks of {shape}")
+    check_size(weights, lambda: UNet(shape))
+    net = UNet(shape)
     net.load_state_dict(weights)
     if len(class_names) != net.config.num_classes:
         raise ValueError(f"{len(class_names)} class names for {net.config.num_classes} classes")

@@ -17,6 +17,7 @@ from clarep.data.held_out import Indices
 from clarep.distill.trainer.canonical_batches import CanonicalBatch, CanonicalImages
 from clarep.distill.trainer.train_images import TrainImages, epoch_batches
 from clarep.distill.trainer.training_config import TrainingConfig
+from clarep.distill.trainer.whole_batch import Shares
 from clarep.errors import UserError
 from clarep.students.student import Student
 from clarep.teachers.teacher import Teacher
@@ -50,7 +51,7 @@ class Ingredients:
 
 @dataclass(frozen=True)
 class Batch:
-    """One step of one process."""
+    """One step, the same in every process."""
 
     images: Float[Tensor, "batch c h w"]
     """Views of training images, in [0, 1]."""
@@ -120,6 +121,7 @@ class Method(nn.Module, ABC):
         self.images, self.canonical = ingredients.images, ingredients.canonical
         self.weights: Tensor | None = None
         self.seconds_before = 0.0  # that a student of its own took to train: the run's hold them
+        self.shares: Shares | None = None  # of the student's pass, where several processes train
         self.ingredients = ingredients  # no module, so that a classifier in it is not trained
 
     @classmethod
@@ -190,11 +192,16 @@ class Method(nn.Module, ABC):
             )
 
     def both(self, x: Float[Tensor, "batch c h w"]) -> tuple[Tensor, Tensor]:
-        """Return the student's features (B, D) and logits (B, K) as fp32, in mixed precision."""
+        """Return the student's features (B, D) and logits (B, K) as fp32, in mixed precision.
+
+        Of several processes each takes a share of the pass, and all of them have the whole.
+        """
         dtype = _HALF[self.config.mixed_precision]
         mixed = dtype != torch.float32
         with torch.autocast(x.device.type, dtype=dtype if mixed else None, enabled=mixed):
-            features, logits = self.student.both(x.contiguous(memory_format=torch.channels_last))
+            x = x.contiguous(memory_format=torch.channels_last)
+            asked = self.student.both
+            features, logits = self.shares.both(asked, x) if self.shares else asked(x)
         return features.float(), logits.float()
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from clarep.data.labelled import LabelledImages, readable_indices
 from clarep.distill.distill_config import DistillConfig, check_distill, settled
 from clarep.distill.methods import Batch, Ingredients, Method
 from clarep.distill.trainer.canonical_batches import CanonicalImages
-from clarep.distill.trainer.processes import make_accelerator
 from clarep.distill.trainer.run_folder import curves, whole
 from clarep.distill.trainer.sources import Sources
 from clarep.distill.trainer.train_images import TrainImages, check_weights, seed_of
@@ -29,6 +28,7 @@ from clarep.distill.trainer.validation import ACCURACIES, Validation
 from clarep.distill.trainer.views import check_views, draw_views, to_student_range
 from clarep.engine.artefacts import sha256_file, versions
 from clarep.engine.identity import recorded
+from clarep.engine.processes import make_accelerator
 from clarep.engine.tensors import sha256_state
 from clarep.engine.training_folder import TrainingFolder
 from clarep.errors import UserError, check_type
@@ -224,57 +224,64 @@ class StudentRun:
         """Train one epoch and validate; the record of it."""
         config, state = self.config, self._state
         started = reported = time.perf_counter()
-        rank, processes = self._accelerator.process_index, self._accelerator.num_processes
         cut = state.method.batches_of(state.epoch)
-        mine = [np.array_split(batch, processes)[rank] for batch in cut]
-        decoded = iter(self.images.batches(mine))
+        decoded = iter(self._decoded(cut))
         sums: dict[str, float] = {}
         loading, unreported, device = 0.0, 0, self._accelerator.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            for step, positions in enumerate(mine):
+            for step, positions in enumerate(cut):
                 before = time.perf_counter()
-                batch = self._batch(next(decoded), positions, step, len(mine))
+                batch = self._batch(next(decoded), positions, step, len(cut))
                 loading += time.perf_counter() - before
                 for name, value in state.step(self._wrapped, batch).items():
                     sums[name] = sums.get(name, 0.0) + value
-                unreported += len(cut[step])
+                unreported += len(positions)
                 if time.perf_counter() - reported > _REPORT_EVERY:
                     report(unreported)
                     reported, unreported = time.perf_counter(), 0
         seconds = time.perf_counter() - started
-        state.share_buffers()
         state.epoch += 1
         accuracies = self._validation.accuracies(state.student, device)
         deciding = self._validation.deciding(accuracies)
         if deciding is not None:
             state.note_accuracy(deciding)
         accuracy = accuracies["validation_accuracy"]
-        means = {name: round(value / len(mine), 5) for name, value in sums.items()}
+        means = {name: round(value / len(cut), 5) for name, value in sums.items()}
         note = "" if accuracy is None else f", validation accuracy {accuracy:.4f}"
         report(unreported, f"epoch {state.epoch}, loss {means['loss']:.4f}{note}")
         return {
             "epoch": state.epoch,
             "train": means,
             **accuracies,
-            "learning_rate": learning_rate(config, state.epoch - 0.5 / len(mine)),
+            "learning_rate": learning_rate(config, state.epoch - 0.5 / len(cut)),
             "images_per_s": round(len(self.images) / seconds, 1),
             "loader_share": round(loading / seconds, 4),
             "seconds": round(time.perf_counter() - started, 3),
         }
 
+    def _decoded(self, cut: list[Indices]) -> Iterator[Tensor]:
+        """Yield the images of each batch; of several processes each decodes a share of them."""
+        shares, device = self._state.method.shares, self._accelerator.device
+        if shares is None or self.images.stored is not None:
+            yield from self.images.batches(cut)
+            return
+        parts = self.images.batches([batch[shares.of(len(batch))] for batch in cut])
+        for batch, part in zip(cut, parts, strict=True):
+            yield shares.whole(part.to(device), len(batch)).cpu()
+
     def _batch(self, images: Tensor, positions: Indices, step: int, steps: int) -> Batch:
-        """Return step `step` of `steps` of the epoch, for this process, by seed and step alone.
+        """Return step `step` of `steps` of the epoch, by seed and step alone.
 
         images, positions: uint8 (B, C, H, W), and which of the training images they are.
         """
         config, epoch, device = self.config, self.epoch, self._accelerator.device
-        key = (config.seed, epoch, step, self._accelerator.process_index)
+        key = (config.seed, epoch, step, 0)  # the last was a process's number
         seed = seed_of("views", *key)
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)  # what dropout inside a student draws from
         canonical = views = None
         if self._canonical is not None:
-            count = max(2, round(config.canonical_batch / self._accelerator.num_processes))
+            count = max(2, config.canonical_batch)
             index = self.images.index[positions]
             canonical = self._canonical.draw(index, count, seed_of("canonical", *key))
             views = to_student_range(draw_views(canonical.images, config, generator))

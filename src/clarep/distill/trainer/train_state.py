@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from clarep.distill.methods.base import Batch, Method
 from clarep.distill.trainer.training_config import TrainingConfig
+from clarep.distill.trainer.whole_batch import Shares
 from clarep.errors import UserError
 from clarep.students.student import Student
 
@@ -54,6 +55,7 @@ class TrainState:
     def __init__(self, method: Method, accelerator: Any) -> None:
         config = method.config
         self.method, self._accelerator = method, accelerator
+        method.shares = Shares.among(accelerator)
         self.optimiser = _build_optimiser(method, config)
         self.average: Student | None = None
         if config.ema:
@@ -108,14 +110,6 @@ class TrainState:
         torch._foreach_lerp_(own, list(student.parameters()), 1 - self.method.config.ema)
         for mine, theirs in zip(average.buffers(), student.buffers(), strict=True):
             mine.copy_(theirs)
-
-    def share_buffers(self) -> None:
-        """Average the batch statistics over the processes; weights are the same anyhow."""
-        if self._accelerator.num_processes > 1:
-            for student in {self.method.student, self.student}:
-                for buffer in student.buffers():
-                    if buffer.is_floating_point():
-                        buffer.copy_(self._accelerator.reduce(buffer, "mean"))
 
     def note_accuracy(self, accuracy: float) -> None:
         """Keep the weights if no earlier epoch was better; of equals, the later one."""
