@@ -1,6 +1,7 @@
 """t and k that nobody names: stored ones, fixed ones, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +61,13 @@ def test_a_stored_one_that_was_measured_otherwise_is_told(other, teacher, stored
     assert (clarid.config.t, clarid.config.k) == (0.6, 5)
     assert all(name in str(told[0].message) for name in other)
     Clarid(teacher, t=0.6, k=5, **other)  # named: nothing to tell, and warnings are errors
+
+
+def test_a_stored_one_that_does_not_keep_the_class_warns(teacher, monkeypatch):
+    least = replace(FOUND, stands=False)
+    monkeypatch.setattr(clarid_config, "stored_setting", lambda teacher: least)
+    with pytest.warns(ClarepWarning, match="k = 5 .* keeps the class"):
+        assert Clarid(teacher).config.k == 5
 
 
 def test_without_a_stored_one_it_is_fixed(teacher):

@@ -121,16 +121,18 @@ def settled(config: ClaridConfig, teacher: Teacher) -> ClaridConfig:
     named is as fixed (t = 0.85, k = 0.04).
 
     Warns (ClarepWarning) where a stored setting was measured with another guidance, steps or
-    solver. Raises UserError where auto is asked for by name and nothing is stored.
+    solver, or does not keep the class. Raises UserError where auto is asked for by name and nothing is stored.
     """
     if is_auto(config):
         found = find_stored(teacher, config)
         if found is not None:
             setting = with_found(config, found)
-            if otherwise := measured_otherwise(setting):
+            doubts = [] if found.stands else ["no setting that was measured keeps the class"]
+            if doubts := [*doubts, *filter(None, [measured_otherwise(setting)])]:
                 said = f"t = {setting.t}, k = {setting.k} are stored for this teacher"
                 mend = "name `t` and `k`, or find them with `clarep.auto_setting(teacher, data)`"
-                warnings.warn(f"{said}, and {otherwise}: {mend}", ClarepWarning, stacklevel=4)
+                text = f"{said}, and {', and '.join(doubts)}: {mend}"
+                warnings.warn(text, ClarepWarning, stacklevel=4)
             return setting
         if AUTO in (config.t, config.k):
             raise UserError(
