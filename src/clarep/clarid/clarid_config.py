@@ -121,7 +121,8 @@ def settled(config: ClaridConfig, teacher: Teacher) -> ClaridConfig:
     named is as fixed (t = 0.85, k = 0.04).
 
     Warns (ClarepWarning) where a stored setting was measured with another guidance, steps or
-    solver, or does not keep the class. Raises UserError where auto is asked for by name and nothing is stored.
+    solver, or does not keep the class. Raises UserError where auto is asked for by name and
+    nothing is stored.
     """
     if is_auto(config):
         found = find_stored(teacher, config)
