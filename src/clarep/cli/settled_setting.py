@@ -46,7 +46,9 @@ def settled_on(
         return config, {}
     found = stored = find_stored(teacher, config)
     if found is None:
-        announce("identify: no t and k are given: reading the class from latents of a few images")
+        announce(
+            "identify: t and k are to be found: reading the class from latents of a few images"
+        )
         judge = classifier or (load_judge() if judge_knows(teacher, data) else None)
         by = {} if judge is None else {"judge_sha256": weights_hash(judge)["sha256"]}
         found = auto_setting(

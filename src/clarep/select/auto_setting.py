@@ -108,8 +108,8 @@ def auto_setting(
             if not (grid_config.kind or start.done):
                 announce(
                     f"setting: {len(drawn)} images of {_classes(data, drawn)}: {first:,} denoiser "
-                    f"evaluations at {len(asked.t)} noise levels, then {then:,} and the {kind} "
-                    "directions at one of them, or at more where no k stands there"
+                    f"evaluations at t = {', '.join(f'{t:g}' for t in asked.t)}, then {then:,} and "
+                    f"the {kind} directions at one t, or at more where no k keeps the class"
                 )
             with progress("setting", "noise levels", start.total, start.done) as advance:
                 for step in steps:
