@@ -17,8 +17,8 @@ QUICK = "--train.batch-size 16 --train.validation-share 0.25 --train.learning-ra
 COMMANDS = {
     "identify": "identify --data d.npz --teacher t.safetensors --fraction 0.2 --k 2 --steps 2 "
     "--shard-size 2 --control-images 0",
-    "select": "select --data d.npz --teacher t.safetensors --ts 0.5 0.6 --ks 2 --images 6 "
-    "--seeds 0 --kinds top --steps 2",
+    "select": "select --data d.npz --teacher t.safetensors --t 0.5 0.6 --k 2 --images 6 "
+    "--seeds 0 --kind top --steps 2",
     "train-teacher": "train-teacher --data d.npz --train.steps 6 --train.batch-size 4 "
     "--train.checkpoint-every 2 --train.unet.widths 8 16 --train.unet.embed-dim 16",
     "distill": f"distill --method vanilla --data d.npz --train.epochs 3 {QUICK}",

@@ -145,7 +145,8 @@ def test_chunks_change_nothing(engine):
     function, x = make("conv", 3)
     whole, chunked = Jacobian(function, x, engine), Jacobian(function, x, engine, memory_mb=0.4)
     V, U = blocks(whole, 7)
-    assert whole._chunk > 7 > chunked._chunk
+    each = whole._bytes_each
+    assert whole._bound.chunk(each) > 7 > chunked._bound.chunk(each)
     assert_close(chunked.matmat(V), whole.matmat(V), 1e-12)
     assert_close(chunked.rmatmat(U), whole.rmatmat(U), 1e-12)
     assert chunked.products == whole.products == 14

@@ -30,6 +30,7 @@ from clarep.engine.cost import Ledger
 from clarep.engine.identity import plain
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Engine, Jacobian, probe_engine
+from clarep.geometry.memory_bound import MemoryBound
 from clarep.geometry.subspace import Subspace
 from clarep.sampling.ode import Denoiser, decode, invert, psnr
 from clarep.teachers.teacher import Teacher
@@ -64,6 +65,7 @@ class Clarid:
             until the first call, whose first images then settle it for all.
         ledger: what all calls since it was last set anew cost.
         engine: how J V is computed; None until the first product.
+        memory: bound on a chunk of Jacobian products; it falls where memory runs out.
 
     Raises:
         UserError: for a setting that does not fit the teacher, or a teacher that lacks an
@@ -81,6 +83,7 @@ class Clarid:
             teacher.check_null()  # now, not after an hour
         self.ledger = Ledger()
         self.engine: Engine | None = None
+        self.memory = MemoryBound(config.memory_mb)
 
     def __call__(
         self,
@@ -175,7 +178,7 @@ class Clarid:
 
         if self.engine is None:
             self.engine, _ = probe_engine(features, x)
-        return Jacobian(features, x, self.engine, self.config.memory_mb)
+        return Jacobian(features, x, self.engine, self.memory)
 
     def resolve_k(self, x: Images, labels: Labels) -> int:
         """Return the number of directions; where k is a share of energy, settle it at latents x.
@@ -217,10 +220,7 @@ class Clarid:
 
     @torch.no_grad()
     def features(
-        self,
-        x: Images,
-        labels: Labels,
-        branch: Literal["conditional", "null"] = "conditional",
+        self, x: Images, labels: Labels, branch: Literal["conditional", "null"] = "conditional"
     ) -> Float[Tensor, "batch *feature"]:
         """Return the teacher's activations at the tap, given x and its class (or no class).
 

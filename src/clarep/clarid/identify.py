@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from clarep.clarid.canonical_set import CanonicalSet, CanonicalSetWriter, store_shard
 from clarep.clarid.canonical_shards import find_manifest, whole
 from clarep.clarid.clarid import Clarid
-from clarep.clarid.clarid_config import AT_ONCE
 from clarep.clarid.diffusion_classifier import recognise
 from clarep.clarid.round_trip import autoencoder_psnr
 from clarep.clarid.set_pictures import store_pictures
@@ -70,7 +69,7 @@ class _ShardMaker:
         ]
         cost = clarid.ledger.as_dict()  # beside it what the rounding depends on
         cost |= {"device": str(clarid.teacher.device), "engine": clarid.engine}
-        cost |= {field: getattr(clarid.config, field) for field in AT_ONCE}
+        cost |= {"batch_size": size, "memory_mb": clarid.memory.mb}
         cost["threads"] = torch.get_num_threads()
         store_shard(place_of(self.folder), shard.name, self.about, reps, cost)
         return len(shard.images)

@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clarep.engine.arrays import check_finite
 from clarep.errors import UserError, first_line
+from clarep.geometry.memory_bound import MemoryBound, is_out_of_memory
 from clarep.geometry.subspace import Measure, Subspace, top_right_singular_subspace
 
 Engine = Literal["forward", "double_backward", "finite_difference"]
@@ -32,7 +33,8 @@ class Jacobian:
         x: where J is taken, (B, *in).
         engine: how J V is computed: `forward` (forward-mode AD), `double_backward` (two
             reverse passes), `finite_difference` (central; for a function without either).
-        memory_mb: bound on the memory that one chunk of directions may take, by estimate.
+        memory_mb: bound on the memory that one chunk of directions may take, by estimate. Where
+            memory runs out nevertheless, it is halved until one direction does not fit.
 
     Attributes:
         n, m: sizes of one image's input and output.
@@ -48,7 +50,7 @@ class Jacobian:
         function: Callable[[Tensor], Tensor],
         x: Float[Tensor, "batch ..."],
         engine: Engine = "forward",
-        memory_mb: float = 1024.0,
+        memory_mb: float | MemoryBound = 1024.0,
     ) -> None:
         self.engine = engine
         self._function = function
@@ -61,8 +63,8 @@ class Jacobian:
         self.batch, self.n, self.m = len(x), x[0].numel(), y[0].numel()
         self.dtype, self.device = x.dtype, x.device
         self.products = 0
-        bytes_each = self.batch * max(self.n, self.m) * x.element_size() * _LIVE_COPIES
-        self._chunk = max(1, int(memory_mb * 2**20 / bytes_each))
+        self._bytes_each = self.batch * max(self.n, self.m) * x.element_size() * _LIVE_COPIES
+        self._bound = memory_mb if isinstance(memory_mb, MemoryBound) else MemoryBound(memory_mb)
 
     def matmat(self, V: Float[Tensor, "batch n r"]) -> Float[Tensor, "batch m r"]:
         """Return J V."""
@@ -119,8 +121,19 @@ class Jacobian:
     ) -> Tensor:
         self.products += block.shape[2]
         directions = block.permute(2, 0, 1).reshape(block.shape[2], self.batch, *shape)
+        parts: list[Tensor] = []
+        done = 0
         with differentiable():
-            parts = [product(part.contiguous()) for part in torch.split(directions, self._chunk)]
+            while done < len(directions):
+                chunk = directions[done : done + self._bound.chunk(self._bytes_each)]
+                try:
+                    parts.append(product(chunk.contiguous()))
+                    done += len(chunk)
+                except (MemoryError, RuntimeError) as error:
+                    if len(chunk) == 1 or not is_out_of_memory(error):
+                        raise
+                    error.__traceback__ = None  # which holds the chunk's activations
+                    self._bound.halve(len(chunk), self._bytes_each)
         return torch.cat(parts).flatten(2).permute(1, 2, 0)
 
     def _forward(self, tangents: Tensor) -> Tensor:
@@ -243,9 +256,9 @@ def probe_engine(
             # Two reverse passes are one's transpose, right or wrong; 0 may be a cut graph.
             if engine == "double_backward" or error == 0:
                 error = max(error, Jacobian(function, x, "finite_difference").adjoint_error())
-        except torch.cuda.OutOfMemoryError:  # says nothing about the engine
-            raise
         except (RuntimeError, NotImplementedError) as failure:
+            if is_out_of_memory(failure):  # which says nothing about the engine
+                raise
             findings[engine] = first_line(failure)
             continue
         findings[engine] = f"adjoint error {error:.1e}"
