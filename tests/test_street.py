@@ -22,6 +22,7 @@ STREET = [
     "robustness",
     "study",
     "report",
+    "explore",
     "cli",
 ]
 """From left to right."""

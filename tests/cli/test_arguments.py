@@ -10,14 +10,19 @@ import pytest
 
 import clarep
 from clarep.cli.main import _PLACES, _build, _declared, main
-from clarep.cli.option_groups import flags
 from clarep.cli.terminal import _ARGUMENT, in_options, options_of, terminal_of
 from clarep.data.load import DataConfig
+from clarep.engine.flags import flags
 from clarep.errors import ClarepWarning
 from clarep.teachers.options import TeacherOptions
 
 ROOT = Path(clarep.__file__).parent
-WHOLE_COMMANDS = ("report/html/seed_commands.py", "teachers/families/edm_convert.py")
+WHOLE_COMMANDS = (
+    "report/html/seed_commands.py",
+    "teachers/families/edm_convert.py",
+    "engine/flags.py",
+    "explore/copied.py",
+)
 """Files that build commands to run, of clarep or of the system, and no advice."""
 IN_PYTHON_ALONE = {
     "image_shape",

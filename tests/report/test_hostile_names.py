@@ -14,10 +14,10 @@ from rich.console import Console
 from clarep.clarid.clareps import draw_rows
 from clarep.cli.main import main
 from clarep.engine import progress as progress_module
+from clarep.engine.figure_style import save_figure
 from clarep.engine.printable import one_line, printable
 from clarep.engine.progress import announce, progress
 from clarep.report.html import build_report
-from clarep.report.set_figures import save_figure
 from clarep.report.tables import csv_text, plain_table, write_csv
 
 FORMULAS = [

@@ -222,17 +222,18 @@ def draw_rows(
     columns: Mapping[str, UInt8[Tensor, "rows _ _ _"]], row_labels: Sequence[str], title: str = ""
 ) -> "Figure":
     """Draw images, heading -> column, a row each."""
-    from matplotlib.figure import Figure
+    from clarep.engine.figure_style import paper_figure, styled
 
-    size = (1.35 * len(columns) + 0.9, 1.32 * len(row_labels) + 0.8)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(row_labels), len(columns), squeeze=False)
-    for column, (name, images) in zip(axes.T, columns.items(), strict=True):
-        column[0].set_title(name, fontsize=9)
-        for axis, image in zip(column, images, strict=True):
-            axis.imshow(as_rgb(image), interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-    for axis, label in zip(axes[:, 0], row_labels, strict=True):
-        axis.set_ylabel(one_line(label), fontsize=9, parse_math=False)
-    figure.suptitle(printable(title), fontsize=10, parse_math=False)
+    with styled():
+        figure = paper_figure(1.1 * len(columns) + 0.8, 1.1 * len(row_labels) + 0.6)
+        axes = figure.subplots(len(row_labels), len(columns), squeeze=False)
+        for column, (name, images) in zip(axes.T, columns.items(), strict=True):
+            column[0].set_title(name)
+            for axis, image in zip(column, images, strict=True):
+                axis.imshow(as_rgb(image))
+                axis.set(xticks=[], yticks=[])
+                axis.spines[:].set_visible(False)
+        for axis, label in zip(axes[:, 0], row_labels, strict=True):
+            axis.set_ylabel(one_line(label), parse_math=False)
+        figure.suptitle(printable(title), parse_math=False)
     return figure

@@ -96,6 +96,19 @@ def read_pictures(canonical: CanonicalSet) -> SetPictures:
         raise UserError(f"cannot read {path} ({error}): {again}") from error
 
 
+def picture_columns(
+    shown: CanonicalSet, pictures: SetPictures | None
+) -> dict[str, UInt8[Tensor, "rows _ _ _"]]:
+    """Return the columns of the picture by their headings; shown: the first ROWS, balanced."""
+    if pictures is None:
+        return shown.columns()
+    return {
+        "original": pictures.original,
+        "reconstruction": pictures.reconstruction,
+        "guidance alone": pictures.guidance_alone,
+    } | shown.columns()
+
+
 def principal_coordinates(features: Float[Tensor, "n *feature"]) -> Float[Tensor, "n r"]:
     """Return features (n, ...) turned onto their principal axes, r = min(n, dim), float32.
 

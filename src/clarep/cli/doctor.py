@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 from clarep.clarid.clarid import ClaridConfig
-from clarep.cli.option_groups import DataOptionsGroup, TeacherGroup, TeacherSpec, flags
+from clarep.cli.option_groups import DataOptionsGroup, TeacherGroup, TeacherSpec
 from clarep.cli.terminal import in_own_options, note
 from clarep.data.load import DataConfig, DataOptions
 from clarep.engine.bounds import Within
+from clarep.engine.flags import flags
 from clarep.errors import UserError
 from clarep.select.examination import page
 from clarep.select.teacher_check import examine

@@ -24,7 +24,6 @@ from clarep.cli.option_groups import (
     SkipBad,
     TeacherGroup,
     TeacherSpec,
-    flags,
 )
 from clarep.cli.settled_setting import settled_on
 from clarep.cli.terminal import note, told, warn
@@ -33,6 +32,7 @@ from clarep.data.labelled import LabelledImages, class_balanced_choice, in_memor
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.bounds import Seed, Within
 from clarep.engine.fan_out import EngineConfig, check_engine
+from clarep.engine.flags import flags
 from clarep.engine.lock import hold_place
 from clarep.engine.places import (
     Folder,
@@ -76,6 +76,8 @@ class Identify:
     teacher: TeacherSpec = "backdrops"
     fraction: Annotated[float, Within(0, 1, "(]")] = 0.1
     """Share of every class that is chosen at random."""
+    only: tuple[int, ...] = ()
+    """Images to take instead of a share, by their numbers in the data."""
     seed: Seed = 0
     """Seed of the choice, of the solver's start and of random directions."""
     controls: tuple[str, ...] = ("none", "reconstruction", "random", "scrambled")
@@ -110,8 +112,10 @@ class Identify:
         classifier = load_classifier(self.classifier, teacher)
         if isinstance(data, Backdrops) or classifier is not None:
             check_controls(self.controls, self.control_images, data.labels)
-        balanced = class_balanced_choice(data.labels, self.fraction, self.seed)
-        data, chosen, bad = in_memory(data, self.skip_bad, balanced)
+        among = data.positions(self.only)
+        if not self.only:
+            among = class_balanced_choice(data.labels, self.fraction, self.seed)
+        data, chosen, bad = in_memory(data, self.skip_bad, among)
         _lock = hold_place(Folder(self._work()), part)
         described = sources(self.teacher, self.data, recorded(self.teacher_options))
         setting, noted = settled_on(
@@ -125,7 +129,8 @@ class Identify:
             seed=self.seed,
         )
         clarid = Clarid(teacher, setting)
-        described |= {"fraction": self.fraction} | ({"skipped": bad} if bad else {})
+        described |= {} if self.only else {"fraction": self.fraction}
+        described |= {"skipped": bad} if bad else {}
         steps = identify_steps(
             clarid,
             data,
@@ -144,7 +149,7 @@ class Identify:
         note(matched_by_number(teacher, data, classifier is not None))
         findings = read_manifest(canon)["findings"]
         warn(taken_for_others(teacher, data, findings["recognition"]))
-        if self.fraction * np.bincount(data.labels).max() < 0.5:
+        if not self.only and self.fraction * np.bincount(data.labels).max() < 0.5:
             note(
                 f"--fraction {self.fraction:g} is less than half an image of every class: one of "
                 "each is taken"

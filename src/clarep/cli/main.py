@@ -38,6 +38,7 @@ _PLACES = {
     "report": "report.Report",
     "doctor": "doctor.Doctor",
     "verify": "verify.Verify",
+    "explore": "explore.Explore",
     "export": "export.Export",
     "convert": "convert.Convert",
 }

@@ -1,9 +1,7 @@
-"""Options that several commands have, each with its help once, and given options as text."""
+"""Options that several commands have, each with its help once."""
 
-import shlex
-from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -37,17 +35,3 @@ Json = Annotated[
     bool,
     tyro.conf.arg(help="Print one JSON object instead of lines; progress goes to stderr."),
 ]
-
-
-def flags(settings: Any, *names: str) -> str:
-    """Return the fields of a dataclass that differ from their defaults, as command-line options.
-
-    names: those that are looked at; all without any. Empty, or it starts with a space.
-    """
-    given = ""
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        if value != field.default and field.name in (names or (field.name,)):
-            given += f" --{field.name.replace('_', '-')}"
-            given += "" if value is True else f" {shlex.quote(str(value))}"
-    return given

@@ -16,12 +16,12 @@ from clarep.cli.option_groups import (
     JudgeRun,
     TeacherGroup,
     TeacherSpec,
-    flags,
 )
 from clarep.cli.terminal import note, told, warn
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.artefacts import write_json
 from clarep.engine.fan_out import EngineConfig, check_engine
+from clarep.engine.flags import flags
 from clarep.engine.lock import hold
 from clarep.engine.progress import progress
 from clarep.engine.tensors import weights_hash

@@ -6,7 +6,7 @@ arXiv 1504.05477; Halko, Martinsson & Tropp 2011). It sees two callables, never 
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,9 @@ from torch import Tensor
 
 from clarep.geometry.dense import check_k, exact_right_singular_vectors
 from clarep.geometry.krylov import Krylov, Product, check_not_zero, finite
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Measure = Literal["energy", "angle"]
 _FLAT = 2.0  # see _EnergyProgress
@@ -36,6 +39,12 @@ class Subspace:
     share of the optimal energy, or the worst principal angle in radians."""
     products: int
     """Directions that each image was multiplied with, J and J^T counted alike."""
+
+    def figure(self) -> "Figure":
+        """Draw the singular values; raises UserError where they are not known."""
+        from clarep.geometry.spectrum_figure import spectrum_figure
+
+        return spectrum_figure(self.singular_values)
 
 
 def top_right_singular_subspace(

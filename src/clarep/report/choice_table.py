@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from clarep.engine.artefacts import write_json
+from clarep.engine.figure_style import save_figure
 from clarep.report.curve_figure import curve_figure
-from clarep.report.set_figures import save_figure
 from clarep.report.tables import WIDTH, filled, plain_table, write_csv
 from clarep.select.canonicity import Choice, Point
 from clarep.select.choice import ALL_COLUMNS, Estimate, Setting

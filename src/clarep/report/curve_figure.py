@@ -7,16 +7,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from clarep.engine.figure_style import BLUE, GREEN, ORANGE, PINK, SKY, paper_figure, styled
 from clarep.engine.printable import printable
 from clarep.select.canonicity import KEPT, Choice, Point, class_left
 
 _LOOKS = {
-    "top": ("tab:blue", "o", "top directions (CLARID)"),
-    "contrast": ("tab:orange", "D", "contrast: across directions of class evidence"),
-    "mask": ("tab:purple", "^", "mask: outside pixels of class evidence"),
-    "centre": ("tab:pink", "P", "centre: outside a disc in the middle"),
+    "top": (BLUE, "o", "top directions (CLARID)"),
+    "contrast": (ORANGE, "D", "contrast: across directions of class evidence"),
+    "mask": (PINK, "^", "mask: outside pixels of class evidence"),
+    "centre": (SKY, "P", "centre: outside a disc in the middle"),
     "random": ("0.55", "s", "as many random directions"),
-    "bottom": ("tab:green", "v", "bottom directions"),
+    "bottom": (GREEN, "v", "bottom directions"),
 }
 _HOW_TO_READ = (
     "Every line starts at the star, where nothing is taken out (guidance alone), and goes on as "
@@ -33,6 +34,7 @@ _LEAST_HARMFUL = (
 )
 
 
+@styled()
 def curve_figure(curves: Mapping[str, Sequence[Point]], found: Choice, extraneous: str) -> Figure:
     """Draw a panel for each tap (down) and t (across), a line for each kind of directions.
 
@@ -45,7 +47,7 @@ def curve_figure(curves: Mapping[str, Sequence[Point]], found: Choice, extraneou
     taps = list(dict.fromkeys(point.tap for point in points))
     ts = sorted({point.t for point in points})
     size = (2.3 * max(2, len(ts)) + 1.0, 2.5 * len(taps) + 1.9)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = paper_figure(*size)
     grid = figure.subplots(len(taps), len(ts), squeeze=False, sharex=True, sharey=True)
     reference = min(points, key=lambda point: (point.t, point.k))
     for tap, row in zip(taps, grid, strict=True):
@@ -56,7 +58,7 @@ def curve_figure(curves: Mapping[str, Sequence[Point]], found: Choice, extraneou
             }
             _panel(axis, here, reference, found, chosen_kind)
             name = f"t = {t:g}" + (f", {tap}" if len(taps) > 1 else "")
-            axis.set_title(printable(name), fontsize=9, parse_math=False)
+            axis.set_title(printable(name), parse_math=False)
     across = [point.extraneous for of in curves.values() for point in of]
     grid[0, 0].set_xlim(0, 1.08 * float(np.nanmax(across)))  # shared by all panels
     width = int(16 * size[0])
@@ -72,8 +74,6 @@ def curve_figure(curves: Mapping[str, Sequence[Point]], found: Choice, extraneou
         legend,
         loc="outside upper center",
         ncols=columns,
-        fontsize=8,
-        frameon=False,
     )
     return figure
 
@@ -125,4 +125,3 @@ def _panel(
         label="nothing taken out",
     )
     axis.tick_params(labelsize=7)
-    axis.grid(alpha=0.25)

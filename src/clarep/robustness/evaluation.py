@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -15,6 +15,9 @@ from clarep.engine.figure_rows import FigureRows
 from clarep.engine.statistics import binomial_interval, bootstrap_interval
 from clarep.engine.tensors import check_header, save_tensors
 from clarep.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EVALUATION_NAME = "evaluation.json"
 ARRAYS_NAME = "arrays.safetensors"
@@ -93,6 +96,12 @@ class Evaluation(FigureRows):
             }
             for one in self.measurements
         ]
+
+    def figure(self) -> "Figure":
+        """Draw the headline shares and the curves under attack, 95 % intervals on each."""
+        from clarep.robustness.evaluation_figure import evaluation_figure
+
+        return evaluation_figure(self.measurements)
 
     def save(self, folder: Path) -> None:
         """Write arrays.safetensors, then evaluation.json, with the SHA-256 of both."""

@@ -108,6 +108,12 @@ class Comparison(FigureRows):
         against = f" with {self.reference}" if self.reference else ""
         return f"Comparison of {len(self.rows)} methods{against}, {self.tests} differences tested"
 
+    def figure(self) -> Any:
+        """Return a matplotlib figure: a panel a measure, a row a method, intervals, verdicts."""
+        from clarep.study.comparison_figure import comparison_figure
+
+        return comparison_figure(self)
+
     def to_rows(self) -> list[dict[str, Any]]:
         """Return a row a method and measure: value and difference from the reference, tested."""
         return [

@@ -84,7 +84,7 @@ def build_report(
         "verdict": verdict(compared),
         "one_seed": _one_seed(data),
         "sections": sections,
-        "style": Markup(_resource("style.css")),
+        "style": Markup(_resource("style.css") + chart_style()),
     }
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     text = environment.from_string(_resource("page.html.jinja")).render(page)
@@ -97,6 +97,11 @@ def build_report(
         for lacking in dict.fromkeys(text for section in sections for text in section.missing):
             tell(lacking.replace("`", ""))
     return out / PAGE_NAME
+
+
+def chart_style() -> str:
+    """Return the style sheet of charts, which a page gives its colours."""
+    return _resource("charts.css")
 
 
 def _resource(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clareps import as_rgb
-from clarep.clarid.set_pictures import ROWS
+from clarep.clarid.set_pictures import ROWS, picture_columns
 from clarep.report.html.blocks import (
     NO_FIGURE,
     Block,
@@ -24,7 +24,6 @@ from clarep.report.measures_table import (
     rows_beside,
     told,
 )
-from clarep.report.set_figures import picture_columns
 from clarep.select.clarep_columns import COLUMNS, blocks
 from clarep.select.clarep_measures import Measures
 

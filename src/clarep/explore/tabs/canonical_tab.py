@@ -1,0 +1,208 @@
+"""Canonical: one image, what is taken out of it, and what is left."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from clarep.explore import pictures
+from clarep.explore.copied import as_command, as_python
+from clarep.explore.explorer import KINDS, Chosen, Evidence, Setting
+from clarep.explore.page import AT_ONCE, ONE_AT_A_TIME, Page, told
+from clarep.report.html.svg import tag
+
+_SHOWN = 12  # images of a class to choose from
+_COLUMNS = {
+    "original": "as it is given",
+    "reconstruction": "inverted and decoded",
+    "guidance alone": "decoded with guidance, nothing taken out",
+    "canonical": "decoded without its extraneous part",
+    "what was removed": "from the latent, on grey",
+}
+
+
+def build(page: Page, blocks: gr.Blocks) -> None:
+    """Add the tab, and the state that all tabs share."""
+    explorer, start = page.explorer, page.explorer.start
+    names = list(explorer.teacher.class_names)
+    first = explorer.chosen(explorer.of_class(0, 1)[0] if explorer.of_class(0, 1) else 0)
+    with gr.Tab("Canonical", id="canonical"), gr.Row():
+        page.chosen = gr.State(first)  # within the tab: gradio takes a child of Tabs for one
+        with gr.Column(scale=1, min_width=320):
+            of_class = gr.Dropdown(names, value=page.class_name(first), label="Images of the class")
+            images = gr.HTML(
+                _images(page, page.class_name(first), first),
+                js_on_load=pictures.PICKED,
+                elem_id="images",
+            )
+            photo = gr.File(
+                label="or drop a photograph here",
+                file_types=["image"],
+                height=120,
+                elem_id="photo",
+            )
+            as_class = gr.Dropdown(names, value=page.class_name(first), label="Taken for the class")
+        with gr.Column(scale=2, min_width=320):
+            shown = gr.HTML(pictures.waiting("loading"), elem_id="canonical-pictures")
+            with gr.Row():
+                t = gr.Slider(0.05, 0.98, start.t, step=0.01, label=_T, elem_id="t", buttons=[])
+                k = gr.Slider(
+                    0,
+                    len(page.stops) - 1,
+                    page.place_of(start.k),
+                    step=1,
+                    label=_k_label(page, start.k),
+                    elem_id="k",
+                    buttons=[],
+                )
+                guidance = gr.Slider(
+                    1, 8, start.guidance, step=0.25, label="guidance", elem_id="guidance",
+                    buttons=[], interactive=explorer.teacher.has_null,
+                )  # fmt: skip
+            with gr.Row():
+                taps = list(explorer.teacher.taps())
+                tap = gr.Dropdown(taps, value=start.tap, label="tap: the layer that is asked")
+                kind = gr.Dropdown(list(KINDS), value=start.kind, label="kind of directions")
+                stop = gr.Button("Stop", elem_id="stop", scale=0, min_width=90)
+            with gr.Row():
+                facts = gr.HTML(elem_id="facts")
+                spectrum = gr.HTML(elem_id="spectrum")
+            with gr.Accordion("Copy as command or as Python", open=False):
+                command = gr.Code(label="command", language="shell", interactive=False, lines=1,
+                                  elem_id="command", wrap_lines=True)  # fmt: skip
+                python = gr.Code(label="Python", language="python", interactive=False, lines=4,
+                                 elem_id="python", wrap_lines=True)  # fmt: skip
+    page.controls = [t, k, guidance, tap, kind]
+
+    def show(chosen: Chosen, *values: Any) -> Iterator[tuple[Any, ...]]:
+        setting = page.setting(*values)
+        copied = _copied(page, chosen, setting)
+        for found, evidence in _steps(page, chosen, setting):
+            values_of, drawn = "", ""
+            if "canonical" in found:
+                values_of = _facts(page, chosen, setting, evidence)
+                drawn = _spectrum(page, chosen, setting)
+            yield _pictures(found), values_of, drawn, *copied
+
+    def pick(event: gr.EventData, of: str) -> tuple[Any, ...]:
+        chosen = explorer.chosen(event.i)
+        return chosen, page.class_name(chosen), _images(page, of, chosen)
+
+    def put(path: str, name: str) -> Chosen:
+        return explorer.uploaded(Path(path), names.index(name))
+
+    page.show = {
+        "fn": told(show),
+        "inputs": [page.chosen, *page.controls],
+        "outputs": [shown, facts, spectrum, command, python],
+        "trigger_mode": "always_last",
+        **ONE_AT_A_TIME,
+    }
+    events = [
+        blocks.load(**page.show),
+        images.click(told(pick), of_class, [page.chosen, as_class, images], **AT_ONCE).then(
+            **page.show
+        ),
+        photo.upload(told(put), [photo, as_class], page.chosen, **AT_ONCE).success(**page.show),
+        as_class.input(
+            lambda chosen, name: replace(chosen, label=names.index(name)),
+            [page.chosen, as_class],
+            page.chosen,
+            **AT_ONCE,
+        ).then(**page.show),
+        *(slider.release(**page.show) for slider in (t, guidance)),
+        k.input(**page.show),
+        *(menu.input(**page.show) for menu in (tap, kind)),
+    ]
+    k.change(lambda at: gr.Slider(label=_k_label(page, page.stops[at])), k, k, **AT_ONCE)
+    of_class.input(
+        lambda of, chosen: _images(page, of, chosen), [of_class, page.chosen], images, **AT_ONCE
+    )
+    stop.click(lambda: None, cancels=events, **AT_ONCE)
+
+
+_T = "t: noise level"
+
+
+def _k_label(page: Page, k: int) -> str:
+    return f"k = {k} of {page.explorer.teacher.latent_dim} directions out"
+
+
+def _images(page: Page, of: str, chosen: Chosen) -> Markup:
+    label = page.explorer.teacher.class_names.index(of)
+    found = {
+        i: (f"{of} {i}", page.explorer.data.images([i])[0])
+        for i in page.explorer.of_class(label, _SHOWN)
+    }
+    return pictures.gallery(found, chosen.index)
+
+
+def _steps(
+    page: Page, chosen: Chosen, setting: Setting
+) -> Iterator[tuple[dict[str, Any], Evidence | None]]:
+    """Yield all pictures found so far, what takes longest last, and at the end the evidence."""
+    explorer, found = page.explorer, {"original": chosen.pixels}
+    yield found, None
+    found["reconstruction"] = explorer.reconstruction(chosen, setting)
+    yield found, None
+    found["guidance alone"] = explorer.guided(chosen, setting)
+    yield found, None
+    found["canonical"] = explorer.canonical(chosen, setting)
+    found["what was removed"] = explorer.removed(chosen, setting)
+    yield found, None
+    yield found, explorer.evidence(chosen, setting)
+
+
+def _pictures(found: dict[str, Any]) -> Markup:
+    """Return the pictures in their order, those to come as blanks, and how far it is."""
+    cells = [
+        tag(
+            "figure",
+            "" if name in found else "blank",
+            pictures.image(found[name], name) if name in found else tag("div", "no-image"),
+            tag("figcaption", "", tag("b", "", name), tag("small", "", meaning)),
+        )
+        for name, meaning in _COLUMNS.items()
+    ]
+    bar = tag("progress", "", max=len(_COLUMNS), value=len(found), aria_label="computing")
+    done = len(found) == len(_COLUMNS)
+    return tag("div", "pictures five", *cells) + (Markup() if done else bar)
+
+
+def _facts(page: Page, chosen: Chosen, setting: Setting, evidence: Evidence | None) -> Markup:
+    x_te, trip = page.explorer.inverted(chosen, setting)
+    left = page.explorer.latent(chosen, setting)
+    share = 1 - float(left.double().square().sum() / x_te.double().square().sum())
+    facts = {
+        "image": f"{chosen.name}, taken for {page.class_name(chosen)}",
+        "round trip": f"{trip:.1f} dB: how well the image comes back",
+        "taken out": f"{share:.1%} of the latent's energy",
+    }
+    if evidence is None:
+        several = page.explorer.teacher.num_classes > 1
+        facts["class evidence"] = "asking …" if several else "needs a teacher of two classes"
+    else:
+        before, after = evidence.nats
+        facts["class evidence"] = f"{before:+.2f} nats before, {after:+.2f} after: 0 is chance"
+        if evidence.null_right is not None:
+            said = ["right" if right else "wrong" for right in evidence.null_right]
+            facts["judge of it, decoded under no class"] = f"{said[0]} before, {said[1]} after"
+    parts = [
+        part for name, of in facts.items() for part in (tag("dt", "", name), tag("dd", "", of))
+    ]
+    return tag("dl", "facts", *parts)
+
+
+def _spectrum(page: Page, chosen: Chosen, setting: Setting) -> Markup:
+    if setting.k == 0:
+        return pictures.waiting("no direction is taken out")
+    return pictures.spectrum(page.explorer.basis(chosen, setting)[1], setting.k)
+
+
+def _copied(page: Page, chosen: Chosen, setting: Setting) -> tuple[str, str]:
+    given, name = page.given.at(setting), page.class_name(chosen)
+    own = chosen.index is not None and int(page.explorer.data.labels[chosen.index]) == chosen.label
+    return as_command(given, chosen, name, own), as_python(given, chosen, name)

@@ -1,0 +1,108 @@
+"""Directions: a walk along one of them, on this image and on others; the first as a sheet."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+import torch
+from markupsafe import Markup
+
+from clarep.explore import pictures
+from clarep.explore.explorer import REACH, Chosen, Setting
+from clarep.explore.page import AT_ONCE, ONE_AT_A_TIME, Page, told
+from clarep.report.html.svg import tag
+
+_STEPS = tuple(REACH * i / 6 for i in range(-6, 7))
+_OTHERS = 4  # images
+_SHEET = 32  # directions
+
+
+def build(page: Page) -> None:
+    """Add the tab."""
+    count = min(_SHEET, page.explorer.most)
+    with gr.Tab("Directions", id="directions") as tab:
+        gr.Markdown(
+            "The image of *Canonical*, moved along one of its directions, in units of the noise "
+            "level at t: as far as noise alone spreads latents. What changes is what the "
+            "direction holds; the class should stay."
+        )
+        with gr.Row():
+            number = gr.Slider(
+                1, count, 1, step=1, label="direction, the strongest first", elem_id="number",
+                buttons=[],
+            )  # fmt: skip
+            at = gr.Slider(
+                -REACH, REACH, REACH, step=REACH / 6, label="how far along it, in noise levels",
+                elem_id="scrub", buttons=[],
+            )  # fmt: skip
+        scrubbed = gr.HTML(elem_id="scrubbed")
+        strip = gr.HTML(pictures.waiting("loading"), elem_id="strip")
+        others = gr.HTML(elem_id="others")
+        with gr.Row():
+            draw = gr.Button(f"The first {count} directions as a sheet", elem_id="draw-sheet")
+            stop = gr.Button("Stop", scale=0, min_width=90)
+        sheet = gr.HTML(js_on_load=pictures.PICKED, elem_id="sheet")
+
+    def walk(chosen: Chosen, j: int, at: float, *values: Any) -> Iterator[tuple[Any, ...]]:
+        setting = page.setting(*values)
+        yield gr.skip(), pictures.waiting("finding the directions and walking …"), ""
+        frames = page.explorer.walk(chosen, setting, chosen, int(j) - 1, _STEPS)
+        shown = [(pictures.at(_STEPS[i]), frames[i]) for i in range(0, len(_STEPS), 2)]
+        drawn = pictures.row(shown, "strip")
+        yield _at(frames, at), drawn, pictures.waiting("the same direction on other images …")
+        yield _at(frames, at), drawn, _on_others(page, chosen, setting, int(j) - 1)
+
+    def scrub(chosen: Chosen, j: int, at: float, *values: Any) -> Markup:
+        setting = page.setting(*values)
+        return _at(page.explorer.walk(chosen, setting, chosen, int(j) - 1, _STEPS), at)
+
+    def first(chosen: Chosen, *values: Any) -> Iterator[Markup]:
+        setting, found = page.setting(*values), dict[int, pictures.Shown]()
+        for j in range(count):
+            ends = page.explorer.walk(chosen, setting, chosen, j, (-REACH, REACH))
+            found[j + 1] = (
+                f"{j + 1}: {pictures.at(-REACH)}, {pictures.at(REACH)}",
+                torch.cat([*ends], dim=2),
+            )
+            if j % 4 == 3 or j == count - 1:
+                bar = tag("progress", "", max=count, value=j + 1, aria_label="computing")
+                yield pictures.gallery(found, css="wide") + (bar if j < count - 1 else Markup())
+
+    given = [page.chosen, number, at, *page.controls]
+    walking: dict[str, Any] = {
+        "fn": told(walk),
+        "inputs": given,
+        "outputs": [scrubbed, strip, others],
+        "trigger_mode": "always_last",
+        **ONE_AT_A_TIME,
+    }
+    events = [tab.select(**walking), number.release(**walking)]
+    at.input(told(scrub), given, scrubbed, trigger_mode="always_last", **ONE_AT_A_TIME)
+    drawing = draw.click(told(first), [page.chosen, *page.controls], sheet, **ONE_AT_A_TIME)
+    sheet.click(_number, None, number, **AT_ONCE).then(**walking)
+    stop.click(lambda: None, cancels=[*events, drawing], **AT_ONCE)
+
+
+def _number(event: gr.EventData) -> int:
+    return int(event.i)
+
+
+def _at(frames: torch.Tensor, at: float) -> Markup:
+    nearest = min(range(len(_STEPS)), key=lambda i: abs(_STEPS[i] - at))
+    return pictures.row([(pictures.at(_STEPS[nearest]), frames[nearest])], "large")
+
+
+def _on_others(page: Page, chosen: Chosen, setting: Setting, number: int) -> Markup:
+    """Return images of this class and of others, moved along the same direction."""
+    labels = [chosen.label, *range(page.explorer.teacher.num_classes)][:_OTHERS]
+    indices = [i for label in labels for i in page.explorer.of_class(label, 3)]
+    apart = list(dict.fromkeys(i for i in indices if i != chosen.index))
+    rows = [tag("h3", "", "The same direction on other images")]
+    for index in apart[:: max(1, len(apart) // _OTHERS)][:_OTHERS]:
+        other = page.explorer.chosen(index)
+        steps = (-REACH, -REACH / 2, 0.0, REACH / 2, REACH)
+        frames = page.explorer.walk(other, setting, chosen, number, steps)
+        name = page.class_name(other)
+        shown = [(f"{name}, {pictures.at(at)}", one) for at, one in zip(steps, frames, strict=True)]
+        rows.append(pictures.row(shown, "strip"))
+    return Markup().join(rows)
