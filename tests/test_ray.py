@@ -80,11 +80,17 @@ def workers():
     return found
 
 
-def test_each_task_is_done_once_after_those_before_it(cluster, tmp_path):
+def test_tasks_wait_for_each_other_and_their_mistakes_are_told(cluster, tmp_path, monkeypatch):
     cluster.two()
 
     def make():
+        from clarep.data.labelled import UnreadableImage
+
         def work(task):
+            if task == 4:
+                raise UnreadableImage("a.png", "it is no image")  # which no pickle makes again
+            if task == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
             seen = sorted(path.name for path in tmp_path.iterdir())
             (tmp_path / str(task)).touch()
             return task, seen, os.getpid()
@@ -98,6 +104,11 @@ def test_each_task_is_done_once_after_those_before_it(cluster, tmp_path):
     assert sorted(found) == [0, 1, 2, 3]
     assert "0" in found[1][0] and {"1", "2"} <= set(found[3][0])
     assert os.getpid() not in {pid for _, pid in found.values()}
+    with pytest.raises(UserError, match=r"cannot read a\.png"):
+        list(fan_out([4], make, ON_RAY))
+    monkeypatch.setattr(ray_engine, "_RETRIES", 0)
+    with pytest.raises(UserError, match="1 workers died at 5"):  # else it would go on for ever
+        list(fan_out([5], make, ON_RAY))
 
 
 @contextmanager
@@ -169,26 +180,3 @@ def test_a_study_is_the_same(cluster, tmp_path, write_recipe):
     with driven(*asked, "--device", "cpu", "--out", tmp_path / "evaluated"):
         pass
     assert bytes_of(tmp_path / "evaluated") == bytes_of(run / "robustness")
-
-
-def test_a_mistake_of_a_task_comes_as_it_is(cluster):
-    def make():
-        from clarep.data.labelled import UnreadableImage
-
-        def work(task):
-            raise UnreadableImage("a.png", "it is no image")  # which no pickle makes again
-
-        return work
-
-    with pytest.raises(UserError, match=r"cannot read a\.png"):
-        list(fan_out([1], make, ON_RAY))
-
-
-def test_a_task_that_kills_every_worker_comes_to_an_end(cluster, monkeypatch):
-    monkeypatch.setattr(ray_engine, "_RETRIES", 1)
-
-    def make():
-        return lambda task: os.kill(os.getpid(), signal.SIGKILL)
-
-    with pytest.raises(UserError, match="2 workers died at poison"):
-        list(fan_out(["poison"], make, ON_RAY))
