@@ -399,7 +399,7 @@ def targets(root: Path) -> dict[str, Target]:
             _read_set,
             made["canon"] / "manifest.json",
             resealed,
-            2,
+            1,
         ),
         "shard": Target([shard.read_bytes()], _read_set, shard, _forged(shard)),
         "safetensors": Target(

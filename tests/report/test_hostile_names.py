@@ -59,7 +59,19 @@ def assert_harmless(text: str) -> None:
 
 
 def test_all_controls_are_spelled_out_and_all_else_stays():
-    for code in [*range(0x20), *range(0x80, 0xA0), 0x2028, 0x202A, 0x202E, 0x2066, 0xD800, 0xDFFF]:
+    for code in [
+        *range(0x20),
+        *range(0x80, 0xA0),
+        0x061C,
+        0x200E,
+        0x200F,
+        0x2028,
+        0x202A,
+        0x202E,
+        0x2066,
+        0xD800,
+        0xDFFF,
+    ]:
         shown = one_line(f"a{chr(code)}b")
         assert shown.startswith("a\\") and shown.endswith("b") and shown.isprintable()
     assert printable("a\n\tb") == "a\n\tb"

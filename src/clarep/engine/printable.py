@@ -6,9 +6,9 @@ Names of classes, files and models come from anywhere.
 import re
 
 # Control characters but line end and tab, and DEL, which JSON leaves as it is; line separators;
-# marks that reverse the order of reading; halves of a pair, of names that are no UTF-8.
+# marks of the order of reading; halves of a pair, of names that are no UTF-8.
 _STEERING = re.compile(
-    "[\x00-\x08\x0b-\x1f\x80-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x80-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 

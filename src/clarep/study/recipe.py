@@ -12,11 +12,13 @@ from clarep.data.load import DataConfig
 from clarep.distill.distill_config import DistillConfig, check_distill
 from clarep.distill.methods import METHODS
 from clarep.engine.bounds import Seed, Within, check_bounds
+from clarep.engine.printable import one_line
 from clarep.errors import UserError, unknown_name
 from clarep.robustness.suite.suite_config import SuiteConfig, check_suite
 from clarep.study.schema import below, build, read_toml, table_of
 from clarep.teachers.options import TeacherOptions
 
+_LONGEST_NAME = 100
 _Value = TypeVar("_Value")
 _SET_BY_RUNNER = ("train.seed", "clarid.kind")
 _MERGED = ("data", "test", "canonical", "clarid", "train", "variants")
@@ -155,6 +157,16 @@ def _check(rule: Callable[[_Value], object], value: _Value, place: str) -> None:
         raise UserError(f"{place} {error}") from error
 
 
+def _check_name(name: str, place: str) -> None:
+    """Raise UserError unless a variant's name can stand in a folder's name and in a table."""
+    is_plain = one_line(name) == name and not set(name) & set("/\\") and name[:1] != "."
+    if not is_plain or not 0 < len(name.encode()) <= _LONGEST_NAME:
+        raise UserError(
+            f"{place} methods: '{one_line(name)[:80]}' names a folder: give at most "
+            f"{_LONGEST_NAME} bytes without a slash or control characters, not beginning with a dot"
+        )
+
+
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Return a table with another laid over it, at every depth."""
     inner = {
@@ -186,6 +198,7 @@ def _variants(recipe: Recipe, tables: Mapping[str, Any], place: str) -> tuple[Va
     variants = []
     for name in methods:
         here = below(place, f"variants.{name}")
+        _check_name(name, place)
         table = table_of(own.get(name, {}), place, f"variants.{name}")
         method = str(table.get("method", name))
         if method not in METHODS:
