@@ -205,6 +205,11 @@ def _check_entry(shard: Any, what: str) -> None:
         raise ValueError(f"{what} lacks one of {', '.join(_SHARD_KEYS)}")
     if Path(shard["file"]).name != shard["file"]:
         raise ValueError(f"its shard {shard['file']} is not a file of this folder")
+    cost, seconds = shard["cost"], shard["cost"].get("seconds")
+    counts = [cost.get(name) for name in sum_costs([]) if name != "seconds"]
+    spent = list(seconds.values()) if isinstance(seconds, dict) else [None]
+    if not all(isinstance(number, int | float) for number in [*counts, *spent]):
+        raise ValueError(f"the cost of its shard {shard['file']} is not told in numbers")
 
 
 def check_shard(
