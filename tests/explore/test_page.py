@@ -1,6 +1,6 @@
 """The page through real clicks in headless Chromium, served by the command itself.
 
-CLAREP_SCREENSHOTS=docs/explore python -m pytest tests/explore/test_page.py -k screenshots
+CLAREP_SCREENSHOTS=docs/explore .venv/bin/python -m pytest tests/explore/test_page.py -k pictures
 
 writes the pictures of docs/explore.md, by the bundled teacher.
 """
@@ -315,6 +315,41 @@ def go_to(page: Any, name: str) -> None:
         page.get_by_label("More tabs").click()
         tab = page.get_by_role("button", name=name, exact=True).last
     tab.click()
+
+
+@pytest.mark.skipif(not PICTURES, reason="pictures of docs/explore.md are written when asked for")
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_pictures_of_the_docs(browser, served, width, scheme):
+    page, said = open_page(browser, served, width, scheme)
+    phone = "" if width > 390 else "-phone"
+
+    def keep(name: str) -> None:
+        folder = Path(PICTURES)
+        folder.mkdir(parents=True, exist_ok=True)
+        page.wait_for_timeout(500)
+        page.screenshot(path=folder / f"{name}{phone}.png", full_page=True)
+
+    settled(page)
+    keep("canonical")
+    if phone:
+        page.context.close()
+        return
+    go_to(page, "Directions")
+    page.wait_for_selector("#others h3")
+    keep("directions")
+    go_to(page, "Swap")
+    page.wait_for_selector("#swapped figure:nth-child(4)")
+    keep("swap")
+    go_to(page, "Set")
+    page.click("#make")
+    page.wait_for_selector("#set-images button:nth-child(30)")
+    page.locator("#set-images button").nth(3).click()
+    page.wait_for_selector("#closer img")
+    page.click("#lay-out")
+    page.wait_for_selector("#maps .points")
+    keep("set")
+    assert said == []
+    page.context.close()
 
 
 def test_it_leaves_nothing_behind(opened, served):
