@@ -93,13 +93,12 @@ def _at(frames: torch.Tensor, at: float) -> Markup:
 
 
 def _on_others(page: Page, chosen: Chosen, setting: Setting, number: int) -> Markup:
-    """Return images of this class and of others, moved along the same direction."""
-    labels = [chosen.label, *range(page.explorer.teacher.num_classes)][:_OTHERS]
-    indices = [i for label in labels for i in page.explorer.of_class(label, 3)]
-    apart = list(dict.fromkeys(i for i in indices if i != chosen.index))
+    """Return an image of this class and of some others, moved along the same direction."""
+    labels = list(dict.fromkeys([chosen.label, *range(page.explorer.teacher.num_classes)]))
+    apart = [[i for i in page.explorer.of_class(c, 2) if i != chosen.index] for c in labels]
     rows = [tag("h3", "", "The same direction on other images")]
-    for index in apart[:: max(1, len(apart) // _OTHERS)][:_OTHERS]:
-        other = page.explorer.chosen(index)
+    for members in list(filter(None, apart))[:_OTHERS]:
+        other = page.explorer.chosen(members[0])
         steps = (-REACH, -REACH / 2, 0.0, REACH / 2, REACH)
         frames = page.explorer.walk(other, setting, chosen, number, steps)
         name = page.class_name(other)

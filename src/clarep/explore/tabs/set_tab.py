@@ -18,6 +18,7 @@ from clarep.report.html.svg import tag
 _EACH = 3  # images a class of a set that is made here
 _MOST = 120  # images in the gallery
 _ALL = "all classes"
+_SMALL: dict[str, Any] = {"scale": 0, "min_width": 230}
 _ORDERS = ("highest first", "lowest first")
 _NONE = (
     "No canonical set is open. `clarep identify` makes one, and `clarep explore --canon FOLDER` "
@@ -31,7 +32,9 @@ def build(page: Page) -> None:
     names = list(page.explorer.teacher.class_names)
     with gr.Tab("Set", id="set") as tab:
         about = gr.Markdown(_about(opened))
-        make = gr.Button("Make a small set", visible=not opened, elem_id="make")
+        with gr.Row():
+            words = "Make a small set"
+            make = gr.Button(words, visible=not opened, elem_id="make", **_SMALL)
         with gr.Row():
             of_class = gr.Dropdown([_ALL, *names], value=_ALL, label="Show")
             by = gr.Dropdown(list(SORTS), value=next(iter(SORTS)), label="Sort by")
@@ -42,7 +45,7 @@ def build(page: Page) -> None:
         looked_at = gr.State(None)
         with gr.Row():
             closer = gr.HTML(elem_id="closer")
-            open_it = gr.Button("Open in Canonical", interactive=False, elem_id="open-it")
+            open_it = gr.Button("Open in Canonical", interactive=False, elem_id="open-it", **_SMALL)
         maps = _map_part(opened)
 
     def make_one(*values: Any) -> Iterator[tuple[Any, ...]]:
@@ -94,7 +97,7 @@ def _map_part(opened: list[Catalogue]) -> gr.HTML:
     """Add the features in the plane; return where they are drawn."""
     with gr.Row():
         method = gr.Radio(list(MAPS), value=MAPS[0], label="Features in the plane")
-        lay_out = gr.Button("Lay out before and after", elem_id="lay-out")
+        lay_out = gr.Button("Lay out before and after", elem_id="lay-out", **_SMALL)
     maps = gr.HTML(js_on_load=pictures.PICKED, elem_id="maps")
 
     def draw(method: str) -> Iterator[Markup]:
@@ -150,4 +153,5 @@ def _maps(catalogue: Catalogue, method: str) -> Markup:
     ):
         shown = {row: (name, image) for row, name, image in zip(rows, names, images, strict=True)}
         drawn.append(pictures.map_of(f"{method}, {title}", np.asarray(places), labels, shown))
-    return tag("div", "maps", *drawn)
+    words = "The features are taken given the class, so that they hold it in any case."
+    return tag("div", "maps", *drawn) + pictures.waiting(words)

@@ -38,13 +38,13 @@ def build(page: Page) -> None:
         setting = page.setting(*values)
         first, second = (f"{page.class_name(one)}, {one.name}" for one in (chosen, donor))
         shown = [(f"image: {first}", chosen.pixels), (f"donor: {second}", donor.pixels)]
-        yield pictures.row(shown, "large") + pictures.waiting("swapping …")
+        yield pictures.row(shown, "two") + pictures.waiting("swapping …")
         if setting.k == 0:
             raise gr.Error("k is 0: there is nothing to swap", print_exception=False)
         for a, b in ((chosen, donor), (donor, chosen)):
             words = f"class of the {page.class_name(a)}, rest of the {page.class_name(b)}"
             shown.append((words, explorer.swapped(a, b, setting)))
-        yield pictures.row(shown, "large")
+        yield pictures.row(shown, "two")
 
     def pick(event: gr.EventData, of: str) -> tuple[Chosen, Markup]:
         return explorer.chosen(event.i), _donors(page, of, event.i)
