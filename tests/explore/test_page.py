@@ -299,6 +299,7 @@ def test_students(opened):
 def test_every_tab_fits_a_phone(browser, served, scheme):
     page, said = open_page(browser, served, 390, scheme)
     settled(page)
+    assert page.locator("#facts").bounding_box()["width"] > 250  # words, not letters, a line
     assert page.evaluate("document.body.classList.contains('dark')") == (scheme == "dark")
     for name in ("Canonical", "Directions", "Swap", "Set", "Students"):
         go_to(page, name)

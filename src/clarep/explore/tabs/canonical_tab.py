@@ -68,8 +68,10 @@ def build(page: Page, blocks: gr.Blocks) -> None:
                 kind = gr.Dropdown(list(KINDS), value=start.kind, label="kind of directions")
                 stop = gr.Button("Stop", elem_id="stop", scale=0, min_width=90)
             with gr.Row():
-                facts = gr.HTML(elem_id="facts")
-                spectrum = gr.HTML(elem_id="spectrum")
+                with gr.Column(min_width=280):
+                    facts = gr.HTML(elem_id="facts")
+                with gr.Column(min_width=280):
+                    spectrum = gr.HTML(elem_id="spectrum")
             with gr.Accordion("Copy as command or as Python", open=False):
                 command = gr.Code(label="command", language="shell", interactive=False, lines=1,
                                   elem_id="command", wrap_lines=True)  # fmt: skip

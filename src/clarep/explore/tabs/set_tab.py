@@ -18,6 +18,7 @@ from clarep.report.html.svg import tag
 _EACH = 3  # images a class of a set that is made here
 _MOST = 120  # images in the gallery
 _ALL = "all classes"
+_MAKE = "Make a small set"
 _SMALL: dict[str, Any] = {"scale": 0, "min_width": 230}
 _ORDERS = ("highest first", "lowest first")
 _NONE = (
@@ -33,8 +34,7 @@ def build(page: Page) -> None:
     with gr.Tab("Set", id="set") as tab:
         about = gr.Markdown(_about(opened))
         with gr.Row():
-            words = "Make a small set"
-            make = gr.Button(words, visible=not opened, elem_id="make", **_SMALL)
+            make = gr.Button(_MAKE, visible=not opened, elem_id="make", **_SMALL)
         with gr.Row():
             of_class = gr.Dropdown([_ALL, *names], value=_ALL, label="Show")
             by = gr.Dropdown(list(SORTS), value=next(iter(SORTS)), label="Sort by")
@@ -44,7 +44,8 @@ def build(page: Page) -> None:
         images = gr.HTML(js_on_load=pictures.PICKED, elem_id="set-images")
         looked_at = gr.State(None)
         with gr.Row():
-            closer = gr.HTML(elem_id="closer")
+            with gr.Column(min_width=300):
+                closer = gr.HTML(elem_id="closer")
             open_it = gr.Button("Open in Canonical", interactive=False, elem_id="open-it", **_SMALL)
         maps = _map_part(opened)
 

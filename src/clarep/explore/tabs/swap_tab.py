@@ -32,7 +32,8 @@ def build(page: Page) -> None:
                 donors = gr.HTML(
                     _donors(page, of, members[0]), js_on_load=pictures.PICKED, elem_id="donors"
                 )
-            swapped = gr.HTML(pictures.waiting("loading"), elem_id="swapped")
+            with gr.Column(scale=2, min_width=320):
+                swapped = gr.HTML(pictures.waiting("loading"), elem_id="swapped")
 
     def swap(chosen: Chosen, donor: Chosen, *values: Any) -> Iterator[Markup]:
         setting = page.setting(*values)
