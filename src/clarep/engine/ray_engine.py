@@ -154,8 +154,7 @@ def _connect(ray: Any, engine: EngineConfig) -> None:
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise UserError(
             f"there is no cluster of Ray at {address}, or it lets nobody in ({error}): start one "
-            "with ray start --head (docs/scale.md), or leave out `address`, which starts Ray on "
-            "this machine alone"
+            "(docs/scale.md), or leave out `address`, which starts Ray on this machine alone"
         ) from error
     finally:
         if in_main:  # Ray puts its own there
