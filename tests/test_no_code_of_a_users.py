@@ -13,8 +13,12 @@ PICKLES = {"pickle", "_pickle", "cPickle", "joblib", "dill", "cloudpickle", "she
 RESTRICTED = {"data/cifar.py", "teachers/families/edm_convert.py"}
 """Of a table of names, each with an unpickler of its own: CIFAR-10's batches, and what `clarep
 convert` reads in a process without network."""
-ALLOWED = {"cli/declared.py": {"calls exec", "calls compile"}}
-"""Runs clarep's own source, to read options without what they run on."""
+ALLOWED = {
+    "cli/declared.py": {"calls exec", "calls compile"},
+    "students/foreign_students.py": {"calls torch.jit.load"},
+}
+"""Runs clarep's own source, to read options without what they run on; a TorchScript is a program,
+as docs/students.md says."""
 RUN = {"eval", "exec", "compile", "__import__"}
 LOADS = {  # last part of a call -> the argument that keeps it from unpickling or running code
     "load": ("weights_only", True, ("torch",)),
@@ -42,7 +46,8 @@ def of_call(node: ast.Call) -> Iterator[str]:
     called = ast.unparse(node.func)
     owner, _, name = called.rpartition(".")
     given = {one.arg: getattr(one.value, "value", None) for one in node.keywords}
-    if called in RUN or (name in ("read_pickle", "hub.load") and owner in ("pd", "pandas")):
+    program = called in RUN or called.endswith(("jit.load", "hub.load"))
+    if program or (name == "read_pickle" and owner in ("pd", "pandas")):
         yield f"calls {called}"
     if owner in ("np", "numpy") and name == "load" and given.get("allow_pickle") is not False:
         yield f"calls {called} without allow_pickle=False"

@@ -26,7 +26,7 @@ def draw_set(canonical: CanonicalSet, folder: Path) -> dict[str, Path]:
     columns = picture_columns(canonical.balanced(ROWS), pictures)
     drawn = {"picture": draw_rows(columns, pictures.classes, title)}
     if kind == "top":  # other directions have no place on the spectrum's left
-        values = canonical.tensors["singular_values"]
+        values = canonical.singular_values
         drawn["spectrum"] = spectrum_figure(values, pictures.spectrum, width=5.0)
     names = {"picture": "canonical.png", "spectrum": "spectrum.png"}
     for name, figure in drawn.items():

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from markupsafe import Markup
 
+from clarep.clarid.clarid_config import FIXED_T
 from clarep.clarid.identify import identify_steps
+from clarep.errors import UserError
 from clarep.explore import pictures
 from clarep.explore.catalogue import EVIDENCE, MAPS, SORTS, Catalogue
 from clarep.explore.explorer import KINDS
@@ -20,6 +22,7 @@ _MOST = 120  # images in the gallery
 _ALL = "all classes"
 _MAKE = "Make a small set"
 _SMALL: dict[str, Any] = {"scale": 0, "min_width": 230}
+_WALKED = ("steps", "solver", "inversion", "branch", "inversion_label")
 _ORDERS = ("highest first", "lowest first")
 _NONE = (
     "No canonical set is open. `clarep identify` makes one, and `clarep explore --canon FOLDER` "
@@ -74,14 +77,7 @@ def build(page: Page) -> None:
         return event.i, _closer(opened[-1], event.i), gr.Button(interactive=True)
 
     def open_row(row: int) -> tuple[Any, ...]:
-        catalogue = opened[-1]
-        index, setting = int(catalogue.canonical.index[row]), catalogue.clarid.config
-        chosen = page.explorer.chosen(index)
-        kind = setting.kind if setting.kind in KINDS else gr.skip()
-        t = gr.skip() if setting.t is None else setting.t
-        k = page.place_of(catalogue.canonical.singular_values.shape[1])
-        values = (t, k, setting.guidance, catalogue.clarid.tap, kind)
-        return chosen, *values, gr.Tabs(selected="canonical")
+        return *_as_chosen(page, opened[-1], row), gr.Tabs(selected="canonical")
 
     shown: dict[str, Any] = {"fn": told(show), "inputs": [of_class, by, order], "outputs": images}
     tab.select(**shown, **ONE_AT_A_TIME)
@@ -92,6 +88,29 @@ def build(page: Page) -> None:
         of.click(look, None, [looked_at, closer, open_it], **AT_ONCE)
     to = [page.chosen, *page.controls, page.tabs]
     open_it.click(told(open_row), looked_at, to, **AT_ONCE).success(**page.show)
+
+
+def _as_chosen(page: Page, catalogue: Catalogue, row: int) -> tuple[Any, ...]:
+    """Return an image of a set and its setting, as the first tab takes them.
+
+    Raises UserError for what that tab cannot show; says what of the setting it has otherwise.
+    """
+    index, setting = int(catalogue.canonical.index[row]), catalogue.clarid.config
+    if not catalogue.has_originals or setting.kind not in KINDS or setting.sigma is not None:
+        raise UserError(
+            f"a set of kind {setting.kind} that was made of other images than the page's, or by "
+            "sigma, cannot be opened there: open the page with the set's own data"
+        )
+    taken = catalogue.canonical.singular_values.shape[1]
+    place = page.place_of(taken)
+    if page.stops[place] != taken:
+        gr.Info(f"k = {taken} in the set; the slider stands at {page.stops[place]}")
+    own = page.explorer.config
+    if other := [name for name in _WALKED if getattr(setting, name) != getattr(own, name)]:
+        gr.Info(f"the set was made with another {' and '.join(other)} than this page")
+    t = FIXED_T if setting.t is None else setting.t
+    values = (t, place, setting.guidance, catalogue.clarid.tap, setting.kind)
+    return page.explorer.chosen(index), *values
 
 
 def _map_part(opened: list[Catalogue]) -> gr.HTML:
