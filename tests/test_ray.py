@@ -14,6 +14,8 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli import main as cli
 from clarep.engine import ray_engine
 from clarep.engine.fan_out import EngineConfig, fan_out
+from clarep.engine.lock import is_half_written
+from clarep.engine.places import place_of
 from clarep.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of Ray's own processes
@@ -68,12 +70,15 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def workers():
-    """The ids of the processes that are a worker of ours."""
+def workers(cluster):
+    """The ids of the processes that are a worker of ours, on a node that was started here."""
+    nodes = {info.process.pid for node in cluster.nodes for info in node.all_processes["raylet"]}
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
-            if (place / "cmdline").read_bytes().startswith(b"ray::_Worker"):
+            parent = int((place / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            is_worker = (place / "cmdline").read_bytes().startswith(b"ray::_Worker")
+            if is_worker and parent in nodes:
                 found.append(int(place.name))
         except OSError:  # it ended meanwhile
             continue
@@ -93,15 +98,18 @@ def test_tasks_wait_for_each_other_and_their_mistakes_are_told(cluster, tmp_path
                 os.kill(os.getpid(), signal.SIGKILL)
             seen = sorted(path.name for path in tmp_path.iterdir())
             (tmp_path / str(task)).touch()
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == ""  # as it was given none
             return task, seen, os.getpid()
 
         return work
 
     after = [(), (0,), (), (1, 2)]
-    found = {
-        task: (seen, pid) for task, seen, pid in fan_out([0, 1, 2, 3], make, ON_RAY, after=after)
-    }
+    results = fan_out([0, 1, 2, 3], make, ON_RAY, after=after, written=place_of(tmp_path))
+    found = {task: (seen, pid) for task, seen, pid in results}
     assert sorted(found) == [0, 1, 2, 3]
+    signs = [name for name in found[0][0] if name not in "0123"]
+    assert signs and all(is_half_written(name) for name in signs)  # should the driver be killed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2", "3"]
     assert "0" in found[1][0] and {"1", "2"} <= set(found[3][0])
     assert os.getpid() not in {pid for _, pid in found.values()}
     with pytest.raises(UserError, match=r"cannot read a\.png"):
@@ -147,16 +155,22 @@ def test_a_set_is_the_same_when_a_worker_and_then_a_node_are_killed(
     ]
     asked += ["--fraction", 0.5, "--t", 0.6, "--k", 4, "--steps", 2, "--tolerance", 0.9]
     asked += ["--batch-size", 2, "--shard-size", 3, "--seed", 3, "--out"]
+    killed = []
     with driven(*asked, tmp_path / "killed") as lines:
         for line in lines:
             if "identify: 3/20" in line:
-                os.kill(workers()[0], signal.SIGKILL)
+                victim = workers(cluster)[0]
+                os.kill(victim, signal.SIGKILL)
+                killed.append(victim)
             if "identify: 9/20" in line:
                 cluster.lose_a_node()
+                killed.append("node")
+    assert len(killed) == 2 and killed[1] == "node" and killed[0] not in workers(cluster)
+    assert len(cluster.nodes) == 1
     assert cli.main([*map(str, asked), str(tmp_path / "here")]) == 0
-    killed, here = tmp_path / "killed/canon", tmp_path / "here/canon"
-    assert bytes_of(killed) == bytes_of(here) and len(bytes_of(here)) == 8
-    found, expected = CanonicalSet.load(killed), CanonicalSet.load(here)
+    there, here = tmp_path / "killed/canon", tmp_path / "here/canon"
+    assert bytes_of(there) == bytes_of(here) and len(bytes_of(here)) == 8
+    found, expected = CanonicalSet.load(there), CanonicalSet.load(here)
     assert found.sha256 == expected.sha256
     counts = ("images", "denoiser_evaluations", "jacobian_products")
     assert all(found.manifest["cost"][key] == expected.manifest["cost"][key] for key in counts)

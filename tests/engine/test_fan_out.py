@@ -1,8 +1,10 @@
 """Tasks in this process; what is refused of an engine."""
 
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 from clarep.engine.fan_out import LOCAL, EngineConfig, check_engine, fan_out
 from clarep.errors import UserError
@@ -45,6 +47,28 @@ def test_a_gpu_is_asked_for_by_whoever_needs_one():
     check_engine(EngineConfig(engine="ray"), "cpu")
     with pytest.raises(UserError, match="gpus_per_worker"):
         check_engine(EngineConfig(engine="ray"), "cuda:0")
+
+
+def test_a_worker_of_ray_has_one_gpu_which_is_its_first():
+    check_engine(LOCAL, "cuda:1")
+    on_gpus = EngineConfig(engine="ray", gpus_per_worker=1.0)
+    check_engine(on_gpus, "cuda:0")
+    with pytest.raises(UserError, match=r"device=cuda:1.*device=cuda`"):
+        check_engine(on_gpus, "cuda:1")
+
+
+def test_a_worker_that_cannot_go_to_the_drivers_folder_writes_to_no_other(tmp_path, monkeypatch):
+    from clarep.engine.artefacts import versions
+    from clarep.engine.ray_engine import _Driver
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sign").touch()
+    threads, gone = torch.get_num_threads(), str(tmp_path / "gone")
+    with pytest.raises(UserError, match=f"no folder {gone}"):
+        _Driver(threads, gone, True, versions(), str(tmp_path), "sign").join()
+    _Driver(threads, gone, False, versions(), str(tmp_path), "sign").join()
+    _Driver(threads, str(tmp_path.parent), True, versions(), str(tmp_path), "sign").join()
+    assert Path.cwd() == tmp_path.parent
 
 
 def test_without_ray_a_sentence_names_the_extra(monkeypatch):

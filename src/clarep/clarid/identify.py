@@ -151,7 +151,7 @@ def identify_steps(
         the set.
     """
     check_seed(seed)
-    check_engine(engine, clarid.teacher.device.type)
+    check_engine(engine, str(clarid.teacher.device))
     place = place_of(folder)
     given = np.arange(len(data)) if chosen is None else data.positions(chosen)
     if len(np.unique(given)) < len(given):

@@ -61,13 +61,18 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 TEMPORARY = re.compile(r"\..+\.(?P<pid>\d+)(@(?P<host>[\w-]+))?\.tmp")
-"""Names of `atomic_path`'s temporary files: of which process, on which host."""
+"""Names from `temporary_name`: of which process, on which host."""
 
 
 @cache
 def host_tag() -> str:
     """Return what tells this host in a file name."""
     return re.sub(r"[^\w-]", "_", socket.gethostname(), flags=re.ASCII)[:40] or "host"
+
+
+def temporary_name(name: str) -> str:
+    """Return the name of a file that is this process's, and a leftover once that is no more."""
+    return f".{name}.{os.getpid()}@{host_tag()}.tmp"
 
 
 @contextmanager
@@ -78,7 +83,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     disk, say) the temporary file is removed and `path` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}@{host_tag()}.tmp")
+    temporary = path.with_name(temporary_name(path.name))
     try:
         yield temporary
         _sync(temporary)

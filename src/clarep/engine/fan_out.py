@@ -30,7 +30,7 @@ class EngineConfig:
     """Processes of Ray that work beside each other; without it, as many as there is room for."""
     gpus_per_worker: Annotated[float, Within(0)] = 0.0
     """GPUs that each of them takes, 0.5 for two on one; without a GPU it takes as many CPUs as it
-    has threads (OMP_NUM_THREADS)."""
+    has threads (OMP_NUM_THREADS) and sees no GPU."""
 
 
 LOCAL = EngineConfig()
@@ -51,6 +51,11 @@ def check_engine(config: EngineConfig, device: str = "cpu", is_written: bool = T
         raise UserError(
             f"`device={device}` and workers of Ray without a GPU do not fit: give "
             "`gpus_per_worker=1`, or 0.5 for two workers on one"
+        )
+    elif device.partition(":")[2] not in ("", "0"):
+        raise UserError(
+            f"`device={device}` is one GPU of this machine, and Ray gives each worker its own: "
+            "give `device=cuda`"
         )
     elif not is_written:
         raise UserError("workers of Ray write what they find, and no `folder` is given: give one")

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from threading import current_thread, main_thread
@@ -16,7 +15,7 @@ from uuid import uuid4
 
 import torch
 
-from clarep.engine.artefacts import versions
+from clarep.engine.artefacts import temporary_name, versions
 from clarep.engine.extras import require_extra
 from clarep.engine.fan_out import EngineConfig, Result, Task
 from clarep.engine.lock import WORKER
@@ -34,6 +33,8 @@ class _Driver:
     threads: int
     folder: str
     """In which it runs: paths may be relative."""
+    is_relative: bool
+    """Whether that of the results is."""
     versions: dict[str, str]
     written: str | None
     """Where results are written."""
@@ -49,8 +50,14 @@ class _Driver:
             raise UserError(
                 f"{host} works with {', '.join(other)}: install the same versions on all machines"
             )
-        with suppress(OSError):
+        try:
             os.chdir(self.folder)
+        except OSError as error:
+            if self.is_relative:
+                raise UserError(
+                    f"{host} has no folder {self.folder}, where the command was started: give the "
+                    "whole path of `out`, in a folder that all machines share"
+                ) from error
         if self.written is not None and self.sign not in place_of(self.written).names():
             raise UserError(
                 f"{host} does not see what is written in {self.written}: give as `out` a folder "
@@ -93,9 +100,11 @@ def fan_out_on_ray(
     """Do as `fan_out`, on Ray."""
     if not tasks:
         return
+    is_relative = False
     if written is not None and written.folder is not None:
+        is_relative = not written.folder.is_absolute()
         written = place_of(written.folder.resolve())
-    sign = f".seen-by-all-{uuid4().hex}"
+    sign = temporary_name(f"seen-by-all-{uuid4().hex}")
     ray: Any = require_extra("ray", "ray")
     _connect(ray, engine)
     threads = torch.get_num_threads()
@@ -106,9 +115,14 @@ def fan_out_on_ray(
     count = min(_room(ray, engine, options), len(tasks))
     options |= {"max_restarts": -1, "max_task_retries": _RETRIES, "scheduling_strategy": "SPREAD"}
     # Libraries beside torch read the first when they are imported.
-    options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(threads), WORKER: "1"}}
+    own = {"OMP_NUM_THREADS": str(threads), WORKER: "1"}
+    if not engine.gpus_per_worker:  # else each takes those that it sees
+        own["CUDA_VISIBLE_DEVICES"] = ""
+    options["runtime_env"] = {"env_vars": own}
     kind, made = ray.remote(_Worker).options(**options), ray.put(make_worker)
-    driver = _Driver(threads, os.getcwd(), versions(), str(written or "") or None, sign)
+    driver = _Driver(
+        threads, os.getcwd(), is_relative, versions(), str(written or "") or None, sign
+    )
     waiting, ended = dict(enumerate(tasks)), set[int]()
     idle: list[Any] = []
     running: dict[Any, tuple[int, Any]] = {}

@@ -68,7 +68,7 @@ def walk_grid(
         UserError: if the folder holds cells of another configuration, or a damaged one, if
             another process writes there, and as `fan_out` does.
     """
-    check_engine(engine, grid.teacher.device.type)
+    check_engine(engine, str(grid.teacher.device))
     config = _shared_config(grid, described)
     _lock = hold(folder)
     ours = {cell.name: grid.chosen[cell.seed].tolist() for cell in grid.cells}
