@@ -19,6 +19,7 @@ from clarep.robustness.attacks.attack_config import ATTACK_NAMES, AttackConfig
 from clarep.robustness.corruptions import corrupt
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import MEASURE_GROUPS, MEASURES, heading_of, measure_of
+from clarep.robustness.suite import suite, suite_checks
 from clarep.robustness.suite.suite import PARTS_NAME, SuiteRun, robustness_suite
 from clarep.robustness.suite.suite_config import GROUPS, QUICK_ATTACKS, SuiteConfig, check_suite
 from clarep.students.student import StudentInfo
@@ -72,6 +73,19 @@ def test_what_qualifies_any_set_that_is_measured_stands_in_the_record(student) -
     config = dataclasses.replace(CONFIG, groups=("clean", "ood"), images=10)
     said = robustness_suite(student, data, config, ood=ood).config["said"]
     assert said[:2] == ["3 files are passed over", "7 images are linked"]
+
+
+def test_a_part_that_a_worker_measured_and_nobody_can_read_is_named(
+    student, data, tmp_path, monkeypatch
+) -> None:
+    def of_blind_workers(tasks, *given, **more):
+        return ((task, 0) for task in tasks)
+
+    monkeypatch.setattr(suite, "fan_out", of_blind_workers)
+    monkeypatch.setattr(suite_checks, "_LATE", 0.0)
+    config = dataclasses.replace(CONFIG, groups=("calibration",))
+    with pytest.raises(UserError, match=f"{tmp_path}/parts/.* cannot be read"):
+        robustness_suite(student, data, config, folder=tmp_path)
 
 
 def test_every_group_gives_its_keys(whole: Path, student, data) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from clarep.robustness.suite.groups import beyond_parts, parts_of_groups, sets_o
 from clarep.robustness.suite.suite_checks import (
     check_fit,
     check_folder,
+    found_late,
     found_official,
     left_out_of,
     load_beyond,
@@ -86,7 +88,7 @@ class SuiteRun:
         """
         self.config, self._engine = SuiteConfig() if config is None else config, engine
         check_suite(self.config)
-        device = next((one.device.type for one in student.parameters()), "cpu")
+        device = next((str(one.device) for one in student.parameters()), "cpu")
         check_engine(engine, device, folder is not None)
         folder = None if folder is None else Path(folder)
         if folder is not None:
@@ -160,7 +162,7 @@ class SuiteRun:
             list(number), lambda: self._work, self._engine, after=after, written=written
         ):
             before = left
-            self._take(missing[number[name]])
+            self._take(missing[number[name]], is_measured=True)
             left = self._passes_left()
             new = before - left
             yield Progressed(total - left, new, total, skipped=new - worked)
@@ -169,14 +171,15 @@ class SuiteRun:
         """Measure a part, in whatever process; return its name and `_measure`'s passes."""
         parts = {part.name: part for part in self.parts}
         for earlier in parts[name].after:  # which another process may have measured
-            self._take(parts[earlier])
+            self._take(parts[earlier], is_measured=True)
         with under_test(self.student) as self._inputs.subject:
             return name, self._measure(parts[name])
 
-    def _take(self, part: Part) -> None:
-        """Take what is stored of a part, unless it is known."""
+    def _take(self, part: Part, *, is_measured: bool = False) -> None:
+        """Take what is stored of a part, unless it is known; `is_measured`: it has to be there."""
         if self.folder is not None and part.name not in self._measured:
-            found = self._stored(part, self.folder)
+            find = partial(self._stored, part, self.folder)
+            found = found_late(find, self.folder, part.name) if is_measured else find()
             if found is not None:
                 self._measured[part.name] = found
                 self._inputs.arrays |= found.arrays

@@ -1,7 +1,8 @@
 """What is checked before the suite measures anything: that student, data and settings fit."""
 
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,26 @@ from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import MEASURE_GROUPS
 from clarep.robustness.probe import Answers
 from clarep.robustness.suite.suite_config import GROUPS, SuiteConfig
-from clarep.robustness.suite.suite_inputs import sha256_read
+from clarep.robustness.suite.suite_inputs import PARTS_NAME, sha256_read
 from clarep.robustness.tested_student import choose_images
 from clarep.students.student import Student
+
+_LATE = 2.0  # seconds that a shared folder may take to show what another machine wrote
+
+
+def found_late(find: Callable[[], Evaluation | None], folder: Path, part: str) -> Evaluation:
+    """Return what a worker measured; raises UserError if it is not there, nor a moment later."""
+    found = find()
+    if found is None:
+        time.sleep(_LATE)
+        found = find()
+    if found is None:
+        raise UserError(
+            f"{folder / PARTS_NAME / part} was written by a worker and cannot be read here: look "
+            "whether all machines see that folder, and run the same command again, which measures "
+            "what is missing"
+        )
+    return found
 
 
 def check_fit(student: Student, data: LabelledImages) -> None:
