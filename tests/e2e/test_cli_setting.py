@@ -14,6 +14,7 @@ import torch
 
 from clarep.clarid import clarid_config
 from clarep.clarid.canonical_set import CanonicalSet
+from clarep.cli.identify import Identify
 from clarep.cli.main import main
 from clarep.engine.artefacts import read_json
 from clarep.select import curve_cell
@@ -105,6 +106,18 @@ def test_a_teacher_that_does_not_read_the_classes_is_refused(command, capsys, mo
     assert not Path("out/canon").exists()
 
 
+def test_parts_do_not_look_for_one_setting_all_at_once(command, capsys):
+    assert main([*command, "--out", "out", "--part", "1/2"]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "--part 1/2" in last and "clarep select" in last and "--t and --k" in last
+    assert not Path("out").exists()
+
+
+def test_two_addresses_have_two_folders_here():
+    ours = {Identify(out=Path(f"s3://b/run{one}1"))._work() for one in (".", "-")}
+    assert len(ours) == 2 and {folder.parent for folder in ours} == {Path("runs")}
+
+
 def test_a_stored_setting_is_taken_and_told(command, capsys, monkeypatch):
     stored = FoundSetting(0.5, "mid", 3, "conditional", False, "for a reason", "x")
     stored = replace(stored, tap=stored_tap(command))
@@ -115,6 +128,8 @@ def test_a_stored_setting_is_taken_and_told(command, capsys, monkeypatch):
     assert json.loads(printed.out)["setting"]["reason"] == "for a reason"
     assert read_json(Path("out/canon/manifest.json"))["config"]["clarid"]["t"] == 0.5
     assert not Path("out/setting").exists()
+    of_two = [*command, "--fraction", "0.2", "--out", "three", "--part", "1/2"]
+    assert main(of_two) == 0  # nothing is to be found
     assert "another guidance" not in printed.err
     assert main([*command, "--guidance", "2", "--fraction", "0.2", "--out", "two"]) == 0
     assert "another guidance" in capsys.readouterr().err

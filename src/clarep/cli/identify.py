@@ -4,6 +4,7 @@ import json
 import math
 import re
 from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.canonical_shards import find_manifest, read_manifest
 from clarep.clarid.clarid import Clarid
-from clarep.clarid.clarid_config import ClaridConfig, unfound
+from clarep.clarid.clarid_config import ClaridConfig, find_stored, is_auto, unfound
 from clarep.clarid.identify import SHARD_SIZE, identify_steps
 from clarep.clarid.round_trip import POOR_PSNR, RoundTrip, median_round_trip
 from clarep.cli.option_groups import (
@@ -44,6 +45,7 @@ from clarep.engine.places import (
     place_of,
 )
 from clarep.engine.progress import announce, progress
+from clarep.errors import UserError
 from clarep.report.measures_table import (
     CLASSIFIER_NAME,
     judge_originals,
@@ -109,6 +111,11 @@ class Identify:
         data = told(load_data(self.data))
         teacher, chosen_by_name = of_the_datas_classes(teacher, data)
         note(chosen_by_name)
+        if part is not None and is_auto(self.clarid) and find_stored(teacher, self.clarid) is None:
+            raise UserError(
+                f"--part {self.part} makes shards of one setting, and t and k are still to be "
+                "found: find them first with clarep select, and give --t and --k"
+            )
         classifier = load_classifier(self.classifier, teacher)
         if isinstance(data, Backdrops) or classifier is not None:
             check_controls(self.controls, self.control_images, data.labels)
@@ -175,7 +182,8 @@ class Identify:
         address = address_of(self.out)
         if address is None:
             return local_path(self.out)
-        return Path("runs") / re.sub(r"\W+", "-", address)
+        told_apart = sha256(address.encode()).hexdigest()[:8]  # s3://b/run.1 and s3://b/run-1
+        return Path("runs") / (re.sub(r"\W+", "-", address) + f"-{told_apart}")
 
     def _closes(self, canon: Place) -> bool:
         """Tell whether this part found all shards there, else say what is still missing."""
