@@ -159,6 +159,17 @@ def test_a_label_that_changes_nothing_is_no_hit():
     assert (found.right, found.verdict, found.margin) == (0, "near chance", pytest.approx(0))
 
 
+@pytest.mark.parametrize(
+    ("right", "images", "verdict"),
+    [(6, 10, "too few"), (4, 10, "near chance"), (18, 30, "known"), (9, 30, "near chance")],
+)
+def test_few_images_that_look_known_say_nothing(right, images, verdict):
+    """Of chance 0.3: six of ten may be known or not, four of ten look like chance."""
+    accuracy, interval = right / images, binomial_interval(right, images)
+    rest = (0.0, (0.0, 0.0), (1.0,), 0)
+    assert Recognition(images, 10, right, accuracy, interval, 0.3, *rest).verdict == verdict
+
+
 def test_one_class_seen_in_all_images_is_no_knowledge_of_it():
     """Four in five of the images are of that class, and so right; that is their share."""
     means = torch.cat([means_of(1), means_of(9, seed=1) + 5])

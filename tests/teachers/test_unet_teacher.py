@@ -274,7 +274,7 @@ def test_names_and_paths_without_a_teacher(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="there is no teacher at"):
         load_teacher(str(tmp_path / "nowhere"))
     monkeypatch.setitem(zoo.BUNDLED, "gone", "gone.safetensors")
-    with pytest.raises(UserError, match="'gone' is not in this installation"):
+    with pytest.raises(UserError, match="'gone' are not installed"):
         load_teacher("gone")
 
 

@@ -51,10 +51,16 @@ class Recognition:
 
     @property
     def verdict(self) -> str:
-        """`known`, `near chance`, or `too few` where not even all images right would tell."""
-        if binomial_interval(self.images, self.images)[0] <= self.chance:
-            return "too few"
-        return "known" if self.interval[0] > self.chance else "near chance"
+        """`known`, `near chance`, or `too few` to tell.
+
+        They are where not even all images right would tell, and where the interval reaches chance
+        though a third of what lies between chance and all are right.
+        """
+        if self.interval[0] > self.chance:
+            return "known"
+        all_right = binomial_interval(self.images, self.images)[0]
+        unsure = all_right <= self.chance or self.accuracy >= (1 + 2 * self.chance) / 3
+        return "too few" if unsure else "near chance"
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it, its verdict and the sentence that says it, as JSON values."""

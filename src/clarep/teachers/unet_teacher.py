@@ -22,6 +22,7 @@ from clarep.engine.tensors import (
     weights_hash,
 )
 from clarep.errors import UserError, refusing
+from clarep.teachers.stored_setting import assets
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet import UNet, UNetConfig, sigma_from_t
 
@@ -147,5 +148,11 @@ def rebuilt(
 
 
 def card_of(path: Path) -> Path:
-    """Return where the card of a teacher's file lies: card.json in a run, else NAME.json."""
-    return path.with_name(CARD_NAME) if path.name == WEIGHTS_NAME else path.with_suffix(".json")
+    """Return where the card of a teacher's file lies: card.json in a run, else NAME.json.
+
+    The cards of bundled teachers come with clarep, also of those whose weights do not.
+    """
+    if path.name == WEIGHTS_NAME:
+        return path.with_name(CARD_NAME)
+    beside, ours = path.with_suffix(".json"), assets() / f"{path.stem}.json"
+    return ours if path.parent.name == "clarep_weights" and not beside.exists() else beside
