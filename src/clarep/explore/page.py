@@ -116,7 +116,10 @@ def serve(page: Page, host: str, port: int | None) -> gr.Blocks:
     """Serve the page without waiting; `close` of what is returned ends it."""
     blocks = build(page)
     style = (files("clarep.explore") / "explore.css").read_text(encoding="utf-8")
-    theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace"])
+    theme = gr.themes.Base(
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "DejaVu Sans Mono", "monospace"],
+    )
     theme.set(body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300")
     blocks.queue()
     blocks.launch(
