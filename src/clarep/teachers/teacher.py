@@ -226,8 +226,8 @@ class Teacher(ABC):
             mend = (
                 "give the channels first, images.permute(0, 3, 1, 2)"
                 if got == (*want[1:], want[0])
-                else f"load the data with `image_size={want[1]}`, which makes it RGB and resizes it, "
-                f"or bring images of your own to {want[2]}x{want[1]} (PIL's resize)"
+                else f"load the data with `image_size={want[1]}`, which makes it RGB and resizes "
+                f"it, or bring images of your own to {want[2]}x{want[1]} (PIL's resize)"
                 if want[0] == 3
                 else "choose a teacher of RGB images, which is how clarep loads all data, or make "
                 "one of a grey model by Teacher.from_callable(..., image_channels=3)"
