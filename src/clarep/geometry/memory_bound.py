@@ -4,8 +4,6 @@ import gc
 
 import torch
 
-from clarep.engine.progress import announce
-
 _CPU_WORDS = ("can't allocate memory", "not enough memory", "alloc_cpu")
 
 
@@ -33,6 +31,8 @@ class MemoryBound:
             torch.cuda.empty_cache()
         if not self._is_said:
             self._is_said = True
+            from clarep.engine.progress import announce  # rich, which nothing else here takes
+
             announce(
                 f"memory ran out in Jacobian products: {self.chunk(bytes_each)} directions at once "
                 f"from here on (as with `memory_mb` {self.mb:.3g}); the last digits may differ"
