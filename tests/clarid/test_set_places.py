@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -72,10 +73,14 @@ def finished(tmp_path) -> dict[str, bytes]:
 
 def write_part(where, number, parts, shards=99):
     writer = CanonicalSetWriter(where, CONFIG, CHOSEN, 3, (number, parts))
+    return add_missing(writer, shards), writer.finish()
+
+
+def add_missing(writer, shards=99):
     missing = list(writer.missing())
     for name, group in missing[:shards]:
         writer.add(name, [rep_of(i) for i in group], COST)
-    return [name for name, _ in missing], writer.finish()
+    return [name for name, _ in missing]
 
 
 def test_the_same_files_wherever_it_is_written(where, finished):
@@ -99,6 +104,27 @@ def test_parts_make_the_same_files(where, finished):
     assert contents(where) == finished
     assert write_part(where, 2, 2) == ([], True)
     assert contents(where) == finished
+
+
+def test_a_part_that_read_before_another_closed_opens_nothing(where, finished):
+    beyond = CanonicalSetWriter(where, CONFIG, CHOSEN, 3, (4, 4))
+    assert not beyond.images and contents(where) == {".lock-4-of-4": ANY}
+    early = CanonicalSetWriter(where, CONFIG, CHOSEN, 3, (1, 4))
+    early.record({"seen": 1})
+    for number in (2, 3):
+        late = CanonicalSetWriter(where, CONFIG, CHOSEN, 3, (number, 4))
+        assert late.findings == {"seen": 1}
+        add_missing(late)
+    add_missing(early)
+    assert late.finish() and late.closed_here
+    early.record({"seen": 2})
+    assert json.loads(contents(where)[MANIFEST])["complete"] is True
+    assert early.finish() and beyond.finish() and not early.closed_here
+    found = CanonicalSet.load(where)
+    assert found.index.tolist() == CHOSEN and found.manifest["findings"] == {"seen": 2}
+    assert {n: c for n, c in contents(where).items() if n in SHARDS} == {
+        n: c for n, c in finished.items() if n in SHARDS
+    }
 
 
 def test_a_shard_without_its_entry_is_none(where, finished):
@@ -175,7 +201,7 @@ def test_killed_after_any_object(bucket, finished, after):
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert run.returncode == -9, run.stderr
     left = contents(where)
-    assert {name for name in left if name != ".lock"} == set(
+    assert {name for name in left if not name.startswith(".lock")} == set(
         [MANIFEST, SHARDS[0], entry_name(SHARDS[0])][:after]
     )
     write(where)  # its lock is of a process that is no more
@@ -197,8 +223,15 @@ def test_the_lock_under_an_address(bucket, words, refused):
     if refused:
         with pytest.raises(UserError, match=refused):
             write(where)
-        write_part(where, 1, 2)  # a part has a lock of its own
+        with pytest.raises(UserError, match=refused):  # nor beside the whole
+            write_part(where, 1, 2)
         place.remove(".lock")
+        place.write(".lock-1-of-2", json.dumps(words).encode())
+        for part in (None, (1, 4)):
+            with pytest.raises(UserError, match=refused):
+                CanonicalSetWriter(where, CONFIG, CHOSEN, 3, part)
+        write_part(where, 2, 2)
+        place.remove(".lock-1-of-2")
     write(where)
     assert ".lock" not in place.names()
 

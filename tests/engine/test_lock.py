@@ -8,14 +8,17 @@ import sys
 
 import pytest
 
-from clarep.engine.lock import LOCK_NAME, WORKER, hold
+from clarep.engine.lock import LOCK_NAME, WORKER, hold, hold_place
+from clarep.engine.places import Folder
 from clarep.errors import UserError
 
 _HOLD = """
 import sys
 from pathlib import Path
-from clarep.engine.lock import hold
-lock = hold(Path(sys.argv[1]))
+from clarep.engine.lock import hold_place
+from clarep.engine.places import Folder
+part = tuple(map(int, sys.argv[2:])) or None
+lock = hold_place(Folder(Path(sys.argv[1])), part)
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -43,6 +46,37 @@ def test_a_second_process_is_refused_by_pid_and_host(holder, tmp_path):
     (tmp_path / "link").symlink_to("out")
     with pytest.raises(UserError, match=str(holder.pid)):
         hold(tmp_path / "link")
+
+
+@pytest.fixture(params=[None, (1, 2)])
+def dividing(request, tmp_path):
+    """A process that holds tmp_path/out or a part of it, and what others may hold beside it."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(tmp_path / "out"), *map(str, request.param or ())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process, {(2, 2)} if request.param else set()
+    process.kill()
+    process.communicate()
+
+
+def test_parts_keep_out_the_whole_and_other_divisions(dividing, tmp_path):
+    process, allowed = dividing
+    place, asked = Folder(tmp_path / "out"), [None, (1, 2), (2, 2), (1, 4), (2, 4)]
+    for part in asked:
+        if part in allowed:
+            hold_place(place, part)
+            continue
+        with pytest.raises(UserError, match=f"process {process.pid} "):
+            hold_place(place, part)
+    assert len(place.names()) == 1
+    process.kill()
+    process.communicate()
+    for part in asked:  # one after the other: what a process that is no more left stops none
+        hold_place(place, part)
 
 
 @pytest.mark.parametrize("end", ["finish", "kill"])

@@ -34,7 +34,7 @@ from clarep.clarid.clareps import TENSORS, CLAReps, named_rows
 from clarep.clarid.shard_rows import ShardRows
 from clarep.engine.artefacts import json_bytes, versions
 from clarep.engine.identity import plain, refuse_other
-from clarep.engine.lock import AddressLock, hold_place
+from clarep.engine.lock import AddressLock, briefly, hold_place
 from clarep.engine.places import Place, place_of
 from clarep.errors import UserError
 
@@ -84,11 +84,14 @@ class CanonicalSetWriter:
             "shards": [],
         }
         self._lock = hold_place(self.place, part)
-        stored = find_manifest(self.place)
-        if stored is not None and stored["shards"]:  # else nothing is worth keeping
-            self._resume(stored)
+        self.closed_here = False
+        """Whether `finish` closed the set, rather than another part or an earlier run."""
+        self._take_up()
+        for shard in self._manifest["shards"]:
+            if shard["file"] in self._groups:
+                check_shard(self.place, shard, self._manifest["config"])
         self._stored = {shard["file"] for shard in self._manifest["shards"]}
-        if not self._lies_there():
+        if self._groups and not self._lies_there():
             self._write_manifest()
 
     @property
@@ -109,8 +112,7 @@ class CanonicalSetWriter:
 
     def record(self, findings: dict[str, Any]) -> None:
         """Keep in the manifest what was found of teacher and images; it is no part of the set."""
-        self._manifest["findings"] = plain(findings)
-        self._write_manifest()
+        self._write_manifest(findings=plain(findings))
 
     def missing(self) -> Iterator[tuple[str, list[int]]]:
         """Yield (name, image indices) of every shard of this part that is not stored yet."""
@@ -125,20 +127,27 @@ class CanonicalSetWriter:
 
     def finish(self) -> bool:
         """Close the set if all its shards are there, of all parts; tell whether it is closed."""
-        closed = close_set(self.place, self._manifest)
+        closed_now = _close(self.place, self._manifest)
+        self.closed_here = bool(closed_now)
         if isinstance(self._lock, AddressLock):
             self._lock.release()
-        return closed
+        return closed_now is not None
 
-    def _resume(self, stored: dict[str, Any]) -> None:
-        both = (whole(config) for config in (stored["config"], self._manifest["config"]))
-        refuse_other(Path(str(self.place)), "a canonical set", *both)
+    def _take_up(self) -> None:
+        """Take up what lies there of the set, of all parts."""
+        stored = find_manifest(self.place)
+        if stored is None:
+            return
+        ours, theirs = whole(self._manifest["config"]), whole(stored["config"])
+        if not stored["shards"]:  # of another configuration, nothing is worth keeping
+            if ours == theirs and "findings" in stored:
+                self._manifest.setdefault("findings", stored["findings"])
+            return
+        refuse_other(Path(str(self.place)), "a canonical set", theirs, ours)
         names = set(self.place.names())
         present = [shard for shard in stored["shards"] if shard["file"] in names]
-        for shard in present:
-            if shard["file"] in self._groups:
-                check_shard(self.place, shard, stored["config"])
-        self._manifest = manifest_of(stored, present)
+        known = {key: self._manifest[key] for key in ("findings",) if key in self._manifest}
+        self._manifest = manifest_of(known | stored, present)
 
     def _lies_there(self) -> bool:
         """Tell whether the manifest there says of the set what this one does.
@@ -152,8 +161,12 @@ class CanonicalSetWriter:
         same = all(written.get(key) == self._manifest.get(key) for key in ("config", "findings"))
         return same and {shard["file"] for shard in written["shards"]} <= self._stored
 
-    def _write_manifest(self) -> None:
-        self.place.write(MANIFEST, json_bytes(self._manifest, sealed=True))
+    def _write_manifest(self, **more: Any) -> None:
+        """Write it with all that other parts have written, or closed, since it was read."""
+        with briefly(self.place):
+            self._take_up()
+            self._manifest |= more
+            self.place.write(MANIFEST, json_bytes(self._manifest, sealed=True))
 
 
 def store_shard(
@@ -176,19 +189,29 @@ def close_set(place: Place, known: Mapping[str, Any] | None = None) -> bool:
 
     known: the manifest to be completed, where there is none that can be read.
     """
+    return _close(place, known) is not None
+
+
+def _close(place: Place, known: Mapping[str, Any] | None) -> bool | None:
+    """Do as `close_set`; False where it was closed already, None where shards are missing."""
     stored = find_manifest(place)
     if stored is None or not stored["complete"]:
-        return False
-    if "findings" not in stored and known is not None and "findings" in known:
-        stored["findings"] = known["findings"]
-    names = place.names()
-    entries = [entry_name(shard["file"]) for shard in stored["shards"]]
-    left = [name for name in entries if name in names]
-    if left or not _is_closed(place):
+        return None
+    with briefly(place):
+        stored = find_manifest(place)  # another part may have closed it since
+        if stored is None or not stored["complete"]:
+            return None
+        if "findings" not in stored and known is not None and "findings" in known:
+            stored["findings"] = known["findings"]
+        names = place.names()
+        entries = [entry_name(shard["file"]) for shard in stored["shards"]]
+        left = [name for name in entries if name in names]
+        if not left and _is_closed(place):
+            return False
         place.write(MANIFEST, json_bytes(stored, sealed=True))
-    for name in left:
-        place.remove(name)
-    return True
+        for name in left:
+            place.remove(name)
+        return True
 
 
 def _is_closed(place: Place) -> bool:

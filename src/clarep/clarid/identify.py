@@ -1,7 +1,7 @@
 """From a labelled data set to a stored canonical set: choose, compute by shards, go on."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,8 +132,8 @@ def identify_steps(
     shard_size: int = SHARD_SIZE,
     part: tuple[int, int] | None = None,
     engine: EngineConfig = LOCAL,
-) -> Iterator[Progressed]:
-    """Do as `identify`, yielding at the start and after each shard.
+) -> Generator[Progressed, None, bool]:
+    """Do as `identify`, yielding at the start and after each shard; return whether it closed it.
 
     The set is told by the content of its images and labels and of its teacher, wherever these were
     found. How much goes through the teacher at once (batch_size, memory_mb) may change on the way:
@@ -148,7 +148,7 @@ def identify_steps(
         the findings of a set that is begun here. JSON values.
     part: I of N, from 1: of the shards every N-th is made here and other processes make the
         others; what is yielded counts this part's images. Whoever finds all shards there closes
-        the set.
+        the set, one alone. A part that no shard is left for does nothing.
     """
     check_seed(seed)
     check_engine(engine, str(clarid.teacher.device))
@@ -169,6 +169,9 @@ def identify_steps(
             clarid.resolve_k(clarid.invert(few, labels)[0], labels)
     config["num_dirs"] = 0 if clarid.config.kind == "none" else clarid.num_dirs
     writer = CanonicalSetWriter(folder, config, config["chosen"], shard_size, part)
+    if not writer.images:
+        yield Progressed(0, 0, 0)
+        return False
     if writer.findings is None:
         writer.record(_findings(clarid, data, indices, seed) | dict(noted or {}))
     missing = list(writer.missing())
@@ -181,9 +184,11 @@ def identify_steps(
     for new in fan_out(tasks, lambda: maker, engine, written=place):
         done += new
         yield Progressed(done, new, total)
-    if writer.finish():
+    closed = writer.finish() and (part is None or writer.closed_here)
+    if closed:
         store_pictures(clarid, data, CanonicalSet.load(folder))
     clarid.ledger = Ledger()
+    return closed
 
 
 def _settled_before(place: Place, config: dict[str, Any]) -> int | None:

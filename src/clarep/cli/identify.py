@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Generator
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -31,6 +32,7 @@ from clarep.cli.terminal import note, told, warn
 from clarep.data.backdrops import Backdrops
 from clarep.data.labelled import LabelledImages, class_balanced_choice, in_memory
 from clarep.data.load import DataConfig, load_data
+from clarep.engine.artefacts import Progressed
 from clarep.engine.bounds import Seed, Within
 from clarep.engine.fan_out import EngineConfig, check_engine
 from clarep.engine.flags import flags
@@ -123,6 +125,10 @@ class Identify:
         if not self.only:
             among = class_balanced_choice(data.labels, self.fraction, self.seed)
         data, chosen, bad = in_memory(data, self.skip_bad, among)
+        shards = math.ceil(len(chosen) / self.shard_size)
+        if part is not None and part[0] > shards:
+            self._say_of_part(f"has nothing to do, {canon} has {shards} shards", complete=False)
+            return
         _lock = hold_place(Folder(self._work()), part)
         described = sources(self.teacher, self.data, recorded(self.teacher_options))
         setting, noted = settled_on(
@@ -165,10 +171,8 @@ class Identify:
             f"identify: {start.total - start.done} of {start.total} images to do, "
             f"in shards of {self.shard_size}{f', part {self.part}' if part else ''}"
         )
-        with progress("identify", "images", start.total, start.done) as advance:
-            for step in steps:
-                advance(step.new, "now its pictures" if step.done == step.total else "")
-        if part is not None and not self._closes(canon):
+        if not self._made(steps, start):
+            self._say_who_closes(canon, shards)
             return
         canonical = CanonicalSet.load(str(canon))
         self._warn_of_poor_round_trips(median_round_trip(canonical))
@@ -185,21 +189,34 @@ class Identify:
         told_apart = sha256(address.encode()).hexdigest()[:8]  # s3://b/run.1 and s3://b/run-1
         return Path("runs") / (re.sub(r"\W+", "-", address) + f"-{told_apart}")
 
-    def _closes(self, canon: Place) -> bool:
-        """Tell whether this part found all shards there, else say what is still missing."""
+    def _made(self, steps: Generator[Progressed, None, bool], start: Progressed) -> bool:
+        """Make all shards, with a bar; tell whether this process closed the set."""
+        with progress("identify", "images", start.total, start.done) as advance:
+            while True:
+                try:
+                    step = next(steps)
+                except StopIteration as end:
+                    return bool(end.value)
+                advance(step.new, "now its pictures" if step.done == step.total else "")
+
+    def _say_who_closes(self, canon: Place, shards: int) -> None:
         stored = find_manifest(canon)
-        done, total = (len(stored["shards"]), stored["images"]) if stored else (0, 0)
-        if stored is not None and stored["complete"]:
-            return True
-        shards = math.ceil(total / self.shard_size)
+        done = len(stored["shards"]) if stored else 0
+        complete = stored is not None and stored["complete"]
+        rest = (
+            f"another part closes {canon} and draws it, or the same command without --part"
+            if complete
+            else f"the part that ends last closes {canon}"
+        )
+        self._say_of_part(
+            f"is done, {done} of {shards} shards are there: {rest}", complete=complete
+        )
+
+    def _say_of_part(self, what: str, *, complete: bool) -> None:
         if self.json:
-            print(json.dumps({"part": self.part, "complete": False, "shards": [done, shards]}))
+            print(json.dumps({"part": self.part, "complete": complete, "what": what}))
         else:
-            print(
-                f"part {self.part} is done, {done} of {shards} shards are there: the part that "
-                f"ends last closes {canon}"
-            )
-        return False
+            print(f"part {self.part} {what}")
 
     def _measure(
         self,

@@ -4,7 +4,8 @@ The lock is the kernel's (flock) on a file `.lock` in the folder, which says who
 process that is killed loses it, so that what it leaves behind stops nobody on its machine. Where
 a file system knows no such locks, and between machines that do not share them, the file's words
 stand for it; under an address (`engine.places`) there are only these. Parts of one set that several
-processes write at once have a lock each.
+processes write at once have a lock each; it keeps out whoever locks the whole, and parts of another
+division, and is kept out by these. What all parts write, the manifest, they lock `briefly`.
 """
 
 import errno
@@ -14,18 +15,22 @@ import os
 import re
 import socket
 import stat
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import WeakValueDictionary, finalize
 
 from clarep.engine.artefacts import TEMPORARY, host_tag, parse_json
-from clarep.engine.places import Place, Remote, address_of
+from clarep.engine.places import Folder, Place, Remote, address_of
 from clarep.errors import UserError
 
 LOCK_NAME = ".lock"
 WORKER = "CLAREP_WORKER"
 """In the environment of a worker of `engine.fan_out`."""
-_PART_LOCK = re.compile(r"\.lock-\d+-of-\d+")
+_LOCK = re.compile(r"\.lock(-\d+-of-(?P<parts>\d+))?")
+_BRIEF_LOCK = ".lock-manifest"
+_PATIENCE = 300.0  # seconds; closing a set of thousands of shards in an object store takes a minute
 _BOOT = Path("/proc/sys/kernel/random/boot_id")  # the same in every container of a machine
 
 
@@ -43,9 +48,13 @@ class FolderLock:
         path = folder / name
         while (file := _locked(path)) is None:  # deleted by its holder as we took it
             pass
-        finalize(self, _let_go, file, path, made, os.getpid())
+        self._end = finalize(self, _let_go, file, path, made, os.getpid())
         os.truncate(file, 0)
         os.pwrite(file, _words(), 0)
+
+    def release(self) -> None:
+        """Let go now, whatever still refers to it."""
+        self._end()
 
 
 class AddressLock:
@@ -82,7 +91,7 @@ _HELD: WeakValueDictionary[tuple[str, str], _Lock] = WeakValueDictionary()  # fl
 def hold_place(place: Place, part: tuple[int, int] | None = None) -> _Lock:
     """Do as `hold`, in a folder or under an address.
 
-    part: I of N, which alone is locked: other processes may write other parts.
+    part: I of N, which alone is locked: other processes may write other parts of N.
     """
     name = LOCK_NAME if part is None else f"{LOCK_NAME}-{part[0]}-of-{part[1]}"
     if place.folder is not None:
@@ -91,6 +100,7 @@ def hold_place(place: Place, part: tuple[int, int] | None = None) -> _Lock:
     lock = _HELD.get((str(place), name))
     if lock is None:
         lock = _HELD[str(place), name] = AddressLock(place, name)
+        _keep_apart(lock, place, name)
     return lock
 
 
@@ -115,6 +125,7 @@ def hold(folder: Path, name: str = LOCK_NAME) -> _Lock:
     lock = _HELD.get((str(place), name))
     if lock is None:
         lock = _HELD[str(place), name] = FolderLock(place, name)
+        _keep_apart(lock, Folder(place), name)
     for path in place.rglob(".*.tmp"):
         if is_half_written(path.name):
             path.unlink(missing_ok=True)
@@ -122,6 +133,71 @@ def hold(folder: Path, name: str = LOCK_NAME) -> _Lock:
         if path.parent != place:
             _clear(path)
     return lock
+
+
+@contextmanager
+def briefly(place: Place) -> Iterator[None]:
+    """Keep all other parts of a set from what they all write; wait while one of them does this.
+
+    Raises UserError if it still does after minutes, or a process of another machine died at it.
+    """
+    if place.folder is not None and WORKER in os.environ:  # a whole set's, as `DriversLock`
+        yield
+        return
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            lock = _brief_lock(place)
+            break
+        except UserError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.05)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _brief_lock(place: Place) -> FolderLock | AddressLock:
+    if place.folder is not None:
+        return FolderLock(place.folder.resolve(), _BRIEF_LOCK)
+    assert isinstance(place, Remote)
+    return AddressLock(place, _BRIEF_LOCK)
+
+
+def _keep_apart(lock: FolderLock | AddressLock, place: Place, name: str) -> None:
+    """Let go of a lock and raise UserError where others hold the whole, or other divisions' parts.
+
+    It is held already, so that of two who take such locks at once one at least sees the other's.
+    """
+    own = _LOCK.fullmatch(name)
+    try:
+        for other in place.names():
+            found = _LOCK.fullmatch(other)
+            if not own or not found or other == name or found["parts"] == own["parts"]:
+                continue
+            if (str(place), other) not in _HELD:
+                _refuse_held(place, other)
+    except BaseException:
+        _HELD.pop((str(place), name), None)
+        lock.release()
+        raise
+
+
+def _refuse_held(place: Place, name: str) -> None:
+    """Raise UserError if a lock's process lives, or is of another machine."""
+    with suppress(FileNotFoundError):  # let go of since
+        if place.folder is None:
+            with place.open(name) as stream:
+                holder = _holder(stream.read(1000))
+            _refuse(holder, str(place), name, held=holder[2] and _is_running(holder[0]))
+            return
+        file = os.open(place.folder / name, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            _take(file, place.folder / name, fcntl.LOCK_SH)  # several may look at once
+        finally:
+            os.close(file)
 
 
 def _clear(path: Path) -> None:
@@ -151,7 +227,7 @@ def is_half_written(name: str) -> bool:
 
 def is_leftover(path: Path) -> bool:
     """Tell whether a file is a lock or a temporary one, as a kill leaves them."""
-    is_lock = path.name == LOCK_NAME or _PART_LOCK.fullmatch(path.name)
+    is_lock = path.name == _BRIEF_LOCK or _LOCK.fullmatch(path.name)
     return bool(is_lock or TEMPORARY.fullmatch(path.name))
 
 
@@ -188,11 +264,11 @@ def _locked(path: Path) -> int | None:
     return None
 
 
-def _take(file: int, path: Path) -> None:
+def _take(file: int, path: Path, how: int = fcntl.LOCK_EX) -> None:
     """Lock the file; raises UserError if another process has it, or its words name one."""
     holder = _holder(os.pread(file, 1000, 0))
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, how | fcntl.LOCK_NB)
         held = False
     except OSError as error:
         known = error.errno == errno.EWOULDBLOCK

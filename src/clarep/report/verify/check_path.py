@@ -10,7 +10,7 @@ from clarep.clarid.canonical_set import close_set
 from clarep.clarid.canonical_shards import MANIFEST
 from clarep.clarid.set_pictures import PICTURES
 from clarep.data.labelled import LabelledImages
-from clarep.engine.lock import hold, is_leftover
+from clarep.engine.lock import hold, hold_place, is_leftover
 from clarep.engine.places import Place, Remote, place_of
 from clarep.errors import UserError
 from clarep.report.verify.audit_faults import AUDIT, audit_faults, is_audit
@@ -81,8 +81,16 @@ def mend_path(where: Path | str, found: Checked) -> list[str]:
 
 
 def close_sets(where: Path | str) -> list[str]:
-    """Close every canonical set of which all shards are there; say so, a line each."""
-    return [f"closed {place}" for place in _sets(where) if close_set(place)]
+    """Close every canonical set of which all shards are there; say so, a line each.
+
+    Raises UserError where a process, of a part too, still writes in it.
+    """
+    done = []
+    for place in _sets(where):
+        _lock = hold_place(place)
+        if close_set(place):
+            done.append(f"closed {place}")
+    return done
 
 
 def _sets(where: Path | str) -> Iterator[Place]:
