@@ -227,6 +227,27 @@ def test_what_is_nothing_of_clareps(tmp_path, capsys):
     assert verify(capsys, tmp_path)[0] == 1
 
 
+def test_repair_deletes_nothing_of_others(tmp_path, capsys):
+    (tmp_path / "checkpoint.pt").write_bytes(b"a user's own")
+    (tmp_path / "evaluation.json").write_text('{"accuracy": 0.9}')
+    (tmp_path / "lines.json").write_text('{"a": 1}\n{"a": 2}\n')
+    (tmp_path / "foreign.safetensors").write_bytes(b"\x10" + bytes(7) + b'{"a": "cut short')
+    theirs = sorted(tmp_path.iterdir())
+    save_tensors(tmp_path / "own.safetensors", {"a": torch.zeros(3)})
+    write_json(tmp_path / "own.json", {"a": 1234}, sealed=True)
+    (tmp_path / "own.json").write_text((tmp_path / "own.json").read_text().replace("1234", "2"))
+    flip_last(tmp_path / "own.safetensors")
+    code, lines = verify(capsys, tmp_path, "--repair")
+    assert code == 1 and len([line for line in lines if line.startswith("dropped")]) == 2
+    assert sorted(tmp_path.iterdir()) == theirs
+    assert all(any(str(path) in line for line in lines) for path in theirs), lines
+
+
+def flip_last(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
 def test_a_set_under_an_address(capsys):
     pytest.importorskip("fsspec")
     from clarep.engine.places import place_of

@@ -15,7 +15,7 @@ from clarep.engine.places import Place, Remote, place_of
 from clarep.errors import UserError
 from clarep.report.verify.audit_faults import AUDIT, audit_faults, is_audit
 from clarep.report.verify.evaluation_faults import evaluation_faults, is_evaluation
-from clarep.report.verify.faults import Fault
+from clarep.report.verify.faults import Fault, is_own
 from clarep.report.verify.file_faults import file_faults
 from clarep.report.verify.set_faults import is_set, mend_set, set_faults
 from clarep.report.verify.training_faults import TRAINING, is_training, training_faults
@@ -73,7 +73,7 @@ def mend_path(where: Path | str, found: Checked) -> list[str]:
     for place in _sets(where):
         done += mend_set(place)
     for path in dict.fromkeys(path for fault in found.faults for path in fault.drop):
-        if path.exists():
+        if path.exists() and is_own(path):
             _lock = hold(path.parent)
             path.unlink(missing_ok=True)
             done.append(f"dropped {path}")

@@ -8,7 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clarep.engine.artefacts import open_regular
+from clarep.engine.lock import is_half_written
 from clarep.errors import UserError
+
+_MOST_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,27 @@ def refusal(path: Path, read: Callable[[], object], drop: tuple[Path, ...] = ())
     except (OSError, ValueError) as error:
         again = "run the command that wrote it again"
         yield Fault(str(path), f"it cannot be read ({error}): {again}", drop)
+
+
+def is_own(path: Path) -> bool:
+    """Tell whether a file, damaged too, is recognisably clarep's: its seal or metadata is there.
+
+    So is what a process of clarep's left half written. Of any other, repair only says what is
+    wrong.
+    """
+    if is_half_written(path.name):
+        return True
+    mark = {".json": b'"content_sha256"', ".safetensors": b'"data_sha256"'}.get(path.suffix)
+    if mark is None:
+        return False
+    try:
+        with open_regular(path) as stream:
+            if path.suffix == ".json":
+                return mark in stream.read(_MOST_BYTES)
+            length = int.from_bytes(stream.read(8), "little")
+            return mark in stream.read(min(length, _MOST_BYTES))
+    except OSError:
+        return False
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -87,7 +87,8 @@ def _checkpoint_faults(
         state = read_checkpoint(file)
         told = parse_json(state.pop("config"))
     except (UserError, ValueError, LookupError, TypeError) as error:
-        yield Fault(str(file), str(error), (file,))
+        mend = "repair leaves it: put a copy back, or delete it and begin anew"
+        yield Fault(str(file), f"{error}; {mend}")
         return {}
     if lost := not_finite(dict(inner_tensors(state))):
         yield Fault(str(file), f"{lost[0]} holds NaN or infinity: begin anew, at a lower rate")
