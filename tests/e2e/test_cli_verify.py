@@ -154,6 +154,17 @@ def test_other_data_than_it_was_made_of(home, tmp_path, capsys, garments_path):
     assert code == 1 and len(told) == 4  # set, audit, both trainings
 
 
+def test_data_are_read_with_the_options_that_they_were_made_with(tmp_path, capsys):
+    from clarep.data.load import DataConfig, load_data
+
+    given = DataConfig(data="backdrops", split="test", correlation=0.5)
+    told = {"chosen": CHOSEN, "data_sha256": load_data(given).sha256(CHOSEN)}
+    write(tmp_path, config=CONFIG | told)
+    options = ["--data", "backdrops", "--split", "test"]
+    assert verify(capsys, tmp_path, *options, "--correlation", 0.5)[0] == 0
+    assert verify(capsys, tmp_path, *options)[0] == 1
+
+
 @pytest.fixture
 def canon(tmp_path: Path) -> Path:
     write(tmp_path / "canon", config=CONFIG | {"chosen": CHOSEN})

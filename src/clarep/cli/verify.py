@@ -1,13 +1,14 @@
 """`clarep verify`: what is wrong with what clarep wrote, a line each."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from clarep.data.load import DataConfig, load_data
+from clarep.cli.option_groups import DataOptionsGroup
+from clarep.data.load import DataConfig, DataOptions, load_data
 from clarep.engine.printable import one_line
 from clarep.report.verify.check_path import check_path, close_sets, mend_path
 
@@ -24,8 +25,7 @@ class Verify:
     """Folder or file that clarep wrote, or the address of a canonical set."""
     data: str | None = None
     """Images that it is said to be of: a name or a path. Hold what was recorded against them."""
-    image_size: int | None = None
-    """Side that these images are brought to."""
+    options: DataOptionsGroup = field(default_factory=DataOptions)
     repair: bool = False
     """Delete what is broken and write manifests of what is whole, so that the command that wrote it
     makes just the rest again."""
@@ -36,8 +36,9 @@ class Verify:
 
     def run(self) -> int:
         """Check, mend if asked, print; return the exit code."""
-        given = DataConfig(data=self.data or DataConfig.data, image_size=self.image_size)
-        data = None if self.data is None else load_data(given)
+        data = None
+        if self.data is not None:
+            data = load_data(DataConfig(data=self.data, **vars(self.options)))
         done = close_sets(self.path) if self.finish else []
         found = check_path(self.path, data)
         if self.repair and found.faults:
