@@ -221,9 +221,11 @@ def test_repair_of_shards_that_no_entry_tells_of(tmp_path, capsys):
     write(tmp_path / "canon", shards=2)
     (tmp_path / "canon" / SHARDS[2]).write_bytes(b"half a sha")
     cut(tmp_path / "canon" / SHARDS[0])
+    (tmp_path / "canon/shard-notes.txt").write_text("a user's own")
     code, lines = verify(capsys, tmp_path / "canon", "--repair")
     assert code == 1 and len([line for line in lines if line.startswith("dropped")]) == 3
     assert set(shard_bytes(tmp_path / "canon")) == {SHARDS[1]}
+    assert (tmp_path / "canon/shard-notes.txt").exists()
     assert write(tmp_path / "canon") == [SHARDS[0], SHARDS[2]]
     assert shard_bytes(tmp_path / "canon") == shard_bytes(tmp_path / "whole")
     assert verify(capsys, tmp_path)[0] == 0

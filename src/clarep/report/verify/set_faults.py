@@ -1,8 +1,8 @@
 """A canonical set: hashes, ranges, NaN, duplicates, counts, and its data where they are given."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from clarep.clarid.canonical_set import CanonicalSet
@@ -28,6 +28,7 @@ from clarep.report.verify.faults import Fault, not_finite
 
 _NUMBERS = ("x_te", "latent", "features", "sample")  # which have no reason for NaN
 _AGAIN = "run the same command again"
+_OWN = re.compile(r"(shard-\d{5,})\.(safetensors|json)")
 
 
 def is_set(place: Place) -> bool:
@@ -143,7 +144,8 @@ def mend_set(place: Place) -> list[str]:
             kept.append(shard)
     told = {shard["file"] for shard in kept}
     for name in place.names():
-        if name.startswith("shard-") and Path(name).with_suffix(".safetensors").name not in told:
+        own = _OWN.fullmatch(name)
+        if own and f"{own[1]}.safetensors" not in told:
             place.remove(name)
             done.append(f"dropped {place}/{name}")
     mended = manifest_of(stored, kept)
