@@ -310,6 +310,7 @@ def test_a_manifest_that_cannot_be_used(folder, text, words):
         ({"images": 3}, "entry 1 of its shards lacks"),
         ({"cost": None}, "entry 1 of its shards lacks"),
         ({"file": "../elsewhere.safetensors"}, "is not a file of this folder"),
+        ({"file": "shard-\ud800.safetensors"}, "is not a file of this folder"),  # found by fuzzing
     ],
 )
 def test_a_manifest_whose_shards_are_not_whole(folder, change, words):

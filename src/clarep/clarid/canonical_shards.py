@@ -7,6 +7,7 @@ is none. Entries are folded into the manifest at the end.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -30,6 +31,7 @@ FORMAT = 2  # 1 held no hash of the images that a set was made of
 _KEYS = ("complete", "config", "images", "shards")
 ABOUT = "clarep"  # in a shard's metadata: what it tells of its set
 _SHARD_KEYS = {"file": str, "sha256": str, "images": list, "cost": dict}
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")  # of letters that every disk has
 _MEND = "delete it and run the same command again, which computes only what is missing"
 
 
@@ -203,8 +205,8 @@ def _check_entry(shard: Any, what: str) -> None:
         isinstance(shard.get(name), kind) for name, kind in _SHARD_KEYS.items()
     ):
         raise ValueError(f"{what} lacks one of {', '.join(_SHARD_KEYS)}")
-    if Path(shard["file"]).name != shard["file"]:
-        raise ValueError(f"its shard {shard['file']} is not a file of this folder")
+    if not _FILE_NAME.fullmatch(shard["file"]):
+        raise ValueError(f"its shard {shard['file']!r} is not a file of this folder")
     cost, seconds = shard["cost"], shard["cost"].get("seconds")
     counts = [cost.get(name) for name in sum_costs([]) if name != "seconds"]
     spent = list(seconds.values()) if isinstance(seconds, dict) else [None]

@@ -48,7 +48,10 @@ def require_regular(path: Path) -> None:
 
     A pipe that nobody writes to would be waited for without end.
     """
-    mode = os.stat(path).st_mode
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError as error:  # a name that no file can have: a NUL, half a character
+        raise OSError(errno.ENOENT, f"no file can be called so ({error})", repr(path)) from error
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         reason = "it is no regular file (a pipe, device or socket)"
         raise OSError(errno.EINVAL, reason, str(path))
