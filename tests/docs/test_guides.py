@@ -14,10 +14,14 @@ jupyter:
 ---
 
 """
-GUIDES = sorted((ROOT / "docs/guides").glob("*.md"))
+LONG = {"own_images", "study"}  # half a minute each
+GUIDES = [
+    pytest.param(path, marks=[pytest.mark.slow] if path.stem in LONG else [], id=path.stem)
+    for path in [ROOT / "docs/index.md", *sorted((ROOT / "docs/guides").glob("*.md"))]
+]
 
 
-@pytest.mark.parametrize("guide", [ROOT / "docs/index.md", *GUIDES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("guide", GUIDES)
 def test_a_guide_runs(guide, tmp_path, monkeypatch):
     jupytext = pytest.importorskip("jupytext")
     nbclient = pytest.importorskip("nbclient")

@@ -53,6 +53,7 @@ def test_the_whole_road_and_again(capsys):
     assert weights("out") == before
 
 
+@pytest.mark.slow  # tests/e2e/test_kills.py kills this command every time
 def test_killed_it_goes_on_to_the_same_weights(capsys, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     code = "import sys; from clarep.cli.main import main; sys.exit(main(sys.argv[1:]))"

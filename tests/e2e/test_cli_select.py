@@ -46,6 +46,7 @@ def cells(out: str) -> dict[str, dict]:
     return stored
 
 
+@pytest.mark.slow  # tests/e2e/test_kills.py kills this command every time
 def test_killed_it_goes_on_and_ends_with_the_same_numbers(
     tiny_teacher_path: Path, capsys: pytest.CaptureFixture[str]
 ):

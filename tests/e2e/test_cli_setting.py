@@ -14,9 +14,9 @@ import torch
 
 from clarep.clarid import clarid_config
 from clarep.clarid.canonical_set import CanonicalSet
-from clarep.cli.identify import Identify
 from clarep.cli.main import main
 from clarep.engine.artefacts import read_json
+from clarep.engine.places import work_folder
 from clarep.select import curve_cell
 from clarep.teachers.stored_setting import FoundSetting
 
@@ -114,7 +114,7 @@ def test_parts_do_not_look_for_one_setting_all_at_once(command, capsys):
 
 
 def test_two_addresses_have_two_folders_here():
-    ours = {Identify(out=Path(f"s3://b/run{one}1"))._work() for one in (".", "-")}
+    ours = {work_folder(Path(f"s3://b/run{one}1")) for one in (".", "-")}
     assert len(ours) == 2 and {folder.parent for folder in ours} == {Path("runs")}
 
 

@@ -22,7 +22,6 @@ from clarep.clarid.canonical_shards import (
     FORMAT,
     MANIFEST,
     check_shard,
-    entry_name,
     find_manifest,
     manifest_of,
     read_manifest,
@@ -31,6 +30,7 @@ from clarep.clarid.canonical_shards import (
     write_shard,
 )
 from clarep.clarid.clareps import TENSORS, CLAReps, named_rows
+from clarep.clarid.close_set import closed
 from clarep.clarid.shard_rows import ShardRows
 from clarep.engine.artefacts import json_bytes, versions
 from clarep.engine.identity import plain, refuse_other
@@ -127,7 +127,7 @@ class CanonicalSetWriter:
 
     def finish(self) -> bool:
         """Close the set if all its shards are there, of all parts; tell whether it is closed."""
-        closed_now = _close(self.place, self._manifest)
+        closed_now = closed(self.place, self._manifest)
         self.closed_here = bool(closed_now)
         if isinstance(self._lock, AddressLock):
             self._lock.release()
@@ -182,43 +182,6 @@ def store_shard(
     }
     # Another part, or a resumed run, may have other versions.
     write_shard(place, name, about, tensors, {"cost": cost, "versions": versions()})
-
-
-def close_set(place: Place, known: Mapping[str, Any] | None = None) -> bool:
-    """Write the manifest of all shards and remove their entries, if all are there; tell so.
-
-    known: the manifest to be completed, where there is none that can be read.
-    """
-    return _close(place, known) is not None
-
-
-def _close(place: Place, known: Mapping[str, Any] | None) -> bool | None:
-    """Do as `close_set`; False where it was closed already, None where shards are missing."""
-    stored = find_manifest(place)
-    if stored is None or not stored["complete"]:
-        return None
-    with briefly(place):
-        stored = find_manifest(place)  # another part may have closed it since
-        if stored is None or not stored["complete"]:
-            return None
-        if "findings" not in stored and known is not None and "findings" in known:
-            stored["findings"] = known["findings"]
-        names = place.names()
-        entries = [entry_name(shard["file"]) for shard in stored["shards"]]
-        left = [name for name in entries if name in names]
-        if not left and _is_closed(place):
-            return False
-        place.write(MANIFEST, json_bytes(stored, sealed=True))
-        for name in left:
-            place.remove(name)
-        return True
-
-
-def _is_closed(place: Place) -> bool:
-    try:
-        return bool(read_manifest(place)["complete"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

@@ -2,10 +2,8 @@
 
 import json
 import math
-import re
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,11 +38,10 @@ from clarep.engine.lock import hold_place
 from clarep.engine.places import (
     Folder,
     Place,
-    address_of,
     copy_folder,
-    local_path,
     part_of,
     place_of,
+    work_folder,
 )
 from clarep.engine.progress import announce, progress
 from clarep.errors import UserError
@@ -129,14 +126,14 @@ class Identify:
         if part is not None and part[0] > shards:
             self._say_of_part(f"has nothing to do, {canon} has {shards} shards", complete=False)
             return
-        _lock = hold_place(Folder(self._work()), part)
+        _lock = hold_place(Folder(work_folder(self.out)), part)
         described = sources(self.teacher, self.data, recorded(self.teacher_options))
         setting, noted = settled_on(
             self.clarid,
             teacher,
             data,
             chosen,
-            folder=self._work() / "setting",
+            folder=work_folder(self.out) / "setting",
             described=described,
             classifier=classifier,
             seed=self.seed,
@@ -177,17 +174,9 @@ class Identify:
         canonical = CanonicalSet.load(str(canon))
         self._warn_of_poor_round_trips(median_round_trip(canonical))
         measured, judge = self._measure(clarid, data, canonical, classifier)
-        pictures = draw_set(canonical, self._work() / "report")
-        copy_folder(self._work() / "report", place / "report")
+        pictures = draw_set(canonical, work_folder(self.out) / "report")
+        copy_folder(work_folder(self.out) / "report", place / "report")
         self._print(canonical, measured, judge, pictures, bad)
-
-    def _work(self) -> Path:
-        """Return where all but the set lies: `out`, or a folder here that stands for an address."""
-        address = address_of(self.out)
-        if address is None:
-            return local_path(self.out)
-        told_apart = sha256(address.encode()).hexdigest()[:8]  # s3://b/run.1 and s3://b/run-1
-        return Path("runs") / (re.sub(r"\W+", "-", address) + f"-{told_apart}")
 
     def _made(self, steps: Generator[Progressed, None, bool], start: Progressed) -> bool:
         """Make all shards, with a bar; tell whether this process closed the set."""
@@ -232,10 +221,8 @@ class Identify:
         if too_few:
             note(too_few)
             return [], None
-        folder, kinds = (
-            self._work() / "report",
-            [*dict.fromkeys((self.clarid.kind, *self.controls))],
-        )
+        folder = work_folder(self.out) / "report"
+        kinds = [*dict.fromkeys((self.clarid.kind, *self.controls))]
         shards = [shard["sha256"] for shard in canonical.manifest["shards"]]
         described = {"canonical_sha256": shards, "control_images": self.control_images}
         judge = classifier or (load_judge() if judge_knows(clarid.teacher, data) else None)
@@ -274,7 +261,7 @@ class Identify:
         pictures: dict[str, Path],
         bad: list[str],
     ) -> None:
-        report = self._work() / "report"
+        report = work_folder(self.out) / "report"
         places: dict[str, object] = {"canonical set": place_of(self.out) / "canon", **pictures}
         if measured:
             places |= {"table": report / "measures.csv"}

@@ -10,10 +10,8 @@ division, and is kept out by these. What all parts write, the manifest, they loc
 
 import errno
 import fcntl
-import json
 import os
 import re
-import socket
 import stat
 import time
 from collections.abc import Iterator
@@ -21,7 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import WeakValueDictionary, finalize
 
-from clarep.engine.artefacts import TEMPORARY, host_tag, parse_json
+from clarep.engine.artefacts import TEMPORARY, host_tag
+from clarep.engine.lock_holder import is_running, own_words, read_holder
 from clarep.engine.places import Folder, Place, Remote, address_of
 from clarep.errors import UserError
 
@@ -31,7 +30,6 @@ WORKER = "CLAREP_WORKER"
 _LOCK = re.compile(r"\.lock(-\d+-of-(?P<parts>\d+))?")
 _BRIEF_LOCK = ".lock-manifest"
 _PATIENCE = 300.0  # seconds; closing a set of thousands of shards in an object store takes a minute
-_BOOT = Path("/proc/sys/kernel/random/boot_id")  # the same in every container of a machine
 
 
 class FolderLock:
@@ -50,7 +48,7 @@ class FolderLock:
             pass
         self._end = finalize(self, _let_go, file, path, made, os.getpid())
         os.truncate(file, 0)
-        os.pwrite(file, _words(), 0)
+        os.pwrite(file, own_words(), 0)
 
     def release(self) -> None:
         """Let go now, whatever still refers to it."""
@@ -62,13 +60,13 @@ class AddressLock:
 
     def __init__(self, place: Remote, name: str) -> None:
         """Take the lock; raises UserError if another process has it, or its words name one."""
-        while not place.create(name, _words()):
+        while not place.create(name, own_words()):
             try:
                 with place.open(name) as stream:
-                    holder = _holder(stream.read(1000))
+                    holder = read_holder(stream.read(1000))
             except FileNotFoundError:  # let go of since
                 continue
-            _refuse(holder, str(place), name, held=holder[2] and _is_running(holder[0]))
+            _refuse(holder, str(place), name, held=holder[2] and is_running(holder[0]))
             place.remove(name)  # of a process of this machine that is no more
         self._key = str(place), name
         self._end = finalize(self, _remove, place, name, os.getpid())
@@ -190,8 +188,8 @@ def _refuse_held(place: Place, name: str) -> None:
     with suppress(FileNotFoundError):  # let go of since
         if place.folder is None:
             with place.open(name) as stream:
-                holder = _holder(stream.read(1000))
-            _refuse(holder, str(place), name, held=holder[2] and _is_running(holder[0]))
+                holder = read_holder(stream.read(1000))
+            _refuse(holder, str(place), name, held=holder[2] and is_running(holder[0]))
             return
         file = os.open(place.folder / name, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
@@ -208,8 +206,8 @@ def _clear(path: Path) -> None:
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        pid, _, is_here = _holder(os.pread(file, 1000, 0))
-        if pid and is_here and not _is_running(pid):
+        pid, _, is_here = read_holder(os.pread(file, 1000, 0))
+        if pid and is_here and not is_running(pid):
             path.unlink(missing_ok=True)
     except OSError:  # somebody writes there, or it is no lock
         pass
@@ -222,7 +220,7 @@ def is_half_written(name: str) -> bool:
     found = TEMPORARY.fullmatch(name)
     if not found or found["host"] not in (None, host_tag()):
         return False
-    return int(found["pid"]) == os.getpid() or not _is_running(int(found["pid"]))
+    return int(found["pid"]) == os.getpid() or not is_running(int(found["pid"]))
 
 
 def is_leftover(path: Path) -> bool:
@@ -266,14 +264,14 @@ def _locked(path: Path) -> int | None:
 
 def _take(file: int, path: Path, how: int = fcntl.LOCK_EX) -> None:
     """Lock the file; raises UserError if another process has it, or its words name one."""
-    holder = _holder(os.pread(file, 1000, 0))
+    holder = read_holder(os.pread(file, 1000, 0))
     try:
         fcntl.flock(file, how | fcntl.LOCK_NB)
         held = False
     except OSError as error:
         known = error.errno == errno.EWOULDBLOCK
         # else a file system without such locks
-        held = known or (holder[2] and _is_running(holder[0]))
+        held = known or (holder[2] and is_running(holder[0]))
     _refuse(holder, str(path.parent), path.name, held=held)
 
 
@@ -290,34 +288,3 @@ def _refuse(holder: tuple[int, str, bool], place: str, name: str, *, held: bool)
             f"process {pid} on {host} was writing in {place} and may still be: once it is "
             f"gone, delete {place}/{name} and run the same command again, or give another `out`"
         )
-
-
-def _words() -> bytes:
-    return json.dumps({"pid": os.getpid()} | _machine()).encode()
-
-
-def _machine() -> dict[str, str]:
-    boot = _BOOT.read_text().strip() if _BOOT.exists() else ""
-    return {"host": socket.gethostname(), "boot": boot}
-
-
-def _holder(content: bytes) -> tuple[int, str, bool]:
-    """Return process and machine that a lock names (0: none), and whether that machine is ours."""
-    here = _machine()
-    try:
-        words = parse_json(content.decode())
-        pid, host = int(words["pid"]), str(words["host"])
-        return pid, host, host == here["host"] or words.get("boot") in {here["boot"]} - {""}
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return 0, here["host"], True
-
-
-def _is_running(pid: int) -> bool:
-    """Tell whether a process of this machine has that id."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # another user's
-        return True
-    return pid > 0

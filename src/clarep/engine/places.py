@@ -4,6 +4,7 @@ No other file knows fsspec, and a local path never imports it. An address may st
 as options of the command line hold it: `s3:/bucket/set` is `s3://bucket/set` again.
 """
 
+import hashlib
 import io
 import os
 import re
@@ -186,3 +187,12 @@ def copy_folder(folder: Path, place: Place) -> None:
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.is_file() and not path.name.startswith("."):
             place.write(path.name, path.read_bytes())
+
+
+def work_folder(out: Path | str) -> Path:
+    """Return where all but a store lies: `out`, or a folder here that stands for an address."""
+    address = address_of(out)
+    if address is None:
+        return local_path(out)
+    told_apart = hashlib.sha256(address.encode()).hexdigest()[:8]  # s3://b/run.1 and s3://b/run-1
+    return Path("runs") / (re.sub(r"\W+", "-", address) + f"-{told_apart}")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clarep.clarid.canonical_set import close_set
 from clarep.clarid.canonical_shards import MANIFEST
+from clarep.clarid.close_set import close_set
 from clarep.clarid.set_pictures import PICTURES
 from clarep.data.labelled import LabelledImages
 from clarep.engine.lock import hold, hold_place, is_leftover
