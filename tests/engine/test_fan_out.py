@@ -82,3 +82,10 @@ def test_an_address_without_a_cluster_is_told_at_once(address):
     pytest.importorskip("ray")
     with pytest.raises(UserError, match=f"no cluster of Ray at {address}"):
         list(fan_out([1], lambda: abs, EngineConfig(engine="ray", address=address)))
+
+
+def test_an_unknown_engine_is_refused_and_not_taken_for_this_process():
+    config = EngineConfig()
+    object.__setattr__(config, "engine", "rey")  # which the tests' own type checks would refuse
+    with pytest.raises(UserError, match="unknown engine 'rey': did you mean ray"):
+        check_engine(config)

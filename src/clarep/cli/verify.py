@@ -54,5 +54,6 @@ class Verify:
             for line in done:
                 print(one_line(line))
             checked = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-            print(f"checked {checked}: {len(faults) or 'nothing'} wrong")
+            how = "; --repair takes away what can be made again" if faults and not done else ""
+            print(f"checked {checked}: {len(faults) or 'nothing'} wrong{how}")
         return 1 if faults else 0
