@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from clarep.audit.audit import Audit
+from clarep.audit.projected_evidence import projected_evidence
+from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.main import main
 from clarep.data.load import DataConfig, load_data
 from clarep.report.audit_table import said_of
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student, save_student
+from clarep.teachers.zoo import load_teacher
 
 QUICK = "--draws 1 --rivals 2 --mask-draws 0 --target-share 0"
 
@@ -88,6 +91,40 @@ def test_a_share_of_every_class_knows_the_cues(tiny_teacher_path, tmp_path, caps
     assert answer["cost"]["denoiser_evaluations"] == 100
     foreign = data.cues()[found.index] != found.labels.numpy()
     assert answer["detection"][0]["found"] == foreign.sum() and len(found.index.unique()) == 50
+
+
+def test_evidence_before_and_after_the_projection_is_asked_once_and_kept(
+    tiny_teacher_path, tmp_path, capsys
+):
+    shirts = load_data(DataConfig(correlation=0.5))
+    chosen = np.concatenate([np.flatnonzero(shirts.labels == c)[:5] for c in (0, 1)])
+    pixels = shirts.images(chosen).permute(0, 2, 3, 1).numpy()
+    names, labels = np.array(shirts.class_names), shirts.labels[chosen]
+    np.savez(tmp_path / "ten.npz", classes=names, x_train=pixels, y_train=labels)
+    data = f"--data {tmp_path / 'ten.npz'} --teacher {tiny_teacher_path} --fraction 1"
+    setting = "--kind random --t 0.6 --k 4 --steps 1 --control-images 0 --seed 2"
+    assert main(f"identify {data} {setting} --out {tmp_path}".split()) == 0
+    canonical = CanonicalSet.load(tmp_path / "canon")
+    capsys.readouterr()
+    cheap = "--rivals 0 --draws 1 --mask-draws 0 --target-share 0 --seed 2"
+    command = f"audit {data} {cheap} --canon {tmp_path / 'canon'} --out {tmp_path / 'audit'}"
+    assert main(f"{command} --json".split()) == 0
+    first = capsys.readouterr()
+    assert "evidence before and after" in first.err
+    answer = json.loads(first.out)
+    images, whole = answer["projected_images"], answer["projected"][2]
+    assert [one["index"] for one in images] == canonical.index.tolist()
+    assert whole["group"] == "all" and whole["images"] == 10
+    assert whole["before"] == pytest.approx(sum(one["before"] for one in images) / 10)
+    found = projected_evidence(load_teacher(tiny_teacher_path), canonical, seed=2)
+    assert [one["after"] for one in images] == pytest.approx(found.after.tolist(), abs=1e-3)
+    assert sum(one["doubted"] for one in images) == answer["projected"][3]["images"] == 2
+    assert len(answer["readable"]) == 3
+    capsys.readouterr()
+    assert main(command.split()) == 0
+    again = capsys.readouterr()
+    assert "evidence before and after" not in again.err and "no longer" in again.out
+    assert again.out.count("again without") == min(10, whole["against_no_longer"])
 
 
 def test_other_numbers_of_classes_are_refused_without_a_word_on_how_they_match(

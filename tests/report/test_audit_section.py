@@ -8,6 +8,7 @@ from clarep.audit.audit import Audit
 from clarep.audit.audit_config import AuditConfig
 from clarep.audit.audit_run import audit_steps
 from clarep.audit.extraneous_part import Readable
+from clarep.audit.projected_evidence import ProjectedEvidence
 from clarep.data.cues import GroupedImages
 from clarep.data.load import load_data
 from clarep.engine.artefacts import read_json, write_json
@@ -20,6 +21,12 @@ from clarep.report.audit_scores import (
 )
 from clarep.report.html import build_report
 from clarep.report.html.sections.audit_section import outlined
+from clarep.report.projected_scores import (
+    are_of,
+    no_longer_against,
+    projected_rows,
+    projected_table,
+)
 from clarep.teachers.zoo import load_teacher
 
 
@@ -75,6 +82,33 @@ def test_the_page_shows_it(found, runs, garments_path, tmp_path):
     assert (tmp_path / "data/audit.csv").read_text().count("\n") == 11
     assert (tmp_path / "data/audit-scores.json").exists()
     assert 'id="audit"' not in build_report(runs[:1], None, tmp_path / "without").read_text()
+
+
+def test_the_page_shows_evidence_before_and_after(found, runs, tmp_path):
+    n = 8
+    said = ProjectedEvidence(
+        index=found.index[:n],
+        labels=found.labels[:n],
+        before=torch.linspace(-1, 1, n).double(),
+        after=torch.ones(n).double(),
+        right_before=torch.arange(n) > 3,
+        right_after=torch.arange(n) > 0,
+        labels_tried=10,
+    )
+    rows = projected_rows(said, found, sigma_te=5.16, canonical_sha256="abc")
+    whole = next(row for row in rows["projected"] if row["group"] == "all")
+    assert [whole[f"against_{when}"] for when in ("before", "after", "no_longer")] == [4, 1, 3]
+    assert whole["change"] == pytest.approx(1)
+    assert [are_of(rows["projected"], sha) for sha in ("abc", "other")] == [True, False]
+    assert not are_of([], "abc")
+    told = no_longer_against(rows["projected_images"], [f"{i}.png" for i in range(40)], 2)
+    assert [one["source"] for one in told] == [f"{found.index[i]}.png" for i in (1, 2)]
+    assert "3" in projected_table(rows["projected"])
+    store_scores(found, rows)
+    text = build_report(runs[:1], None, tmp_path, audit=found.folder).read_text()
+    section = text.split('id="audit"')[1].split("<section")[0]
+    assert "before and after the projection" in section and "5.16" in section
+    assert (tmp_path / "data/audit-projected.csv").read_text().count("\n") == n + 1
 
 
 def test_a_study_s_own_is_found(found, fabricated):

@@ -11,6 +11,7 @@ from clarep.audit.audit import Audit as Found
 from clarep.audit.audit_config import AuditConfig
 from clarep.audit.audit_run import audit_steps
 from clarep.audit.extraneous_part import readable_parts
+from clarep.audit.projected_evidence import projected_evidence
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.option_groups import DataGroup, Json, SkipBad, TeacherGroup, TeacherSpec
 from clarep.cli.terminal import note, told
@@ -31,12 +32,25 @@ from clarep.report.audit_scores import (
     store_scores,
 )
 from clarep.report.audit_table import audit_table, most_doubted, said_of
+from clarep.report.projected_scores import (
+    are_of,
+    no_longer_against,
+    projected_rows,
+    projected_table,
+    said_of_change,
+)
 from clarep.select.class_match import matched_by_number, of_the_datas_classes
 from clarep.students.student import Student
 from clarep.students.student_files import load_student
 from clarep.teachers.options import TeacherOptions, recorded
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher, sources
+
+_TABLES = {
+    "detection": detection_table,
+    "readable": readable_table,
+    "projected": projected_table,
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,8 @@ class Audit:
     its errors (JTT) and its confident-learning score stand beside the doubt."""
     canon: Path | None = None
     """Canonical set of some of the images: says how well the label is read from the part of them
-    that CLARID takes out."""
+    that CLARID takes out, and how much the teacher's evidence for each image's class changes
+    without it."""
     fraction: Annotated[float, Within(0, 1, "(]")] = 1.0
     """Share of every class to ask about, chosen at random by the seed."""
     show: Annotated[int, Within(0)] = 10
@@ -73,7 +88,8 @@ class Audit:
         teacher, chosen_by_name = of_the_datas_classes(teacher, data)
         note(chosen_by_name)
         classifier = self._classifier(data)
-        readable = self._readable_parts(teacher, data)
+        canonical = self._canonical(teacher, data)
+        parts = [] if canonical is None else readable_parts(canonical)
         chosen, bad = self._readable(data)
         described = sources(self.teacher, self.data, recorded(self.teacher_options))
         described |= ({"skipped": bad} if bad else {}) | data.noted()
@@ -87,7 +103,8 @@ class Audit:
         found = Found.load(self.out)
         seen = None if classifier is None else probabilities_of(classifier, found, data)
         detected = detection_rows(found, data, seen)
-        store_scores(found, {"detection": detected, "readable": readable})
+        scores = {"detection": detected, "readable": readable_rows(parts, data.class_names)}
+        store_scores(found, scores | self._projected(teacher, found, canonical))
         self._print(found, data, bad)
 
     def _classifier(self, data: LabelledImages) -> Student | None:
@@ -101,13 +118,25 @@ class Audit:
             return None
         return student
 
-    def _readable_parts(self, teacher: Teacher, data: LabelledImages) -> list[dict[str, Any]]:
-        """Return how well the label is read from the parts of a canonical set, if one is given."""
+    def _canonical(self, teacher: Teacher, data: LabelledImages) -> CanonicalSet | None:
+        """Return the canonical set of these images and this teacher, if one is given."""
         if self.canon is None:
-            return []
+            return None
         canonical = CanonicalSet.load(self.canon)
         check_canonical(canonical, data, stored_options(self.data), teacher)
-        return readable_rows(readable_parts(canonical), data.class_names)
+        return canonical
+
+    def _projected(
+        self, teacher: Teacher, found: Found, canonical: CanonicalSet | None
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Return class evidence before and after the projection, unless it is known already."""
+        known = read_scores(found).get("projected", [])
+        if canonical is None or are_of(known, canonical.sha256):
+            return {}
+        seed, size = int(canonical.config["seed"]), self.audit.batch_size
+        evidence = projected_evidence(teacher, canonical, seed=seed, batch_size=size)
+        level, sha256 = canonical.sigma_te, canonical.sha256
+        return projected_rows(evidence, found, sigma_te=level, canonical_sha256=sha256)
 
     def _readable(self, data: LabelledImages) -> tuple[Any, list[str]]:
         """Return the images to ask about, None for all, and why others cannot be read."""
@@ -118,6 +147,8 @@ class Audit:
 
     def _print(self, found: Found, data: LabelledImages, bad: list[str]) -> None:
         doubted, cost = most_doubted(found, data.sources, self.show), found.manifest["cost"]
+        scores = read_scores(found)
+        images = scores.get("projected_images", [])
         if self.json:
             names = found.class_names
             classes = [
@@ -127,20 +158,21 @@ class Audit:
                 for level, sigma in enumerate(found.config.sigmas)
                 for row in found.evidence().by_class(level)
             ]
-            scores = read_scores(found)
             answer = {"images": len(found.index), "classes": classes, "most_doubted": doubted}
-            answer |= {name: scores.get(name, []) for name in ("detection", "readable")}
+            answer |= {name: scores.get(name, []) for name in (*_TABLES, "projected_images")}
             answer |= {"cost": cost, "skipped": bad, "wrote": {"audit": str(self.out)}}
             print(json.dumps(answer, indent=2))
             return
         for entry in bad:
             print(f"skipped {entry}")
         print(audit_table(found))
-        tables = {"detection": detection_table, "readable": readable_table}
-        for name, rows in read_scores(found).items():
-            print(tables[name](rows))
+        for name, table in _TABLES.items():
+            if rows := scores.get(name):
+                print(table(rows))
         for image in doubted:
             print(said_of(image))
+        for image in no_longer_against(images, data.sources, self.show):
+            print(said_of_change(image))
         if refused := found.manifest.get("masks", {}).get("refused"):
             note(f"no object masks: {refused}")
         print(

@@ -79,7 +79,10 @@ def store_scores(audit: Audit, scores: Mapping[str, Sequence[Row]]) -> None:
 
 
 def read_scores(audit: Audit) -> dict[str, list[Row]]:
-    """Return what `store_scores` kept of this very audit: `detection`, `readable`; may be empty."""
+    """Return what `store_scores` kept of this very audit: `detection`, `readable`, `projected`.
+
+    May be empty.
+    """
     try:
         stored = read_json(Path(audit.folder) / SCORES_NAME)
     except (OSError, ValueError):  # none, or damaged: it is measured again in seconds

@@ -15,6 +15,7 @@ from clarep.clarid.clareps import as_rgb
 from clarep.report.audit_scores import read_scores
 from clarep.report.html.blocks import Block, Cell, Download, Figure, Picture, Section, Table
 from clarep.report.html.report_data import ReportData
+from clarep.report.projected_scores import said_below
 
 _SIDE = 72
 _OUTLINE = (255, 0, 160)  # seen on garments, photographs and black
@@ -90,7 +91,29 @@ def _scores(audit: Audit) -> list[Block]:
         )
         headings = ("label read from", "all", *classes)
         blocks.append(Figure(Table("Reading the label", headings, table), caption))
+    if rows := found.get("projected"):
+        blocks.append(_projected(rows, found.get("projected_images", [])))
     return blocks
+
+
+def _projected(rows: Sequence[dict[str, Any]], images: list[dict[str, Any]]) -> Figure:
+    against = [f"against_{when}" for when in ("before", "after", "no_longer")]
+    table = [
+        [
+            row["group"],
+            row["images"],
+            *(Cell(f"{row[when]:+.2f}", number=True) for when in ("before", "after")),
+            _figure(row, "change", "change_interval", "+.2f"),
+            *(row[name] for name in against),
+        ]
+        for row in rows
+    ]
+    headings = ("images of", "images", "before", "after", "change")
+    counted = ("against before", "against after", "no longer")
+    caption = f"{said_below(rows).capitalize()}. The download tells it of each image."
+    download = Download("audit-projected", images)
+    title = "Class evidence before and after the projection"
+    return Figure(Table(title, (*headings, *counted), table), caption, download)
 
 
 def _sheet(audit: Audit, shown: ShownImages) -> Figure:
@@ -133,8 +156,8 @@ def outlined(image: NDArray[np.uint8], mask: Tensor) -> NDArray[np.uint8]:
     return large
 
 
-def _figure(row: dict[str, Any], name: str, interval: str) -> Cell:
-    return Cell(f"{row[name]:.3f}", number=True, below=_interval(row[interval], ".3f"))
+def _figure(row: dict[str, Any], name: str, interval: str, form: str = ".3f") -> Cell:
+    return Cell(f"{row[name]:{form}}", number=True, below=_interval(row[interval], form))
 
 
 def _interval(ends: Sequence[float], form: str) -> str:
