@@ -20,6 +20,7 @@ from clarep.clarid.diffusion_classifier import denoising_residuals
 from clarep.clarid.noise_draws import TARGETS, noise_of
 from clarep.data.labelled import to_unit_range
 from clarep.engine.artefacts import read_json, sha256_file
+from clarep.engine.statistics import t_interval
 from clarep.errors import UserError
 
 SPREAD, N = 0.1, 48  # of the conftest's Gaussian classes
@@ -136,7 +137,10 @@ def test_evidence_is_paired_by_the_noise():
             assert float(found.doubt[level, i]) == pytest.approx(gaps.mean(), rel=1e-6)
             error = gaps.std(ddof=1) / 5**0.5
             assert float(found.standard_error[level, i]) == pytest.approx(error, rel=1e-6)
-    assert Evidence.of(errors[:, :1], tried, (0.25, 1.0)).standard_error is None
+            interval = found.interval[level, i].tolist()
+            assert interval == pytest.approx(t_interval(gaps.tolist()), rel=1e-6)
+    once = Evidence.of(errors[:, :1], tried, (0.25, 1.0))
+    assert once.standard_error is once.interval is None
 
 
 def test_called_as_the_room_it_is(teacher, data, tmp_path, capsys):

@@ -48,8 +48,9 @@ def test_the_table_and_the_most_doubted(command, garments_path, capsys):
 
 
 def test_only_a_doubted_image_is_said_to_be_rather_of_another_class():
-    image = {"source": "a.png", "label": "cat", "rival": "ship", "standard_error": 0.1}
+    image = {"source": "a.png", "label": "cat", "rival": "ship", "interval": [-1.5, 0.2]}
     assert "rather 'ship'" in said_of(image | {"doubt": 0.2})
+    assert "[-1.5, +0.2]" in said_of(image | {"doubt": 0.2})
     assert all("rather" not in said_of(image | {"doubt": doubt}) for doubt in (0.0, -0.2))
 
 
@@ -63,7 +64,7 @@ def test_one_json_object(command, tmp_path, garments_path, capsys):
     row = int(found.doubts.argmax())
     assert first["index"] == row and first["doubt"] == pytest.approx(float(found.doubts[row]))
     assert first["label"] == data.class_names[data.labels[row]] != first["rival"]
-    assert first["standard_error"] is None and answer["detection"] == []
+    assert first["standard_error"] is first["interval"] is None and answer["detection"] == []
     assert answer["cost"]["denoiser_evaluations"] == 120
 
 

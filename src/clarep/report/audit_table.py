@@ -50,6 +50,7 @@ def most_doubted(audit: Audit, sources: Sequence[str], count: int) -> list[dict[
             "standard_error": None
             if found.standard_error is None
             else float(found.standard_error[0, row]),
+            "interval": None if found.interval is None else found.interval[0, row].tolist(),
         }
         for row in order.tolist()
     ]
@@ -57,8 +58,8 @@ def most_doubted(audit: Audit, sources: Sequence[str], count: int) -> list[dict[
 
 def said_of(image: dict[str, Any]) -> str:
     """Return one of `most_doubted` as a line."""
-    error = image["standard_error"]
-    sure = f" ({image['doubt'] / error:.1f} standard errors)" if error else ""
+    interval = image["interval"]
+    sure = " [{:+.3g}, {:+.3g}]".format(*interval) if interval else ""
     beside = "rather" if image["doubt"] > 0 else "and not"  # the label explains it best
     return (
         f"{image['source']}: '{image['label']}', {beside} '{image['rival']}', doubt "
