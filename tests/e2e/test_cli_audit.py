@@ -128,6 +128,25 @@ def test_evidence_before_and_after_the_projection_is_asked_once_and_kept(
     assert again.out.count("again without") == min(10, whole["against_no_longer"])
 
 
+def test_a_canonical_set_of_the_doubted(
+    audited, tiny_teacher_path, garments_path, tmp_path, capsys
+):
+    data = f"--data {garments_path} --teacher {tiny_teacher_path} --fraction 0.25"
+    setting = "--kind random --t 0.6 --k 4 --steps 1 --control-images 0"
+    command = f"identify {data} {setting} --choose doubted --audit {audited} --out {tmp_path}"
+    assert main(command.split()) == 0
+    found, config = Audit.load(audited), CanonicalSet.load(tmp_path / "canon").config
+    members = [np.flatnonzero(found.labels.numpy() == label) for label in range(10)]
+    most = [int(rows[found.doubts[rows].argmax()]) for rows in members]
+    assert config["chosen"] == sorted(most) and config["choose"] == "doubted"
+    assert config["audit_sha256"] == found.sha256_of(("errors",))
+    capsys.readouterr()
+    assert main(command.replace("doubted", "typical").split()) == 2  # the folder holds another set
+    assert "chosen" in capsys.readouterr().err
+    assert main(f"identify {data} --audit {audited} --out {tmp_path / 'b'}".split()) == 2
+    assert "--choose" in capsys.readouterr().err
+
+
 def test_other_numbers_of_classes_are_refused_without_a_word_on_how_they_match(
     tiny_teacher_path, tmp_path, capsys
 ):

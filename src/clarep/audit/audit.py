@@ -15,6 +15,7 @@ from torch import Tensor
 from clarep.audit.audit_config import PARTS, AuditConfig, Part
 from clarep.audit.label_evidence import Evidence
 from clarep.data.held_out import Indices
+from clarep.data.labelled import LabelledImages
 from clarep.engine.artefacts import read_json, sha256_file
 from clarep.engine.identity import in_full
 from clarep.engine.tensors import read_tensors
@@ -162,6 +163,16 @@ class Audit:
         at = torch.from_numpy(index)
         doubted = self.doubted(torch.isin(self.index, at))
         return torch.isin(at, self.index[doubted])
+
+
+def check_audit(audit: Audit, data: LabelledImages) -> None:
+    """Raise UserError if the audit is of other images or labels than these."""
+    index, recorded = audit.index.numpy(), audit.manifest["config"]["data_sha256"]
+    if index.max() >= len(data) or data.sha256(index) != recorded:
+        raise UserError(
+            f"{audit.folder} is an audit of other images or labels than {data.name}: give one of "
+            "these data, or the data that it was made of"
+        )
 
 
 def num_doubted(members: int, share: float) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from clarep.audit.chosen_images import ChoiceConfig, chosen_images
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.canonical_shards import find_manifest, read_manifest
 from clarep.clarid.clarid import Clarid
@@ -16,6 +17,7 @@ from clarep.clarid.clarid_config import ClaridConfig, find_stored, is_auto, unfo
 from clarep.clarid.identify import SHARD_SIZE, identify_steps
 from clarep.clarid.round_trip import POOR_PSNR, RoundTrip, median_round_trip
 from clarep.cli.option_groups import (
+    ChoiceGroup,
     ClaridGroup,
     DataGroup,
     EngineGroup,
@@ -28,7 +30,7 @@ from clarep.cli.option_groups import (
 from clarep.cli.settled_setting import settled_on
 from clarep.cli.terminal import note, told, warn
 from clarep.data.backdrops import Backdrops
-from clarep.data.labelled import LabelledImages, class_balanced_choice, in_memory
+from clarep.data.labelled import LabelledImages, in_memory
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.artefacts import Progressed
 from clarep.engine.bounds import Seed, Within
@@ -76,7 +78,8 @@ class Identify:
     engine: EngineGroup = field(default_factory=EngineConfig)
     teacher: TeacherSpec = "backdrops"
     fraction: Annotated[float, Within(0, 1, "(]")] = 0.1
-    """Share of every class that is chosen at random."""
+    """Share of every class that is chosen, at random unless told otherwise."""
+    choice: ChoiceGroup = field(default_factory=ChoiceConfig)
     only: tuple[int, ...] = ()
     """Images to take instead of a share, by their numbers in the data."""
     seed: Seed = 0
@@ -118,9 +121,8 @@ class Identify:
         classifier = load_classifier(self.classifier, teacher)
         if isinstance(data, Backdrops) or classifier is not None:
             check_controls(self.controls, self.control_images, data.labels)
-        among = data.positions(self.only)
-        if not self.only:
-            among = class_balanced_choice(data.labels, self.fraction, self.seed)
+        asked = (self.choice, self.fraction, self.seed, self.only)
+        among, choice = chosen_images(data, *asked)
         data, chosen, bad = in_memory(data, self.skip_bad, among)
         shards = math.ceil(len(chosen) / self.shard_size)
         if part is not None and part[0] > shards:
@@ -139,8 +141,7 @@ class Identify:
             seed=self.seed,
         )
         clarid = Clarid(teacher, setting)
-        described |= {} if self.only else {"fraction": self.fraction}
-        described |= {"skipped": bad} if bad else {}
+        described |= choice | ({"skipped": bad} if bad else {})
         steps = identify_steps(
             clarid,
             data,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 
+from clarep.audit.chosen_images import ChoiceConfig
 from clarep.clarid.clarid_config import ClaridConfig
 from clarep.data.load import DataConfig, DataOptions
 from clarep.engine.fan_out import EngineConfig
@@ -13,6 +14,7 @@ from clarep.teachers.options import TeacherOptions
 _FLAT = tyro.conf.arg(name="")
 DataGroup = Annotated[DataConfig, _FLAT]
 DataOptionsGroup = Annotated[DataOptions, _FLAT]
+ChoiceGroup = Annotated[ChoiceConfig, _FLAT]
 ClaridGroup = Annotated[ClaridConfig, _FLAT]
 TeacherGroup = Annotated[TeacherOptions, _FLAT]
 EngineGroup = Annotated[EngineConfig, _FLAT]

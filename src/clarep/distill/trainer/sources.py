@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from clarep.audit.audit import Audit
+from clarep.audit.audit import Audit, check_audit
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clareps import CLAReps
 from clarep.data.cues import cues_of
@@ -192,14 +192,4 @@ def check_canonical(
         raise UserError(
             f"{folder} was made of other data than the student's ({difference}): give a set of "
             "these data, or the data that it was made of, as they were"
-        )
-
-
-def check_audit(audit: Audit, data: LabelledImages) -> None:
-    """Raise UserError if the audit is of other images or labels than the student's."""
-    index, recorded = audit.index.numpy(), audit.manifest["config"]["data_sha256"]
-    if index.max() >= len(data) or data.sha256(index) != recorded:
-        raise UserError(
-            f"{audit.folder} is an audit of other images or labels than {data.name}: give one of "
-            "these data, or the data that it was made of"
         )
