@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from clarep.engine.fan_out import EngineConfig as EngineConfig
     from clarep.errors import UserError as UserError
     from clarep.report.html import build_report as build_report
+    from clarep.report.hub_folder import push_to_hub as push_to_hub
     from clarep.robustness.attacks.attack_config import AttackConfig as AttackConfig
     from clarep.robustness.evaluation import Evaluation as Evaluation
     from clarep.robustness.evaluation import Measurement as Measurement
@@ -71,6 +72,7 @@ _NAMES = {
     "engine.fan_out": "EngineConfig",
     "errors": "UserError",
     "report.html": "build_report",
+    "report.hub_folder": "push_to_hub",
     "robustness.attacks.attack_config": "AttackConfig",
     "robustness.evaluation": "Evaluation Measurement",
     "robustness.suite.suite": "robustness_suite",
@@ -107,4 +109,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+    return sorted(
+        {*__all__, "__version__", "__all__", "__doc__", "__file__", "__name__", "__path__"}
+    )

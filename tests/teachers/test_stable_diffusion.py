@@ -15,13 +15,13 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.cli.main import main
+from clarep.engine.hub import checkpoint_folder
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.sampling.ode import integrate
 from clarep.teachers import load_teacher
 from clarep.teachers.families import stable_diffusion
 from clarep.teachers.foreign import ForeignTeacher
-from clarep.teachers.hub import checkpoint_folder
 from clarep.teachers.options import TeacherOptions
 
 NAMES = ("cat", "coffee", "owl")

@@ -33,6 +33,7 @@ from clarep.clarid.clareps import TENSORS, CLAReps, named_rows
 from clarep.clarid.close_set import closed
 from clarep.clarid.shard_rows import ShardRows
 from clarep.engine.artefacts import json_bytes, versions
+from clarep.engine.hub import checkpoint_folder
 from clarep.engine.identity import plain, refuse_other
 from clarep.engine.lock import AddressLock, briefly, hold_place
 from clarep.engine.places import Place, place_of
@@ -232,6 +233,18 @@ class CanonicalSet(CLAReps):
         for name, value in (columns | given).items():
             object.__setattr__(canonical, name, value)
         return canonical
+
+    @classmethod
+    def from_pretrained(cls, place: str) -> "CanonicalSet":
+        """Load a set of the Hugging Face hub that `push_to_hub` put there.
+
+        Args:
+            place: OWNER/NAME or OWNER/NAME@REVISION of a data set, or a folder.
+
+        Raises:
+            UserError: without huggingface_hub, or if there is none, or a damaged one.
+        """
+        return cls.load(checkpoint_folder(place, repo_type="dataset"))
 
     if not TYPE_CHECKING:  # or any name would pass for an attribute
 

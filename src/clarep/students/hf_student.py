@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from clarep.engine.arrays import logits_in
 from clarep.engine.extras import require_extra
+from clarep.engine.hub import checkpoint_folder
 from clarep.engine.tensors import check_weights, read_tensors
 from clarep.errors import UserError, refusing
 from clarep.students.matched_student import WholeModel
 from clarep.students.module_student import LOGITS, last_linear, tapped
 from clarep.students.student import FAULTS
-from clarep.teachers.hub import checkpoint_folder
 from clarep.teachers.pipeline_folder import silent
 
 _EXTRA = "diffusers"

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clarep.engine.hub import checkpoint_folder
 from clarep.errors import UserError, check_type, unknown_name
 
 PENULTIMATE = "penultimate"
@@ -107,6 +108,20 @@ class Student(nn.Module, ABC):
             )
         shape = (image_shape[0], image_shape[1], image_shape[2])
         return ModuleStudent(net, StudentInfo(name, names, shape), layer, mean, std)
+
+    @staticmethod
+    def from_pretrained(place: str) -> "Student":
+        """Return a student of the Hugging Face hub that `push_to_hub` put there.
+
+        Args:
+            place: OWNER/NAME or OWNER/NAME@REVISION, or a folder.
+
+        Raises:
+            UserError: without huggingface_hub, or if there is none, or a damaged one.
+        """
+        from clarep.students.student_files import load_student
+
+        return load_student(checkpoint_folder(place))
 
     @abstractmethod
     def both(

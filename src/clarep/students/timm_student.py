@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clarep.engine.extras import require_extra
+from clarep.engine.hub import checkpoint_folder
 from clarep.engine.tensors import check_weights
 from clarep.errors import UserError, refusing, unknown_name
 from clarep.students.matched_student import WholeModel
 from clarep.students.module_student import sizes
 from clarep.students.student import FAULTS, PENULTIMATE, Normalise, Student, StudentInfo
 from clarep.teachers.checkpoint_files import ENTRY, Checkpoint, read_weights, without_prefix
-from clarep.teachers.hub import checkpoint_folder
 
 TIMM_PREFIX = "timm:"
 _HUB_FILE = "model.safetensors"

@@ -13,6 +13,7 @@ from torch.torch_version import TorchVersion
 
 from clarep.engine.artefacts import check_recorded, parse_json
 from clarep.engine.devices import check_device
+from clarep.engine.hub import checkpoint_folder
 from clarep.engine.tensors import (
     check_size,
     check_weights,
@@ -53,6 +54,18 @@ class UNetTeacher(Teacher):
         self.null_label = config.num_classes
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         (self.fingerprint,) = weights_hash(net).values()
+
+    @staticmethod
+    def from_pretrained(place: str) -> "UNetTeacher":
+        """Return a teacher of the Hugging Face hub that `push_to_hub` put there.
+
+        Args:
+            place: OWNER/NAME or OWNER/NAME@REVISION, or a folder.
+
+        Raises:
+            UserError: without huggingface_hub, or if there is none, or a damaged one.
+        """
+        return load_unet(checkpoint_folder(place) / WEIGHTS_NAME)
 
     def taps(self) -> dict[str, tuple[int, int]]:
         return self.net.taps()

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from clarep.engine.artefacts import parse_json
+from clarep.engine.hub import checkpoint_folder
 from clarep.errors import UserError
 from clarep.teachers.classes_by_name import Classes, classes_of_table
 from clarep.teachers.export_unet import EXPORT_CLASS, load_export
 from clarep.teachers.foreign import ForeignTeacher
-from clarep.teachers.hub import checkpoint_folder
 from clarep.teachers.options import TeacherOptions, check_options, read_class_names
 from clarep.teachers.parametrisation import DDPM
 from clarep.teachers.pipeline_folder import (

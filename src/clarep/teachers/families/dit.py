@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
+from clarep.engine.hub import checkpoint_folder
 from clarep.errors import UserError
 from clarep.teachers.classes_by_name import Classes, choose_classes
 from clarep.teachers.foreign import ForeignTeacher
-from clarep.teachers.hub import checkpoint_folder
 from clarep.teachers.options import TeacherOptions, check_options
 from clarep.teachers.parametrisation import DDPM
 from clarep.teachers.pipeline_folder import load_part, load_schedule, maps_of, names_of, read_index

@@ -9,11 +9,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from clarep.engine.extras import require_extra
+from clarep.engine.hub import checkpoint_folder
 from clarep.engine.tensors import sha256_state
 from clarep.errors import UserError
 from clarep.teachers.families.diffusers_unet import unet_taps
 from clarep.teachers.foreign import ForeignTeacher
-from clarep.teachers.hub import checkpoint_folder
 from clarep.teachers.options import (
     TeacherOptions,
     check_options,

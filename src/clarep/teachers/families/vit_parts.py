@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clarep.engine.hub import checkpoint_folder
 from clarep.errors import UserError
 from clarep.teachers.checkpoint_files import Checkpoint
 from clarep.teachers.classes_by_name import classes_of_table
 from clarep.teachers.foreign import ForeignTeacher
-from clarep.teachers.hub import checkpoint_folder
 from clarep.teachers.options import TeacherOptions, check_options
 from clarep.teachers.parametrisation import Parametrisation
 from clarep.teachers.pipeline_folder import load_part, read_json

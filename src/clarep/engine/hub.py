@@ -6,20 +6,28 @@ import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal
 
 from clarep.engine.extras import require_extra
 from clarep.errors import UserError, first_line
 
 _PLACE = re.compile(r"(?P<identifier>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.model")
+RepositoryType = Literal["model", "dataset"]
 # Gigabytes of copies that no family loads: other weights, and whole pipelines in one file.
 _UNWANTED = ("*.non_ema.*", "*pruned*", "safety_checker/*")
 _HALF = "*.fp16*"
-_EXTRA = "diffusers"
 
 
-def checkpoint_folder(place: str, part: str | None = None) -> Path:
+def hub_library() -> ModuleType:
+    """Import huggingface_hub; raises UserError without it."""
+    return require_extra("huggingface_hub", "hub")
+
+
+def checkpoint_folder(
+    place: str, part: str | None = None, repo_type: RepositoryType = "model"
+) -> Path:
     """Return the folder of a checkpoint, downloaded if `place` is the identifier of one.
 
     Of a repository only configurations, safetensors and tokenizer files are taken; pickles never.
@@ -27,6 +35,7 @@ def checkpoint_folder(place: str, part: str | None = None) -> Path:
     Args:
         place: a folder, or OWNER/NAME or OWNER/NAME@REVISION of the Hugging Face hub.
         part: of a repository that has a folder of this name, its files alone are downloaded.
+        repo_type: of the repository; a data set's is another than a model's of the same name.
 
     Raises:
         UserError: if there is no such folder, and no such repository in cache or network, or
@@ -42,7 +51,7 @@ def checkpoint_folder(place: str, part: str | None = None) -> Path:
     found = _PLACE.fullmatch(place)
     if not found:
         raise _no_folder(place)
-    folder = _download(found["identifier"], found["revision"], part)
+    folder = _download(found["identifier"], found["revision"], part, repo_type)
     if not any(folder.rglob("*.safetensors")):
         raise UserError(
             f"{place} holds no safetensors at this revision, and clarep opens no pickles: name a "
@@ -67,18 +76,20 @@ def _fits(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _download(identifier: str, revision: str | None, part: str | None) -> Path:
-    hub = require_extra("huggingface_hub", _EXTRA)
-    errors = require_extra("huggingface_hub.errors", _EXTRA)
+def _download(
+    identifier: str, revision: str | None, part: str | None, repo_type: RepositoryType
+) -> Path:
+    hub, errors = hub_library(), require_extra("huggingface_hub.errors", "hub")
+    where = {"revision": revision, "repo_type": repo_type}
     patterns: dict[str, Any] = {
         "allow_patterns": list(_WANTED),
         "ignore_patterns": [*_UNWANTED, _HALF],
     }
     with contextlib.suppress(Exception):  # no network, say: the cache must do, or tells it below
-        listed = hub.list_repo_files(identifier, revision=revision)
+        listed = hub.list_repo_files(identifier, **where)
         patterns = {"allow_patterns": wanted_files(listed, part), "ignore_patterns": None}
     try:
-        return Path(hub.snapshot_download(identifier, revision=revision, **patterns))
+        return Path(hub.snapshot_download(identifier, **where, **patterns))
     except errors.HFValidationError as error:  # ../model, say
         raise _no_folder(identifier) from error
     except errors.LocalEntryNotFoundError as error:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from clarep.engine.hub import checkpoint_folder
 from clarep.errors import UserError
-from clarep.teachers.hub import checkpoint_folder
 
 COMMIT = "0" * 39 + "1"
 
@@ -115,11 +115,11 @@ def hub(cache, monkeypatch, tmp_path):
     class Hub:
         files, asked = [], {}
 
-    def list_repo_files(identifier, revision):
+    def list_repo_files(identifier, revision, repo_type):
         Hub.asked = {"identifier": identifier, "revision": revision}
         return Hub.files
 
-    def snapshot_download(identifier, *, revision, allow_patterns, ignore_patterns):
+    def snapshot_download(identifier, *, revision, repo_type, allow_patterns, ignore_patterns):
         assert Hub.asked == {"identifier": identifier, "revision": revision}
         assert ignore_patterns is None
         Hub.asked["files"] = allow_patterns
