@@ -125,7 +125,7 @@ class Jacobian:
         done = 0
         with differentiable():
             while done < len(directions):
-                chunk = directions[done : done + self._bound.chunk(self._bytes_each)]
+                chunk = directions[done : done + self._at_once()]
                 try:
                     parts.append(product(chunk.contiguous()))
                     done += len(chunk)
@@ -135,6 +135,9 @@ class Jacobian:
                     error.__traceback__ = None  # which holds the chunk's activations
                     self._bound.halve(len(chunk), self._bytes_each)
         return torch.cat(parts).flatten(2).permute(1, 2, 0)
+
+    def _at_once(self) -> int:
+        return self._bound.chunk(self._bytes_each)
 
     def _forward(self, tangents: Tensor) -> Tensor:
         def one(tangent: Tensor) -> Tensor:
