@@ -13,7 +13,8 @@ from clarep.clarid.clarid import Clarid
 from clarep.cli.main import main
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.labelled import LabelledImages
-from clarep.geometry.jacobian import Jacobian, differentiable, probe_engine
+from clarep.geometry.jacobian import Jacobian, probe_engine
+from clarep.geometry.precision import differentiable
 from clarep.robustness.suite.suite import robustness_suite
 from clarep.robustness.suite.suite_config import QUICK_ATTACKS, SuiteConfig
 from clarep.students.student import StudentInfo

@@ -309,3 +309,30 @@ def test_without_a_compiler_products_are_eager_and_it_is_said_once(tmp_path):
     assert done.stdout == "failed\n"
     assert done.stderr.count("not compiled") == 1
     assert len(done.stderr.splitlines()) == 2  # what was begun, and that it failed
+
+
+def test_precision_is_traced_too_and_what_is_checked_is_in_full(counted):
+    seen, compiler = counted
+    x, *given = point(0)
+    plain = Net()
+    plain.norm = nn.Identity()  # group norms have no bf16 products on a processor
+
+    def net(x, *given):
+        return plain(x, *given)
+
+    products = CompiledProducts(net, BATCH, compiler, "bf16")
+
+    def across(step):
+        return step - step.mean((1, 2, 3), keepdim=True)
+
+    jacobian = CompiledJacobian(products, x, tuple(given), across=across)
+    projected = Jacobian(lambda y: net(x + across(y - x), *given), x, precision="bf16")
+    exact = eager(net, (x, *given))
+    V, U = blocks(exact)
+    close(jacobian.matmat(V), projected.matmat(V), 2e-2)
+    close(jacobian.rmatmat(U), projected.rmatmat(U), 2e-2)
+    assert seen["graphs"] == 2 and not products.failure
+    steps = V.mT.reshape(-1, *x.shape[1:])
+    flat = across(steps).reshape(V.mT.shape).mT
+    assert float((jacobian.matmat(V) - exact.matmat(flat)).norm()) > 1e-4  # less than fp32
+    close(jacobian.dense() @ V, exact.matmat(flat))

@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from triton import knobs
 from triton.runtime.errors import OutOfResources
 
-from clarep.geometry.jacobian import Jacobian, differentiable, probe_engine
+from clarep.geometry.jacobian import Jacobian, probe_engine
+from clarep.geometry.precision import differentiable
 from clarep.teachers import flash
 from clarep.teachers.classes_by_name import Classes
 from clarep.teachers.families.diffusers_unet import unet_teacher

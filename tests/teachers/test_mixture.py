@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
-from clarep.geometry.jacobian import differentiable
+from clarep.geometry.precision import differentiable
 from mixture import MixtureTeacher
 
 SHAPES = [(1, 2, 2), (1, 4, 4), (3, 4, 4)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from clarep.geometry.jacobian import differentiable
+from clarep.geometry.precision import differentiable
 from clarep.teachers.foreign import activation, output_shapes, tokens_to_map
 
 

@@ -177,8 +177,8 @@ class Clarid:
             return self.teacher.features(y, sigma, cond, self.tap)
 
         if self.engine is None:
-            self.engine, _ = probe_engine(features, x)
-        return Jacobian(features, x, self.engine, self.memory)
+            self.engine, _ = probe_engine(features, x, self.config.precision or "fp32")
+        return Jacobian(features, x, self.engine, self.memory, self.config.precision or "fp32")
 
     def resolve_k(self, x: Images, labels: Labels) -> int:
         """Return the number of directions; where k is a share of energy, settle it at latents x.

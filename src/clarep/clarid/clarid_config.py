@@ -9,6 +9,7 @@ from clarep.clarid.directions import SPARING, Kind, parse_k
 from clarep.engine.bounds import Within, check_bounds
 from clarep.engine.identity import in_full, shortened
 from clarep.errors import ClarepWarning, UserError
+from clarep.geometry.precision import Precision
 from clarep.geometry.subspace import Measure
 from clarep.teachers.stored_setting import FoundSetting, stored_setting
 from clarep.teachers.teacher import Teacher
@@ -56,6 +57,9 @@ class ClaridConfig:
     """What the solver's tolerance bounds: missing captured energy, or worst principal angle."""
     tolerance: Annotated[float, Within(0, 1, "()")] = 0.01
     """Missing share of the optimal captured energy (or angle in radians) at which it stops."""
+    precision: Precision | None = None
+    """Arithmetic of Jacobian products. Where none is named: fp32 on a processor, tf32 on a GPU.
+    What less than fp32 loses of the captured energy is measured in fp32 and counts."""
     batch_size: Annotated[int, Within(1)] = 25
     """Images that go through the teacher at once: fewer take less memory. It changes the solver's
     start and the rounding, and may change in the middle of a canonical set."""
@@ -156,25 +160,27 @@ def resolved(config: ClaridConfig, teacher: Teacher) -> tuple[ClaridConfig, floa
             f"kind {config.kind} leaves alone what tells classes apart, and this teacher has one "
             "class: choose `kind=top`"
         )
-    tap = resolve_tap(teacher, config.tap)
+    tap, precision = resolve_tap(teacher, config.tap), resolve_precision(teacher, config)
     settled_one = settled(config, teacher)
     assert settled_one.k is not None
     sigma = resolve_sigma(teacher, settled_one)
-    return settled_one, sigma, tap, parse_k(settled_one.k, teacher.latent_dim)
+    num_dirs = parse_k(settled_one.k, teacher.latent_dim)
+    return replace(settled_one, precision=precision), sigma, tap, num_dirs
 
 
 def stored_in_full(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stored setting, full or short, with all that it leaves out."""
-    return in_full(ClaridConfig, {"k": FIXED_K} | dict(record))
+    return in_full(ClaridConfig, {"k": FIXED_K, "precision": "fp32"} | dict(record))
 
 
 def stored_in_short(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a settled setting without what is usual: what an artefact is told by.
 
-    A k of 0.04 is left out as it always was, so that sets made before keep their addresses.
+    A k of 0.04 and precision fp32 are left out, so that sets made before keep their addresses.
     """
     short = shortened(ClaridConfig, record)
-    return {name: value for name, value in short.items() if (name, value) != ("k", FIXED_K)}
+    usual = (("k", FIXED_K), ("precision", "fp32"))
+    return {name: value for name, value in short.items() if (name, value) not in usual}
 
 
 def resolve_sigma(teacher: Teacher, config: ClaridConfig) -> float:
@@ -185,6 +191,19 @@ def resolve_sigma(teacher: Teacher, config: ClaridConfig) -> float:
         return teacher.sigma_from_t(FIXED_T if config.t is None else float(config.t))
     teacher.check_sigma(config.sigma)
     return config.sigma
+
+
+def resolve_precision(teacher: Teacher, config: ClaridConfig) -> Precision:
+    """Return the arithmetic of Jacobian products. Raises UserError for what a device has not."""
+    on_gpu = teacher.device.type == "cuda"
+    if config.precision is None:
+        return "tf32" if on_gpu and config.measure == "energy" else "fp32"
+    if config.precision != "fp32" and not on_gpu:
+        raise UserError(
+            f"precision {config.precision} is for a GPU, and the teacher is on "
+            f"{teacher.device.type}: leave it out, or choose fp32"
+        )
+    return config.precision
 
 
 def resolve_tap(teacher: Teacher, tap: str) -> str:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from clarep.clarid.diffusion_classifier import own_and_rivals
 from clarep.clarid.directions import project_out
-from clarep.geometry.jacobian import differentiable
+from clarep.geometry.precision import differentiable
 from clarep.teachers.teacher import Teacher
 
 SPARED = 64

@@ -20,11 +20,13 @@ from torch.fx import GraphModule
 from clarep.errors import first_line
 from clarep.geometry.jacobian import Jacobian
 from clarep.geometry.memory_bound import MemoryBound, is_out_of_memory
+from clarep.geometry.precision import Precision
 
 Compiler = Callable[[GraphModule], Callable[..., Tensor]]
 Function = Callable[..., Tensor]
 _Name = Literal["forward", "backward"]
-_TOLERANCE = 1e-4  # of the relative error to an eager product, and of the adjoint test; float32
+_TOLERANCE = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 5e-2}
+"""Of the relative error to an eager product, and of the adjoint test."""
 _NARROW = 4  # directions below which a block is not worth a compile
 
 
@@ -50,14 +52,21 @@ class CompiledProducts:
             change but in place, as weights do.
         batch: images of a batch, B; products of other batches are eager.
         compiler: makes a function of a graph.
+        precision: of the products.
 
     Attributes:
         width: directions of a block; None before the first.
         failure: why products are eager; empty where they are not.
     """
 
-    def __init__(self, function: Function, batch: int, compiler: Compiler = inductor) -> None:
-        self.function, self.batch = function, batch
+    def __init__(
+        self,
+        function: Function,
+        batch: int,
+        compiler: Compiler = inductor,
+        precision: Precision = "fp32",
+    ) -> None:
+        self.function, self.batch, self.precision = function, batch, precision
         self.width: int | None = None
         self.failure = ""
         self._compiler = compiler
@@ -118,17 +127,18 @@ class CompiledProducts:
         self, at: tuple[Tensor, ...], block: Tensor, found: Tensor, expected: Tensor
     ) -> None:
         """Raise ArithmeticError unless a product is the eager one and passes the adjoint test."""
+        tolerance = _TOLERANCE[self.precision]
         scale = expected.norm().clamp_min(torch.finfo(expected.dtype).tiny)
-        if not (error := float((found - expected).norm() / scale)) <= _TOLERANCE:
+        if not (error := float((found - expected).norm() / scale)) <= tolerance:
             raise ArithmeticError(f"a compiled product is off by {error:.1e}")
         for other in self._made.values():  # the transpose, if that is there
             generator = torch.Generator().manual_seed(0)
             probe = torch.randn(found.shape, generator=generator).to(found)
-            image = other(at, probe)
+            image = other(at, probe).to(block)
             gap = (image * block).flatten(2).sum(2) - (probe * found).flatten(2).sum(2)
             scales = image.flatten(2).norm(dim=2) * block.flatten(2).norm(dim=2)
             worst = float((gap.abs() / scales.clamp_min(torch.finfo(gap.dtype).tiny)).max())
-            if not worst <= _TOLERANCE:
+            if not worst <= tolerance:
                 raise ArithmeticError(f"the adjoint test is failed by {worst:.1e}")
 
 
@@ -151,9 +161,17 @@ class CompiledJacobian(Jacobian):
         memory_mb: float | MemoryBound = 1024.0,
         across: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        super().__init__(lambda y: products.function(y, *given), x, "forward", memory_mb)
+        precision = products.precision
+        super().__init__(lambda y: products.function(y, *given), x, "forward", memory_mb, precision)
         self._products, self._at = products, (self._x, *given)
+        self._steps = across
         self._across = None if across is None else torch.func.vmap(across)
+
+    def _in_full(self) -> Jacobian:
+        function, x, across = self._function, self._x, self._steps
+        if across is None:
+            return super()._in_full()
+        return Jacobian(lambda y: function(x + across(y - x)), x, "forward", self._bound)
 
     def _at_once(self) -> int:
         most, width = super()._at_once(), self._products.width
@@ -210,8 +228,8 @@ def _forward(function: Function, x: Tensor, tangents: Tensor) -> Tensor:
 
 
 def _backward(function: Function, x: Tensor, cotangents: Tensor) -> Tensor:
-    pull = torch.func.vjp(function, x)[1]
-    products: Tensor = torch.func.vmap(lambda u: pull(u)[0])(cotangents)
+    y, pull, *_ = torch.func.vjp(function, x)
+    products: Tensor = torch.func.vmap(lambda u: pull(u)[0])(cotangents.to(y.dtype))
     return products
 
 

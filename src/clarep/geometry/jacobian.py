@@ -4,24 +4,24 @@ J is never formed (but by `dense`). A forward product J V runs forward-mode AD o
 directions at once; a backward product J^T U shares one graph between all of them.
 """
 
-import contextlib
-import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from clarep.engine.arrays import check_finite
 from clarep.errors import UserError, first_line
 from clarep.geometry.memory_bound import MemoryBound, is_out_of_memory
+from clarep.geometry.precision import Precision, checked_in_full, differentiable
 from clarep.geometry.subspace import Measure, Subspace, top_right_singular_subspace
 
 Engine = Literal["forward", "double_backward", "finite_difference"]
 ENGINES: tuple[Engine, ...] = ("forward", "double_backward", "finite_difference")
 _ADJOINT_TOLERANCE = {"forward": 1e-4, "double_backward": 1e-2, "finite_difference": 1e-2}
+_LOW_TOLERANCE = {"tf32": 1e-2, "bf16": 1e-1}
 _LIVE_COPIES = 64  # activations alive during a product, in multiples of the input's size
 
 
@@ -35,6 +35,7 @@ class Jacobian:
             reverse passes), `finite_difference` (central; for a function without either).
         memory_mb: bound on the memory that one chunk of directions may take, by estimate. Where
             memory runs out nevertheless, it is halved until one direction does not fit.
+        precision: of the products; the dense J is in full whatever it is.
 
     Attributes:
         n, m: sizes of one image's input and output.
@@ -51,8 +52,9 @@ class Jacobian:
         x: Float[Tensor, "batch ..."],
         engine: Engine = "forward",
         memory_mb: float | MemoryBound = 1024.0,
+        precision: Precision = "fp32",
     ) -> None:
-        self.engine = engine
+        self.engine, self.precision = engine, precision
         self._function = function
         self._x = x.detach().contiguous()
         self._graph: tuple[Tensor, Tensor] | None = None
@@ -82,25 +84,56 @@ class Jacobian:
     def top_subspace(
         self, k: int, generator: torch.Generator, measure: Measure, tolerance: float
     ) -> Subspace:
-        """Return J's top k right singular vectors: see `top_right_singular_subspace`."""
-        return top_right_singular_subspace(
-            self.matmat,
-            self.rmatmat,
-            (self.m, self.n),
-            k,
-            generator=generator,
-            batch=self.batch,
-            measure=measure,
-            tolerance=tolerance,
-            dtype=self.dtype,
-            device=self.device,
-        )
+        """Return J's top k right singular vectors: see `top_right_singular_subspace`.
+
+        In less than fp32 they are checked in fp32 (`checked_in_full`); where what was lost passes
+        the tolerance, the solver goes on from them in fp32. Raises UserError for the measure
+        `angle` in less than fp32.
+        """
+        if self.precision != "fp32" and measure == "angle":
+            raise UserError(
+                f"the angle to the true directions is not known in {self.precision}: choose "
+                "precision fp32, or measure energy"
+            )
+
+        def solved(jacobian: "Jacobian", start: Tensor | None = None) -> Subspace:
+            return top_right_singular_subspace(
+                jacobian.matmat,
+                jacobian.rmatmat,
+                (self.m, self.n),
+                k,
+                generator=generator,
+                batch=self.batch,
+                measure=measure,
+                tolerance=tolerance,
+                start=start,
+                dtype=self.dtype,
+                device=self.device,
+            )
+
+        found = solved(self)
+        if self.precision == "fp32":
+            return found
+        full = self._in_full()
+        found = checked_in_full(found, self, full, generator)
+        if bool((found.error > tolerance).any()):
+            found = solved(full, found.V)
+        self.products += full.products
+        return replace(found, products=self.products)
 
     def dense(self) -> Float[Tensor, "batch m n"]:
-        """Return J itself, by min(m, n) products."""
+        """Return J itself, by min(m, n) products, in full precision."""
+        if self.precision != "fp32":
+            full = self._in_full()
+            whole = full.dense()
+            self.products += full.products
+            return whole
         eye = torch.eye(min(self.m, self.n), dtype=self.dtype, device=self.device)
         eye = eye.expand(self.batch, -1, -1)
         return self.rmatmat(eye).mT if self.m < self.n else self.matmat(eye)
+
+    def _in_full(self) -> "Jacobian":
+        return Jacobian(self._function, self._x, self.engine, self._bound)
 
     def adjoint_error(self, seed: int = 0) -> float:
         """Return the worst |<JV, U> - <V, J^T U>| / (|JV| |U|) over the batch, one random pair.
@@ -123,7 +156,7 @@ class Jacobian:
         directions = block.permute(2, 0, 1).reshape(block.shape[2], self.batch, *shape)
         parts: list[Tensor] = []
         done = 0
-        with differentiable():
+        with differentiable(self.precision, self.device.type):
             while done < len(directions):
                 chunk = directions[done : done + self._at_once()]
                 try:
@@ -134,7 +167,7 @@ class Jacobian:
                         raise
                     error.__traceback__ = None  # which holds the chunk's activations
                     self._bound.halve(len(chunk), self._bytes_each)
-        return torch.cat(parts).flatten(2).permute(1, 2, 0)
+        return torch.cat(parts).to(self.dtype).flatten(2).permute(1, 2, 0)
 
     def _at_once(self) -> int:
         return self._bound.chunk(self._bytes_each)
@@ -156,7 +189,7 @@ class Jacobian:
             return torch.autograd.grad(y, x, cotangent, retain_graph=True, materialize_grads=True)
 
         # Not by `is_grads_batched`: its older vmap leaves out a Function's own rule.
-        (products,) = torch.func.vmap(one)(cotangents)
+        (products,) = torch.func.vmap(one)(cotangents.to(y.dtype))
         return products
 
     def _shared_graph(self) -> tuple[Tensor, Tensor]:
@@ -192,65 +225,15 @@ class Jacobian:
         return torch.stack(columns)
 
 
-@contextlib.contextmanager
-def differentiable() -> Iterator[None]:
-    """Use attention's plain kernels: the fused ones have no forward-mode AD.
-
-    Nor has the fast path that `nn.TransformerEncoderLayer` takes by itself without gradients. And
-    none of TF32's ten bits on a GPU, which the adjoint test would not pass.
-    """
-    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), _no_fast_path(), _exact():
-        # From torch's own rules for forward mode, when they are first used.
-        warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated")
-        yield
-
-
-@contextlib.contextmanager
-def _no_fast_path() -> Iterator[None]:
-    """Have torch's transformer layers run as the operations that they are made of."""
-    found = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(found)
-
-
-@contextlib.contextmanager
-def _exact() -> Iterator[None]:
-    """Compute float32 in full, by both of torch's APIs: what reads either finds them agreed."""
-    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
-    parts = [(cudnn, "conv"), (cudnn, "rnn"), *((mkldnn, n) for n in ("matmul", "conv", "rnn"))]
-    known: list[Any] = [torch.backends.cuda.matmul, *(getattr(*part, None) for part in parts)]
-    places = [place for place in known if hasattr(place, "fp32_precision")]  # of torch 2.9
-    found = [place.fp32_precision for place in places]
-    convolution = None  # the older API fails where the newer one was used
-    with contextlib.suppress(RuntimeError):
-        convolution = bool(cudnn.allow_tf32)
-    if convolution is not None:
-        cudnn.allow_tf32 = False
-    for place in places:
-        place.fp32_precision = "ieee"
-    # Torch refuses to read this beside another setting of the newer API, such as tf32.
-    matmul = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(matmul)
-        if convolution is not None:
-            cudnn.allow_tf32 = convolution
-        for place, precision in zip(places, found, strict=True):  # the older API changes them too
-            place.fp32_precision = precision
-
-
 def probe_engine(
-    function: Callable[[Tensor], Tensor], x: Float[Tensor, "batch ..."]
+    function: Callable[[Tensor], Tensor],
+    x: Float[Tensor, "batch ..."],
+    precision: Precision = "fp32",
 ) -> tuple[Engine, dict[str, str]]:
     """Return the first engine of ENGINES that passes the adjoint test at x, and what each gave.
 
-    A model without forward-mode AD raises or drops tangents; both fail the test.
-    Raises UserError if none passes.
+    A model without forward-mode AD raises or drops tangents; both fail the test, which is in fp32.
+    Raises UserError if none passes, or if the one that does fails it in the precision asked for.
     """
     findings: dict[str, str] = {}
     for engine in ENGINES:
@@ -266,9 +249,25 @@ def probe_engine(
             continue
         findings[engine] = f"adjoint error {error:.1e}"
         if error < _ADJOINT_TOLERANCE[engine]:
+            _check_in(precision, Jacobian(function, x, engine, precision=precision))
             return engine, findings
     raise UserError(
         "no way of differentiating this teacher passes the adjoint test "
         f"({'; '.join(f'{name}: {what}' for name, what in findings.items())}): "
         "check that its features depend smoothly on x and are deterministic"
     )
+
+
+def _check_in(precision: Precision, jacobian: Jacobian) -> None:
+    """Raise UserError where products of a lower precision than fp32 fail, or are no transposes."""
+    if precision == "fp32":
+        return
+    try:
+        error = jacobian.adjoint_error()
+        said = "" if error < _LOW_TOLERANCE[precision] else f"adjoint error {error:.1e}"
+    except (RuntimeError, NotImplementedError) as failure:
+        if is_out_of_memory(failure):
+            raise
+        said = first_line(failure)
+    if said:
+        raise UserError(f"this teacher has no products in {precision} ({said}): choose fp32")

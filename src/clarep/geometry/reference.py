@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clarep.geometry.dense import check_k
-from clarep.geometry.jacobian import differentiable
 from clarep.geometry.krylov import Product
+from clarep.geometry.precision import differentiable
 
 MIN_ITERATIONS = 10
 MAX_ITERATIONS = 100
