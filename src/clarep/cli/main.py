@@ -14,6 +14,7 @@ from typing import Annotated, Any, Protocol, Union, runtime_checkable
 import tyro
 
 import clarep
+from clarep.cli.completion import completion
 from clarep.cli.declared import declared
 from clarep.cli.terminal import options_of, say, terminal_of
 from clarep.engine.bounds import check_bounds
@@ -77,14 +78,21 @@ def _parse(arguments: Sequence[str]) -> Command:
         print(f"clarep {clarep.__version__}")
         raise SystemExit
     name = arguments[0]
+    if name == "--completion":
+        print(completion(arguments[1:], _build_all))
+        raise SystemExit
     if name in ("--help", "-h"):
-        _build(arguments, {command: _declared(command) for command in _PLACES})
+        _build_all(arguments)
     if name not in _PLACES:
         raise unknown_name("command", name, _PLACES)
     # What a command runs on takes seconds to import: not before all is right.
     _build(arguments, {name: _declared(name)})
     command: Command = _build(arguments, {name: _imported(name)})
     return command
+
+
+def _build_all(arguments: Sequence[str]) -> Any:
+    return _build(arguments, {command: _declared(command) for command in _PLACES})
 
 
 def _build(arguments: Sequence[str], kinds: Mapping[str, type]) -> Any:
@@ -98,7 +106,8 @@ def _build(arguments: Sequence[str], kinds: Mapping[str, type]) -> Any:
         union,
         prog="clarep",
         description="Canonical latent representations of class-conditional diffusion models. "
-        "clarep --version tells which clarep this is.",
+        "clarep --version tells which clarep this is, and clarep --completion bash prints what "
+        "lets a shell complete commands and options (zsh too).",
         args=arguments,
         config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
     )
