@@ -12,6 +12,7 @@ from clarep.clarid.class_directions import sparing
 from clarep.geometry.jacobian import probe_engine
 from clarep.teachers import load_teacher
 from clarep.teachers.teacher import Teacher
+from compiled_law import assert_compiled_as_eager
 from mixture import MixtureTeacher
 
 K = 5
@@ -123,6 +124,11 @@ def test_forward_mode_passes_the_adjoint_test_at_every_tap(any_teacher, given):
     for tap in any_teacher.taps():
         engine, _ = probe_engine(lambda y, tap=tap: any_teacher.features(y, sigma, cond, tap), x)
         assert engine == "forward"
+
+
+def test_compiled_products_are_the_eager_ones_at_every_tap(any_teacher):
+    for tap in any_teacher.taps():
+        assert_compiled_as_eager(any_teacher, tap)
 
 
 @pytest.mark.parametrize("kind", ["top", "contrast", "mask", "centre", "middle", "bottom"])

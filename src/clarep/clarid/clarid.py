@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
+from clarep.clarid.accepted import accepted, placed
 from clarep.clarid.clareps import CLAReps
 from clarep.clarid.clarid_config import AT_ONCE, ClaridConfig, resolved, stored_in_short
 from clarep.clarid.class_directions import sparing
@@ -24,11 +25,11 @@ from clarep.clarid.directions import (
     project_out,
     random_directions,
 )
-from clarep.data.labelled import to_unit_range
-from clarep.engine.arrays import Images, Labels, as_batch, as_labels, check_finite, numbered
+from clarep.engine.arrays import Images, Labels
 from clarep.engine.cost import Ledger
 from clarep.engine.identity import plain
 from clarep.errors import UserError
+from clarep.geometry.compiled import CompiledJacobian, CompiledProducts
 from clarep.geometry.jacobian import Engine, Jacobian, probe_engine
 from clarep.geometry.memory_bound import MemoryBound
 from clarep.geometry.subspace import Subspace
@@ -65,6 +66,7 @@ class Clarid:
             until the first call, whose first images then settle it for all.
         ledger: what all calls since it was last set anew cost.
         engine: how J V is computed; None until the first product.
+        products: compiled ones of one size of batch, where they were asked for.
         memory: bound on a chunk of Jacobian products; it falls where memory runs out.
 
     Raises:
@@ -83,6 +85,7 @@ class Clarid:
             teacher.check_null()  # now, not after an hour
         self.ledger = Ledger()
         self.engine: Engine | None = None
+        self.products: CompiledProducts | None = None
         self.memory = MemoryBound(config.memory_mb)
 
     def __call__(
@@ -104,7 +107,7 @@ class Clarid:
             UserError: for images of another shape or range, labels outside the teacher's classes,
                 or another number of labels or indices than of images.
         """
-        x0, classes = self._accepted(images, labels)
+        x0, classes = accepted(self.teacher, images, labels)
         index = torch.arange(len(x0)) if indices is None else torch.as_tensor(indices).long()
         if len(index) != len(x0):
             raise UserError(
@@ -148,7 +151,7 @@ class Clarid:
         self, images: Images, labels: Labels
     ) -> tuple[Float[Tensor, "batch c2 h2 w2"], Float[Tensor, " batch"]]:
         """Return x_te and the round trip's PSNR in dB, at guidance 1, of both under one label."""
-        images, labels = self._accepted(images, labels)
+        images, labels = accepted(self.teacher, images, labels)
         device, config = self.teacher.device, self.config
         denoise = self._denoiser(self._under(config.inversion_label, labels).to(device), 1.0)
         span = (self.sigma_te, self.teacher.sigma_min, config.steps)
@@ -168,17 +171,30 @@ class Clarid:
         It lies on the teacher's device, and so must what it is multiplied with. With `across`, an
         orthogonal projection of steps (B, C, H, W), it is J times that: 0 along all else.
         """
-        x, labels = self._placed(x, labels)
+        x, labels = placed(self.teacher, x, labels)
         cond = self.teacher.condition(self._under(self.config.branch, labels))
-        sigma = x.new_full((len(x),), self.sigma_te)
+        given = x.new_full((len(x),), self.sigma_te), cond
+        precision = self.config.precision or "fp32"
 
         def features(y: Tensor) -> Tensor:
-            y = y if across is None else x + across(y - x)
-            return self.teacher.features(y, sigma, cond, self.tap)
+            return self._at_tap(y if across is None else x + across(y - x), *given)
 
         if self.engine is None:
-            self.engine, _ = probe_engine(features, x, self.config.precision or "fp32")
-        return Jacobian(features, x, self.engine, self.memory, self.config.precision or "fp32")
+            self.engine, _ = probe_engine(features, x, precision)
+        if self.products is not None and self.engine == "forward":
+            return CompiledJacobian(self.products, x, given, self.memory, across)
+        return Jacobian(features, x, self.engine, self.memory, precision)
+
+    def compile_for(self, batch: int) -> None:
+        """Have Jacobian products compiled for batches of so many images; others stay eager."""
+        precision = self.config.precision or "fp32"
+        self.products = CompiledProducts(self._at_tap, batch, precision=precision)
+
+    @property
+    def product_engine(self) -> str | None:
+        """How products are made: `engine`, or compiled."""
+        made = self.engine == "forward" and self.products and not self.products.failure
+        return "compiled" if made else self.engine
 
     def resolve_k(self, x: Images, labels: Labels) -> int:
         """Return the number of directions; where k is a share of energy, settle it at latents x.
@@ -197,13 +213,15 @@ class Clarid:
         """Return the directions to project out at x, or None for kind `none`."""
         if self.config.kind == "none":
             return None
-        x, labels = self._placed(x, labels)
+        x, labels = placed(self.teacher, x, labels)
         num_dirs = self.resolve_k(x, labels)
         generator = torch.Generator().manual_seed(seed)
         if self.config.kind == "random":
             return random_directions(x, num_dirs, generator)
         kind: Any
         config, kind, across = self.config, self.config.kind, None
+        if config.engine_jvp == "compiled" and self.products is None:
+            self.compile_for(len(x))
         bound: dict[str, Any] = {"measure": config.measure, "tolerance": config.tolerance}
         with self.ledger.stage("directions"):
             if kind in ACROSS:
@@ -227,14 +245,14 @@ class Clarid:
         `batch_size` of them at a time. Raises UserError for the null branch of a teacher without a
         null class.
         """
-        x, labels = self._placed(x, labels)
+        x, labels = placed(self.teacher, x, labels)
 
-        def at_tap(x: Tensor, labels: Tensor) -> Tensor:
+        def activations(x: Tensor, labels: Tensor) -> Tensor:
             sigma, cond = x.new_full((len(x),), self.sigma_te), self.teacher.condition(labels)
-            return self.teacher.features(x, sigma, cond, self.tap)
+            return self._at_tap(x, sigma, cond)
 
         with self.ledger.stage("features"):
-            return self._in_batches(at_tap, x, self._under(branch, labels))
+            return self._in_batches(activations, x, self._under(branch, labels))
 
     @torch.no_grad()
     def sample(self, x: Images, labels: Labels) -> Float[Tensor, "batch ci hi wi"]:
@@ -244,12 +262,15 @@ class Clarid:
             return self.teacher.decode(self.walked_down(x, labels, self.config.guidance))
 
         with self.ledger.stage("sample"):
-            return self._in_batches(drawn, *self._placed(x, labels))
+            return self._in_batches(drawn, *placed(self.teacher, x, labels))
 
     def walked_down(self, x: Tensor, labels: Tensor, guidance: float) -> Tensor:
         """Return latents (B, C, H, W), on the teacher's device, as clean ones under any labels."""
         span, denoise = (self.sigma_te, self.teacher.sigma_min), self._denoiser(labels, guidance)
         return decode(denoise, x, *span, self.config.steps, solver=self.config.solver)
+
+    def _at_tap(self, x: Tensor, sigma: Tensor, cond: Tensor) -> Tensor:
+        return self.teacher.features(x, sigma, cond, self.tap)
 
     def _under(self, label: str, labels: Tensor) -> Tensor:
         """Return the labels, or the null label for each where `label` is null."""
@@ -264,31 +285,6 @@ class Clarid:
         size = self.config.batch_size
         batches = zip(x.split(size), labels.split(size), strict=True)
         return torch.cat([work(*batch).cpu() for batch in batches])
-
-    def _accepted(
-        self, images: Images, labels: Labels
-    ) -> tuple[Float[Tensor, "batch c h w"], Int64[Tensor, " batch"]]:
-        """Return images and labels as the teacher takes them; raise UserError for others."""
-        accepted = self.teacher.accept_images(to_unit_range(images))
-        return accepted, self._labels(labels, len(accepted))
-
-    def _labels(self, labels: Labels, count: int) -> Int64[Tensor, " batch"]:
-        names = self.teacher.class_names
-        return as_labels(numbered(labels, names), count, len(names), "the teacher's")
-
-    def _placed(
-        self, x: Images, labels: Labels
-    ) -> tuple[Float[Tensor, "batch c h w"], Int64[Tensor, " batch"]]:
-        """Return latents and their labels as the teacher takes them; raise UserError for others."""
-        teacher = self.teacher
-        x = as_batch(x, "latents", "such as Clarid.invert gives")
-        check_finite(x, "the latents", "look for NaN in what they were made of")
-        if tuple(x.shape[1:]) != teacher.latent_shape:
-            raise UserError(
-                f"latents are {tuple(x.shape[1:])} and the teacher takes {teacher.latent_shape}: "
-                "give such as Clarid.invert gives"
-            )
-        return x.to(teacher.device, teacher.dtype), self._labels(labels, len(x)).to(teacher.device)
 
     def _denoiser(self, labels: Tensor, guidance: float) -> Denoiser:
         denoise: Callable[[Tensor, Tensor], Tensor] = self.teacher.denoiser(labels, guidance)

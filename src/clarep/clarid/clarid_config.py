@@ -17,7 +17,7 @@ from clarep.teachers.teacher import Teacher
 AUTO: Literal["auto"] = "auto"
 FIXED_T, FIXED_K = 0.85, 0.04
 """Of a setting that does not look at the teacher; the paper too has one k for all images."""
-AT_ONCE = ("batch_size", "memory_mb")
+AT_ONCE = ("batch_size", "memory_mb", "engine_jvp")
 """Fields that change a result within the solver's tolerance and the rounding alone."""
 
 
@@ -65,6 +65,10 @@ class ClaridConfig:
     start and the rounding, and may change in the middle of a canonical set."""
     memory_mb: Annotated[float, Within(0, ends="(]")] = 1024.0
     """Bound on the memory of one chunk of Jacobian products, in MiB."""
+    engine_jvp: Literal["auto", "eager", "compiled"] = "auto"
+    """How Jacobian products are made: compiled ones take a minute or two to make and half to nine
+    tenths of the time each; auto compiles for large canonical sets. A set keeps to what it began
+    with."""
 
 
 def check_config(config: ClaridConfig) -> None:

@@ -14,6 +14,7 @@ from clarep.clarid.canonical_set import CanonicalSet, CanonicalSetWriter, store_
 from clarep.clarid.canonical_shards import find_manifest, whole
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.diffusion_classifier import recognise
+from clarep.clarid.product_choice import ENGINE_JVP, choose_engine_jvp, hold_to
 from clarep.clarid.round_trip import autoencoder_psnr
 from clarep.clarid.set_pictures import store_pictures
 from clarep.data.labelled import LabelledImages, in_memory, to_unit_range
@@ -68,7 +69,7 @@ class _ShardMaker:
             for part in parts
         ]
         cost = clarid.ledger.as_dict()  # beside it what the rounding depends on
-        cost |= {"device": str(clarid.teacher.device), "engine": clarid.engine}
+        cost |= {"device": str(clarid.teacher.device), "engine": clarid.product_engine}
         cost |= {"batch_size": size, "memory_mb": clarid.memory.mb}
         cost["threads"] = torch.get_num_threads()
         store_shard(place_of(self.folder), shard.name, self.about, reps, cost)
@@ -173,7 +174,9 @@ def identify_steps(
         yield Progressed(0, 0, 0)
         return False
     if writer.findings is None:
-        writer.record(_findings(clarid, data, indices, seed) | dict(noted or {}))
+        found = {ENGINE_JVP: choose_engine_jvp(clarid, len(indices))}
+        writer.record(_findings(clarid, data, indices, seed) | found | dict(noted or {}))
+    hold_to(clarid, writer.findings or {}, min(clarid.config.batch_size, shard_size))
     missing = list(writer.missing())
     total = writer.images
     done = total - sum(len(group) for _, group in missing)

@@ -155,7 +155,10 @@ def control_of(clarid: Clarid, kind: str) -> Clarid:
         changed = {}
     control = Clarid(clarid.teacher, clarid.config, **changed)
     control.num_dirs = clarid.num_dirs
-    control.engine = clarid.engine  # no kind or guidance changes the Jacobian
+    control.engine, control.products = (
+        clarid.engine,
+        clarid.products,
+    )  # no kind or guidance changes the Jacobian
     return control
 
 

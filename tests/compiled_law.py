@@ -1,0 +1,44 @@
+"""The law of compiled Jacobian products, for a teacher of any family.
+
+The graph is run as it was traced, which compiles nothing: what differs between batches must be
+an input of it.
+"""
+
+import torch
+
+from clarep.geometry.compiled import CompiledJacobian, CompiledProducts
+from clarep.geometry.jacobian import Jacobian
+from clarep.teachers.teacher import Teacher
+
+WIDTH = 4
+
+
+def assert_compiled_as_eager(teacher: Teacher, tap: str | None = None, batch: int = 2) -> None:
+    """One trace's products are the eager ones for two batches, levels and sets of labels."""
+    tap = tap or teacher.default_tap
+
+    def at_tap(x, sigma, cond):
+        return teacher.features(x, sigma, cond, tap)
+
+    products = CompiledProducts(at_tap, batch, lambda graph: graph)
+    generator = torch.Generator().manual_seed(0)
+    for t, first in ((0.6, 0), (0.4, 1)):
+        level = teacher.sigma_from_t(t)
+        x = level * torch.randn(batch, *teacher.latent_shape, generator=generator)
+        x = x.to(teacher.device, teacher.dtype)
+        labels = (torch.arange(batch, device=x.device) + first) % teacher.num_classes
+        given = x.new_full((batch,), level), teacher.condition(labels)
+        ours = CompiledJacobian(products, x, given)
+        eager = Jacobian(lambda y, given=given: at_tap(y, *given), x)
+        V = torch.randn(batch, ours.n, WIDTH, generator=generator).to(x)
+        U = torch.randn(batch, ours.m, WIDTH, generator=generator).to(x)
+        for found, wanted in (
+            (ours.matmat(V), eager.matmat(V)),
+            (ours.rmatmat(U), eager.rmatmat(U)),
+        ):
+            assert float((found - wanted).norm()) <= 1e-5 * float(wanted.norm())
+            assert float(wanted.norm()) > 0
+        assert not products.failure, products.failure
+        differences = Jacobian(eager._function, x, "finite_difference").matmat(V)
+        gap = float((ours.matmat(V) - differences).norm() / differences.norm())
+        assert gap < 2e-2, gap
