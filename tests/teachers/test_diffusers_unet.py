@@ -18,6 +18,7 @@ from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.sampling.ode import integrate
 from clarep.teachers import load_teacher
 from clarep.teachers.options import TeacherOptions
+from compiled_law import assert_compiled_as_eager
 
 NAMES = ["cat", "dog", "owl"]
 SIDE = 16
@@ -208,6 +209,10 @@ def test_features_are_what_a_hook_on_the_untouched_unet_sees(diffusers, saved, t
         assert torch.allclose(ours, seen[0], atol=1e-5)
         assert ours.shape == (2, channels, SIDE // stride, SIDE // stride)
         assert not ran  # the pass stopped
+
+
+def test_compiled_products_are_the_eager_ones(teacher):
+    assert_compiled_as_eager(teacher)
 
 
 def test_jacobian_products_against_finite_differences(teacher):

@@ -15,6 +15,7 @@ from clarep.sampling.ode import integrate
 from clarep.teachers import load_teacher
 from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions
+from compiled_law import assert_compiled_as_eager
 
 TAPS = ["pos_embed", "transformer_blocks.0", "transformer_blocks.1", "transformer_blocks.2"]
 ID2LABEL = {str(i): f"thing {i}, item {i}" for i in range(1000)}
@@ -181,6 +182,10 @@ def test_features_are_what_a_hook_sees_and_the_pass_stops_there(pipeline, teache
     grid = seen[0].reshape(2, 4, 4, 16).permute(0, 3, 1, 2)  # tokens go row by row
     torch.testing.assert_close(features, grid, rtol=1e-4, atol=1e-5)
     assert ran == TAPS[: TAPS.index(tap) + 1]
+
+
+def test_compiled_products_are_the_eager_ones(teacher):
+    assert_compiled_as_eager(teacher)
 
 
 def test_forward_ad_is_chosen_and_is_the_derivative(folder, pipeline):

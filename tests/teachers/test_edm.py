@@ -18,6 +18,7 @@ from clarep.teachers import load_teacher
 from clarep.teachers.families.edm import build_network, metadata_of, read_spec
 from clarep.teachers.families.edm_net import EDMUNet
 from clarep.teachers.options import TeacherOptions
+from compiled_law import assert_compiled_as_eager
 
 TINY = dict(img_resolution=8, img_channels=3, label_dim=3, channel_mult=[1, 2], num_blocks=1)
 DROPPED = dict(label_dropout=0.1)  # without it there is no null class
@@ -224,6 +225,10 @@ def test_features_are_what_a_hook_sees_and_the_pass_stops_there(teacher, files, 
         assert torch.allclose(features, seen[tap], atol=1e-6)
         assert features.shape == (2, channels, 8 // stride, 8 // stride)
         assert ran == order[: i + 1]  # no later one
+
+
+def test_compiled_products_are_the_eager_ones(teacher):
+    assert_compiled_as_eager(teacher)
 
 
 def test_the_jacobian_is_that_of_finite_differences(teacher):

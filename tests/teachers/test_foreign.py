@@ -14,6 +14,7 @@ from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.parametrisation import DDPM
+from compiled_law import assert_compiled_as_eager
 
 NAMES = ("cat", "dog")
 
@@ -225,6 +226,10 @@ def test_the_fingerprint_is_of_weights_and_of_options_that_count(teacher):
         tap_modules={"down": teacher.network.down},
     )
     assert changed.fingerprint != make().fingerprint
+
+
+def test_compiled_products_are_the_eager_ones(teacher):
+    assert_compiled_as_eager(teacher)
 
 
 @pytest.mark.parametrize("tap", ["down", "tokens"])

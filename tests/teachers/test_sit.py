@@ -24,6 +24,7 @@ from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.parametrisation import Flow
 from clarep.teachers.zoo import load_teacher
+from compiled_law import assert_compiled_as_eager
 
 diffusers = pytest.importorskip("diffusers")
 DEPTH, WIDTH, CLASSES = 3, 16, 5
@@ -272,6 +273,10 @@ def test_features_are_what_a_hook_sees_and_the_pass_stops_there(teacher, dit):
         [handle.remove() for handle in handles]
         assert torch.allclose(found, as_map(seen[0], 4), atol=1e-5)
         assert found.shape == (3, WIDTH, 4, 4) and not later
+
+
+def test_compiled_products_are_the_eager_ones(teacher):
+    assert_compiled_as_eager(teacher)
 
 
 def test_jacobian_against_finite_differences(teacher):

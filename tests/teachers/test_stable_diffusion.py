@@ -23,6 +23,7 @@ from clarep.teachers import load_teacher
 from clarep.teachers.families import stable_diffusion
 from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions
+from compiled_law import assert_compiled_as_eager
 
 NAMES = ("cat", "coffee", "owl")
 PROMPTS = ["a photo of a cat", "a photo of a coffee", "a photo of a owl"]
@@ -371,6 +372,11 @@ def test_features_are_what_a_hook_sees_and_the_pass_stops_there(pipelines, teach
         handle.remove()
     torch.testing.assert_close(features, seen[0], rtol=1e-4, atol=1e-5)
     assert ran == list(TAPS)[: list(TAPS).index(tap) + 1]
+
+
+@pytest.mark.parametrize("version", ["1.5", "2.1"])
+def test_compiled_products_are_the_eager_ones(teachers, version):
+    assert_compiled_as_eager(teachers[version])
 
 
 @pytest.mark.parametrize("tap", ["mid_block", "up_blocks.1"])

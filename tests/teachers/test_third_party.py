@@ -8,6 +8,7 @@ import clarep
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.diffusion_classifier import recognise
 from clarep.data.labelled import to_unit_range
+from compiled_law import assert_compiled_as_eager
 from third_party import ABSENT, TEACHERS, WEIGHTS, cifar_judge, digit_teacher, digits
 
 pytestmark = pytest.mark.skipif(not WEIGHTS.exists(), reason=ABSENT)
@@ -42,6 +43,12 @@ def data():
 @pytest.fixture(scope="module", params=TEACHERS)
 def teacher(request):
     return digit_teacher(request.param)
+
+
+def test_compiled_products_are_the_eager_ones(teacher, request):
+    """But for one network, which takes the time out of its tensor."""
+    latent = request.node.callspec.params["teacher"] == "latent"
+    assert_compiled_as_eager(teacher, traceable=not latent)
 
 
 @pytest.mark.parametrize(("sigma", "share"), [(0.3, 0.15), (1.0, 0.4), (3.0, 0.85)])

@@ -28,6 +28,7 @@ from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.parametrisation import VP
 from clarep.teachers.zoo import load_teacher
+from compiled_law import assert_compiled_as_eager
 
 diffusers = pytest.importorskip("diffusers")
 TINY = UViTShape(
@@ -425,6 +426,10 @@ def test_features_are_the_naive_ones_and_the_pass_stops_there(teacher):
         for n in range(16):
             expected = seen[name][n].float()
             assert torch.allclose(found[0, :, n // 4, n % 4], expected, atol=1e-4)
+
+
+def test_compiled_products_are_the_eager_ones(teacher):
+    assert_compiled_as_eager(teacher)
 
 
 def test_jacobian_against_finite_differences(teacher):
