@@ -1,12 +1,13 @@
 """CLARID on diffusion models from elsewhere, judged by a classifier that none of them knows.
 
-    python tools/third_party_teachers.py OUT [--images 100] [--seeds 3] [--automatic]
+    python tools/third_party_teachers.py OUT [--images 100] [--seeds 3] [--automatic] [--kind top]
 
 Three teachers of digits (tests/third_party.py), by `Teacher.from_callable`. The judge is trained
 here on the first 8,000 of MNIST's test images, and CLARID is run on some of the last 2,000, other
 ones a seed: neither judge nor teachers saw them. Their inverted latents are taken as they are
-(guidance alone), without top and without random directions. Intervals are over all images, paired
-where two rows are compared. Prints the tables, and keeps what was measured in OUT.
+(guidance alone), without the directions of each kind, and without random ones. Intervals are over
+all images, paired where two rows are compared. Prints the tables, and keeps what was measured in
+OUT.
 """
 
 import argparse
@@ -44,7 +45,8 @@ SETTINGS = {
     "dit": {"t": 0.5, "k": 31, "guidance": 1.0},  # it has no null class
 }
 Setting = dict[str, float]
-KINDS = ("none", "top", "random")
+KINDS = ("top", "mask", "centre", "contrast")
+USUAL = ("none", "top", "random")
 JUDGE_IMAGES = 8_000
 JUDGE = {"steps": 1_500, "batch": 100, "seed": 0}
 
@@ -101,11 +103,17 @@ def spread(samples: Tensor, labels: Tensor) -> Tensor:
 
 
 def measured(
-    clarid: Clarid, images: Tensor, labels: Tensor, judge: nn.Module, seed: int
+    clarid: Clarid,
+    images: Tensor,
+    labels: Tensor,
+    judge: nn.Module,
+    seed: int,
+    *,
+    kinds: tuple[str, ...] = USUAL,
 ) -> dict[str, Tensor]:
     """Return what is found of each image without directions of each kind: KIND/MEASURE -> (N,)."""
     found, x_te = {}, clarid.invert(images, labels)[0]
-    for kind in KINDS:
+    for kind in kinds:
         clarid = control_of(clarid, kind)
         latents = []
         for part in torch.arange(len(x_te)).split(clarid.config.batch_size):
@@ -170,16 +178,21 @@ def change(key: str, after: Tensor, before: Tensor) -> str:
     return text.format(*numbers)
 
 
-def print_table(title: str, found: dict[str, Tensor]) -> None:
-    """Print the rows of all kinds, and what top directions change, image by image."""
+def print_table(title: str, found: dict[str, Tensor], kinds: tuple[str, ...]) -> None:
+    """Print the rows of all kinds, and what directions change, image by image."""
     keys = [key.removeprefix("none/") for key in found if key.startswith("none/")]
     print(f"{title}; {len(found['none/judge'])} images\n")
     print(f"| directions | {' | '.join(keys)} |\n|{'---|' * (len(keys) + 1)}")
-    for kind in KINDS:
+    for kind in kinds:
         print(f"| {kind} | {' | '.join(shown(key, found[f'{kind}/{key}']) for key in keys)} |")
-    for other in ("none", "random"):
-        changes = [change(key, found[f"top/{key}"], found[f"{other}/{key}"]) for key in keys]
-        print(f"| top less {other} | {' | '.join(changes)} |")
+    _, first, *more, random = kinds
+    pairs = [(first, "none"), (first, random)]
+    for kind in more:
+        pairs += [(kind, "none"), (kind, first)]
+    pairs += [("mask", "centre")] if {"mask", "centre"} <= {*kinds} else []
+    for kind, other in pairs:
+        changes = [change(key, found[f"{kind}/{key}"], found[f"{other}/{key}"]) for key in keys]
+        print(f"| {kind} less {other} | {' | '.join(changes)} |")
     print(flush=True)
 
 
@@ -191,7 +204,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--teachers", nargs="+", default=TEACHERS, choices=TEACHERS)
     parser.add_argument("--automatic", action="store_true", help="clarep chooses t and k")
+    parser.add_argument("--kind", nargs="+", default=["top"], choices=KINDS)
     given = parser.parse_args()
+    kinds = ("none", *dict.fromkeys(given.kind), "random")
     data = digits()
     everything, labels = data.images(np.arange(len(data))), torch.from_numpy(data.labels)
     judge, accuracy = load_judge(given.out, everything, labels)
@@ -211,12 +226,16 @@ def main() -> None:
             clarid = Clarid(teacher, **setting)
             described = clarid.describe(seed, given.images) | {"images": few.tolist()}
             described |= {"judge": JUDGE, "sigma_min": teacher.sigma_min}
-            place = given.out / f"{name}-t{setting['t']:g}-k{setting['k']}-{seed}.safetensors"
-            work = partial(measured, clarid, everything[few], labels[few], judge, seed)
+            asked = "" if kinds == USUAL else "-" + "-".join(given.kind)
+            described |= {"kinds": list(kinds)} if asked else {}
+            file = f"{name}-t{setting['t']:g}-k{setting['k']}{asked}-{seed}.safetensors"
+            place = given.out / file
+            shown = (everything[few], labels[few], judge, seed)
+            work = partial(measured, clarid, *shown, kinds=kinds)
             parts.append(computed_once(place, described, work))
         text = ", ".join(f"{key} = {value:g}" for key, value in setting.items())
         found = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-        print_table(f"{name}: {text}; {given.seeds} seeds", found)
+        print_table(f"{name}: {text}; {given.seeds} seeds", found, kinds)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from clarep.distill.trainer import run_folder
 from clarep.distill.trainer.run_folder import curves
 from clarep.distill.trainer.student_run import StudentRun
 from clarep.distill.trainer.train_state import learning_rate
+from clarep.engine.arithmetic import CountedArithmetic
 from clarep.engine.artefacts import sha256_file, unseal
 from clarep.engine.training_folder import save_checkpoint
 from clarep.errors import UserError
@@ -72,6 +73,10 @@ def test_vanilla_learns_and_stores_its_best_epoch(data, quick, tmp_path):
     picked = [r["epoch"] for r in records if r["validation_accuracy"] == best][-1]
     assert stored["picked_epoch"] == picked
     assert stored["seconds"] == pytest.approx(sum(r["seconds"] for r in records), abs=0.01)
+    with CountedArithmetic() as forward:
+        student(torch.rand(1, 3, 16, 16))
+    passes = stored["gigaops"] * 1e9 / forward.operations / 6 / 108  # epochs, images trained on
+    assert 2.5 < passes < 3  # the first layer's images get no gradient
     assert stored["method"] == "vanilla" and stored["canon"] is None
     again = load_student(tmp_path)
     x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))

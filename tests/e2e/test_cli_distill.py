@@ -138,6 +138,8 @@ def test_benchmark(home, capsys):
     assert overhead["median"] == pytest.approx(sum(ratios) / 2)
     assert (overhead["lowest"], overhead["highest"]) == pytest.approx((min(ratios), max(ratios)))
     assert 0 < result["result"]["vanilla"]["loader_share"] < 1
+    assert overhead["counted"] == pytest.approx(epochs[-1]["gigaops"] / epochs[-2]["gigaops"])
+    assert 1 + 11 / 32 < overhead["counted"] + 0.05 < 1.6  # a step has 11 canonical images more
     assert result["config"]["canonical_images"] == 12 and result["config"]["canonical_batch"] == 11
 
     given = {"methods": ("evidence", "gradient-norm"), "activation": "silu", "json": True}
@@ -145,6 +147,7 @@ def test_benchmark(home, capsys):
     found = json.loads(capsys.readouterr().out)["result"]
     assert list(found) == ["vanilla", "evidence", "gradient-norm"]
     assert [name for name, of in found.items() if "overhead" not in of] == ["vanilla"]
+    assert found["gradient-norm"]["overhead"]["counted"] > 1.2  # of a share of the batch
     for methods, words in ((("kd",), "kd asks another model"), (("evidenc",), "did you mean")):
         with pytest.raises(UserError, match=words):
             BenchDistill(methods=methods).run()

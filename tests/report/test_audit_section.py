@@ -81,6 +81,8 @@ def test_the_page_shows_it(found, runs, garments_path, tmp_path):
     assert "sigma 0.25" in section and "Finding foreign cues" in section
     assert (tmp_path / "data/audit.csv").read_text().count("\n") == 11
     assert (tmp_path / "data/audit-scores.json").exists()
+    cost = text.split('id="cost"')[1].split("<section")[0]
+    assert "Ledger of the audit" in cost and "120" in cost
     assert 'id="audit"' not in build_report(runs[:1], None, tmp_path / "without").read_text()
 
 

@@ -15,6 +15,7 @@ from clarep.report.comparison_table import (
     comparison_table,
     write_comparison,
 )
+from clarep.report.html import build_report
 from clarep.robustness.cue_groups import group_measures
 from clarep.robustness.evaluation import Evaluation, Measurement, mean_of
 from clarep.robustness.measures import heading_of
@@ -76,6 +77,26 @@ def test_a_comparison_reads_as_rows(make_run):
     assert "2 methods with vanilla" in text[0]
     assert len(text) == 2 + len(rows)
     assert found._repr_html_().count("<tr>") == 1 + len(rows)
+
+
+def test_what_training_cost_is_counted_over_the_reference(make_run, tmp_path):
+    """Means over seeds; of a run that counted nothing there is none, and without any no column."""
+    counts = {"vanilla": (10.0, 20.0), "adv": (30.0, 45.0), "noise": (30.0, None)}
+    runs = {name: [make_run(name, seed) for seed in (0, 1)] for name in counts}
+    everything = [run for some in runs.values() for run in some]
+    assert "training" not in comparison_table(compare(load(everything)))
+    for name, each in counts.items():
+        for run, count in zip(runs[name], each, strict=True):
+            path = run / "student" / "config.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"gigaops": count}))
+    compared = compare(load(everything))
+    assert [row.training for row in compared.rows] == [1.0, 2.5, None]
+    for text in (comparison_table(compared), comparison_markdown(compared)):
+        assert "training" in text and "2.50 x" in text
+    assert {row.training for row in compare(load(runs["adv"])).rows} == {None}
+    html = build_report(everything, None, tmp_path / "page").read_text()
+    section = html.split('id="cost"')[1].split("<section")[0]
+    assert [f"{ratio:.2f} x" in section for ratio in (2 / 3, 2, 3)] == [True] * 3
 
 
 def test_one_seed_has_the_interval_over_images(make_run):

@@ -13,6 +13,7 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.data.labelled import LabelledImages, class_balanced_choice, to_unit_range
 from clarep.distill.distill_config import DistillConfig
 from clarep.distill.trainer.student_run import StudentRun
+from clarep.distill.trainer.train_state import GIGAOPS
 
 _FEATURES = (160, 4, 4)  # of the bundled teacher at its middle
 
@@ -97,7 +98,8 @@ def time_epochs(
 def summarise(epochs: list[dict[str, Any]]) -> dict[str, Any]:
     """Return medians of each method over the epochs after the first, and each overhead's range.
 
-    The overhead of an epoch is a method's seconds over those of the vanilla epoch before it.
+    The overhead of an epoch is a method's seconds over those of the vanilla epoch before it, and
+    `counted` that of the operations, whatever else the machine does.
     """
     summary: dict[str, Any] = {}
     seconds = {}
@@ -106,11 +108,13 @@ def summarise(epochs: list[dict[str, Any]]) -> dict[str, Any]:
         seconds[method] = np.array([one["seconds"] for one in timed])
         summary[method] = {
             name: float(np.median([one[name] for one in timed]))
-            for name in ("seconds", "images_per_s", "loader_share")
+            for name in ("seconds", "images_per_s", "loader_share", GIGAOPS)
         }
     plain = seconds.pop("vanilla")
     for method, own in seconds.items():
         found = own / plain
         whole = {"median": np.median(found), "lowest": found.min(), "highest": found.max()}
+        counted = summary[method][GIGAOPS] / summary["vanilla"][GIGAOPS]
         summary[method]["overhead"] = {name: float(value) for name, value in whole.items()}
+        summary[method]["overhead"] |= {"counted": counted}
     return summary

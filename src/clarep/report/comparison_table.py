@@ -23,8 +23,8 @@ def comparison_table(comparison: Comparison) -> str:
     notes, keys = "\n".join(_notes(comparison)), comparison.measures
     tables = []
     for start in range(0, len(keys), _COLUMNS):
-        headings, *rows = _cells(comparison, keys[start : start + _COLUMNS])
         last = start + _COLUMNS >= len(keys)
+        headings, *rows = _cells(comparison, keys[start : start + _COLUMNS], last=last)
         tables.append(plain_table(headings, rows, notes if last else ""))
     return "\n".join(tables)
 
@@ -66,14 +66,21 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _cells(comparison: Comparison, keys: Sequence[str]) -> list[list[str]]:
-    """Return the headings, and a row a method, of these measures."""
-    rows = [["method", *map(heading_of, keys)]]
+def _cells(comparison: Comparison, keys: Sequence[str], *, last: bool = True) -> list[list[str]]:
+    """Return the headings, and a row a method, of these measures; last: and what training cost."""
+    counted = last and _is_counted(comparison)
+    rows = [["method", *map(heading_of, keys), *(["training"] if counted else [])]]
     for row in comparison.rows:
         is_marked = comparison.reference not in (None, row.name)
         by_key = dict(zip(comparison.measures, row.cells, strict=True))
-        rows.append([row.name, *(_text(by_key[key], is_marked) for key in keys)])
+        cost = _NONE if row.training is None else f"{row.training:.2f} x"
+        texts = [_text(by_key[key], is_marked) for key in keys]
+        rows.append([row.name, *texts, *([cost] if counted else [])])
     return rows
+
+
+def _is_counted(comparison: Comparison) -> bool:
+    return any(row.training is not None for row in comparison.rows)
 
 
 def _text(cell: Cell | None, is_marked: bool) -> str:
@@ -112,6 +119,12 @@ def _notes(comparison: Comparison) -> list[str]:
         )
     elif comparison.reference is None:
         notes.append("nothing is marked: there is no run of the method to compare with")
+    if _is_counted(comparison):
+        notes.append(
+            f"training: operations of convolutions and matrix products over {comparison.reference}"
+            "'s, counted; what is read of a teacher (canonical set, audit) is paid for beside it, "
+            f"once for all seeds; {_NONE} not counted"
+        )
     seeds = {row.seeds for row in comparison.rows}
     if len(seeds) > 1:
         each = ", ".join(f"{row.name} {' '.join(map(str, row.seeds))}" for row in comparison.rows)

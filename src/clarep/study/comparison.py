@@ -21,8 +21,15 @@ from clarep.engine.statistics import (
 from clarep.errors import UserError, check_type, unknown_name
 from clarep.robustness.cue_groups import merged_groups
 from clarep.robustness.measures import DEFAULT_MEASURES, measure_of
-from clarep.robustness.suite.suite_config import GROUPS
-from clarep.study.runs import StudiedRun, caveats, gathered, group_runs, groups_of, read_run
+from clarep.study.runs import (
+    StudiedRun,
+    caveats,
+    gathered,
+    group_runs,
+    read_run,
+    training_over,
+    unshared_groups,
+)
 
 REFERENCE = "vanilla"
 _LEVEL = 0.05
@@ -85,6 +92,8 @@ class Row:
     """Of its runs."""
     cells: tuple[Cell | None, ...]
     """One a measure; None where it was not measured on every run."""
+    training: float | None = None
+    """Counted operations of its training over the reference's; None where one has not counted."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -169,34 +178,19 @@ def compare(
         raise unknown_name("reference", reference, groups)
     present = reference or (REFERENCE if REFERENCE in groups else None)
     differences = _tested(keys, groups, present)
+    base = [run.config for run in groups[present]] if present else []
     rows = tuple(
         Row(
             name,
             tuple(run.seed for run in members),
             tuple(_cell(key, members, differences.get((key, name))) for key in keys),
+            training_over([run.config for run in members], base),
         )
         for name, members in groups.items()
     )
     against = caveats((str(run.folder), run.evaluation) for run in read)
     notes = (*gathered(unshared.items()), *against)
     return Comparison(present, keys, rows, len(differences), notes)
-
-
-def unshared_groups(runs: Sequence[StudiedRun]) -> dict[str, str]:
-    """Return the groups of measures that some runs have and others were not asked for, and why."""
-    keys = {m.key for run in runs for m in run.evaluation.measurements}
-    measured = {measure_of(key).group for key in keys}
-    lacking = {
-        group: [str(run.folder) for run in runs if group not in groups_of(run.evaluation)]
-        for group in GROUPS
-        if group in measured
-    }
-    return {
-        group: f"left out, since not measured on {', '.join(names)}: clarep evaluate, with the "
-        "options that the others were evaluated with, measures it"
-        for group, names in lacking.items()
-        if names
-    }
 
 
 def _choose(

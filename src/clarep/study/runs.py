@@ -1,6 +1,6 @@
 """Run folders as a comparison reads them: what was trained, how, and what was measured on it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,15 @@ from typing import Any
 import torch
 
 from clarep.distill.trainer.run_folder import whole
+from clarep.distill.trainer.train_state import GIGAOPS
 from clarep.engine.artefacts import read_json
 from clarep.engine.identity import differences
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
-from clarep.robustness.measures import MEASURE_GROUPS
+from clarep.robustness.measures import MEASURE_GROUPS, measure_of
+from clarep.robustness.suite.suite_config import GROUPS
 
+Config = Mapping[str, Any]
 STUDENT = "student"
 ROBUSTNESS = "robustness"
 STUDENT_CONFIG = "config.json"
@@ -100,6 +103,36 @@ def gathered(said: Iterable[tuple[str, str]]) -> list[str]:
     for name, text in said:
         names.setdefault(text, []).append(name)
     return [f"{', '.join(names[text])}: {text}" for text in names if text]
+
+
+def unshared_groups(runs: Sequence[StudiedRun]) -> dict[str, str]:
+    """Return the groups of measures that some runs have and others were not asked for, and why."""
+    keys = {m.key for run in runs for m in run.evaluation.measurements}
+    measured = {measure_of(key).group for key in keys}
+    lacking = {
+        group: [str(run.folder) for run in runs if group not in groups_of(run.evaluation)]
+        for group in GROUPS
+        if group in measured
+    }
+    return {
+        group: f"left out, since not measured on {', '.join(names)}: clarep evaluate, with the "
+        "options that the others were evaluated with, measures it"
+        for group, names in lacking.items()
+        if names
+    }
+
+
+def training_over(configs: Sequence[Config], base: Sequence[Config]) -> float | None:
+    """Return the counted operations of trainings over those of others, means of each.
+
+    configs: student/config.json of each. None where one has not counted them, or there is none.
+    """
+    counts = [[config.get(GIGAOPS) for config in some] for some in (configs, base)]
+    known = [[float(count) for count in some if count] for some in counts]
+    if not all(known) or [len(some) for some in known] != [len(configs), len(base)]:
+        return None
+    own, plain = (sum(some) / len(some) for some in known)
+    return own / plain
 
 
 def group_runs(runs: Sequence[StudiedRun]) -> dict[str, list[StudiedRun]]:

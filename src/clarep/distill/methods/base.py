@@ -1,6 +1,7 @@
 """What every method is to a training run: a module that turns a batch into loss terms."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -120,7 +121,8 @@ class Method(nn.Module, ABC):
         self.config, self.options = ingredients.config, ingredients.options
         self.images, self.canonical = ingredients.images, ingredients.canonical
         self.weights: Tensor | None = None
-        self.seconds_before = 0.0  # that a student of its own took to train: the run's hold them
+        # What students of its own took to train, which is counted as the run's: see TrainState.
+        self.trained_before: list[Mapping[str, float]] = []
         self.shares: Shares | None = None  # of the student's pass, where several processes train
         self.ingredients = ingredients  # no module, so that a classifier in it is not trained
 

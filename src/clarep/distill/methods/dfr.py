@@ -15,7 +15,7 @@ from torch import nn
 
 from clarep.data.labelled import class_balanced_choice
 from clarep.distill.methods.base import Ingredients
-from clarep.distill.methods.first_student import follows_from, train_first
+from clarep.distill.methods.first_student import follows_from, spent_of, train_first
 from clarep.distill.methods.group_balanced import balanced_weights, groups_of_images
 from clarep.distill.methods.vanilla import Vanilla
 from clarep.distill.trainer.train_images import seed_of
@@ -58,13 +58,13 @@ class Dfr(Vanilla):
         rest = np.setdiff1d(np.arange(len(groups)), apart)
 
         def compute() -> dict[str, torch.Tensor]:
-            first, seconds = train_first(student, ingredients, rest)
+            first, spent = train_first(student, ingredients, rest)
             weights = {name: value.cpu().clone() for name, value in first.state_dict().items()}
-            return {"seconds": torch.tensor(seconds), **weights}
+            return {**spent, **weights}
 
         described = {"share": self.options.dfr_share, **follows_from(student, ingredients)}
         made = dict(computed_once(ingredients.folder / "dfr.safetensors", described, compute))
-        self.seconds_before = float(made.pop("seconds"))
+        self.trained_before = [spent_of(made)]
         student.load_state_dict(made)
         _free_the_head_alone(student, head)
         self.images = self.images.at(apart)

@@ -3,6 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from clarep.data.held_out import Indices
 from clarep.data.subset import subset
 from clarep.distill.methods.base import Ingredients
@@ -12,6 +15,9 @@ from clarep.engine.identity import recorded
 from clarep.engine.tensors import sha256_state
 from clarep.engine.training_folder import CONFIG_NAME
 from clarep.students.student import Student
+
+_SPENT = ("seconds", "gigaops")
+_STORED = "trained/"
 
 
 def follows_from(begun: Student, ingredients: Ingredients) -> dict[str, Any]:
@@ -26,7 +32,7 @@ def follows_from(begun: Student, ingredients: Ingredients) -> dict[str, Any]:
 
 def train_first(
     begun: Student, ingredients: Ingredients, positions: Indices, **changes: Any
-) -> tuple[Student, float]:
+) -> tuple[Student, dict[str, Tensor]]:
     """Train a copy of a student by vanilla on some of a run's images, in `first/` of its folder.
 
     Nothing is held out of these, and the last epoch is taken. One process does this while the
@@ -39,7 +45,8 @@ def train_first(
         changes: settings of the training that are other than the run's own.
 
     Returns:
-        The student, on the run's device and in evaluation mode, and the seconds that it took.
+        The student, on the run's device and in evaluation mode, and what it took to train, as
+        `spent_of` takes it from what is stored.
     """
     from clarep.distill.train_student import train_student  # which imports the methods
 
@@ -47,5 +54,13 @@ def train_first(
     data = subset(whole.data, whole.index[positions], "of the first student")
     config: Any = replace(ingredients.config, **changes, validation_share=0.0, pick="last")
     student = train_student(data, folder, config=config, student=begun, alone_on=ingredients.device)
-    seconds = float(read_json(folder / CONFIG_NAME)["seconds"])
-    return student.to(ingredients.device), seconds
+    config = read_json(folder / CONFIG_NAME)
+    known = {name: config[name] for name in _SPENT if config.get(name) is not None}
+    spent = {_STORED + name: torch.tensor(n, dtype=torch.float64) for name, n in known.items()}
+    return student.to(ingredients.device), spent
+
+
+def spent_of(stored: dict[str, Tensor]) -> dict[str, float]:
+    """Take out of stored tensors what a first student took to train; as `TrainState.spent`."""
+    names = [name for name in stored if name.startswith(_STORED)]
+    return {name.removeprefix(_STORED): float(stored.pop(name)) for name in names}

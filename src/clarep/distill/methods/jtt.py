@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from clarep.distill.methods.base import Ingredients
-from clarep.distill.methods.first_student import follows_from, train_first
+from clarep.distill.methods.first_student import follows_from, spent_of, train_first
 from clarep.distill.methods.vanilla import Vanilla
 from clarep.distill.trainer.train_images import TrainImages, drawn_with_share
 from clarep.distill.trainer.views import to_student_range
@@ -50,13 +50,13 @@ class Jtt(Vanilla):
         def compute() -> dict[str, Tensor]:
             everything = np.arange(len(self.images))
             epochs = self.options.jtt_epochs
-            first, seconds = train_first(student, ingredients, everything, epochs=epochs, ema=0.0)
-            return {"errors": errors_of(first, self.images), "seconds": torch.tensor(seconds)}
+            first, spent = train_first(student, ingredients, everything, epochs=epochs, ema=0.0)
+            return {"errors": errors_of(first, self.images), **spent}
 
         described = {"epochs": self.options.jtt_epochs, **follows_from(student, ingredients)}
         made = computed_once(ingredients.folder / "jtt.safetensors", described, compute)
         self.weights = drawn_with_share(made["errors"], self.options.jtt_share)
-        self.seconds_before = float(made["seconds"])
+        self.trained_before = [spent_of(made)]
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from clarep.distill.trainer.canonical_batches import CanonicalImages
 from clarep.distill.trainer.run_folder import curves, whole
 from clarep.distill.trainer.sources import Sources
 from clarep.distill.trainer.train_images import TrainImages, check_weights, seed_of
-from clarep.distill.trainer.train_state import TrainState, learning_rate
+from clarep.distill.trainer.train_state import GIGAOPS, TrainState, learning_rate
 from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.distill.trainer.validation import ACCURACIES, Validation
 from clarep.distill.trainer.views import check_views, draw_views, to_student_range
@@ -205,9 +205,7 @@ class StudentRun:
         done = self.described | {
             "picked_epoch": epoch,
             **{name: record[name] for name in ACCURACIES if name in record},
-            "seconds": round(
-                state.method.seconds_before + sum(entry["seconds"] for entry in state.history), 2
-            ),
+            **state.spent(),
             "versions": versions(),
             **self._noted,
         }
@@ -233,7 +231,7 @@ class StudentRun:
                 before = time.perf_counter()
                 batch = self._batch(next(decoded), positions, step, len(cut))
                 loading += time.perf_counter() - before
-                for name, value in state.step(self._wrapped, batch).items():
+                for name, value in state.step(self._wrapped, batch, count=step == 0).items():
                     sums[name] = sums.get(name, 0.0) + value
                 unreported += len(positions)
                 if time.perf_counter() - reported > _REPORT_EVERY:
@@ -256,6 +254,7 @@ class StudentRun:
             "learning_rate": learning_rate(config, state.epoch - 0.5 / len(cut)),
             "images_per_s": round(len(self.images) / seconds, 1),
             "loader_share": round(loading / seconds, 4),
+            GIGAOPS: round(state.operations * len(self.images) / len(cut[0]) / 1e9, 6),
             "seconds": round(time.perf_counter() - started, 3),
         }
 

@@ -10,9 +10,13 @@ from torch import Tensor, nn
 from clarep.distill.methods.base import Batch, Method
 from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.distill.trainer.whole_batch import Shares
+from clarep.engine.arithmetic import CountedArithmetic
 from clarep.errors import UserError
 from clarep.students.student import Student
 
+GIGAOPS = "gigaops"
+"""Of an epoch and a run: counted operations of training, in 10^9."""
+_SPENT = {"seconds": 2, GIGAOPS: 6}  # name -> decimals
 _VALUES = ("epoch", "best_epoch", "best_accuracy", "best", "history")
 
 
@@ -67,18 +71,27 @@ class TrainState:
         self.best_accuracy = -1.0
         self.best: dict[str, Tensor] = {}
         self.history: list[dict[str, Any]] = []
+        self.operations = 0  # of the last step that was counted, of all processes
 
     @property
     def student(self) -> Student:
         """The student to validate and store: its average where one is kept."""
         return self.method.student if self.average is None else self.average
 
-    def step(self, wrapped: nn.Module, batch: Batch) -> dict[str, float]:
+    def step(self, wrapped: nn.Module, batch: Batch, *, count: bool = False) -> dict[str, float]:
         """Take one step; returns the loss and its terms, means over the processes.
 
-        wrapped: the method as accelerate prepared it. Raises UserError, before any weight changes,
-        if the loss or its gradient is not finite.
+        wrapped: the method as accelerate prepared it. count: its `operations`, which takes time.
+        Raises UserError, before any weight changes, if the loss or its gradient is not finite.
         """
+        if not count:
+            return self._step(wrapped, batch)
+        with CountedArithmetic() as counted:
+            losses = self._step(wrapped, batch)
+        self.operations = counted.operations * self._accelerator.num_processes
+        return losses
+
+    def _step(self, wrapped: nn.Module, batch: Batch) -> dict[str, float]:
         config, accelerator = self.method.config, self._accelerator
         self.method.train()
         for group in self.optimiser.param_groups:
@@ -116,6 +129,19 @@ class TrainState:
         if accuracy >= self.best_accuracy:
             self.best_epoch, self.best_accuracy = self.epoch, accuracy
             self.best = {k: v.detach().cpu().clone() for k, v in self.student.state_dict().items()}
+
+    def spent(self) -> dict[str, float | None]:
+        """Return the seconds and operations of all epochs so far, and of students before them.
+
+        None where an epoch, of an earlier version, has not counted it.
+        """
+        taken = [*self.history, *self.method.trained_before]
+        return {
+            name: round(sum(float(one[name]) for one in taken), decimals)
+            if all(name in one for one in taken)
+            else None
+            for name, decimals in _SPENT.items()
+        }
 
     def _parts(self) -> dict[str, Any]:
         parts = {"method": self.method, "optimiser": self.optimiser, "scaler": self.scaler}

@@ -8,9 +8,9 @@ from clarep.report.html.figure_cells import doubts, figure_cell, images_of, minu
 from clarep.report.html.report_data import ReportData
 from clarep.report.html.run_folders import Group
 from clarep.robustness.measures import MEASURE_GROUPS, MEASURES, heading_of, measure_of
-from clarep.study.comparison import REFERENCE, Comparison, Row, compare, unshared_groups
+from clarep.study.comparison import REFERENCE, Comparison, Row, compare
 from clarep.study.comparison import Cell as Compared
-from clarep.study.runs import caveats
+from clarep.study.runs import caveats, unshared_groups
 
 _MOST_EPS = 3
 _MOST_OTHERS = 3  # methods that the verdict names beside the first

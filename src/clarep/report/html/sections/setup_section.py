@@ -11,6 +11,8 @@ from clarep.report.html.blocks import Block, Cell, Download, Figure, Section, Te
 from clarep.report.html.report_data import ReportData
 from clarep.report.html.run_folders import ReportRun
 from clarep.report.html.seed_commands import commands_of_another_seed
+from clarep.study.comparison import REFERENCE
+from clarep.study.runs import training_over
 
 _SHOWN_OF_HASH = 12
 _NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -53,11 +55,20 @@ def cost_section(data: ReportData) -> Section:
         for run in data.runs
         if run.config or run.evaluation
     ]
-    headings = ("run", "method", "seed", "training, s", "evaluation, s")
+    headings = ["run", "method", "seed", "training, s", "evaluation, s"]
     shown = [list(row.values()) for row in rows]
-    table = blocks.Table("Seconds of each run", headings, shown)
     caption = "Wall-clock seconds on the machine each part was run on; nothing was measured again."
+    if counted := _counted(data):
+        headings += ["counted"]
+        shown = [[*row, counted.get(str(row[0]))] for row in shown]
+        caption += (
+            f" Counted: operations of a training over {REFERENCE}'s, whatever the machine; what is "
+            "read of a teacher is paid for beside it."
+        )
+    table = blocks.Table("Cost of each run", headings, shown)
     parts = [] if data.canon is None else [_ledger(data.canon.manifest.get("cost", {}))]
+    if data.audit is not None:
+        parts.append(_audit_ledger(data.audit.manifest.get("cost", {})))
     parts.append(Figure(table, caption, Download("cost", rows)))
     return Section("cost", "Cost", parts, data.canon_missing)
 
@@ -194,6 +205,23 @@ def _ledger(cost: Mapping[str, Any]) -> Figure:
     }
     download = Download("cost_canonical", rows)
     return Figure(blocks.Facts(facts), "Ledger of the canonical set.", download)
+
+
+def _audit_ledger(cost: Mapping[str, Any]) -> Figure:
+    """Return what the audit cost, which all methods and seeds that read it share."""
+    seconds = cost.get("seconds", {})
+    facts = {
+        "audit": f"{sum(seconds.values()):,.1f} s",
+        "denoiser evaluations": f"{cost.get('denoiser_evaluations', 0):,}",
+    }
+    return Figure(blocks.Facts(facts), "Ledger of the audit.")
+
+
+def _counted(data: ReportData) -> dict[str, str]:
+    """Return run -> its training's operations over the reference's, where both are counted."""
+    plain = [run.config for run in data.runs if run.method == REFERENCE]
+    ratios = {run.name: training_over([run.config], plain) for run in data.runs}
+    return {name: f"{ratio:.2f} x" for name, ratio in ratios.items() if ratio is not None}
 
 
 def total_seconds(config: Mapping[str, Any]) -> float | None:
