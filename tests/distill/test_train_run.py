@@ -15,7 +15,6 @@ import torch
 from clarep.distill.distill_config import DistillConfig, RivalsConfig
 from clarep.distill.train_student import cadistill, train_student
 from clarep.distill.trainer import run_folder
-from clarep.distill.trainer.run_folder import curves
 from clarep.distill.trainer.student_run import StudentRun
 from clarep.distill.trainer.train_state import learning_rate
 from clarep.engine.arithmetic import CountedArithmetic
@@ -309,19 +308,6 @@ def test_one_call_does_it(data, canonical_of, quick, tmp_path, whole):
     student = cadistill(data, canonical_of().folder, tmp_path, config=replace(quick, epochs=1))
     assert student.info.class_names == data.class_names
     assert json.loads((tmp_path / "config.json").read_text())["method"] == "cadistill"
-
-
-def test_curves_after_the_checkpoint_are_replaced(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    with curves(tmp_path, 0) as draw:
-        for epoch in (1, 2, 3):
-            draw({"epoch": epoch, "train": {"loss": 1.0}})
-    time.sleep(1.1)  # the next file's name holds the second
-    with curves(tmp_path, 1) as draw:
-        draw({"epoch": 2, "train": {"loss": 2.0}})
-    scalars = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("train/loss")
-    assert [(scalar.step, scalar.value) for scalar in scalars] == [(1, 1.0), (2, 2.0)]
 
 
 SCRIPT = """

@@ -14,6 +14,7 @@ from clarep.distill.distill_config import STUDENT_DATA, DistillConfig, check_dis
 from clarep.distill.methods import method_named
 from clarep.distill.train_student import walk
 from clarep.distill.trainer.student_run import StudentRun
+from clarep.engine.tracker import Tracker, check_tracker
 from clarep.errors import UserError
 from clarep.students.student_files import STUDENT_NAME, load_student
 from clarep.teachers.classes_by_name import of_classes
@@ -57,6 +58,9 @@ class Distill:
     classifier: Path | None = None
     """Folder or file of a stronger student, for kd and rkd."""
     skip_bad: SkipBad = False
+    tracker: Tracker | None = None
+    """What draws curves: TensorBoard in the run's tensorboard/ (without this where it is
+    installed), Weights & Biases, or none."""
     out: Path = Path("runs/distill")
     """Folder of the run: student/ holds student.safetensors, config.json, history.jsonl,
     checkpoint.pt and tensorboard/."""
@@ -66,6 +70,7 @@ class Distill:
         """Train to the end, then write the picked student."""
         data, method = self._data(), method_named(self.method)
         check_distill(self.train)
+        check_tracker(self.tracker)
         canonical = None
         if self.canon is not None and method.canonical_kind:
             canonical = CanonicalSet.load(self.canon)
@@ -89,7 +94,7 @@ class Distill:
             told(images)
             for reason in run.skipped:
                 note(f"skipped {reason}")
-        walk(run)
+        walk(run, self.tracker)
         done = run.finish()
         if run.is_main:
             self._print(done)

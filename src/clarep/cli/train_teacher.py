@@ -14,6 +14,7 @@ from clarep.engine.bounds import Within
 from clarep.engine.devices import check_device
 from clarep.engine.processes import is_first
 from clarep.engine.progress import progress
+from clarep.engine.tracker import Tracker, check_tracker
 from clarep.report.model_card import training_card
 from clarep.report.quality import write_sample_grid
 from clarep.teachers.teacher_config import TrainConfig, check_train
@@ -40,12 +41,15 @@ class TrainTeacher:
     sample_every: Annotated[int, Within(1)] = 1_000
     """Steps between sample grids, 8 images a class at guidance 2; drawn with a record."""
     skip_bad: SkipBad = False
+    tracker: Tracker = "none"
+    """What draws curves: TensorBoard (in the run's tensorboard/), Weights & Biases, or none."""
     json: Json = False
 
     def run(self) -> None:
         """Train to the end, then write the weights and their card."""
         check_train(self.train)
         check_device(self.device)
+        check_tracker(self.tracker)
         first = is_first()
         told = (note, warn) if first else (lambda text: None, lambda text: None)
         record = self._train(training_splits(self.data, self.skip_bad, *told))
@@ -75,7 +79,7 @@ class TrainTeacher:
         teacher = UNetTeacher(run.ema, data.class_names, *sigma_range)
         step = run.step
         with progress("training", "steps", self.train.steps, step) as advance:
-            for record in run.records():
+            for record in run.records(self.tracker):
                 advance(record["step"] - step, _note(record))
                 step = record["step"]
                 if is_due(step, self.sample_every):

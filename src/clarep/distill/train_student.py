@@ -10,6 +10,7 @@ from clarep.distill.distill_config import DistillConfig
 from clarep.distill.methods import Method
 from clarep.distill.trainer.student_run import StudentRun
 from clarep.engine.progress import progress
+from clarep.engine.tracker import Tracker
 from clarep.errors import check_type
 from clarep.students.student import Student
 from clarep.students.student_files import load_student
@@ -22,6 +23,7 @@ def train_student(
     method: str | type[Method] = "vanilla",
     options: Any = None,
     config: DistillConfig | None = None,
+    tracker: Tracker | None = None,
     **parts: Any,
 ) -> Student:
     """Train a student by any method into a folder, or go on with the run that is in it.
@@ -33,6 +35,7 @@ def train_student(
         options: of the method, an instance of its `Config`; without them those in `config`, of
             your own its defaults.
         config: how to train.
+        tracker: of curves; None is TensorBoard where it is installed, in the run's `tensorboard/`.
         parts: student, activation, layer, canonical, teacher, classifier, audit, data_options of
             `StudentRun`.
 
@@ -44,7 +47,7 @@ def train_student(
     """
     check_type("out", out, (str, Path), "a folder")
     run = StudentRun(data, Path(out), method=method, options=options, config=config, **parts)
-    walk(run)
+    walk(run, tracker)
     run.finish()
     given = parts.get("student")
     return load_student(out, into=copy.deepcopy(given) if isinstance(given, Student) else None)
@@ -65,7 +68,7 @@ def cadistill(
     return train_student(data, out, method="cadistill", config=config, canonical=canonical, **parts)
 
 
-def walk(run: StudentRun) -> None:
+def walk(run: StudentRun, tracker: Tracker | None = None) -> None:
     """Train a run to its end with progress on stderr, of the main process."""
     if not run.is_main:
         for _ in run.records():
@@ -74,5 +77,5 @@ def walk(run: StudentRun) -> None:
     images = len(run.images)
     total, done = run.config.epochs * images, run.epoch * images
     with progress("training", "images", total, done) as advance:
-        for _ in run.records(advance):
+        for _ in run.records(advance, tracker):
             pass

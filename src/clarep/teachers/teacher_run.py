@@ -19,6 +19,7 @@ from clarep.engine.processes import (
     make_accelerator,
     rows_of,
 )
+from clarep.engine.tracker import Draw, Tracker, curves
 from clarep.engine.training_folder import TrainingFolder
 from clarep.errors import UserError
 from clarep.teachers.denoising import Batch, batches, denoising_loss, held_out_losses
@@ -83,7 +84,8 @@ class TeacherRun:
         self.data, self.held_out = data, held_out
         self.config = replace(config, unet=unet)
         options = {} if data_options is None else {"data_options": dict(data_options)}
-        described = {
+        self.out = out
+        self.described = {
             "data": data.name,
             **options,
             "data_sha256": data.sha256(),
@@ -101,7 +103,7 @@ class TeacherRun:
         self.step = 0
         self._losses: list[float] = []  # of the steps since the last record
         self._history: list[dict[str, Any]] = []
-        self._folder = TrainingFolder(out, described, writes=self.is_main)
+        self._folder = TrainingFolder(out, self.described, writes=self.is_main)
         if (saved := self._folder.saved) is not None:
             for name, part in self._stored.items():
                 part.load_state_dict(saved[name])
@@ -116,11 +118,18 @@ class TeacherRun:
         """Whether this is the process that writes."""
         return bool(self._accelerator.is_main_process)
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def records(self, tracker: Tracker | None = "none") -> Iterator[dict[str, Any]]:
         """Train to the end, yielding what is logged: a record every 50 steps and the last.
 
+        tracker: of curves; None is TensorBoard where it is installed, in `tensorboard/`.
         Raises UserError if the loss or its gradient is not finite; the last checkpoint is whole.
         """
+        is_drawn = self.is_main and self.step < self.config.steps
+        tracker = tracker if is_drawn else "none"
+        with curves(self.out, self.step, tracker, self.described, unit="step") as draw:
+            yield from self._walk(draw)
+
+    def _walk(self, draw: Draw) -> Iterator[dict[str, Any]]:
         config = self.config
         started, before = time.perf_counter(), self.step
         null_label, accelerator = self.net.config.num_classes, self._accelerator
@@ -132,6 +141,7 @@ class TeacherRun:
             if self.step % RECORD_EVERY == 0 or last:
                 record = self._record((self.step - before) / (time.perf_counter() - started))
                 self._losses = []
+                draw(record)
                 yield record
                 started, before = time.perf_counter(), self.step
             if self.is_main and (self.step % config.checkpoint_every == 0 or last):

@@ -1,9 +1,7 @@
-"""What a student's run keeps beside its training: all its settings, images held out, curves."""
+"""What a student's run keeps beside its training: all its settings, images held out."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -65,30 +63,3 @@ def held_out_of(folder: Path, data: LabelledImages) -> tuple[LabelledImages, str
             f"cannot read {folder / CONFIG_NAME} ({error}): train that student again"
         ) from error
     return held_out, picked_on_these(pick)
-
-
-@contextmanager
-def curves(out: Path, epoch: int, *, wanted: bool = True) -> Iterator[Callable[[Any], None]]:
-    """Yield what draws a record as TensorBoard scalars; a nested record's are under its name.
-
-    Those after `epoch`, of a run that was killed, are replaced. Nothing is drawn where TensorBoard
-    is not installed.
-    """
-    if not wanted or find_spec("tensorboard") is None:
-        yield lambda record: None
-        return
-    from torch.utils.tensorboard import SummaryWriter
-
-    make: Callable[..., Any] = SummaryWriter
-    with make(str(out / "tensorboard"), purge_step=epoch + 1) as writer:
-
-        def draw(record: dict[str, Any]) -> None:
-            for name, value in record.items():
-                parts = value if isinstance(value, dict) else {"": value}
-                for part, number in parts.items():
-                    if number is not None:
-                        tag = f"{name}/{part}" if part else name
-                        writer.add_scalar(tag, number, record["epoch"])
-            writer.flush()
-
-        yield draw

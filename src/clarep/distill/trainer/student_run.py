@@ -19,7 +19,7 @@ from clarep.data.labelled import LabelledImages, readable_indices
 from clarep.distill.distill_config import DistillConfig, check_distill, settled
 from clarep.distill.methods import Batch, Ingredients, Method
 from clarep.distill.trainer.canonical_batches import CanonicalImages
-from clarep.distill.trainer.run_folder import curves, whole
+from clarep.distill.trainer.run_folder import whole
 from clarep.distill.trainer.sources import Sources
 from clarep.distill.trainer.train_images import TrainImages, check_weights, seed_of
 from clarep.distill.trainer.train_state import GIGAOPS, TrainState, learning_rate
@@ -30,6 +30,7 @@ from clarep.engine.artefacts import sha256_file, versions
 from clarep.engine.identity import recorded
 from clarep.engine.processes import make_accelerator
 from clarep.engine.tensors import sha256_state
+from clarep.engine.tracker import Tracker, curves
 from clarep.engine.training_folder import TrainingFolder
 from clarep.errors import UserError, check_type
 from clarep.students.student import Student, StudentInfo
@@ -42,9 +43,9 @@ _REPORT_EVERY = 10.0  # seconds between reports within an epoch
 class StudentRun:
     """A training run in a folder; made anew, it goes on where the killed one stopped.
 
-    Under `out` it keeps `checkpoint.pt`, `config.json`, `history.jsonl` (a record an epoch) and,
-    where TensorBoard is installed, `tensorboard/`; `finish` adds `student.safetensors`. Under
-    `accelerate launch` or torchrun every process makes the same run, and the main one writes.
+    Under `out` it keeps `checkpoint.pt`, `config.json` and `history.jsonl` (a record an epoch);
+    `finish` adds `student.safetensors`. Under `accelerate launch` or torchrun every process makes
+    the same run, and the main one writes.
 
     Args:
         data: the training images.
@@ -178,15 +179,17 @@ class StudentRun:
         return bool(self._accelerator.is_main_process)
 
     def records(
-        self, report: Callable[..., None] = lambda *told: None
+        self, report: Callable[..., None] = lambda *told: None, tracker: Tracker | None = None
     ) -> Generator[dict[str, Any], None, None]:
         """Train to the end, yielding what is logged, a record an epoch.
 
         report: is told how many images more were trained on, and after an epoch how it went.
+        tracker: of curves; None is TensorBoard where it is installed, in `tensorboard/`.
         Raises UserError if the loss or its gradient is not finite; the last checkpoint is whole.
         """
-        is_done = self.epoch == self.config.epochs
-        with curves(self.out, self.epoch, wanted=self.is_main and not is_done) as draw:
+        is_drawn = self.is_main and self.epoch < self.config.epochs
+        tracker = tracker if is_drawn else "none"
+        with curves(self.out, self.epoch, tracker, self.described) as draw:
             while self.epoch < self.config.epochs:
                 record = self._epoch(report)
                 self._state.history.append(record)
