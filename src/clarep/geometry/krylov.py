@@ -186,14 +186,13 @@ class Krylov:
         correction = _onto(basis, rest)
         rest = rest - _span(basis, correction)
         onto = onto + correction
+        if rest.shape[2] >= wide > 0:
+            new = _leading(rest, wide, self._floor)
+            if new is not None:
+                kept = torch.ones_like(new[:, 0], dtype=torch.bool)
+                return new, torch.cat([onto, new.mT @ rest], dim=1), kept
         q, r = torch.linalg.qr(rest)
         u, s, _ = torch.linalg.svd(r, full_matrices=False)
-        if s.shape[1] >= wide > 0:
-            least = torch.maximum(self._floor, _WELL_CONDITIONED * s[:, 0])
-            if bool((s[:, wide - 1] > least).all()):
-                new = (q @ u)[:, :, :wide]
-                kept = torch.ones_like(s[:, :wide], dtype=torch.bool)
-                return new, torch.cat([onto, new.mT @ rest], dim=1), kept
         kept = (s > self._floor[:, None])[:, None, :wide]
         new = torch.zeros(batch, n, wide, dtype=block.dtype, device=block.device)
         count = min(wide, s.shape[1])
@@ -202,6 +201,22 @@ class Krylov:
         new = _orthonormal(torch.where(kept, new, 0), basis, kept, self._generator)
         # Exact by projection, whatever the second round did to the columns.
         return new, torch.cat([onto, new.mT @ rest], dim=1), kept.flatten(1)
+
+
+def _leading(rest: Tensor, wide: int, floor: Tensor) -> Tensor | None:
+    """Return the first left singular vectors of a well-conditioned block; None of another.
+
+    From the eigenvectors of its Gram matrix, whose products are in float64 (Stathopoulos & Wu
+    2002): matrix products alone, where a GPU factorises one image after the other.
+    """
+    whole = rest.double()
+    squares, vectors = torch.linalg.eigh(whole.mT @ whole)  # ascending
+    values = squares[:, -wide:].clamp_min(0).sqrt().flip(1)
+    if bool((values[:, -1] <= torch.maximum(floor, _WELL_CONDITIONED * values[:, 0])).any()):
+        return None
+    scaled = vectors[:, :, -wide:].flip(2) / values[:, None]
+    leading: Tensor = rest @ scaled.to(rest.dtype)
+    return leading
 
 
 def _zero_rows(block: Tensor, count: int) -> Tensor:

@@ -9,6 +9,7 @@ and never laxer. Noise levels and then ks are tried from the mildest on, and the
 ends the walk: in a fixed sequence each may be tested at the full level.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,7 +74,9 @@ class Kept:
     def __str__(self) -> str:
         if self.low == -np.inf:
             return "nothing that can be told from chance"
-        return f"{self.share:.2f} (surely {max(self.low, 0):.2f})"
+        # Rounded down, so that no 0.90 is said to be less than 0.9.
+        share, low = (math.floor(100 * max(value, 0)) / 100 for value in (self.share, self.low))
+        return f"{share:.2f} (surely {low:.2f})"
 
 
 @dataclass(frozen=True)
