@@ -1,7 +1,7 @@
 """What Jacobian products, subspaces and CLARID cost on a GPU, by precision and engine.
 
-python tools/gpu_solver.py PART OUT [--tiny], PART one of dit, sd, unet; a line of JSON a measurement, appended to OUT.
-Networks of random weights; --tiny to try the script itself on a processor.
+python tools/gpu_solver.py PART OUT [--tiny], PART one of dit, sd, unet; each measurement is a line
+of JSON in OUT. Networks of random weights; --tiny to try the script itself on a processor.
 """
 
 import json
@@ -13,7 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
+import transformers
+from torch import Tensor
 
 from clarep.clarid.clarid import Clarid
 from clarep.geometry import krylov
@@ -59,7 +62,7 @@ class Bench:
         if GPU:
             torch.cuda.reset_peak_memory_stats()
 
-    def point(self, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def point(self, batch: int) -> tuple[Tensor, Tensor]:
         """Return noisy latents and labels."""
         generator = torch.Generator().manual_seed(0)
         sigma = self.teacher.sigma_from_t(self.t)
@@ -101,17 +104,30 @@ class Bench:
                     first, found = seconds(solve)
                     again, found = seconds(solve)
                 except Exception as error:
-                    self.say(what="basis", batch=batch, k=k, precision=precision, engine=engine,
-                             failed=repr(error)[:300])  # fmt: skip
+                    self.say(
+                        what="basis",
+                        batch=batch,
+                        k=k,
+                        precision=precision,
+                        engine=engine,
+                        failed=repr(error)[:300],
+                    )
                     continue
                 held = exact.matmat(found.V).double().square().sum((1, 2))
                 energy = held if energy is None else energy
                 self.say(
-                    what="basis", batch=batch, k=k, precision=precision, engine=engine,
-                    first_s=first, image_s=again / batch, products=found.products,
-                    energy_to_fp32=float((held / energy).min()), error=float(found.error.max()),
+                    what="basis",
+                    batch=batch,
+                    k=k,
+                    precision=precision,
+                    engine=engine,
+                    first_s=first,
+                    image_s=again / batch,
+                    products=found.products,
+                    energy_to_fp32=float((held / energy).min()),
+                    error=float(found.error.max()),
                     failure=products.failure,
-                )  # fmt: skip
+                )
 
     def orthogonalisation(self, batch: int, k: int) -> None:
         """Measure the solver with and without Gram matrices, in the precision that is usual."""
@@ -125,7 +141,7 @@ class Bench:
                 J = Jacobian(lambda y: function(y, *given), x, precision=LOW[:2][-1])
                 return J.top_subspace(k, torch.Generator().manual_seed(1), "energy", 0.01)
 
-            spent, found = seconds(solve)
+            spent, _ = seconds(solve)
             self.say(what="orthogonalisation", way=name, batch=batch, k=k, image_s=spent / batch)
         krylov._leading = gram
 
@@ -144,8 +160,6 @@ class Bench:
 
 def dit(tiny: bool) -> Teacher:
     """Return a DiT-XL/2 of random weights at 256 px."""
-    import diffusers
-
     shape: dict[str, Any] = {"num_attention_heads": 16, "attention_head_dim": 72, "num_layers": 28}
     blocks = (128, 256, 512, 512)
     if tiny:
@@ -153,13 +167,21 @@ def dit(tiny: bool) -> Teacher:
         blocks = (8, 8, 8, 8)
     with torch.device(DEVICE):
         net = diffusers.DiTTransformer2DModel(
-            in_channels=4, out_channels=8, sample_size=8 if tiny else 32, patch_size=2, norm_type="ada_norm_zero",
-            num_embeds_ada_norm=1000, **shape,
-        )  # fmt: skip
+            in_channels=4,
+            out_channels=8,
+            sample_size=8 if tiny else 32,
+            patch_size=2,
+            norm_type="ada_norm_zero",
+            num_embeds_ada_norm=1000,
+            **shape,
+        )
         vae = diffusers.AutoencoderKL(
-            block_out_channels=blocks, norm_num_groups=4 if tiny else 32, layers_per_block=2,
-            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        )  # fmt: skip
+            block_out_channels=blocks,
+            norm_num_groups=4 if tiny else 32,
+            layers_per_block=2,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+        )
         for parameter in net.parameters():  # layers that start at zero would hide those before them
             if parameter.ndim > 1 and not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.02)
@@ -171,18 +193,22 @@ def dit(tiny: bool) -> Teacher:
 
 def stable_diffusion(tiny: bool) -> Teacher:
     """Return a Stable Diffusion 1.5 of random weights at 512 px, its text encoder but for depth."""
-    import diffusers
-    import transformers
-
     shape: dict[str, Any] = {"sample_size": 64, "cross_attention_dim": 768}
     blocks = (128, 256, 512, 512)
     if tiny:
         shape = {"sample_size": 8, "cross_attention_dim": 768, "norm_num_groups": 4}
         shape["block_out_channels"], blocks = (8, 8, 8, 8), (8, 8, 8, 8)
     text = transformers.CLIPTextConfig(
-        vocab_size=56, hidden_size=768, intermediate_size=768, num_hidden_layers=1,
-        num_attention_heads=12, max_position_embeddings=24, bos_token_id=54, eos_token_id=55, pad_token_id=55,
-    )  # fmt: skip
+        vocab_size=56,
+        hidden_size=768,
+        intermediate_size=768,
+        num_hidden_layers=1,
+        num_attention_heads=12,
+        max_position_embeddings=24,
+        bos_token_id=54,
+        eos_token_id=55,
+        pad_token_id=55,
+    )
     tokens = [*string.ascii_lowercase, *(f"{letter}</w>" for letter in string.ascii_lowercase)]
     tokens += ["ca", "cat</w>", "<|startoftext|>", "<|endoftext|>"]
     with tempfile.TemporaryDirectory() as folder, torch.device(DEVICE):
@@ -195,17 +221,26 @@ def stable_diffusion(tiny: bool) -> Teacher:
         (words / "tokenizer_config.json").write_text(json.dumps(config))
         diffusers.StableDiffusionPipeline(
             vae=diffusers.AutoencoderKL(
-                block_out_channels=blocks, norm_num_groups=4 if tiny else 32, layers_per_block=2,
-                down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+                block_out_channels=blocks,
+                norm_num_groups=4 if tiny else 32,
+                layers_per_block=2,
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
             ),
             text_encoder=transformers.CLIPTextModel(text),
             tokenizer=transformers.CLIPTokenizer.from_pretrained(words),
             unet=diffusers.UNet2DConditionModel(**shape),
             scheduler=diffusers.DDIMScheduler(
-                beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
+                beta_start=0.00085,
+                beta_end=0.012,
+                beta_schedule="scaled_linear",
+                clip_sample=False,
+                set_alpha_to_one=False,
             ),
-            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-        ).save_pretrained(Path(folder) / "sd")  # fmt: skip
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        ).save_pretrained(Path(folder) / "sd")
         names = Path(folder) / "names.txt"
         names.write_text("cat\ncoffee\nowl\n")
         options = TeacherOptions(device=DEVICE, bf16=GPU, class_names=names)
