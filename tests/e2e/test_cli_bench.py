@@ -1,14 +1,17 @@
 """`clarep bench subspace` on a tiny teacher: what it writes, and mistakes."""
 
+import functools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.fx import GraphModule
 
 from clarep.cli.main import main
 from clarep.data.garments import CLASS_NAMES
+from clarep.geometry.compiled import CompiledProducts
 from clarep.teachers import UNet, UNetConfig, save_unet
 
 
@@ -58,6 +61,49 @@ def test_it_writes_and_prints_what_it_measured(teacher: Path, capsys: pytest.Cap
     own = [ratio for ratio in result["ratios"] if ratio["reference_stop"] == "own"]
     assert not any(ratio["at_least"] for ratio in own)  # giving up is what the field does
     assert all(case["iterations"] for case in result["cases"] if case["method"] != "clarep")
+
+
+def test_compiled_products_stand_beside_eager_ones(
+    teacher: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """By graphs that are run as they are traced, which takes no compile."""
+    graphs: list[object] = []
+
+    def as_traced(graph: GraphModule) -> GraphModule:
+        graphs.append(graph)
+        return graph
+
+    made = functools.partial(CompiledProducts, compiler=as_traced)
+    monkeypatch.setattr("clarep.geometry.benchmark.CompiledProducts", made)
+    assert small(teacher, "--compiled", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert len(graphs) == 2 * 2  # both ways, two sizes of batch
+    eager, compiled = (
+        [case for case in result["cases"] if case["method"] == name]
+        for name in ("clarep", "clarep_compiled")
+    )
+    assert [(c["batch"], c["measure"]) for c in compiled] == [
+        (c["batch"], c["measure"]) for c in eager
+    ]
+    for ours, theirs in zip(compiled, eager, strict=True):
+        assert ours["products"] == theirs["products"]
+        assert ours["captured"] == pytest.approx(theirs["captured"], abs=1e-4)
+        flop = ours["products"] * result["problem"]["flop_a_pass"]
+        assert 1e8 < flop / ours["arithmetic"] < 1e14  # a processor's FLOP a second
+    assert {ratio["ours"] for ratio in result["ratios"]} == {"clarep", "clarep_compiled"}
+    assert not any(ratio["against"].startswith("clarep") for ratio in result["ratios"])
+
+
+def test_what_cannot_be_compiled_is_a_mistake(
+    teacher: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def none(graph: GraphModule) -> GraphModule:
+        raise RuntimeError("no such compiler")
+
+    made = functools.partial(CompiledProducts, compiler=none)
+    monkeypatch.setattr("clarep.geometry.benchmark.CompiledProducts", made)
+    assert small(teacher, "--compiled") == 2
+    assert "no such compiler" in capsys.readouterr().err
 
 
 def test_json_goes_to_stdout_alone(teacher: Path, capsys: pytest.CaptureFixture[str]):

@@ -13,8 +13,10 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from clarep.errors import UserError
+from clarep.geometry.compiled import CompiledJacobian, CompiledProducts
 from clarep.geometry.dense import exact_right_singular_vectors
 from clarep.geometry.jacobian import Engine, Jacobian
 from clarep.geometry.krylov import Product
@@ -22,10 +24,10 @@ from clarep.geometry.reference import field_products, subspace_iteration
 from clarep.geometry.subspace import Measure
 
 TOLERANCE = 0.01  # of the missing energy, and of the angle in radians
-Method = Literal["clarep", "reference", "reference_with_our_products"]
+Method = Literal["clarep", "clarep_compiled", "reference", "reference_with_our_products"]
 _REFERENCES: tuple[Method, ...] = ("reference", "reference_with_our_products")
 Features = Callable[[slice], Callable[[Tensor], Tensor]]
-_MEASURES: tuple[Measure, ...] = ("energy", "angle")
+MEASURES: tuple[Measure, ...] = ("energy", "angle")
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Case:
     """Whether the truth is within the tolerance; if not, the cost is that of giving up."""
     iterations: float = 0.0
     """Of the reference scheme, mean over the images; 0 for ours."""
+    arithmetic: float = 0.0
+    """Seconds that as much arithmetic takes here in a plain matrix product, an image; of ours."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,11 @@ class Problem:
         max_iterations: int = 100,
     ) -> None:
         self._features, self._x, self._engine = features, x, engine
+        self._compiled: dict[tuple[int, int, int], CompiledProducts] = {}
         self._seed, self._max_iterations = seed, max_iterations
-        first = self._jacobian(slice(0, 1))
+        with FlopCounterMode(display=False) as counter:
+            first = self._jacobian(slice(0, 1))  # which takes the features once
+        self.flop_a_pass = counter.get_total_flops()
         self.shape = first.m, first.n
         for k in ks:
             if not 1 <= k <= min(self.shape):
@@ -123,12 +130,33 @@ class Problem:
     def _jacobian(self, images: slice) -> Jacobian:
         return Jacobian(self._features(images), self._x[images], self._engine)
 
-    def clarep(self, k: int, batch: int, measure: Measure) -> Case:
-        """Time our solver; images beyond the truths fill the batch and are not checked."""
-        count = max(1, len(self.truths) // batch) * batch
+    def compile(self, k: int, batch: int) -> None:
+        """Compile what `clarep` takes to k directions in such batches, and warm it up."""
+        for first in self._firsts(batch):
+            products = CompiledProducts(self._features(slice(first, first + batch)), batch)
+            self._compiled[first, batch, k] = products
+        self.clarep(k, batch, "energy", compiled=True)
+        for products in self._compiled.values():
+            if products.failure:
+                raise UserError(
+                    f"products cannot be compiled here ({products.failure}): leave out `compiled`"
+                )
+
+    def _firsts(self, batch: int) -> range:
+        return range(0, max(1, len(self.truths) // batch) * batch, batch)
+
+    def clarep(self, k: int, batch: int, measure: Measure, *, compiled: bool = False) -> Case:
+        """Time our solver; images beyond the truths fill the batch and are not checked.
+
+        compiled: by products that `compile` made, which belong to this k and batch.
+        """
+        count = len(self._firsts(batch)) * batch
         bases, products, started = [], 0, time.perf_counter()
-        for first in range(0, count, batch):
-            jacobian = self._jacobian(slice(first, first + batch))
+        for first in self._firsts(batch):
+            images = slice(first, first + batch)
+            jacobian = self._jacobian(images)
+            if compiled:
+                jacobian = CompiledJacobian(self._compiled[first, batch, k], self._x[images])
             start = torch.Generator().manual_seed(self._seed)
             found = jacobian.top_subspace(k, start, measure, TOLERANCE)
             bases.append(found.V)
@@ -136,9 +164,17 @@ class Problem:
         seconds = time.perf_counter() - started
         qualities = [t.qualities(V) for t, V in zip(self.truths, torch.cat(bases), strict=False)]
         captured, angle = min(q[0] for q in qualities), max(q[1] for q in qualities)
-        done = _reached(captured, angle, measure)
         return Case(
-            "clarep", k, batch, measure, products / count, seconds / count, captured, angle, done
+            "clarep_compiled" if compiled else "clarep",
+            k,
+            batch,
+            measure,
+            products / count,
+            seconds / count,
+            captured,
+            angle,
+            _reached(captured, angle, measure),
+            arithmetic=products / count * self.flop_a_pass / matrix_flop_a_second(),
         )
 
     def reference(self, k: int) -> Iterator[Case]:
@@ -151,7 +187,7 @@ class Problem:
         walks = [self._walk(truth, k) for truth in self.truths]
         for method in _REFERENCES:
             each = self._seconds_each(k, method, [walk["energy"].iterations for walk in walks])
-            for measure in (*_MEASURES, "own_stop"):
+            for measure in (*MEASURES, "own_stop"):
                 runs = [walk[measure] for walk in walks]
                 iterations = sum(run.iterations for run in runs) / len(runs)
                 yield replace(
@@ -180,11 +216,11 @@ class Problem:
             iterations += 1
             qualities = truth.qualities(V)
             last = Case("reference", k, 1, "own_stop", 0.0, 0.0, *qualities, False, iterations)
-            for measure in _MEASURES:
+            for measure in MEASURES:
                 if measure not in at and _reached(*qualities, measure):
                     at[measure] = replace(last, measure=measure, reached=True)
         ended = replace(last, reached=iterations < self._max_iterations)
-        return {m: replace(last, measure=m) for m in _MEASURES} | at | {"own_stop": ended}
+        return {m: replace(last, measure=m) for m in MEASURES} | at | {"own_stop": ended}
 
     def _seconds_each(self, k: int, method: Method, iterations: list[float]) -> float:
         seconds = 0.0
@@ -202,6 +238,17 @@ class Problem:
         return seconds / sum(iterations)
 
 
+def matrix_flop_a_second(side: int = 1024, rounds: int = 15) -> float:
+    """Return how quick a plain matrix product is here and now, by the median of some."""
+    a = torch.randn(side, side, generator=torch.Generator().manual_seed(0))
+    seconds = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        torch.mm(a, a)
+        seconds.append(time.perf_counter() - started)
+    return 2 * side**3 / sorted(seconds)[rounds // 2]
+
+
 def ratios(cases: list[Case]) -> list[dict[str, Any]]:
     """Return how many times dearer each reference is than ours, per image, at k and batch.
 
@@ -213,6 +260,7 @@ def ratios(cases: list[Case]) -> list[dict[str, Any]]:
     """
     return [
         {
+            "ours": ours.method,
             "against": other.method,
             "k": ours.k,
             "batch": ours.batch,
@@ -225,6 +273,6 @@ def ratios(cases: list[Case]) -> list[dict[str, Any]]:
         }
         for ours in cases
         for other in cases
-        if ours.method == "clarep" and other.method != "clarep" and ours.k == other.k
+        if ours.method not in _REFERENCES and other.method in _REFERENCES and ours.k == other.k
         if other.measure in ("own_stop", ours.measure)
     ]
