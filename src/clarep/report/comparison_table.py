@@ -122,8 +122,8 @@ def _notes(comparison: Comparison) -> list[str]:
     if _is_counted(comparison):
         notes.append(
             f"training: operations of convolutions and matrix products over {comparison.reference}"
-            "'s, counted; what is read of a teacher (canonical set, audit) is paid for beside it, "
-            f"once for all seeds; {_NONE} not counted"
+            "'s, counted; in seconds gradients of gradients are dearer; what is read of a teacher "
+            f"(canonical set, audit) is paid for beside it, once for all seeds; {_NONE} not counted"
         )
     seeds = {row.seeds for row in comparison.rows}
     if len(seeds) > 1:
