@@ -76,7 +76,7 @@ def test_the_same_directions_for_every_batch(small, compiled):
         cosines = torch.linalg.svdvals(found.V.mT @ wanted.V)
         assert float(cosines.min()) > 1 - 1e-4
     assert (ours.product_engine, plain.product_engine) == ("compiled", "forward")
-    assert len(compiled) == 2
+    assert len(compiled) == 1  # J V; on a processor J^T U is as quick as it is
 
 
 def test_a_set_tells_its_engine_and_goes_on_with_it(teacher, compiled, tmp_path):

@@ -77,7 +77,7 @@ def test_compiled_products_stand_beside_eager_ones(
     monkeypatch.setattr("clarep.geometry.benchmark.CompiledProducts", made)
     assert small(teacher, "--compiled", "--json") == 0
     result = json.loads(capsys.readouterr().out)
-    assert len(graphs) == 2 * 2  # both ways, two sizes of batch
+    assert len(graphs) == 2  # J V of two sizes of batch
     eager, compiled = (
         [case for case in result["cases"] if case["method"] == name]
         for name in ("clarep", "clarep_compiled")

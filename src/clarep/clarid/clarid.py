@@ -29,7 +29,7 @@ from clarep.engine.arrays import Images, Labels
 from clarep.engine.cost import Ledger
 from clarep.engine.identity import plain
 from clarep.errors import UserError
-from clarep.geometry.compiled import CompiledJacobian, CompiledProducts
+from clarep.geometry.compiled import CompiledJacobian, CompiledProducts, worth_compiling
 from clarep.geometry.jacobian import Engine, Jacobian, probe_engine
 from clarep.geometry.memory_bound import MemoryBound
 from clarep.geometry.subspace import Subspace
@@ -188,7 +188,8 @@ class Clarid:
     def compile_for(self, batch: int) -> None:
         """Have Jacobian products compiled for batches of so many images; others stay eager."""
         precision = self.config.precision or "fp32"
-        self.products = CompiledProducts(self._at_tap, batch, precision=precision)
+        ways = worth_compiling(self.teacher.device)
+        self.products = CompiledProducts(self._at_tap, batch, precision=precision, ways=ways)
 
     @property
     def product_engine(self) -> str | None:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 ENGINE_JVP = "engine_jvp"
 """Its name among a set's findings; sets without it are of eager products."""
-_WORTH_FLOP = 4e13
-"""Arithmetic of products that repays their compile: twice a minute's gain on two cores."""
+_WORTH_FLOP = 6e13
+"""Arithmetic of products whose gain is more than the compile, on two cores; docs/solver.md."""
 _PRODUCTS_OF_K = 3  # what the solver takes to k directions, about; docs/solver.md
 
 

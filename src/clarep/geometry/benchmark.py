@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from clarep.errors import UserError
-from clarep.geometry.compiled import CompiledJacobian, CompiledProducts
+from clarep.geometry.compiled import CompiledJacobian, CompiledProducts, worth_compiling
 from clarep.geometry.dense import exact_right_singular_vectors
 from clarep.geometry.jacobian import Engine, Jacobian
 from clarep.geometry.krylov import Product
@@ -133,7 +133,11 @@ class Problem:
     def compile(self, k: int, batch: int) -> None:
         """Compile what `clarep` takes to k directions in such batches, and warm it up."""
         for first in self._firsts(batch):
-            products = CompiledProducts(self._features(slice(first, first + batch)), batch)
+            features, ways = (
+                self._features(slice(first, first + batch)),
+                worth_compiling(self._x.device),
+            )
+            products = CompiledProducts(features, batch, ways=ways)
             self._compiled[first, batch, k] = products
         self.clarep(k, batch, "energy", compiled=True)
         for products in self._compiled.values():

@@ -7,7 +7,7 @@ them. The parameters are inputs too, so that one compile serves whatever weights
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,10 +24,17 @@ from clarep.geometry.precision import Precision
 
 Compiler = Callable[[GraphModule], Callable[..., Tensor]]
 Function = Callable[..., Tensor]
-_Name = Literal["forward", "backward"]
+Eager = Callable[[Tensor], Tensor]
+Way = Literal["forward", "backward"]
+BOTH: tuple[Way, ...] = ("forward", "backward")
 _TOLERANCE = {"fp32": 1e-4, "tf32": 5e-3, "bf16": 5e-2}
 """Of the relative error to an eager product, and of the adjoint test."""
 _NARROW = 4  # directions below which a block is not worth a compile
+
+
+def worth_compiling(device: torch.device) -> tuple[Way, ...]:
+    """Return which products gain by a compile: on a processor J^T U does not (docs/solver.md)."""
+    return ("forward",) if device.type == "cpu" else BOTH
 
 
 def inductor(graph: GraphModule) -> Callable[..., Tensor]:
@@ -43,8 +50,8 @@ class CompiledProducts:
     """J V and J^T U of `function(x, *given)`, compiled for one number of images.
 
     Each is compiled at its first block, whose width all later ones are cut to, or filled up to
-    with zeros. It is held against the eager product of that block, and both against each other by
-    the adjoint test. Where this fails, or nothing can be compiled, all products are eager from
+    with zeros. It is held against the eager product of that block, and by the adjoint test against
+    the eager transpose. Where this fails, or nothing can be compiled, all products are eager from
     then on, which is said once.
 
     Args:
@@ -53,6 +60,7 @@ class CompiledProducts:
         batch: images of a batch, B; products of other batches are eager.
         compiler: makes a function of a graph.
         precision: of the products.
+        ways: which products are compiled, J V (`forward`), J^T U (`backward`) or both.
 
     Attributes:
         width: directions of a block; None before the first.
@@ -65,12 +73,14 @@ class CompiledProducts:
         batch: int,
         compiler: Compiler = inductor,
         precision: Precision = "fp32",
+        ways: tuple[Way, ...] = BOTH,
     ) -> None:
         self.function, self.batch, self.precision = function, batch, precision
+        self.ways = ways
         self.width: int | None = None
         self.failure = ""
         self._compiler = compiler
-        self._made: dict[_Name, _Product] = {}
+        self._made: dict[Way, _Product] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is compiled: another process compiles anew, or has it from the disk."""
@@ -82,37 +92,36 @@ class CompiledProducts:
 
     def multiply(
         self,
-        name: _Name,
+        way: Way,
         at: tuple[Tensor, ...],
         block: Float[Tensor, "r batch *one"],
-        eager: Callable[[Tensor], Tensor],
+        eager: Mapping[Way, Eager],
     ) -> Float[Tensor, "r batch *other"]:
         """Return the product of a block at x and what else is given; `eager` does the same."""
-        if not self.serve(len(at[0])) or len(block) < (self.width or 2 * _NARROW) / 2:
-            return eager(block)
-        made = self._made.get(name)
+        narrow = len(block) < (self.width or 2 * _NARROW) / 2
+        if narrow or way not in self.ways or not self.serve(len(at[0])):
+            return eager[way](block)
+        made = self._made.get(way)
         if made is None:
-            return self._first(name, at, block, eager)
+            return self._first(way, at, block, eager)
         with torch.no_grad():
-            return made(at, block) if made.takes(at, block) else eager(block)
+            return made(at, block) if made.takes(at, block) else eager[way](block)
 
     def _first(
-        self,
-        name: _Name,
-        at: tuple[Tensor, ...],
-        block: Tensor,
-        eager: Callable[[Tensor], Tensor],
+        self, way: Way, at: tuple[Tensor, ...], block: Tensor, eager: Mapping[Way, Eager]
     ) -> Tensor:
         """Compile a product, and return it if it is right."""
-        expected = eager(block)
+        expected = eager[way](block)
         width = self.width or len(block)
         if not self._made:
             _announce("compiling Jacobian products: a minute or two, seconds where this was done")
         try:
             with _quietly(), torch.no_grad():
-                made = _compiled(self._compiler, self.function, name, at, _filled(block, width))
+                made = _compiled(self._compiler, self.function, way, at, _filled(block, width))
                 found = made(at, block)
-                self._check(at, block, found, expected)
+            self._check(
+                block, found, expected, eager["backward" if way == "forward" else "forward"]
+            )
         except Exception as error:  # whatever its compiler raises: the eager way is there
             if is_out_of_memory(error):
                 raise
@@ -120,26 +129,22 @@ class CompiledProducts:
             self._made.clear()
             _announce(f"Jacobian products stay as they are, not compiled: {self.failure}")
             return expected
-        self._made[name], self.width = made, width
+        self._made[way], self.width = made, width
         return found
 
-    def _check(
-        self, at: tuple[Tensor, ...], block: Tensor, found: Tensor, expected: Tensor
-    ) -> None:
+    def _check(self, block: Tensor, found: Tensor, expected: Tensor, transpose: Eager) -> None:
         """Raise ArithmeticError unless a product is the eager one and passes the adjoint test."""
         tolerance = _TOLERANCE[self.precision]
         scale = expected.norm().clamp_min(torch.finfo(expected.dtype).tiny)
         if not (error := float((found - expected).norm() / scale)) <= tolerance:
             raise ArithmeticError(f"a compiled product is off by {error:.1e}")
-        for other in self._made.values():  # the transpose, if that is there
-            generator = torch.Generator().manual_seed(0)
-            probe = torch.randn(found.shape, generator=generator).to(found)
-            image = other(at, probe).to(block)
-            gap = (image * block).flatten(2).sum(2) - (probe * found).flatten(2).sum(2)
-            scales = image.flatten(2).norm(dim=2) * block.flatten(2).norm(dim=2)
-            worst = float((gap.abs() / scales.clamp_min(torch.finfo(gap.dtype).tiny)).max())
-            if not worst <= tolerance:
-                raise ArithmeticError(f"the adjoint test is failed by {worst:.1e}")
+        probe = torch.randn(found.shape, generator=torch.Generator().manual_seed(0)).to(found)
+        image = transpose(probe).to(block)
+        gap = (image * block).flatten(2).sum(2) - (probe * found).flatten(2).sum(2)
+        scales = image.flatten(2).norm(dim=2) * block.flatten(2).norm(dim=2)
+        worst = float((gap.abs() / scales.clamp_min(torch.finfo(gap.dtype).tiny)).max())
+        if not worst <= tolerance:
+            raise ArithmeticError(f"the adjoint test is failed by {worst:.1e}")
 
 
 class CompiledJacobian(Jacobian):
@@ -177,13 +182,16 @@ class CompiledJacobian(Jacobian):
         most, width = super()._at_once(), self._products.width
         return most if width is None or not self._products.serve(self.batch) else min(most, width)
 
+    def _eager(self) -> Mapping[Way, Eager]:
+        return {"forward": super()._forward, "backward": super()._backward}
+
     def _forward(self, tangents: Tensor) -> Tensor:
         if self._across is not None:
             tangents = self._across(tangents).contiguous()
-        return self._products.multiply("forward", self._at, tangents, super()._forward)
+        return self._products.multiply("forward", self._at, tangents, self._eager())
 
     def _backward(self, cotangents: Tensor) -> Tensor:
-        found = self._products.multiply("backward", self._at, cotangents, super()._backward)
+        found = self._products.multiply("backward", self._at, cotangents, self._eager())
         return found if self._across is None else self._across(found)
 
 
@@ -207,12 +215,12 @@ class _Product:
 
 
 def _compiled(
-    compiler: Compiler, function: Function, name: _Name, at: tuple[Tensor, ...], block: Tensor
+    compiler: Compiler, function: Function, way: Way, at: tuple[Tensor, ...], block: Tensor
 ) -> _Product:
     """Trace a product at x and whatever is given, and compile it."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    multiply = {"forward": _forward, "backward": _backward}[name]
+    multiply = {"forward": _forward, "backward": _backward}[way]
 
     def product(x: Tensor, *rest: Tensor) -> Tensor:
         return multiply(lambda y: function(y, *rest[:-1]), x, rest[-1])
