@@ -117,6 +117,37 @@ def test_identify_measures_its_row_and_its_controls(command, home, capsys):
     assert originals > 6  # the student has learnt the colours
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_program_of_anyone_s_judges(command, home, capsys):
+    """As a CIFAR-10 ResNet from elsewhere would; it is told by its bytes."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 4)).eval()
+    script = home / "judge.pt"
+    torch.jit.save(torch.jit.trace(net, torch.rand(2, 3, 16, 16)), script)
+    of_a_program = {"classifier": f"torchscript:{script}"}
+    assert main(command("identify", "--json", **of_a_program)) == 0
+    answer = json.loads(capsys.readouterr().out)
+    judge, rows = answer["classifier"], {row["kind"]: row for row in answer["measures"]}
+    assert judge["student"] == of_a_program["classifier"] and len(judge["sha256"]) == 64
+    measured = CanonicalSet.load("out/canon").balanced(12)
+    with torch.no_grad():
+        said = net((measured.sample.clamp(-1, 1) + 1) / 2).argmax(1)
+    right = float((said == measured.label).float().mean())
+    assert rows["top"]["judge_accuracy"] == pytest.approx(right)
+    assert main(command("select", **of_a_program)) == 0
+    capsys.readouterr()
+    torch.manual_seed(1)
+    for outputs, code in ((4, 0), (3, 2)):  # of other weights, of other classes
+        other = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, outputs)).eval()
+        torch.jit.save(torch.jit.trace(other, torch.rand(2, 3, 16, 16)), script)
+        assert main(command("identify", "--json", **of_a_program)) == code
+        printed = capsys.readouterr()
+        if code == 0:
+            assert json.loads(printed.out)["classifier"]["sha256"] != judge["sha256"]
+    assert printed.err.startswith("clarep: ") and printed.err.count("\n") == 1
+
+
 def test_identify_prints_a_table_of_what_is_known(command, capsys):
     assert main(command("identify")) == 0
     printed = capsys.readouterr()

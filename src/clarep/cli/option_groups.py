@@ -28,8 +28,9 @@ TeacherSpec = Annotated[
 JudgeRun = Annotated[
     Path | None,
     tyro.conf.arg(
-        help="Run of a student trained on the same classes (clarep distill --method vanilla), "
-        "which judges samples where the bundled judge does not know the classes, or instead of it."
+        help="Run of a student trained on the same classes (clarep distill --method vanilla), or "
+        "another library's classifier of them (hf:, timm:, torchscript:FILE), which judges samples "
+        "where the bundled judge does not know the classes, or instead of it."
     ),
 ]
 SkipBad = Annotated[bool, tyro.conf.arg(help="Go on without unreadable images, and list them.")]

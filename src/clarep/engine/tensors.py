@@ -136,9 +136,17 @@ def note_file(module: nn.Module, path: Path) -> None:
     module.loaded_sha256 = sha256_file(path), sha256_state(module)  # type: ignore[assignment]
 
 
+def note_identity(module: nn.Module, identity: str) -> None:
+    """Note on a module that its weights, as they are, and words for the rest tell it apart."""
+    state = sha256_state(module)
+    told = hashlib.sha256(f"{identity}\n{state}".encode()).hexdigest()
+    module.loaded_sha256 = told, state  # type: ignore[assignment]
+
+
 def weights_hash(module: nn.Module) -> dict[str, str]:
     """Return `sha256`, that of the file which holds the weights as they are (see `note_file`).
 
+    Of a model with an identity beside its weights it is that of both (see `note_identity`).
     Of weights that were made or changed in memory it is `state_sha256`, of the state dict.
     """
     state = sha256_state(module)

@@ -17,8 +17,10 @@ from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import to_uint8
 from clarep.engine.arrays import check_finite
 from clarep.engine.artefacts import atomic_path
+from clarep.engine.tensors import note_identity
 from clarep.sampling.ode import decode
 from clarep.select.judging import Scorer
+from clarep.students.foreign_students import is_foreign, load_foreign
 from clarep.students.student import Student
 from clarep.students.student_files import load_student
 from clarep.teachers.teacher import Teacher
@@ -51,11 +53,18 @@ def student_judge(student: Student) -> Scorer:
 def load_classifier(place: Path | None, teacher: Teacher) -> Student | None:
     """Return the student at `place`, which is to judge the teacher's samples; None for None.
 
+    place: a run or a file of ours, or another library's model as `load_foreign` names it.
     Raises UserError if there is none, or it is of other classes or images than the teacher's.
     """
     if place is None:
         return None
-    student = load_student(place)
+    student: Student
+    if is_foreign(str(place)):
+        model = load_foreign(str(place))
+        student = model.student(teacher.class_names, teacher.image_shape)
+        note_identity(student, f"{model.spec.partition(':')[0]} {student.identity}")
+    else:
+        student = load_student(place)
     check_alike("the classifier's", kind_of(student.info), "the teacher", kind_of(teacher))
     return student
 
