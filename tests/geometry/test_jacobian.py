@@ -314,6 +314,7 @@ PROBE = """
 import torch
 from torch import backends
 from clarep.geometry.jacobian import probe_engine
+from clarep.geometry.precision import differentiable
 
 PLACES = "cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn"
 LEGACY = "cuda.matmul.allow_tf32", "cudnn.allow_tf32"
@@ -367,6 +368,11 @@ for setter in setters:
     exec(setter)
     before = state()
     assert probe_engine(features, torch.randn(3, 6))[0] == "forward"
+    assert state() == before, (setter, before, state())
+    with differentiable("tf32"):
+        new, legacy = state()
+        assert set(new.values()) <= {"tf32", "none"}, (setter, new)
+        assert legacy["matmul"] == "high" and legacy["cuda.matmul.allow_tf32"] is True, legacy
     assert state() == before, (setter, before, state())
 """
 

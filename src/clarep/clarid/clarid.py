@@ -31,7 +31,7 @@ from clarep.engine.identity import plain
 from clarep.errors import UserError
 from clarep.geometry.compiled import CompiledJacobian, CompiledProducts, worth_compiling
 from clarep.geometry.jacobian import Engine, Jacobian, probe_engine
-from clarep.geometry.memory_bound import MemoryBound
+from clarep.geometry.memory_bound import MemoryBound, usual_memory_mb
 from clarep.geometry.subspace import Subspace
 from clarep.sampling.ode import Denoiser, decode, invert, psnr
 from clarep.teachers.teacher import Teacher
@@ -86,7 +86,7 @@ class Clarid:
         self.ledger = Ledger()
         self.engine: Engine | None = None
         self.products: CompiledProducts | None = None
-        self.memory = MemoryBound(config.memory_mb)
+        self.memory = MemoryBound(config.memory_mb or usual_memory_mb(teacher.device))
 
     def __call__(
         self,

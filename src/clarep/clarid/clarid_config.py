@@ -63,8 +63,9 @@ class ClaridConfig:
     batch_size: Annotated[int, Within(1)] = 25
     """Images that go through the teacher at once: fewer take less memory. It changes the solver's
     start and the rounding, and may change in the middle of a canonical set."""
-    memory_mb: Annotated[float, Within(0, ends="(]")] = 1024.0
-    """Bound on the memory of one chunk of Jacobian products, in MiB."""
+    memory_mb: Annotated[float, Within(0, ends="(]")] | None = None
+    """Bound on the memory of one chunk of Jacobian products, in MiB, by estimate. Where none is
+    named: 1024 on a processor, a quarter of a GPU's."""
     engine_jvp: Literal["auto", "eager", "compiled"] = "auto"
     """How Jacobian products are made: compiled ones take a minute or two to make and half to nine
     tenths of the time each; auto compiles for large canonical sets. A set keeps to what it began

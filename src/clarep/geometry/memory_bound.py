@@ -7,6 +7,13 @@ import torch
 _CPU_WORDS = ("can't allocate memory", "not enough memory", "alloc_cpu")
 
 
+def usual_memory_mb(device: torch.device) -> float:
+    """Return the bound, in MiB, where none is named: of a GPU a quarter of what it has."""
+    if device.type != "cuda":
+        return 1024.0
+    return torch.cuda.get_device_properties(device).total_memory / 2**20 / 4
+
+
 class MemoryBound:
     """A bound in MiB that all Jacobians of a run share; halved, and said once, where one ran out.
 

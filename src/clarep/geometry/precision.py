@@ -89,13 +89,15 @@ def _float32_by(kind: Literal["ieee", "tf32"]) -> Iterator[None]:
     convolution = None  # the older API fails where the newer one was used
     with contextlib.suppress(RuntimeError):
         convolution = bool(cudnn.allow_tf32)
+    for place in places:
+        place.fp32_precision = "ieee"
     if convolution is not None:
         cudnn.allow_tf32 = kind == "tf32"
-    for place in places:
-        place.fp32_precision = kind
     # Torch refuses to read this beside another setting of the newer API, such as tf32.
     matmul = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if kind == "tf32" else "highest")
+    for place in places:
+        place.fp32_precision = kind
     try:
         yield
     finally:
