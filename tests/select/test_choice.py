@@ -16,7 +16,7 @@ from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.artefacts import read_json
 from clarep.errors import UserError
-from clarep.report.choice_table import selection_table, write_selection
+from clarep.report.choice_table import _by_another, selection_table, write_selection
 from clarep.report.curve_figure import curve_figure
 from clarep.report.quality import student_judge
 from clarep.select import curve_cell
@@ -345,7 +345,17 @@ def test_table_and_picture(grid: Grid, walked: Path, tmp_path: Path):
     assert len(selection_table(settings, 0.6).splitlines()) < len(text.splitlines())
     curves = {"top": curve_points(cells, 10, "top")}
     found = choose(curves["top"])
-    write_selection(settings, curves, found, tmp_path)
+    written = write_selection(settings, curves, found, tmp_path)
+    assert written["curve"].exists() and written["curve, energy"].exists()
+    r2 = {"background_r2": Estimate(0.5, None, None, None)}
+    read = [replace(setting, measures=setting.measures | r2) for setting in settings]
+    assert write_selection(read, curves, found, tmp_path)["curve, r2"].exists()
+    energy = _by_another(curves, settings, "captured_energy", lambda captured: 1 - captured)
+    for point in energy["top"]:
+        own = [s for s in settings if (s.t, s.tap, s.k) == (point.t, point.tap, point.k)]
+        held = next(s for s in own if s.kind in ("top", "none")).measures["captured_energy"]
+        assert point.extraneous == pytest.approx(1 - held.mean)
+        assert (point.extraneous == 1) == (point.k == 0)
     rows = (tmp_path / "table.csv").read_text().splitlines()
     assert rows[0].startswith("t,tap,kind,k,sigma,share,seeds,extraneous,evidence,evidence_low")
     assert "nmi_conditional" in rows[0]

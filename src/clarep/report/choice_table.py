@@ -1,7 +1,7 @@
 """The table of `clarep select`, on a terminal and in files, and its picture beside it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,20 @@ from clarep.report.tables import WIDTH, filled, plain_table, write_csv
 from clarep.select.canonicity import Choice, Point
 from clarep.select.choice import ALL_COLUMNS, Estimate, Setting
 from clarep.select.clarep_columns import SPREAD, blocks
+
+_ACROSS: dict[str, tuple[str, str, Callable[[float], float]]] = {
+    "r2": (
+        "background_r2",
+        "R2 of a probe that reads the backdrop's colour from the features",
+        lambda r2: r2,
+    ),
+    "energy": (
+        "captured_energy",
+        "share of the Jacobian's energy |J|^2 along what is left of the latent",
+        lambda captured: 1 - captured,
+    ),
+}
+"""File of a curve -> the measure across, what it is in words, and what is left by its value."""
 
 
 def selection_table(settings: Sequence[Setting], t: float | None = None) -> str:
@@ -45,7 +59,11 @@ def write_selection(
     found: Choice,
     folder: Path,
 ) -> dict[str, Path]:
-    """Write table.csv, table.json and curve.png into `folder`; return name -> path."""
+    """Write table.csv, table.json, curve.png and its like into `folder`; return name -> path.
+
+    The others have another measure of what is extraneous across: curve-r2.png where backdrops are
+    known, and curve-energy.png. The choice is that of curve.png in all.
+    """
     paths = {"table": folder / "table.csv", "table as JSON": folder / "table.json"}
     paths["curve"] = folder / "curve.png"
     backgrounds = settings[0].measures["background_spread"] is not None
@@ -55,9 +73,33 @@ def write_selection(
         else ("spread of the samples of a class about their mean")
     )
     save_figure(curve_figure(curves, found, across), paths["curve"])
+    for name, (measure, words, value) in _ACROSS.items():
+        other = _by_another(curves, settings, measure, value)
+        if any(point.extraneous > 0 for points in other.values() for point in points):
+            paths[f"curve, {name}"] = folder / f"curve-{name}.png"
+            save_figure(curve_figure(other, found, words), paths[f"curve, {name}"])
     write_json(paths["table as JSON"], [asdict(setting) for setting in settings])
     write_csv([_flat(setting) for setting in settings], paths["table"])
     return paths
+
+
+def _by_another(
+    curves: Mapping[str, Sequence[Point]],
+    settings: Sequence[Setting],
+    measure: str,
+    value: Callable[[float], float],
+) -> dict[str, list[Point]]:
+    """Return the same points with another measure of what is extraneous; 0 where it is unknown."""
+    known = {(s.t, s.tap, s.kind, s.k): s.measures[measure] for s in settings}
+
+    def of(kind: str, point: Point) -> float:
+        found = known[point.t, point.tap, kind if point.k else "none", point.k]
+        return 0.0 if found is None else max(0.0, value(found.mean))
+
+    return {
+        kind: [replace(point, extraneous=of(kind, point)) for point in points]
+        for kind, points in curves.items()
+    }
 
 
 def _cell(known: Estimate | None) -> str:
