@@ -636,3 +636,10 @@ def test_what_a_network_of_channels_last_gives_is_stored_too(tmp_path):
     reps = Clarid("backdrops", t=0.85, k=2, steps=1)(data.images([0, 1, 2]), data.labels[:3])
     stored = reps.save(tmp_path / "reps")
     assert torch.equal(stored.features, reps.features)
+
+
+def test_clarid_says_what_it_is():
+    from mixture import MixtureTeacher
+
+    said = repr(Clarid(MixtureTeacher(), t=0.5, k=3, kind="bottom"))
+    assert all(word in said for word in ("MixtureTeacher", "3 classes", "bottom k = 3", "sigma"))

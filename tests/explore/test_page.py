@@ -23,6 +23,7 @@ from PIL import Image
 
 from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.identify import identify
+from clarep.cli.main import main
 from clarep.data.garments import CLASS_NAMES
 from clarep.data.load import DataConfig, load_data, stored_options
 from clarep.students.student import StudentInfo
@@ -106,7 +107,11 @@ def served(tiny_teacher_path, garments_path, tmp_path_factory) -> Iterator[Serve
     root = tmp_path_factory.mktemp("explored")
     options = ["--t", "0.85", "--k", "8", "--steps", "2"]
     if PICTURES:
-        options = ["--steps", "8"]
+        methods = ("vanilla", "augment")
+        for method in methods:
+            asked = f"--method {method} --train.epochs 2 --tracker none --out {root / method}"
+            assert main(["distill", *asked.split()]) == 0
+        options = ["--steps", "8", "--students", *(str(root / method) for method in methods)]
     else:
         data = load_data(DataConfig(data=str(garments_path)))
         clarid = Clarid(load_teacher(tiny_teacher_path), ClaridConfig(t=0.85, k=4, steps=1))
@@ -191,9 +196,16 @@ def test_canonical(opened, tmp_path):
         "old => document.querySelector('#canonical-pictures figure:nth-child(4) img')?.src == old",
         arg=guided,
     )
-    page.wait_for_selector("#k :text('k = 0 of')")
+    box = page.locator("#k-number input")
+    assert box.input_value() == "0"
     page.keyboard.press("End")
-    changed(page, "#canonical-pictures figure:nth-child(4) img", guided)
+    end = changed(page, "#canonical-pictures figure:nth-child(4) img", guided)
+    assert box.input_value() == "256"
+    box.fill("7")  # no stop of the slider is needed
+    box.press("Enter")
+    changed(page, "#canonical-pictures figure:nth-child(4) img", end)
+    page.wait_for_selector("#spectrum :text('k = 7')")
+    assert page.input_value("#k input[type=range]") == "7"
     original = "#canonical-pictures figure:nth-child(1) img"
     before = page.get_attribute(original, "src")
     page.locator("#images button").nth(2).click()
@@ -211,15 +223,24 @@ def test_canonical(opened, tmp_path):
     assert said == []
 
 
-def test_what_is_no_image_is_told(opened, tmp_path):
+def test_what_is_no_image_is_told_and_nothing_stale_stays(opened, tmp_path):
     page, said = opened
     (tmp_path / "broken.png").write_bytes(b"no image")
-    page.locator("#photo").get_by_label("Clear").click()
+    clear = page.locator("#photo").get_by_label("Clear")
+    clear.click()
+    page.wait_for_selector("#canonical-pictures p:has-text('No image is chosen')")
+    for gone in ("#canonical-pictures img", "#facts dd", "#spectrum svg"):
+        assert page.locator(gone).count() == 0
     page.set_input_files("#photo input[type=file]", tmp_path / "broken.png")
-    page.wait_for_selector("[data-testid=toast-text]:has-text('cannot read broken.png')")
-    page.get_by_test_id("toast-close").click()
+    page.wait_for_selector("#canonical-pictures p:has-text('cannot read broken.png')")
+    page.get_by_role("tab", name="Swap").click()
+    page.wait_for_selector("#swapped p:has-text('cannot read broken.png')")
+    page.get_by_role("tab", name="Canonical").click()
     page.locator("#images button").first.click()
     settled(page)
+    clear.click()  # the image that is shown is not the photograph
+    page.wait_for_timeout(500)
+    assert page.locator("#canonical-pictures img").count() == 5
     assert said == []
 
 
@@ -266,6 +287,7 @@ def test_set(opened):
     page.click("#lay-out")
     page.wait_for_selector("#maps .points")
     assert page.locator("#maps .point").count() == 20
+    assert page.locator("#maps .legend li").all_inner_texts() == list(CLASS_NAMES)
     point = page.locator("#maps .point").first
     assert not point.locator("img").is_visible()
     point.hover(force=True)
@@ -278,7 +300,7 @@ def test_set(opened):
     page.wait_for_function(
         "now => document.querySelector('#canonical-pictures img')?.src == now", arg=original
     )
-    page.wait_for_selector("#k :text('k = 4 of')")
+    assert page.input_value("#k-number input") == "4"
     settled(page)
     assert said == []
 
@@ -349,6 +371,10 @@ def test_pictures_of_the_docs(browser, served, width, scheme):
     page.click("#lay-out")
     page.wait_for_selector("#maps .points")
     keep("set")
+    go_to(page, "Students")
+    page.locator("#disagreements button").nth(1).click()
+    page.wait_for_selector("#seen h3:has-text('After a swap')")
+    keep("students")
     assert said == []
     page.context.close()
 

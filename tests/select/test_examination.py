@@ -1,5 +1,7 @@
 """`clarep.doctor` in Python: the command's page, of any teacher."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -51,6 +53,15 @@ def test_what_it_finds_of_a_teacher_given_in_python(make, capsys):
         assert shown in printed.out
     again = clarep.doctor(teacher, data=data, t=0.5, k=4, steps=4)
     assert again["round_trip"] == found["round_trip"]
+
+
+def test_data_of_other_classes_names_are_told(capsys):
+    teacher = MixtureTeacher()
+    data = MixtureTeacher().data([0, 1, 2] * 10)
+    data = replace(data, class_names=("x", *data.class_names[1:]))
+    clarep.doctor(teacher, data=data, t=0.5, k=4, steps=4)
+    said = capsys.readouterr().out
+    assert "note" in named(said) and f"'x' with '{teacher.class_names[0]}'" in said
 
 
 def test_the_page_is_the_commands(tiny_teacher_path, capsys):

@@ -62,16 +62,15 @@ class Clarid:
 
     Attributes:
         sigma_te, tap: resolved from the setting.
-        num_dirs: how many directions are projected out. Where k is a share of energy: None
-            until the first call, whose first images then settle it for all.
+        num_dirs: how many directions are projected out; None where k is a share of energy, until
+            the first call settles it for all.
         ledger: what all calls since it was last set anew cost.
         engine: how J V is computed; None until the first product.
-        products: compiled ones of one size of batch, where they were asked for.
+        products: compiled ones of one size of batch, if asked for.
         memory: bound on a chunk of Jacobian products; it falls where memory runs out.
 
     Raises:
-        UserError: for a setting that does not fit the teacher, or a teacher that lacks an
-            attribute.
+        UserError: for a setting that does not fit the teacher, or one that lacks an attribute.
     """
 
     def __init__(
@@ -87,6 +86,11 @@ class Clarid:
         self.engine: Engine | None = None
         self.products: CompiledProducts | None = None
         self.memory = MemoryBound(config.memory_mb or usual_memory_mb(teacher.device))
+
+    def __repr__(self) -> str:
+        of = f"{type(self.teacher).__name__} of {self.teacher.num_classes} classes, tap {self.tap}"
+        k = f"{self.config.kind} k = {self.num_dirs or self.config.k}"
+        return f"Clarid({of}, sigma {self.sigma_te:.3g}, {k})"
 
     def __call__(
         self,

@@ -46,7 +46,7 @@ class Page:
     stops: list[int] = field(init=False)
     tabs: Any = None
     chosen: Any = None
-    """State: the image that all tabs are about."""
+    """State: the image that all tabs are about, or in words why there is none."""
     controls: list[Any] = field(default_factory=list)
     """Sliders and menus whose values `setting` takes."""
     show: Any = None
@@ -55,9 +55,9 @@ class Page:
     def __post_init__(self) -> None:
         self.stops = self.explorer.stops()
 
-    def setting(self, t: float, k: int, guidance: float, tap: str, kind: Any) -> Setting:
+    def setting(self, t: float, k: int | None, guidance: float, tap: str, kind: Any) -> Setting:
         """Return what the controls say."""
-        return Setting(float(t), self.stops[int(k)], float(guidance), tap, kind)
+        return Setting(float(t), int(k or 0), float(guidance), tap, kind)
 
     def place_of(self, k: int) -> int:
         """Return where the k slider stands for the nearest k."""

@@ -48,6 +48,12 @@ def waiting(words: str) -> Markup:
     return tag("p", "waiting", words, role="status")
 
 
+def computing(words: str, done: float, total: float) -> Markup:
+    """Return a bar of how far something is, and in words what is being done."""
+    bar = tag("progress", "", max=total, value=done, aria_label=words)
+    return bar + waiting(f"{words} …")
+
+
 def gallery(shown: Mapping[int, Shown], picked: int | None = None, css: str = "") -> Markup:
     """Return pictures as buttons that tell their numbers; `picked` is the one that is marked."""
     buttons = [
@@ -88,6 +94,17 @@ def map_of(
         for (x, y), label, (i, (name, pixels)) in zip(at, labels, shown.items(), strict=True)
     ]
     return tag("figure", "map", tag("figcaption", "", title), tag("div", "points", *points))
+
+
+def legend(names: Mapping[int, str]) -> Markup:
+    """Return which colour is which class's; `names` by label."""
+    chips = [
+        tag("li", "", tag("i", f"chip {class_css(label)}"), name)
+        for label, name in sorted(names.items())
+    ]
+    several = len({class_css(label) for label in names}) < len(names)
+    words = "A colour stands for several classes: a point's name is under the pointer."
+    return tag("ul", "legend", *chips) + (waiting(words) if several else Markup())
 
 
 def spectrum(values: Float[Tensor, " most"], k: int) -> Markup:

@@ -18,11 +18,8 @@ def draw_set(canonical: CanonicalSet, folder: Path) -> dict[str, Path]:
     pictures, config = read_pictures(canonical), canonical.manifest["config"]
     kind, guidance = (canonical.setting[name] for name in ("kind", "guidance"))
     directions = "no directions" if kind == "none" else f"{kind} k = {config['num_dirs']}"
-    title = (
-        f"{pictures.data_name}\nsigma {config['sigma_te']:.3g}, tap {config['tap']}, "
-        f"{directions}, "
-        f"guidance {guidance:g}"
-    )
+    setting = f"sigma {config['sigma_te']:.3g}, tap {config['tap']}, {directions}"
+    title = f"{_without_folders(pictures.data_name)}\n{setting}, guidance {guidance:g}"
     columns = picture_columns(canonical.balanced(ROWS), pictures)
     drawn = {"picture": draw_rows(columns, pictures.classes, title)}
     if kind == "top":  # other directions have no place on the spectrum's left
@@ -32,3 +29,10 @@ def draw_set(canonical: CanonicalSet, folder: Path) -> dict[str, Path]:
     for name, figure in drawn.items():
         save_figure(figure, folder / names[name])
     return {name: folder / names[name] for name in drawn}
+
+
+def _without_folders(name: str) -> str:
+    """Return a set's name; of a path its last two parts, and no file that lists classes."""
+    path = Path(name)
+    path = path.parent if path.suffix == ".txt" else path
+    return "/".join(path.parts[-2:]) if path.exists() else str(path)

@@ -24,7 +24,7 @@ from clarep.engine.cost import Ledger
 from clarep.errors import UserError
 from clarep.geometry.benchmark import Features
 from clarep.select import teacher_findings as find
-from clarep.select.class_match import of_the_datas_classes
+from clarep.select.class_match import matched_by_number, of_the_datas_classes
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher
@@ -78,6 +78,7 @@ def examine(
         teacher, chosen_by_name = of_the_datas_classes(teacher, labelled)
         if tell is not None:
             tell(chosen_by_name)
+            tell(matched_by_number(teacher, labelled, judged=True))
         clarid = Clarid(teacher, config)
     images, labels, what = _batch(teacher, labelled, image, config.batch_size)
     one, its = images[:1], labels[:1]

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from markupsafe import Markup
 
+from clarep.errors import UserError
 from clarep.explore import pictures
 from clarep.explore.copied import as_command, as_python
 from clarep.explore.explorer import KINDS, Chosen, Evidence, Setting
@@ -15,6 +17,7 @@ from clarep.explore.page import AT_ONCE, ONE_AT_A_TIME, Page, told
 from clarep.report.html.svg import tag
 
 _SHOWN = 12  # images of a class to choose from
+_NO_PHOTO = "No image is chosen: choose one of the class, or another photograph."
 _COLUMNS = {
     "original": "as it is given",
     "reconstruction": "inverted and decoded",
@@ -39,9 +42,9 @@ def build(page: Page, blocks: gr.Blocks) -> None:
                 elem_id="images",
             )
             photo = gr.File(
-                label="or drop a photograph here",
+                label="or a photograph of your own",
                 file_types=["image"],
-                height=120,
+                height=150,
                 elem_id="photo",
             )
             as_class = gr.Dropdown(names, value=page.class_name(first), label="Taken for the class")
@@ -49,18 +52,18 @@ def build(page: Page, blocks: gr.Blocks) -> None:
             shown = gr.HTML(pictures.waiting("loading"), elem_id="canonical-pictures")
             with gr.Row():
                 t = gr.Slider(0.05, 0.98, start.t, step=0.01, label=_T, elem_id="t", buttons=[])
-                k = gr.Slider(
-                    0,
-                    len(page.stops) - 1,
-                    page.place_of(start.k),
-                    step=1,
-                    label=_k_label(page, start.k),
-                    elem_id="k",
-                    buttons=[],
-                )
                 guidance = gr.Slider(
                     1, 8, start.guidance, step=0.25, label="guidance", elem_id="guidance",
                     buttons=[], interactive=explorer.teacher.has_null,
+                )  # fmt: skip
+            with gr.Row():
+                slider = gr.Slider(
+                    0, len(page.stops) - 1, page.place_of(start.k), step=1,
+                    label="k: directions out, log scale", elem_id="k", buttons=[],
+                )  # fmt: skip
+                k = gr.Number(
+                    start.k, label=f"k, of {explorer.teacher.latent_dim}", precision=0, minimum=0,
+                    maximum=explorer.most, elem_id="k-number", min_width=130, scale=0,
                 )  # fmt: skip
             with gr.Row():
                 taps = list(explorer.teacher.taps())
@@ -79,22 +82,22 @@ def build(page: Page, blocks: gr.Blocks) -> None:
                                  elem_id="python", wrap_lines=True)  # fmt: skip
     page.controls = [t, k, guidance, tap, kind]
 
-    def show(chosen: Chosen, *values: Any) -> Iterator[tuple[Any, ...]]:
+    def show(chosen: Chosen | str, *values: Any) -> Iterator[tuple[Any, ...]]:
+        if isinstance(chosen, str):
+            yield pictures.waiting(chosen), "", "", "", ""
+            return
         setting = page.setting(*values)
         copied = _copied(page, chosen, setting)
-        for found, evidence in _steps(page, chosen, setting):
+        for found, evidence, words in _steps(page, chosen, setting):
             values_of, drawn = "", ""
             if "canonical" in found:
                 values_of = _facts(page, chosen, setting, evidence)
                 drawn = _spectrum(page, chosen, setting)
-            yield _pictures(found), values_of, drawn, *copied
+            yield _pictures(found, words), values_of, drawn, *copied
 
     def pick(event: gr.EventData, of: str) -> tuple[Any, ...]:
         chosen = explorer.chosen(event.i)
         return chosen, page.class_name(chosen), _images(page, of, chosen)
-
-    def put(path: str, name: str) -> Chosen:
-        return explorer.uploaded(Path(path), names.index(name))
 
     page.show = {
         "fn": told(show),
@@ -108,18 +111,22 @@ def build(page: Page, blocks: gr.Blocks) -> None:
         images.click(told(pick), of_class, [page.chosen, as_class, images], **AT_ONCE).then(
             **page.show
         ),
-        photo.upload(told(put), [photo, as_class], page.chosen, **AT_ONCE).success(**page.show),
-        as_class.input(
-            lambda chosen, name: replace(chosen, label=names.index(name)),
-            [page.chosen, as_class],
-            page.chosen,
-            **AT_ONCE,
+        photo.upload(
+            partial(_put, page), [photo, as_class, of_class], [page.chosen, images], **AT_ONCE
+        ).success(**page.show),
+        photo.clear(
+            partial(_taken_away, page), [page.chosen, of_class], [page.chosen, images], **AT_ONCE
         ).then(**page.show),
-        *(slider.release(**page.show) for slider in (t, guidance)),
-        k.input(**page.show),
+        as_class.input(
+            partial(_take_for, page), [page.chosen, as_class], page.chosen, **AT_ONCE
+        ).then(**page.show),
+        *(knob.release(**page.show) for knob in (t, guidance)),
+        slider.input(lambda at: page.stops[at], slider, k, **AT_ONCE).then(**page.show),
+        k.submit(**page.show),
+        k.blur(**page.show),
         *(menu.input(**page.show) for menu in (tap, kind)),
     ]
-    k.change(lambda at: gr.Slider(label=_k_label(page, page.stops[at])), k, k, **AT_ONCE)
+    k.change(lambda k: page.place_of(k or 0), k, slider, **AT_ONCE)
     of_class.input(
         lambda of, chosen: _images(page, of, chosen), [of_class, page.chosen], images, **AT_ONCE
     )
@@ -129,37 +136,54 @@ def build(page: Page, blocks: gr.Blocks) -> None:
 _T = "t: noise level"
 
 
-def _k_label(page: Page, k: int) -> str:
-    return f"k = {k} of {page.explorer.teacher.latent_dim} directions out"
+def _put(page: Page, path: str, name: str, of: str) -> tuple[Chosen | str, Markup]:
+    label = page.explorer.teacher.class_names.index(name)
+    try:
+        chosen: Chosen | str = page.explorer.uploaded(Path(path), label)
+    except UserError as mistake:
+        chosen = f"{mistake}. Choose an image, or another photograph.".replace("`", "")
+    return chosen, _images(page, of, chosen)
 
 
-def _images(page: Page, of: str, chosen: Chosen) -> Markup:
+def _taken_away(page: Page, chosen: Chosen | str, of: str) -> tuple[Chosen | str, Markup]:
+    if isinstance(chosen, str) or chosen.index is None:  # else it is not the photograph
+        chosen = _NO_PHOTO
+    return chosen, _images(page, of, chosen)
+
+
+def _take_for(page: Page, chosen: Chosen | str, name: str) -> Chosen | str:
+    if isinstance(chosen, str):
+        return chosen
+    return replace(chosen, label=page.explorer.teacher.class_names.index(name))
+
+
+def _images(page: Page, of: str, chosen: Chosen | str) -> Markup:
     label = page.explorer.teacher.class_names.index(of)
     found = {
         i: (f"{of} {i}", page.explorer.data.images([i])[0])
         for i in page.explorer.of_class(label, _SHOWN)
     }
-    return pictures.gallery(found, chosen.index)
+    return pictures.gallery(found, None if isinstance(chosen, str) else chosen.index)
 
 
 def _steps(
     page: Page, chosen: Chosen, setting: Setting
-) -> Iterator[tuple[dict[str, Any], Evidence | None]]:
-    """Yield all pictures found so far, what takes longest last, and at the end the evidence."""
+) -> Iterator[tuple[dict[str, Any], Evidence | None, str]]:
+    """Yield all pictures so far, at the end the evidence, and what is done next, in words."""
     explorer, found = page.explorer, {"original": chosen.pixels}
-    yield found, None
+    yield found, None, "inverting the image to the noise level, and back"
     found["reconstruction"] = explorer.reconstruction(chosen, setting)
-    yield found, None
+    yield found, None, "decoding with guidance"
     found["guidance alone"] = explorer.guided(chosen, setting)
-    yield found, None
+    yield found, None, "finding the directions, and decoding without them"
     found["canonical"] = explorer.canonical(chosen, setting)
     found["what was removed"] = explorer.removed(chosen, setting)
-    yield found, None
-    yield found, explorer.evidence(chosen, setting)
+    yield found, None, "asking the teacher what is left of the class"
+    yield found, explorer.evidence(chosen, setting), ""
 
 
-def _pictures(found: dict[str, Any]) -> Markup:
-    """Return the pictures in their order, those to come as blanks, and how far it is."""
+def _pictures(found: dict[str, Any], words: str) -> Markup:
+    """Return the pictures in their order, those to come as blanks, and what is being done."""
     cells = [
         tag(
             "figure",
@@ -169,9 +193,8 @@ def _pictures(found: dict[str, Any]) -> Markup:
         )
         for name, meaning in _COLUMNS.items()
     ]
-    bar = tag("progress", "", max=len(_COLUMNS), value=len(found), aria_label="computing")
-    done = len(found) == len(_COLUMNS)
-    return tag("div", "pictures five", *cells) + (Markup() if done else bar)
+    drawn = tag("div", "pictures five", *cells)
+    return drawn + pictures.computing(words, len(found), len(_COLUMNS) + 1) if words else drawn
 
 
 def _facts(page: Page, chosen: Chosen, setting: Setting, evidence: Evidence | None) -> Markup:

@@ -35,15 +35,21 @@ def build(page: Page) -> None:
                 -REACH, REACH, REACH, step=REACH / 6, label="how far along it, in noise levels",
                 elem_id="scrub", buttons=[],
             )  # fmt: skip
-        scrubbed = gr.HTML(elem_id="scrubbed")
-        strip = gr.HTML(pictures.waiting("loading"), elem_id="strip")
+        with gr.Row():
+            with gr.Column(scale=1, min_width=200):
+                scrubbed = gr.HTML(elem_id="scrubbed")
+            with gr.Column(scale=3, min_width=320):
+                strip = gr.HTML(pictures.waiting("loading"), elem_id="strip")
         others = gr.HTML(elem_id="others")
         with gr.Row():
             draw = gr.Button(f"The first {count} directions as a sheet", elem_id="draw-sheet")
             stop = gr.Button("Stop", scale=0, min_width=90)
         sheet = gr.HTML(js_on_load=pictures.PICKED, elem_id="sheet")
 
-    def walk(chosen: Chosen, j: int, at: float, *values: Any) -> Iterator[tuple[Any, ...]]:
+    def walk(chosen: Chosen | str, j: int, at: float, *values: Any) -> Iterator[tuple[Any, ...]]:
+        if isinstance(chosen, str):
+            yield "", pictures.waiting(chosen), ""
+            return
         setting = page.setting(*values)
         yield gr.skip(), pictures.waiting("finding the directions and walking …"), ""
         frames = page.explorer.walk(chosen, setting, chosen, int(j) - 1, _STEPS)
@@ -52,11 +58,16 @@ def build(page: Page) -> None:
         yield _at(frames, at), drawn, pictures.waiting("the same direction on other images …")
         yield _at(frames, at), drawn, _on_others(page, chosen, setting, int(j) - 1)
 
-    def scrub(chosen: Chosen, j: int, at: float, *values: Any) -> Markup:
+    def scrub(chosen: Chosen | str, j: int, at: float, *values: Any) -> Markup:
+        if isinstance(chosen, str):
+            return pictures.waiting(chosen)
         setting = page.setting(*values)
         return _at(page.explorer.walk(chosen, setting, chosen, int(j) - 1, _STEPS), at)
 
-    def first(chosen: Chosen, *values: Any) -> Iterator[Markup]:
+    def first(chosen: Chosen | str, *values: Any) -> Iterator[Markup]:
+        if isinstance(chosen, str):
+            yield pictures.waiting(chosen)
+            return
         setting, found = page.setting(*values), dict[int, pictures.Shown]()
         for j in range(count):
             ends = page.explorer.walk(chosen, setting, chosen, j, (-REACH, REACH))
@@ -65,7 +76,7 @@ def build(page: Page) -> None:
                 torch.cat([*ends], dim=2),
             )
             if j % 4 == 3 or j == count - 1:
-                bar = tag("progress", "", max=count, value=j + 1, aria_label="computing")
+                bar = pictures.computing(f"walked along {j + 1} of {count}", j + 1, count)
                 yield pictures.gallery(found, css="wide") + (bar if j < count - 1 else Markup())
 
     given = [page.chosen, number, at, *page.controls]

@@ -21,7 +21,7 @@ _EACH = 3  # images a class of a set that is made here
 _MOST = 120  # images in the gallery
 _ALL = "all classes"
 _MAKE = "Make a small set"
-_SMALL: dict[str, Any] = {"scale": 0, "min_width": 230}
+_SMALL: dict[str, Any] = {"scale": 0, "min_width": 260}
 _WALKED = ("steps", "solver", "inversion", "branch", "inversion_label")
 _ORDERS = ("highest first", "lowest first")
 _NONE = (
@@ -59,8 +59,8 @@ def build(page: Page) -> None:
         folder = page.scratch / f"set-{len(list(page.scratch.iterdir()))}"
         steps = identify_steps(clarid, page.explorer.data, folder, chosen, shard_size=_EACH)
         for step in steps:
-            bar = tag("progress", "", max=step.total, value=step.done, aria_label="computing")
-            yield gr.skip(), gr.skip(), bar
+            words = f"{step.done} of {step.total} images done"
+            yield gr.skip(), gr.skip(), pictures.computing(words, step.done, step.total)
         opened.append(Catalogue(page.explorer, folder))
         yield _about(opened), gr.Button("Make another"), _gallery(opened[-1], _ALL, names, "", True)
 
@@ -70,7 +70,7 @@ def build(page: Page) -> None:
             return
         if by == EVIDENCE:
             for share in opened[-1].ask_evidence():
-                yield tag("progress", "", max=1.0, value=share, aria_label="asking the teacher")
+                yield pictures.computing(f"asking the teacher, {share:.0%} done", share, 1.0)
         yield _gallery(opened[-1], of, names, by, order == _ORDERS[0])
 
     def look(event: gr.EventData) -> tuple[Any, ...]:
@@ -102,14 +102,11 @@ def _as_chosen(page: Page, catalogue: Catalogue, row: int) -> tuple[Any, ...]:
             "sigma, cannot be opened there: open the page with the set's own data"
         )
     taken = catalogue.canonical.singular_values.shape[1]
-    place = page.place_of(taken)
-    if page.stops[place] != taken:
-        gr.Info(f"k = {taken} in the set; the slider stands at {page.stops[place]}")
     own = page.explorer.config
     if other := [name for name in _WALKED if getattr(setting, name) != getattr(own, name)]:
         gr.Info(f"the set was made with another {' and '.join(other)} than this page")
     t = FIXED_T if setting.t is None else setting.t
-    values = (t, place, setting.guidance, catalogue.clarid.tap, setting.kind)
+    values = (t, taken, setting.guidance, catalogue.clarid.tap, setting.kind)
     return page.explorer.chosen(index), *values
 
 
@@ -174,4 +171,5 @@ def _maps(catalogue: Catalogue, method: str) -> Markup:
         shown = {row: (name, image) for row, name, image in zip(rows, names, images, strict=True)}
         drawn.append(pictures.map_of(f"{method}, {title}", np.asarray(places), labels, shown))
     words = "The features are taken given the class, so that they hold it in any case."
-    return tag("div", "maps", *drawn) + pictures.waiting(words)
+    colours = pictures.legend(dict(zip(labels, names, strict=True)))
+    return tag("div", "maps", *drawn) + colours + pictures.waiting(words)

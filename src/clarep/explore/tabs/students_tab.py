@@ -13,6 +13,10 @@ from clarep.explore.student_pair import WHERES, StudentPair
 from clarep.report.html.svg import tag
 
 _MOST = 60  # images in the gallery
+_SALIENCY = (
+    "Bright: where a small change of the pixel changes the answer most, by the magnitude of the "
+    "input gradient."
+)
 _NONE = (
     "No students are open. `clarep distill` trains one, and `clarep explore --students RUN RUN` "
     "opens two side by side."
@@ -27,7 +31,14 @@ def build(page: Page) -> None:
             gr.Markdown(_NONE)
             return
         gr.Markdown(_about(pair))
-        where = gr.Radio(list(WHERES), value=WHERES[0], label="Images on which", elem_id="where")
+        first, second = pair.names
+        choices = [f"only {first} is right", f"only {second} is right", WHERES[2]]
+        where = gr.Radio(
+            list(zip(choices, WHERES, strict=True)),
+            value=WHERES[0],
+            label="Images on which",
+            elem_id="where",
+        )
         images = gr.HTML(js_on_load=pictures.PICKED, elem_id="disagreements")
         seen = gr.HTML(elem_id="seen")
 
@@ -44,7 +55,7 @@ def build(page: Page) -> None:
         label = int(pair.data.labels[index])
         image = pair.data.images([index])[0]
         truth = f"a {pair.data.class_names[label]}"
-        drawn = _asked(pair, image, label, truth)
+        drawn = _asked(pair, image, label, truth) + pictures.waiting(_SALIENCY)
         yield drawn + pictures.waiting("swapping its extraneous part …")
         donor, swapped = pair.swap(page.explorer, page.setting(*values), index)
         of = f"{truth} with the extraneous part of {_a(page, donor)}"

@@ -35,7 +35,10 @@ def build(page: Page) -> None:
             with gr.Column(scale=2, min_width=320):
                 swapped = gr.HTML(pictures.waiting("loading"), elem_id="swapped")
 
-    def swap(chosen: Chosen, donor: Chosen, *values: Any) -> Iterator[Markup]:
+    def swap(chosen: Chosen | str, donor: Chosen, *values: Any) -> Iterator[Markup]:
+        if isinstance(chosen, str):
+            yield pictures.waiting(chosen)
+            return
         setting = page.setting(*values)
         first, second = (f"{page.class_name(one)}, {one.name}" for one in (chosen, donor))
         shown = [(f"image: {first}", chosen.pixels), (f"donor: {second}", donor.pixels)]
