@@ -126,7 +126,8 @@ def test_a_program_of_anyone_s_judges(command, home, capsys):
     script = home / "judge.pt"
     torch.jit.save(torch.jit.trace(net, torch.rand(2, 3, 16, 16)), script)
     of_a_program = {"classifier": f"torchscript:{script}"}
-    assert main(command("identify", "--json", **of_a_program)) == 0
+    other = f"data:{home / 'tiny.npz'}"
+    assert main(command("identify", f"--json --controls none {other}", **of_a_program)) == 0
     answer = json.loads(capsys.readouterr().out)
     judge, rows = answer["classifier"], {row["kind"]: row for row in answer["measures"]}
     assert judge["student"] == of_a_program["classifier"] and len(judge["sha256"]) == 64
@@ -135,6 +136,7 @@ def test_a_program_of_anyone_s_judges(command, home, capsys):
         said = net((measured.sample.clamp(-1, 1) + 1) / 2).argmax(1)
     right = float((said == measured.label).float().mean())
     assert rows["top"]["judge_accuracy"] == pytest.approx(right)
+    assert list(rows) == ["top", "none", other] and rows[other]["images"] == 12
     assert main(command("select", **of_a_program)) == 0
     capsys.readouterr()
     torch.manual_seed(1)

@@ -11,8 +11,16 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.identify import identify
 from clarep.engine.statistics import binomial_interval, bootstrap_interval
+from clarep.errors import UserError
 from clarep.select.class_evidence import ClassEvidence, class_evidence
-from clarep.select.controls import inverted_evidence, measure_set, scrambled
+from clarep.select.controls import (
+    check_controls,
+    inverted_evidence,
+    measure_set,
+    project_control,
+    scrambled,
+    shown_instead,
+)
 from clarep.select.evidence_summary import summarised
 from mixture import MixtureTeacher
 
@@ -95,6 +103,28 @@ def test_images_that_show_nothing_have_no_evidence(rows):
     assert nothing.null_share < none.null_share
     assert nothing.judge_accuracy > 0.8
     assert nothing.background_area is None
+
+
+def test_images_of_other_data_go_the_same_road(teacher, clarid, data, canonical, tmp_path):
+    """Of one colour all, which says no class: the labels are the set's, the images are not."""
+    grey = np.full((7, 4, 4, 3), 128, np.uint8) + np.arange(7, dtype=np.uint8)[:, None, None, None]
+    np.savez(tmp_path / "grey.npz", x_train=grey, y_train=np.arange(7) % 2)
+    control = f"data:{tmp_path / 'grey.npz'}"
+    check_controls(("none", control), 30, canonical.label.numpy())
+    row = measure_set(clarid, teacher.judge, data, canonical, control, seed=3)
+    shown = shown_instead(control, data, canonical.index.numpy(), 3)
+    values = {int(image[0, 0, 0]) for image in shown}
+    assert values <= set(range(128, 135)) and len(values) > 3
+    alone = shown_instead(control, data, canonical.index.numpy()[4:5], 3)
+    assert torch.equal(alone, shown[4:5])
+    x_te = clarid.invert(shown, canonical.label)[0]
+    latents = project_control(clarid, x_te, canonical.label, canonical.index.numpy(), 3)
+    nats = teacher.nats(latents, SIGMA, canonical.label)
+    assert row.kind == control and row.evidence == pytest.approx(float(nats.mean()), rel=0.1)
+    assert row.background_area is None and row.evidence_change is None
+    for wrong, words in (("data:nowhere", "nowhere"), ("date:x", "data:PATH")):
+        with pytest.raises(UserError, match=words):
+            check_controls((wrong,), 30, canonical.label.numpy())
 
 
 def test_without_a_judge_the_teachers_own_evidence_stands(clarid, data, canonical, rows):

@@ -85,8 +85,8 @@ class Identify:
     seed: Seed = 0
     """Seed of the choice, of the solver's start and of random directions."""
     controls: tuple[str, ...] = ("none", "reconstruction", "random", "scrambled")
-    """What to measure beside it; none, reconstruction, random, centre, bottom, middle,
-    scrambled."""
+    """What to measure beside it; none, reconstruction, random, centre, bottom, middle, scrambled,
+    or data:PATH, images of other data."""
     control_images: Annotated[int, Within(0)] = 100
     """Images, evenly from the classes, on which all rows are measured; 0 skips."""
     classifier: JudgeRun = None

@@ -1,5 +1,6 @@
 """The measures as a table: on a terminal, as CSV, as JSON."""
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -8,6 +9,7 @@ from typing import Any
 
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
+from clarep.data.held_out import Indices
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.engine.artefacts import read_json, versions, write_json
 from clarep.engine.identity import plain
@@ -18,13 +20,14 @@ from clarep.select.clarep_columns import (
     BACKGROUND,
     COLUMNS,
     LATENT,
+    OTHERS,
     SCRAMBLED,
     WHY_A_FOOTNOTE,
     blocks,
 )
 from clarep.select.clarep_measures import Measures
 from clarep.select.class_evidence import LEVELS, ClassEvidence
-from clarep.select.controls import inverted_evidence, measure_set
+from clarep.select.controls import OTHER_DATA, inverted_evidence, measure_set, shown_instead
 from clarep.select.judging import judged
 from clarep.students.student import Student
 
@@ -69,6 +72,7 @@ def foot_of(rows: Sequence[Measures]) -> str:
     given = ", ".join(f"{row.kind} {row.nmi_conditional:.2f}" for row in rows)
     foot = f"{rows[0].images} images; in brackets 95 % intervals over images. "
     foot += f"{SCRAMBLED}. " * any(row.kind == "scrambled" for row in rows)
+    foot += f"{OTHERS}. " * any(row.kind.startswith(OTHER_DATA) for row in rows)
     return f"{foot}Not shown is NMI given the class ({given}): {WHY_A_FOOTNOTE}."
 
 
@@ -100,6 +104,7 @@ def measure_rows(
     """
     sha256 = None if judge is None else weights_hash(judge)["sha256"]
     config = described | {"seed": seed, "judge_sha256": sha256, "evidence_levels": LEVELS}
+    config |= _shown_instead(kinds, data, subset.index.numpy(), seed)
     rows, scorer = read_measures(folder, config), None if judge is None else student_judge(judge)
     before: ClassEvidence | None = None
     for kind in kinds:
@@ -113,6 +118,15 @@ def measure_rows(
             write_measures(list(rows.values()), folder, config)
     write_measures([rows[kind] for kind in dict.fromkeys((*kinds, *rows))], folder, config)
     yield "", [rows[kind] for kind in kinds]
+
+
+def _shown_instead(
+    kinds: Sequence[str], data: LabelledImages, chosen: Indices, seed: int
+) -> dict[str, Any]:
+    """Return control -> hash of the images that it shows, of those whose images are other data."""
+    others = [kind for kind in kinds if kind.startswith(OTHER_DATA)]
+    shown = {kind: shown_instead(kind, data, chosen, seed).numpy() for kind in others}
+    return {kind: hashlib.sha256(images.tobytes()).hexdigest() for kind, images in shown.items()}
 
 
 def judge_originals(judge: Student, data: LabelledImages, subset: CanonicalSet) -> dict[str, Any]:

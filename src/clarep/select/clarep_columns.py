@@ -95,6 +95,8 @@ COLUMNS = {
 
 SCRAMBLED = "scrambled: the same road with images that show nothing, their blocks shuffled"
 """What a row of that name is."""
+OTHERS = "data:...: the same road with images of other data, under the labels of the set's"
+"""What a row of other data is."""
 WHY_A_FOOTNOTE = (
     "the network is told the class, so that its features cluster by class also where the object is "
     "gone"

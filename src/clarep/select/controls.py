@@ -3,7 +3,8 @@
 The sceptic's questions: are these directions special (random, bottom, middle), does the evidence
 find the place better than the middle does (centre beside mask), is it not just stronger guidance
 (none), or the decoder alone (reconstruction: no projection, no guidance), and would the measures
-not say the same of images that show nothing (scrambled)?
+not say the same of images that show nothing (scrambled), or what the teacher cannot know (other
+data, data:PATH)?
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.directions import project_out
 from clarep.data.labelled import LabelledImages
+from clarep.data.load import load_data
 from clarep.errors import UserError, unknown_name
 from clarep.select.clarep_measures import Measures, Scene, measure, scene_of
 from clarep.select.class_evidence import ClassEvidence, class_evidence
@@ -27,14 +29,19 @@ from clarep.select.judging import Scorer
 
 _FEWEST = 2  # of each class: with one, k-means finds the classes whatever the features
 
+OTHER_DATA = "data:"
+"""Before the place of data whose images are the control, under the labels of the set's."""
+_DRAWN = 11  # beside seed and index: the key of the choice of these images
 CONTROLS = ("none", "reconstruction", "random", "centre", "bottom", "middle", "scrambled")
 
 
 def check_controls(controls: Sequence[str], count: int, labels: NDArray[np.int64]) -> None:
     """Raise UserError for an unknown control, or too few images of these labels to measure on."""
     for name in controls:
-        if name not in CONTROLS:
-            raise unknown_name("control", name, CONTROLS)
+        if name.startswith(OTHER_DATA):
+            load_data(name.removeprefix(OTHER_DATA))
+        elif name not in CONTROLS:
+            raise unknown_name("control", name, [*CONTROLS, f"{OTHER_DATA}PATH"])
     fewest = _FEWEST * len(np.unique(labels))
     if 0 < count < fewest:
         raise UserError(
@@ -77,8 +84,9 @@ def measure_set(
         judge: of the teacher's classes; None where there is none.
         data: the set's images; only where foregrounds are known is anything said of the background.
         canonical: the stored set.
-        control: of CONTROLS; it differs from the set in the one thing that its name says.
-        seed: of random directions, of k-means, of class evidence and of what is scrambled.
+        control: of CONTROLS, or data:PATH; it differs from the set in the one thing that its name
+            says.
+        seed: of random directions, of k-means, of class evidence and of what is shown instead.
         before: `inverted_evidence` of the same arguments; without it no change is told.
     """
     chosen, x_te = canonical.index.numpy(), canonical.x_te
@@ -90,8 +98,8 @@ def measure_set(
             clarid.num_dirs = canonical.manifest["config"]["num_dirs"] or None
             clarid.resolve_k(x_te, scene.labels)
         clarid = control_of(clarid, control)
-        if control == "scrambled":
-            shown = scrambled(data.images(chosen), chosen, seed)
+        if shows_others(control):
+            shown = shown_instead(control, data, chosen, seed)
             x_te, scene, before = _inverted(clarid, shown, scene.labels), Scene(scene.labels), None
         latents = project_control(clarid, x_te, scene.labels, chosen, seed)
     evidence = None
@@ -126,6 +134,26 @@ def inverted_evidence(
     return class_evidence(clarid, canonical.x_te, labels, judge, indices=index, seed=seed)
 
 
+def shows_others(kind: str) -> bool:
+    """Say whether a row is of other images than the set's."""
+    return kind == "scrambled" or kind.startswith(OTHER_DATA)
+
+
+def shown_instead(
+    control: str, data: LabelledImages, chosen: NDArray[np.int64], seed: int
+) -> UInt8[Tensor, "batch c h w"]:
+    """Return what is shown in place of the chosen images: these scrambled, or those of other data.
+
+    Which of the other data follows from seed and index; one may be drawn twice. Raises UserError if
+    there are no such data.
+    """
+    if control == "scrambled":
+        return scrambled(data.images(chosen), chosen, seed)
+    other = load_data(control.removeprefix(OTHER_DATA))
+    rngs = [np.random.default_rng([seed, _DRAWN, int(i)]) for i in chosen]
+    return other.images([int(rng.integers(len(other))) for rng in rngs])
+
+
 def scrambled(
     images: UInt8[Tensor, "batch c h w"], chosen: NDArray[np.int64], seed: int
 ) -> UInt8[Tensor, "batch c h w"]:
@@ -151,7 +179,7 @@ def control_of(clarid: Clarid, kind: str) -> Clarid:
     changed: dict[str, Any] = {"kind": kind}
     if kind == "reconstruction":
         changed = {"kind": "none", "guidance": 1.0}
-    elif kind == "scrambled":  # other images alone
+    elif shows_others(kind):
         changed = {}
     control = Clarid(clarid.teacher, clarid.config, **changed)
     control.num_dirs = clarid.num_dirs
