@@ -5,6 +5,8 @@ import pickle
 import shutil
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
 import torch
@@ -307,7 +309,12 @@ def of_its_own(tmp_path, **environment):
     )
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler here")
+HEADERS = Path(sysconfig.get_path("include")) / "Python.h"
+
+
+@pytest.mark.skipif(
+    shutil.which("g++") is None or not HEADERS.exists(), reason="no C++ compiler here"
+)
 def test_compiled_by_torch(tmp_path):
     """Really, in a process of its own, where every warning is an error."""
     assert of_its_own(tmp_path).stdout == "compiled\n"

@@ -67,9 +67,9 @@ class ClaridConfig:
     """Bound on the memory of one chunk of Jacobian products, in MiB, by estimate. Where none is
     named: 1024 on a processor, a quarter of a GPU's."""
     engine_jvp: Literal["auto", "eager", "compiled"] = "auto"
-    """How Jacobian products are made: compiled, J V takes some six tenths of its time, after a minute
-    or two; auto compiles for large canonical sets on a processor. A set keeps to what it began with,
-    and tells it."""
+    """How Jacobian products are made: compiled, J V takes some six tenths of its time, after a
+    minute or two; auto compiles for large canonical sets on a processor. A set tells what it began
+    with, and keeps to it."""
 
 
 def check_config(config: ClaridConfig) -> None:
