@@ -44,6 +44,7 @@ def test_a_table(runs, capsys):
     assert lines[2].startswith("cadistill") and lines[2].endswith("▲")
     assert lines[3].startswith("2 seeds: mean over seeds")
     assert "Holm over 1 tests" in lines[4]
+    assert max(map(len, lines[:3])) <= 80
     assert lines[-1] == "table in report/table.md"
     for name in ("table.md", "table.csv", "table.json"):
         assert Path("report", name).stat().st_size > 100

@@ -97,7 +97,7 @@ class Served:
     def left_behind(self) -> list[str]:
         """Stop it; return the files that are still there."""
         self.process.send_signal(signal.SIGINT)
-        self.process.communicate(timeout=60)
+        self.process.communicate(timeout=300)
         assert self.process.returncode == 130
         return [str(f) for folder in self.folders for f in folder.rglob("*") if f.is_file()]
 

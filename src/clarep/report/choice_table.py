@@ -29,7 +29,7 @@ _ACROSS: dict[str, tuple[str, str, Callable[[float], float]]] = {
 
 
 def selection_table(settings: Sequence[Setting], t: float | None = None) -> str:
-    """Return a table a question: mean over seeds and half the 95 % interval, at most 100 wide.
+    """Return a table a question: mean over seeds and half the 95 % interval.
 
     Measures that are not known for these data have no column.
 
@@ -45,7 +45,7 @@ def selection_table(settings: Sequence[Setting], t: float | None = None) -> str:
             [f"{s.t:g}", s.tap, s.kind, str(s.k), *(_cell(s.measures[name]) for name in names)]
             for s in settings
         ]
-        tables.append(f"{question}\n{plain_table(headings, rows, '', WIDTH)}")
+        tables.append(f"{question}\n{plain_table(headings, rows, '', keys=4)}")
     seeds = settings[0].seeds
     spread = f"± half the 95 % interval, Student's t over {seeds} seeds"
     foot = f"k = 0 is guidance alone; {'one seed: no intervals' if seeds == 1 else spread}. "

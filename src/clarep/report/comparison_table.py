@@ -7,7 +7,7 @@ from typing import Any
 
 from clarep.engine.artefacts import atomic_path, write_json
 from clarep.engine.lock import hold
-from clarep.engine.printable import one_line
+from clarep.engine.printable import one_line, printable
 from clarep.report.tables import plain_table, remarks_once, write_csv
 from clarep.robustness.evaluation import remarks_of
 from clarep.robustness.measures import heading_of
@@ -15,23 +15,18 @@ from clarep.study.comparison import Cell, Comparison, Row
 
 _NONE = "\N{EN DASH}"
 _MARKS = {"better": " ▲", "worse": " ▼", "neither": "", "untested": f" {_NONE}"}
-_COLUMNS = 8  # that fit beside each other on a terminal of 200 characters
 
 
 def comparison_table(comparison: Comparison) -> str:
     """Return the table as plain text, notes below it."""
-    notes, keys = "\n".join(_notes(comparison)), comparison.measures
-    tables = []
-    for start in range(0, len(keys), _COLUMNS):
-        last = start + _COLUMNS >= len(keys)
-        headings, *rows = _cells(comparison, keys[start : start + _COLUMNS], last=last)
-        tables.append(plain_table(headings, rows, notes if last else ""))
-    return "\n".join(tables)
+    headings, *rows = _cells(comparison)
+    # The notes have commands and paths, which are copied: a terminal may wrap them, we do not.
+    return "\n".join([plain_table(headings, rows, ""), *map(printable, _notes(comparison))])
 
 
 def comparison_markdown(comparison: Comparison) -> str:
     """Return the table in Markdown, notes below it."""
-    headings, *rows = _cells(comparison, comparison.measures)
+    headings, *rows = _cells(comparison)
     lines = [
         f"| {' | '.join(one_line(cell).replace('|', chr(92) + '|') for cell in cells)} |"
         for cells in [headings, ["---"] * len(headings), *rows]
@@ -66,15 +61,14 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _cells(comparison: Comparison, keys: Sequence[str], *, last: bool = True) -> list[list[str]]:
-    """Return the headings, and a row a method, of these measures; last: and what training cost."""
-    counted = last and _is_counted(comparison)
-    rows = [["method", *map(heading_of, keys), *(["training"] if counted else [])]]
+def _cells(comparison: Comparison) -> list[list[str]]:
+    """Return the headings, and a row a method: its figures, and what training cost if known."""
+    counted = _is_counted(comparison)
+    rows = [["method", *map(heading_of, comparison.measures), *(["training"] if counted else [])]]
     for row in comparison.rows:
         is_marked = comparison.reference not in (None, row.name)
-        by_key = dict(zip(comparison.measures, row.cells, strict=True))
         cost = _NONE if row.training is None else f"{row.training:.2f} x"
-        texts = [_text(by_key[key], is_marked) for key in keys]
+        texts = [_text(cell, is_marked) for cell in row.cells]
         rows.append([row.name, *texts, *([cost] if counted else [])])
     return rows
 

@@ -37,7 +37,7 @@ _LARGE = 10.0  # from where a second decimal says nothing
 
 
 def measures_table(rows: Sequence[Measures], classifier: Mapping[str, Any] | None = None) -> str:
-    """Return the measures as plain text: a table a question, one row a kind, at most 100 wide.
+    """Return the measures as plain text: a table a question, one row a kind.
 
     95 % intervals over images in brackets. What no row knows has no column and no word in a
     legend. classifier: as `write_classifier`.
@@ -56,7 +56,7 @@ def measures_table(rows: Sequence[Measures], classifier: Mapping[str, Any] | Non
             legend["area"] = f"pixels off the object: {rows[0].background_area:.2f}"
         headings = ("directions", *(COLUMNS[name].heading for name in names))
         note = f"({'; '.join(legend.values())})" if legend else ""
-        tables.append(f"{question}\n{plain_table(headings, cells, note, WIDTH)}")
+        tables.append(f"{question}\n{plain_table(headings, cells, note)}")
     foot = f"{foot_of(rows)} More in docs/method.md#measures"
     return "\n\n".join([*tables, filled(foot, WIDTH)])
 

@@ -7,31 +7,59 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
 from clarep.engine.artefacts import atomic_path
 from clarep.engine.printable import one_line, printable
 
-_WIDEST = 200  # characters
-WIDTH = 100
-"""Characters that a terminal of most people has beside each other."""
+WIDTH = 80
+"""Characters that every terminal has beside each other."""
+_GAP = 2  # characters between columns
 _FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"  # the last four are the full-width ones
 
 
 def plain_table(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], note: str, width: int = _WIDEST
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    note: str,
+    width: int = WIDTH,
+    keys: int = 1,
 ) -> str:
-    """Return a table as plain text, without frames, a note below it, of at most so many columns."""
-    table = Table(*map(one_line, headings), box=None, pad_edge=False, header_style="")
-    for row in rows:
-        table.add_row(*map(one_line, row))
+    """Return a table as plain text, without frames, a note below it, of at most so many characters.
+
+    What does not fit beside the first columns is a further table below, which has them again.
+
+    keys: how many columns say what a row is of.
+    """
+    cells = [list(map(one_line, row)) for row in (headings, *rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     console = Console(width=width, file=io.StringIO(), no_color=True, markup=False, emoji=False)
     with console.capture() as capture:
-        console.print(table)
+        for i, shown in enumerate(_beside(widths, keys, width)):
+            if i:
+                console.print()
+            head, *body = [[row[column] for column in shown] for row in cells]
+            table = Table(*head, box=None, pad_edge=False, header_style="")
+            for row in body:
+                table.add_row(*row)
+            console.print(table)
         if note:
             console.print(printable(note))
     return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def _beside(widths: Sequence[int], keys: int, width: int) -> list[list[int]]:
+    """Return which columns stand in each table, the first `keys` in all."""
+    first = list(range(keys))
+    tables = [[*first]]
+    for column in range(keys, len(widths)):
+        wide = sum(widths[i] + _GAP for i in tables[-1]) + widths[column]
+        if wide > width and len(tables[-1]) > keys:
+            tables.append([*first])
+        tables[-1].append(column)
+    return tables
 
 
 def filled(text: str, width: int) -> str:
