@@ -191,8 +191,7 @@ class Clarid:
 
     def compile_for(self, batch: int) -> None:
         """Have Jacobian products compiled for batches of so many images; others stay eager."""
-        precision = self.config.precision or "fp32"
-        ways = worth_compiling(self.teacher.device)
+        ways, precision = worth_compiling(self.teacher.device), self.config.precision or "fp32"
         self.products = CompiledProducts(self._at_tap, batch, precision=precision, ways=ways)
 
     @property
