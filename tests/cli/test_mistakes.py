@@ -168,3 +168,17 @@ def test_nobody_reads_to_the_end():
     run.stdout.close()
     _, told = run.communicate()
     assert (run.returncode, told) == (141, "")
+
+
+def test_what_is_printed_finds_no_room():
+    code = "import sys; from clarep.cli.main import main; sys.exit(main(['--version']))"
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert run.stderr.startswith("clarep: cannot write what is printed")

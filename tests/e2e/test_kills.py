@@ -1,4 +1,4 @@
-"""Every resumable command, killed at random points: the same command ends with the same bytes."""
+"""Every resumable command, killed at random points or out of disk: run again, the same bytes."""
 
 import random
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from killed import Ended, Forks, differing, forks
+from killed import Ended, Forks, contents, differing, forks
 
 QUICK = "--train.batch-size 16 --train.validation-share 0.25 --train.learning-rate 0.05"
 COMMANDS = {
@@ -19,6 +19,7 @@ COMMANDS = {
     "--shard-size 2 --control-images 0",
     "select": "select --data d.npz --teacher t.safetensors --t 0.5 0.6 --k 2 --images 6 "
     "--seeds 0 --kind top --steps 2",
+    "audit": "audit --data d.npz --teacher t.safetensors --fraction 0.5 --draws 1 --mask-draws 1",
     "train-teacher": "train-teacher --data d.npz --train.steps 6 --train.batch-size 4 "
     "--train.checkpoint-every 2 --train.unet.widths 8 16 --train.unet.embed-dim 16",
     "distill": f"distill --method vanilla --data d.npz --train.epochs 3 {QUICK}",
@@ -145,6 +146,52 @@ def test_stopped_by_hand_or_by_the_system_it_says_so_and_goes_on(killing):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_stops_and_goes_on(killing, name, by):
     stop_and_finish(killing, name, by)
+
+
+MIDDLE = {"select": 0.5, "audit": 0.8, "train-teacher": 1.3, "distill": 1.3}
+MIDDLE |= {"evaluate": 0.5, "run": 0.8}
+"""How large a disk is full in the middle of a command, as a share of what it leaves at its end: a
+checkpoint is there twice while it is written."""
+_PAGE = 4096  # bytes; what a tmpfs counts by
+
+
+def fill_and_finish(killing: Killing, name: str, tiny_disk, share: float) -> bool:
+    """Run a command on a disk that is too small, then on one that is not; tell if it was."""
+    killing.whole(name)
+    finished = killing.home / "finished" / name
+    pages = sum(-(-path.stat().st_size // _PAGE) for path in finished.rglob("*") if path.is_file())
+    disk = tiny_disk(str(max(1, round(share * pages)) * _PAGE))
+    ended, written = killing.run(name, str(disk)), disk / name
+    if ended.code == 0:
+        assert differing(finished, written) == []
+        return False
+    assert ended.code == 2 and "Traceback" not in ended.said, ended.said
+    said = [line for line in ended.said.splitlines() if line.startswith("clarep: cannot write")]
+    assert said == ended.said.splitlines()[-1:], ended.said
+    assert str(disk) in said[0] and "free some space and run the same command again" in said[0]
+    assert not list(disk.rglob(".*"))  # no half file, no lock
+    whole_ones, stored = contents(finished), contents(written) if written.exists() else {}
+    tensors = [path for path in stored if path.endswith(".safetensors")]
+    kept = [path for path in tensors if stored[path] == whole_ones.get(path)]
+    before = {path: (written / path).stat().st_ino for path in kept}
+    tiny_disk("64m")
+    ended = killing.run(name, str(disk))
+    assert ended.code == 0, ended.said
+    assert differing(finished, written) == []
+    assert before == {path: (written / path).stat().st_ino for path in kept}  # not made again
+    return True
+
+
+@pytest.mark.parametrize("name", MIDDLE)
+def test_out_of_disk_in_the_middle_it_says_so_and_goes_on(killing, name, tiny_disk):
+    assert fill_and_finish(killing, name, tiny_disk, MIDDLE[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.02, 0.1, 0.3, 0.6, 0.9, 1.05, 1.2, 1.4])
+def test_out_of_disk_anywhere(killing, name, tiny_disk, share):
+    fill_and_finish(killing, name, tiny_disk, share)
 
 
 BACK = """

@@ -96,3 +96,18 @@ def test_the_commands_take_it(wandb, tmp_path, garments_path):
     assert teacher.logged[0][0] == 2 and "loss" in teacher.logged[0][1]
     assert student.logged[0][0] == 1 and "train/ce" in student.logged[0][1]
     assert not (tmp_path / "a" / "student" / "tensorboard").exists()
+
+
+def test_curves_on_a_full_disk_are_told_once(tiny_disk, capfd):
+    disk = tiny_disk("4k")
+    (disk / "all").write_bytes(bytes(4096))
+    with pytest.raises(OSError) as caught, curves(disk, 0, "tensorboard"):
+        pass
+    assert caught.value.filename == str(disk / "tensorboard")
+    (disk / "all").unlink()
+    with pytest.raises(OSError) as caught, curves(disk, 0, "tensorboard") as draw:
+        draw({"epoch": 1, "loss": 1.0})
+        for epoch in range(2, 100):
+            draw({"epoch": epoch, "loss": 1.0})
+    assert caught.value.filename == str(disk / "tensorboard")
+    assert capfd.readouterr().err == ""  # its thread prints no traceback

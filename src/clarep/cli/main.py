@@ -127,13 +127,14 @@ def _one_sentence(boxed: str, command: str) -> str:
 
 def _cannot_write(error: OSError) -> str:
     """Say what cannot be written and how to mend it."""
-    path = f" {error.filename}" if error.filename is not None else ""
+    named = error.filename is not None  # else it is stdout's, or a library's
+    path = error.filename if named else "what is printed, or a temporary file"
     mend = (
         "free some space and run the same command again; what is stored stays valid"
         if error.errno in _NO_SPACE
         else "give another --out, or mend the path or its permissions"
     )
-    return f"cannot write{path} ({error.strerror}): {mend}"
+    return f"cannot write {path} ({error.strerror}): {mend}"
 
 
 class _Terminated(KeyboardInterrupt):
@@ -183,15 +184,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = _main(given)
             sys.stdout.flush()
     except BrokenPipeError:
-        # What is still buffered goes nowhere, or the interpreter would complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()
         return 141
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
+        say(_cannot_write(error))
+        if error.filename is None:
+            _print_no_more()
+        return 2
     except KeyboardInterrupt as stop:
         is_resumable = bool(given) and given[0] in _RESUMABLE
         goes_on = "; the same command goes on where it stopped" if is_resumable else ""
         say(f"stopped{goes_on}")
         return 143 if isinstance(stop, _Terminated) else 130
     return code
+
+
+def _print_no_more() -> None:
+    """Let what is still buffered go nowhere, or the interpreter would complain at its end."""
+    with contextlib.suppress(io.UnsupportedOperation):  # a stream in memory
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _main(given: list[str]) -> int:
@@ -220,11 +233,6 @@ def _run(command: Command) -> int:
         return command.run() or 0
     except UserError as mistake:
         say(str(mistake))
-        return 2
-    except OSError as error:
-        if error.errno not in _CANNOT_WRITE:
-            raise
-        say(_cannot_write(error))
         return 2
 
 

@@ -79,6 +79,17 @@ def temporary_name(name: str) -> str:
 
 
 @contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Give an OSError that names no file, as that of a full disk does not, the name of this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that becomes `path` when the block succeeds.
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import WeakValueDictionary, finalize
 
-from clarep.engine.artefacts import TEMPORARY, host_tag
+from clarep.engine.artefacts import TEMPORARY, host_tag, named
 from clarep.engine.lock_holder import is_running, own_words, read_holder
 from clarep.engine.places import Folder, Place, Remote, address_of
 from clarep.errors import UserError
@@ -47,8 +47,9 @@ class FolderLock:
         while (file := _locked(path)) is None:  # deleted by its holder as we took it
             pass
         self._end = finalize(self, _let_go, file, path, made, os.getpid())
-        os.truncate(file, 0)
-        os.pwrite(file, own_words(), 0)
+        with named(path):
+            os.truncate(file, 0)
+            os.pwrite(file, own_words(), 0)
 
     def release(self) -> None:
         """Let go now, whatever still refers to it."""

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from clarep.engine.artefacts import named
 from clarep.engine.extras import require_extra
 from clarep.errors import UserError, refusing
 
@@ -15,6 +17,7 @@ Tracker = Literal["tensorboard", "wandb", "none"]
 """What curves are drawn by."""
 Draw = Callable[[Mapping[str, Any]], None]
 _PROJECT = "clarep"
+_PATIENCE = 5.0  # seconds
 _MEND = "log in by `wandb login`, or set WANDB_MODE=offline"
 
 
@@ -69,14 +72,46 @@ def _tensorboard(out: Path, done: int) -> Iterator[Callable[[dict[str, Any], int
     from torch.utils.tensorboard import SummaryWriter
 
     make: Callable[..., Any] = SummaryWriter
-    with make(str(out / "tensorboard"), purge_step=done + 1) as writer:
+    folder = out / "tensorboard"
+    with _said_once():
+        with named(folder):
+            writer = make(str(folder), purge_step=done + 1)
 
         def log(values: dict[str, Any], step: int) -> None:
-            for name, value in values.items():
-                writer.add_scalar(name, value, step)
-            writer.flush()
+            with named(folder):
+                for name, value in values.items():
+                    writer.add_scalar(name, value, step)
+                writer.flush()
 
-        yield log
+        try:
+            yield log
+        finally:
+            with named(folder):
+                writer.close()
+
+
+@contextmanager
+def _said_once() -> Iterator[None]:
+    """Let TensorBoard's thread print no traceback: what it could not write is raised here too."""
+    before = threading.excepthook
+
+    def hook(what: threading.ExceptHookArgs) -> None:
+        if not _is_tensorboards(what.thread):
+            before(what)
+
+    threading.excepthook = hook
+    try:
+        yield
+    except OSError:
+        for thread in filter(_is_tensorboards, threading.enumerate()):
+            thread.join(_PATIENCE)  # it tells us first, and the hook afterwards
+        raise
+    finally:
+        threading.excepthook = before
+
+
+def _is_tensorboards(thread: threading.Thread | None) -> bool:
+    return type(thread).__module__.startswith("tensorboard.")
 
 
 @contextmanager

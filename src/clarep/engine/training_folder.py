@@ -18,6 +18,7 @@ import torch
 
 from clarep.engine.artefacts import (
     atomic_path,
+    named,
     open_regular,
     parse_json,
     read_json,
@@ -99,14 +100,10 @@ class TrainingFolder:
     def append(self, record: dict[str, Any]) -> None:
         """Log a record, a line that a power cut does not undo."""
         path = self.path / HISTORY_NAME
-        try:
-            with open(path, "a") as stream:
-                stream.write(_line(record))
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError as error:
-            error.filename = str(path)  # a full disk names no file
-            raise
+        with named(path), open(path, "a") as stream:
+            stream.write(_line(record))
+            stream.flush()
+            os.fsync(stream.fileno())
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], described: dict[str, Any]) -> None:
