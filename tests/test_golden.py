@@ -18,6 +18,7 @@ import platform
 import re
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -30,6 +31,7 @@ from safetensors.numpy import load_file
 
 from clarep import DataConfig, load_data, load_teacher
 from clarep.cli.main import main
+from clarep.errors import ClarepWarning
 
 PATH = Path(__file__).with_name("golden.json")
 GOLDEN: dict[str, Any] = json.loads(PATH.read_text()) if PATH.exists() else {"entries": {}}
@@ -96,7 +98,8 @@ def floats(arrays: dict[str, np.ndarray]) -> Entry:
 
 def run(command: str, home: Path) -> str:
     said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    with contextlib.redirect_stdout(said), warnings.catch_warnings():
+        warnings.simplefilter("default", ClarepWarning)  # a stored setting that keeps no class
         assert main([word.format(home=home) for word in command.split()]) == 0
     return said.getvalue()
 
