@@ -14,7 +14,6 @@ from typing import Annotated, Any, Protocol, Union, runtime_checkable
 import tyro
 
 import clarep
-from clarep.cli.completion import completion
 from clarep.cli.declared import declared
 from clarep.cli.terminal import options_of, say, terminal_of
 from clarep.engine.bounds import check_bounds
@@ -79,6 +78,8 @@ def _parse(arguments: Sequence[str]) -> Command:
         raise SystemExit
     name = arguments[0]
     if name == "--completion":
+        from clarep.cli.completion import completion
+
         print(completion(arguments[1:], _build_all))
         raise SystemExit
     if name in ("--help", "-h"):
