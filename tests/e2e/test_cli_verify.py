@@ -104,7 +104,8 @@ def test_repair_drops_what_is_broken_and_the_next_run_makes_just_that(
     cut(copied / "set/canon/manifest.json")
     kept = (copied / "set/canon/shard-00000.safetensors").stat().st_mtime_ns
     code, lines = verify(capsys, copied, "--repair")
-    assert code == 1 and any(line.startswith(f"dropped {shard}") for line in lines), lines
+    assert code == 0 and any(line.startswith(f"dropped {shard}") for line in lines), lines
+    assert "nothing left" in lines[-1]
     assert not shard.exists() and not student.exists()
     assert verify(capsys, copied / "run")[0] == 0  # its checkpoint is whole
     code, lines = verify(capsys, copied / "set")
@@ -223,7 +224,9 @@ def test_repair_of_shards_that_no_entry_tells_of(tmp_path, capsys):
     cut(tmp_path / "canon" / SHARDS[0])
     (tmp_path / "canon/shard-notes.txt").write_text("a user's own")
     code, lines = verify(capsys, tmp_path / "canon", "--repair")
-    assert code == 1 and len([line for line in lines if line.startswith("dropped")]) == 3
+    assert code == 0 and len([line for line in lines if line.startswith("dropped")]) == 3
+    assert verify(capsys, tmp_path / "canon")[0] == 1  # incomplete
+    assert verify(capsys, tmp_path / "canon", "--repair")[0] == 0  # which the same command goes on
     assert set(shard_bytes(tmp_path / "canon")) == {SHARDS[1]}
     assert (tmp_path / "canon/shard-notes.txt").exists()
     assert write(tmp_path / "canon") == [SHARDS[0], SHARDS[2]]
@@ -254,6 +257,22 @@ def test_repair_deletes_nothing_of_others(tmp_path, capsys):
     assert code == 1 and len([line for line in lines if line.startswith("dropped")]) == 2
     assert sorted(tmp_path.iterdir()) == theirs
     assert all(any(str(path) in line for line in lines) for path in theirs), lines
+    assert all(str(path) in lines[-1] for path in theirs if path.suffix != ".pt"), lines
+    code, lines = verify(capsys, tmp_path, "--repair", "--json")
+    told = json.loads("\n".join(lines))
+    assert code == 1 and told["left"] == told["faults"] and told["done"] == []
+
+
+def test_repair_that_leaves_nothing(tmp_path, capsys):
+    """A single file of clarep's, damaged: once it is dropped nothing is wrong."""
+    path = tmp_path / "own.safetensors"
+    save_tensors(path, {"a": torch.zeros(3)})
+    flip_last(path)
+    assert verify(capsys, path)[0] == 1
+    code, lines = verify(capsys, path, "--repair", "--json")
+    told = json.loads("\n".join(lines))
+    assert code == 0 and told["left"] == [] and told["done"] == [f"dropped {path}"]
+    assert not path.exists()
 
 
 def flip_last(path: Path) -> None:
@@ -269,7 +288,7 @@ def test_a_set_under_an_address(capsys):
     assert verify(capsys, "memory://verified/canon")[0] == 0
     place_of("memory://verified/canon").write(SHARDS[1], b"half")
     code, lines = verify(capsys, "memory://verified/canon", "--repair")
-    assert code == 1 and "dropped memory://verified/canon/shard-00001" in lines[1]
+    assert code == 0 and "dropped memory://verified/canon/shard-00001" in lines[1]
     assert write("memory://verified/canon") == [SHARDS[1]]
     assert verify(capsys, "memory://verified/canon")[0] == 0
     assert main(["verify", "memory://verified/nothing"]) == 2

@@ -10,7 +10,8 @@ import tyro
 from clarep.cli.option_groups import DataOptionsGroup
 from clarep.data.load import DataConfig, DataOptions, load_data
 from clarep.engine.printable import one_line
-from clarep.report.verify.check_path import check_path, close_sets, mend_path
+from clarep.report.verify.check_path import check_path, close_sets, left_wrong, mend_path
+from clarep.report.verify.faults import Fault
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Verify:
     """Check a canonical set, run, teacher, evaluation, audit or study, all that lies in a folder.
 
     Hashes, ranges, NaN, duplicates, counts, and what files say of each other: a line for each thing
-    that is wrong, and exit code 1.
+    that is wrong, and exit code 1; after --repair, exit code 0 where nothing is left wrong and the
+    command that wrote it can go on.
     """
 
     path: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PATH")]
@@ -41,19 +43,34 @@ class Verify:
             data = load_data(DataConfig(data=self.data, **vars(self.options)))
         done = close_sets(self.path) if self.finish else []
         found = check_path(self.path, data)
-        if self.repair and found.faults:
+        faults = left = found.faults
+        if self.repair and faults:
             done += mend_path(self.path, found)
-        faults = found.faults
+            left = left_wrong(self.path, found, data)
         counts = {kind: count for kind, count in found.counts.items() if count}
         if self.json:
-            told = [{"path": fault.path, "what": fault.what} for fault in faults]
-            print(json.dumps({"checked": counts, "faults": told, "done": done}, indent=2))
+            told = {"checked": counts, "faults": _told(faults), "done": done, "left": _told(left)}
+            print(json.dumps(told, indent=2))
         else:
             for fault in faults:
                 print(one_line(f"{fault.path}: {fault.what}"))
             for line in done:
                 print(one_line(line))
             checked = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-            how = "; --repair takes away what can be made again" if faults and not done else ""
-            print(f"checked {checked}: {len(faults) or 'nothing'} wrong{how}")
-        return 1 if faults else 0
+            print(
+                f"checked {checked}: {len(faults) or 'nothing'} wrong{self._what_next(left, done)}"
+            )
+        return 1 if left else 0
+
+    def _what_next(self, left: list[Fault], done: list[str]) -> str:
+        """Say what became of what was wrong, behind how much that was."""
+        if not self.repair:
+            return "; --repair takes away what can be made again" if left and not done else ""
+        if left:
+            places = ", ".join(dict.fromkeys(one_line(fault.path) for fault in left))
+            return f", {len(left)} left: {places}"
+        return ", nothing left: the command that wrote it makes the rest" if done else ""
+
+
+def _told(faults: list[Fault]) -> list[dict[str, str]]:
+    return [{"path": fault.path, "what": fault.what} for fault in faults]

@@ -125,7 +125,14 @@ def _as_one_of(value: Any, hints: Sequence[Any], place: str, key: str) -> Any:
             return _converted(value, hint, place, key)
         except UserError:
             continue
-    raise _wrong(value, place, key, " or ".join(_WORDS[hint] for hint in present))
+    raise _wrong(value, place, key, " or ".join(map(_word, present)))
+
+
+def _word(hint: Any) -> str:
+    """Say what a type of a field takes."""
+    if get_origin(hint) is Literal:
+        return " or ".join(f"'{one}'" for one in get_args(hint))
+    return _WORDS[hint]
 
 
 def _as_tuple(value: Any, hints: Sequence[Any], place: str, key: str) -> tuple[Any, ...]:

@@ -80,6 +80,20 @@ def mend_path(where: Path | str, found: Checked) -> list[str]:
     return done
 
 
+def left_wrong(
+    where: Path | str, found: Checked, data: LabelledImages | None = None
+) -> list[Fault]:
+    """Look again after a repair: what is wrong still, but for what the same command goes on with.
+
+    found: what `check_path` told before, of the same data.
+    """
+    try:
+        faults = check_path(where, data).faults
+    except UserError:  # all that lay there was dropped
+        faults = [fault for fault in found.faults if not fault.drop]
+    return [fault for fault in faults if not fault.goes_on]
+
+
 def close_sets(where: Path | str) -> list[str]:
     """Close every canonical set of which all shards are there; say so, a line each.
 

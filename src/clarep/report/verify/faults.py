@@ -25,6 +25,8 @@ class Fault:
     """What is wrong and what mends it, a sentence."""
     drop: tuple[Path, ...] = ()
     """Files that `repair` deletes: the command that wrote them makes them again."""
+    goes_on: bool = False
+    """Whether something is merely not there yet, which the same command makes."""
 
 
 def refusal(path: Path, read: Callable[[], object], drop: tuple[Path, ...] = ()) -> Iterator[Fault]:

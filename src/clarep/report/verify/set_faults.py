@@ -112,7 +112,8 @@ def _count_faults(place: Place, manifest: dict[str, Any], *, closed: bool) -> It
     elif chosen is not None and len(found) == images and found != chosen:
         yield Fault(f"{place}/{MANIFEST}", f"its images are not in the order chosen: {_AGAIN}")
     if not manifest["complete"]:
-        yield Fault(str(place), f"it is incomplete ({len(found)} of {images} images): {_AGAIN}")
+        what = f"it is incomplete ({len(found)} of {images} images): {_AGAIN}"
+        yield Fault(str(place), what, goes_on=True)
     elif not closed:
         yield Fault(str(place), "all shards are there and it is not closed: give `finish`")
     left = {entry_name(shard["file"]) for shard in shards} & set(place.names())
