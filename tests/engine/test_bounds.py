@@ -38,7 +38,7 @@ def test_what_is_within_passes():
         (Config(rate=float("inf")), "`rate=inf` is not finite and below 2^32: give 2.0, say"),
         (Config(share=float("nan")), "`share=nan` is not finite"),
         (Config(free=2.0**32), "`free=4294967296.0` is not finite and below 2^32: give -1.0, say"),
-        (Config(inner=Inner(0)), "`inner.steps=0` is below 1: give one inside, say"),
+        (Config(inner=Inner(0)), "`inner.steps=0` is below 1: give a number inside"),
         (Config(several=(1, 0)), "`several=0` is below 1: give 1, say"),
         (Config(kind="c"), "unknown kind 'c': valid are top, none"),
     ],

@@ -41,8 +41,9 @@ Seed = Annotated[int, Within(0)]
 
 def check_seed(seed: int) -> None:
     """Raise UserError unless the seed is a whole number in [0, 2^32), as NumPy and torch take."""
-    if not 0 <= seed < _SETTING:
-        raise UserError(f"seed {seed} is outside 0 to 2^32 - 1: give a whole number inside")
+    whole = isinstance(seed, Integral) and not isinstance(seed, bool)
+    if not whole or not 0 <= seed < _SETTING:
+        raise UserError(f"seed {seed!r} is outside 0 to 2^32 - 1: give a whole number inside")
 
 
 def is_setting(value: int | float) -> bool:
@@ -63,7 +64,7 @@ def check_bounds(config: Any, group: str = "") -> None:
     for field in fields(config):
         value, name, hint = getattr(config, field.name), f"{group}{field.name}", hints[field.name]
         first = field.default[:1] if isinstance(field.default, tuple) else (field.default,)
-        usual = first[0] if first and isinstance(first[0], int | float) else "one inside"
+        usual = f"{first[0]}, say" if first and isinstance(first[0], int | float) else "a number"
         if not _takes(hint, value):
             _refuse_type(name, value, hint, field.default, usual)
         if is_dataclass(value):
@@ -73,11 +74,11 @@ def check_bounds(config: Any, group: str = "") -> None:
             if isinstance(one, bool) or not isinstance(one, int | float):
                 continue
             if not is_setting(one):
-                mend = "a number" if usual == "one inside" else f"{usual}, say"
-                raise UserError(f"`{name}={one}` is not finite and below 2^32: give {mend}")
+                raise UserError(f"`{name}={one}` is not finite and below 2^32: give {usual}")
             for bound in _bounds(hint):
                 if one not in bound:
-                    raise UserError(f"`{name}={one}` {bound}: give {usual}, say")
+                    mend = f"{usual} inside" if usual == "a number" else usual
+                    raise UserError(f"`{name}={one}` {bound}: give {mend}")
 
 
 _TYPES: dict[Any, tuple[type, ...]] = {int: (Integral,), float: (Real,), Path: (str, Path)}
@@ -111,6 +112,9 @@ def _refuse_type(name: str, value: Any, hint: Any, default: Any, usual: Any) -> 
     kinds = list(_alternatives(hint))
     for kind in kinds:
         if get_origin(kind) is Literal and isinstance(value, str):
+            if float in kinds or int in kinds:
+                words = " or ".join(map(repr, get_args(kind)))
+                raise UserError(f"`{name}={value!r}` is a text: give a number, or {words}")
             raise unknown_name(name, value, map(str, get_args(kind)))
         if get_origin(kind) is tuple:
             if not isinstance(value, tuple | list):
@@ -119,7 +123,7 @@ def _refuse_type(name: str, value: Any, hint: Any, default: Any, usual: Any) -> 
             _refuse_type(name, wrong, get_args(kind)[0], default, usual)
     for kind, what in ((int, "whole number"), (float, "number")):
         if kinds == [kind]:
-            raise UserError(f"`{name}={value!r}` is no {what}: give {usual}, say")
+            raise UserError(f"`{name}={value!r}` is no {what}: give {usual}")
     if get_origin(kinds[0]) is Literal:
         mend = " or ".join(map(str, get_args(kinds[0])))
     elif is_dataclass(kinds[0]) or default is None:
