@@ -121,6 +121,7 @@ def test_a_teacher_that_knows_the_classes():
     teacher = gaussian(means)
     found = tried(teacher, data_of(means, [i % 10 for i in range(200)]))
     assert found.verdict == "known" and found.accuracy > 0.8 and found.chance == 0.1
+    assert str(found).endswith("chance 0.10")
     assert found.margin_interval[0] > 0
     assert found.interval == binomial_interval(found.right, found.images)
     assert found.denoiser_evaluations == sum(count for count, _ in teacher.seen)
@@ -176,6 +177,7 @@ def test_one_class_seen_in_all_images_is_no_knowledge_of_it():
     data = data_of(means_of(10), [int(i % 5 == 4) for i in range(30)])
     found = tried(gaussian(means), data)
     assert found.right == 24 and found.chance == 0.8
+    assert "chance 0.80 (the share of the largest class)" in str(found)
     assert found.verdict == "near chance"
     alone = tried(gaussian(means), data_of(means_of(10), [0] * 30))
     assert alone.right == 30 and alone.verdict == "too few"

@@ -131,7 +131,7 @@ def learn_masks(
     if len(rows) < _FEWEST:
         raise NothingLearnt(
             f"object masks are learnt from doubted images, of which there are {len(rows)} here "
-            f"and {_FEWEST} are needed: audit more images, raise `doubted_share`, or give "
+            f"and {_FEWEST} are needed: audit more images or raise `doubted_share`; for none give "
             "`mask_draws=0`"
         )
     images = torch.cat([_shrunk(data, part) for part in _parts(index[rows])])
@@ -143,8 +143,8 @@ def learn_masks(
         raise NothingLearnt(
             f"the evidence of some of the {len(rows)} doubted images does not say where the object "
             f"is in others (loss {loss:.4f}, of a constant answer {constant:.4f}, difference "
-            f"[{low:.4f}, {high:.4f}]): raise `mask_draws`, audit more images, or give "
-            "`mask_draws=0`"
+            f"[{low:.4f}, {high:.4f}]): raise `mask_draws` or audit more images; for none "
+            "give `mask_draws=0`"
         )
     masks = []
     shape = tuple(data.images(index[:1]).shape[2:])

@@ -68,9 +68,12 @@ class Recognition:
 
     def __str__(self) -> str:
         low, high = self.interval
+        largest = self.chance > 1 / self.labels  # which a reader who knows of `labels` wonders at
+        why = " (the share of the largest class)" if largest else ""
         return (
             f"{self.right} of {self.images} images are denoised best with their own label among "
             f"{self.labels}: {self.accuracy:.2f} [{low:.2f}, {high:.2f}], chance {self.chance:.2f}"
+            f"{why}"
         )
 
 

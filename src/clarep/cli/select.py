@@ -118,7 +118,7 @@ class Select:
 
 def _advice(found: Choice, given: str) -> str:
     if found.chosen is None:
-        return f"nothing is recommended: {found.reason}"
+        return found.reason  # which says that nothing is
     at = found.where()
     word = "recommended" if found.stands else "least harmful"
     command = f"clarep identify --t {at['t']:g} --tap {at['tap']} --k {at['k']}{given}"

@@ -53,6 +53,11 @@ def write_hub_folder(place: Path | str, out: Path, repo_id: str | None = None) -
         return _write_set(sets[0], out, repo_id)
     if has_student or folder.name == STUDENT_NAME:
         return _write_student(student_path(folder), out, repo_id)
+    if str(place) not in BUNDLED and not folder.exists():
+        raise UserError(
+            f"there is nothing at {place}: give the folder of a run, or a bundled teacher, "
+            f"{' or '.join(BUNDLED)}"
+        )
     if str(place) not in BUNDLED and folder.is_dir() and not (folder / WEIGHTS_NAME).exists():
         raise UserError(
             f"{place} holds no {STUDENT_NAME}, no {WEIGHTS_NAME} and no canonical set: give the "
