@@ -14,6 +14,7 @@ import json, sys, tempfile
 from pathlib import Path
 import numpy as np, torch
 import clarep
+from PIL import Image
 from clarep import AuditConfig, DataConfig, DistillConfig, Student, SuiteConfig
 from clarep.clarid.clareps import CLAReps
 from clarep.data.labelled import LabelledImages
@@ -40,6 +41,7 @@ teacher = clarep.Teacher.from_callable(
     lambda x, sigma, labels: x, lambda x, *_: x, latent_shape=shape, class_names=names,
     sigma_min=0.01, sigma_max=80.0, taps={"x": (3, 1)}, fingerprint="none",
 )
+clarid = clarep.Clarid(teacher, t=0.5, k=1, steps=1, guidance=1)
 
 
 def train(data=data, **parts):
@@ -98,6 +100,15 @@ REFUSED = {
     "check_suite(SuiteConfig(groups='clean'))": "`groups='clean'` is no tuple: give ('clean',)",
     "check_suite(SuiteConfig(severities=3))": "`severities=3` is no tuple",
     "check_suite(SuiteConfig(attack=None))": "give AttackConfig",
+    "clarep.identify('backdrops', data, folder / 'c')": "`clarid` is a str: give a Clarid",
+    "clarep.identify(clarid, pixels, folder / 'c')": "`data` is a ndarray: give what load_data",
+    "clarid(data.images([0]), [0], seed='a')": "`seed` is a str: give a whole number",
+    "clarep.identify(clarid, data, folder / 'c', seed=0.5)": "seed 0.5 is outside 0 to 2^32 - 1",
+    "clarid(Image.new('RGB', (8, 8)), ['a'])": "one PIL image: give a list, [image]",
+    "clarid([data.images([0])[0]], [0])": "a list with a Tensor: give PIL images, or one tensor",
+    "clarep.Clarid(teacher, t='0.6')": "`t='0.6'` is a text: give a number, or 'auto'",
+    "clarep.Clarid(teacher, memory_mb=0)": "`memory_mb=0` is not above 0: give a number inside",
+    "clarep.push_to_hub(folder / 'nowhere', 'me/mine')": "give the folder of a run, or a bundled",
     "clarep.Clarid('')": "'' names no teacher",
     "clarep.load_data(DataConfig(data='garments', image_size=32.0))": "`image_size=32.0` is no",
     "clarep.load_data(DataConfig(data=None))": "`data=None` is of type NoneType",
@@ -112,6 +123,7 @@ REFUSED = {
 }  # fmt: skip
 ROWS = ("3", "-4", "1.5", "'a'", "[0, 3]", "[0.5]", "None", "True", "{}", "torch.ones(2) > 0")
 FINE = {
+    "teacher": "CallableTeacher(3 classes, latents 3x8x8)",
     "len(reps[-1]), len(reps[[]]), len(reps[reps.label > 0]), len(reps[1:9])": "(1, 0, 2, 2)",
     "sum(len(one) for one in reps)": "3",
     "SuiteConfig(groups=['clean']) and check_suite(SuiteConfig(groups=['clean']))": "None",

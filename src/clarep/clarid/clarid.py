@@ -6,6 +6,7 @@ paper leaves open, and what was chosen, stands in docs/method.md.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ from clarep.clarid.directions import (
 from clarep.engine.arrays import Images, Labels
 from clarep.engine.cost import Ledger
 from clarep.engine.identity import plain
-from clarep.errors import UserError
+from clarep.errors import UserError, check_type
 from clarep.geometry.compiled import CompiledJacobian, CompiledProducts, worth_compiling
 from clarep.geometry.jacobian import Engine, Jacobian, probe_engine
 from clarep.geometry.memory_bound import MemoryBound, usual_memory_mb
@@ -109,14 +110,13 @@ class Clarid:
 
         Raises:
             UserError: for images of another shape or range, labels outside the teacher's classes,
-                or another number of labels or indices than of images.
+                another number of labels or indices than of images, or no whole seed.
         """
+        check_type("seed", seed, Integral, "a whole number")
         x0, classes = accepted(self.teacher, images, labels)
         index = torch.arange(len(x0)) if indices is None else torch.as_tensor(indices).long()
         if len(index) != len(x0):
-            raise UserError(
-                f"{len(x0)} images came with {len(index)} indices: give one for each image"
-            )
+            raise UserError(f"{len(x0)} images came with {len(index)} indices: give one for each")
         x_te, round_trip = self.invert(images, classes)
         subspace = self.directions(x_te, classes, seed)
         latents = x_te if subspace is None else project_out(x_te, subspace.V)

@@ -24,7 +24,7 @@ from clarep.engine.cost import Ledger
 from clarep.engine.fan_out import LOCAL, EngineConfig, check_engine, fan_out
 from clarep.engine.identity import differences, plain
 from clarep.engine.places import Place, place_of
-from clarep.errors import UserError
+from clarep.errors import UserError, check_type
 
 SHARD_SIZE = 50
 _FLOORS = 1_000  # images that tell the autoencoder's floor: one process alone asks it of them
@@ -106,8 +106,9 @@ def identify(
         engine: where shards are made; the set is the same wherever.
 
     Raises:
-        UserError: if the seed is no seed, an image or label does not fit the teacher, or the
-            folder holds another configuration or a damaged shard, and as `fan_out` does.
+        UserError: if an argument is of another type, the seed is no seed, an image or label does
+            not fit the teacher, or the folder holds another configuration or a damaged shard, and
+            as `fan_out` does.
     """
     from clarep.engine.progress import progress
 
@@ -151,6 +152,8 @@ def identify_steps(
         others; what is yielded counts this part's images. Whoever finds all shards there closes
         the set, one alone. A part that no shard is left for does nothing.
     """
+    check_type("clarid", clarid, Clarid, "a Clarid, such as Clarid('backdrops')")
+    check_type("data", data, LabelledImages, "what load_data gives")
     check_seed(seed)
     check_engine(engine, str(clarid.teacher.device))
     place = place_of(folder)

@@ -167,6 +167,8 @@ def to_unit_range(images: Images) -> Tensor:
 
     Raises UserError for anything else, floats outside [0, 1] included.
     """
+    if not isinstance(images, np.ndarray | Tensor) and hasattr(images, "getbands"):
+        raise UserError("images are one PIL image: give a list, [image]")
     if isinstance(images, Sequence):
         images = _stacked(images)
     if getattr(images, "dtype", None) == np.dtype("uint8"):
@@ -189,7 +191,7 @@ def _stacked(images: Sequence[Any]) -> NDArray[np.uint8]:
     if other or not images:
         raise UserError(
             f"images are a list {f'with a {other}' if other else 'of none'}: give PIL images, or "
-            "one tensor or array (B, C, H, W)"
+            "one tensor or array (B, C, H, W), as torch.stack or numpy.stack makes it"
         )
     arrays: list[NDArray[np.uint8]] = []
     for i, image in enumerate(images):

@@ -46,6 +46,10 @@ class Teacher(ABC):
     dtype: torch.dtype = torch.float32
     """Of the images and latents that its methods take; half precision is its own affair."""
 
+    def __repr__(self) -> str:
+        names, shape = getattr(self, "class_names", ()), getattr(self, "latent_shape", ())
+        return f"{type(self).__name__}({len(names)} classes, latents {'x'.join(map(str, shape))})"
+
     @property
     def num_classes(self) -> int:
         """Number of classes, the null label not counted."""
