@@ -113,8 +113,8 @@ def _refuse_type(name: str, value: Any, hint: Any, default: Any, usual: Any) -> 
     for kind in kinds:
         if get_origin(kind) is Literal and isinstance(value, str):
             if float in kinds or int in kinds:
-                words = " or ".join(map(repr, get_args(kind)))
-                raise UserError(f"`{name}={value!r}` is a text: give a number, or {words}")
+                choices = " or ".join(map(repr, get_args(kind)))
+                raise UserError(f"`{name}={value!r}` is a text: give a number, or {choices}")
             raise unknown_name(name, value, map(str, get_args(kind)))
         if get_origin(kind) is tuple:
             if not isinstance(value, tuple | list):
