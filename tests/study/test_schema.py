@@ -29,6 +29,7 @@ class Settings:
     place: Path | None = None
     eps: tuple[float, ...] = (1.0,)
     pair: tuple[int, str] = (1, "a")
+    t: float | Literal["auto"] | None = None
     inner: Inner = field(default_factory=Inner)
 
 
@@ -93,6 +94,10 @@ WRONG = {
     "inner": ("count = 1\ninner = 2", "inner = 2 is of the wrong type: give a table"),
     "inner key": ("count = 1\ninner = {wieght = 2}", "[train.inner] unknown key 'wieght': did"),
     "union": ("count = 1\nk = [1]", "give a whole number or a number or a string in quotes"),
+    "union with a word": (
+        'count = 1\nt = "half"',
+        "t = 'half' is of the wrong type: give a number or 'auto'",
+    ),
     "optional": ("count = 1\nname = 2", "name = 2 is of the wrong type: give a string in quotes"),
     "NaN": ("count = 1\nrate = nan", "rate is nan, which is no finite number"),
     "infinity, deep": ("count = 1\nx = {a = [{b = inf}]}", "x.a[0].b is inf"),
