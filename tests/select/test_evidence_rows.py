@@ -17,6 +17,7 @@ from clarep.select.controls import (
     check_controls,
     inverted_evidence,
     measure_set,
+    measured_on,
     project_control,
     scrambled,
     shown_instead,
@@ -125,6 +126,30 @@ def test_images_of_other_data_go_the_same_road(teacher, clarid, data, canonical,
     for wrong, words in (("data:nowhere", "nowhere"), ("date:x", "data:PATH")):
         with pytest.raises(UserError, match=words):
             check_controls((wrong,), 30, canonical.label.numpy())
+
+
+def test_other_data_are_brought_to_the_sets_size(data, canonical, tmp_path):
+    """As --image-size does: the very pixels where the size is the same already."""
+    drawn = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3)).astype(np.uint8)
+    large = drawn.repeat(3, 1).repeat(3, 2)
+    for name, images in (("same", drawn), ("large", large)):
+        np.savez(tmp_path / f"{name}.npz", x_train=images, y_train=np.arange(3))
+    controls = [f"data:{tmp_path / name}.npz" for name in ("same", "large")]
+    check_controls(controls, 30, canonical.label.numpy())
+    chosen = canonical.index.numpy()[:6]
+    same, shrunk = (shown_instead(control, data, chosen, 3) for control in controls)
+    pixels = torch.from_numpy(drawn).permute(0, 3, 1, 2)
+    assert all(any(torch.equal(one, known) for known in pixels) for one in same)
+    assert torch.equal(shrunk, same)
+
+
+def test_of_fewer_images_than_the_probes_folds_no_table_is_made(canonical):
+    for reps, count, larger in ((canonical[:2], 30, "larger set"), (canonical, 4, "larger `con")):
+        subset, why = measured_on(reps, count)
+        assert len(subset) < 5 and "takes 5 or more" in why and larger in why
+    assert measured_on(canonical, 30)[1] == ""
+    with pytest.raises(UserError, match="are too few to measure on: give at least 5"):
+        check_controls((), 4, np.arange(2))
 
 
 def test_without_a_judge_the_teachers_own_evidence_stands(clarid, data, canonical, rows):

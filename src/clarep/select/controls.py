@@ -20,14 +20,16 @@ from torch import Tensor
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.directions import project_out
+from clarep.data.garments import SIZE
 from clarep.data.labelled import LabelledImages
-from clarep.data.load import load_data
+from clarep.data.load import DataConfig, load_data
 from clarep.errors import UserError, unknown_name
 from clarep.select.clarep_measures import Measures, Scene, measure, scene_of
 from clarep.select.class_evidence import ClassEvidence, class_evidence
 from clarep.select.judging import Scorer
 
 _FEWEST = 2  # of each class: with one, k-means finds the classes whatever the features
+_FEWEST_IN_ALL = 5  # the probe of the background's colour is fitted in five folds
 
 OTHER_DATA = "data:"
 """Before the place of data whose images are the control, under the labels of the set's."""
@@ -39,14 +41,14 @@ def check_controls(controls: Sequence[str], count: int, labels: NDArray[np.int64
     """Raise UserError for an unknown control, or too few images of these labels to measure on."""
     for name in controls:
         if name.startswith(OTHER_DATA):
-            load_data(name.removeprefix(OTHER_DATA))
+            _other_data(name, SIZE)  # of whatever size: what counts here is that they are there
         elif name not in CONTROLS:
             raise unknown_name("control", name, [*CONTROLS, f"{OTHER_DATA}PATH"])
-    fewest = _FEWEST * len(np.unique(labels))
+    fewest = max(_FEWEST_IN_ALL, _FEWEST * len(np.unique(labels)))
     if 0 < count < fewest:
         raise UserError(
             f"`control_images={count}` are too few to measure on: give at least {fewest}, two of "
-            "each class, or 0 to skip the table"
+            "each class and five in all, or 0 to skip the table"
         )
 
 
@@ -54,6 +56,12 @@ def measured_on(canonical: CanonicalSet, count: int) -> tuple[CanonicalSet, str]
     """Return `count` images of a set, evenly from the classes, and why they are too few, or ""."""
     subset = canonical.balanced(count)
     labels, counts = subset.label.unique(return_counts=True)
+    if len(subset) < _FEWEST_IN_ALL:
+        larger = "`control_images`" if len(canonical) >= _FEWEST_IN_ALL else "set"
+        return subset, (
+            f"{len(subset)} images would be measured, and the table takes {_FEWEST_IN_ALL} or "
+            f"more: it is left out; a larger {larger} gives it"
+        )
     if int(counts.min()) >= _FEWEST:
         return subset, ""
     rarest = canonical.manifest["config"]["class_names"][int(labels[counts.argmin()])]
@@ -149,9 +157,15 @@ def shown_instead(
     """
     if control == "scrambled":
         return scrambled(data.images(chosen), chosen, seed)
-    other = load_data(control.removeprefix(OTHER_DATA))
+    height, width = data.images(chosen[:1]).shape[2:]
+    other = _other_data(control, height if height == width else None)
     rngs = [np.random.default_rng([seed, _DRAWN, int(i)]) for i in chosen]
     return other.images([int(rng.integers(len(other))) for rng in rngs])
+
+
+def _other_data(control: str, side: int | None) -> LabelledImages:
+    """Return the data of a control data:PATH, at a side as --image-size makes it."""
+    return load_data(DataConfig(data=control.removeprefix(OTHER_DATA), image_size=side))
 
 
 def scrambled(
