@@ -37,10 +37,16 @@ reps = CLAReps(
     index=torch.arange(3), label=torch.arange(3), singular_values=torch.zeros(3, 1),
     features=torch.zeros(3, 1), round_trip_psnr=torch.zeros(3), **zeros,
 )
-teacher = clarep.Teacher.from_callable(
-    lambda x, sigma, labels: x, lambda x, *_: x, latent_shape=shape, class_names=names,
-    sigma_min=0.01, sigma_max=80.0, taps={"x": (3, 1)}, fingerprint="none",
-)
+
+def called(**parts):
+    return clarep.Teacher.from_callable(**{
+        "denoise": lambda x, sigma, labels: x, "features": lambda x, *_: x, "latent_shape": shape,
+        "class_names": names, "sigma_min": 0.01, "sigma_max": 80.0, "taps": {"x": (3, 1)},
+        "fingerprint": "none", **parts,
+    })
+
+
+teacher = called()
 clarid = clarep.Clarid(teacher, t=0.5, k=1, steps=1, guidance=1)
 
 
@@ -109,6 +115,12 @@ REFUSED = {
     "clarep.Clarid(teacher, t='0.6')": "`t='0.6'` is a text: give a number, or 'auto'",
     "clarep.Clarid(teacher, memory_mb=0)": "`memory_mb=0` is not above 0: give a number inside",
     "clarep.push_to_hub(folder / 'nowhere', 'me/mine')": "give the folder of a run, or a bundled",
+    "clarep.doctor(teacher, data='backdrops')": "`data` is a str: give what load_data gives",
+    "clarep.doctor(net)": "give backdrops, a path, FAMILY:PLACE, or of a model of your own",
+    "called(class_names='abc')": "`class_names='abc'` is a text: give a list of names",
+    "called(class_names=3)": "`class_names` is a int: give a list",
+    "called(denoise=None)": "`denoise` is a NoneType: give a function",
+    "called(features=net.forward(data.images([0]).float()))": "`features` is a Tensor",
     "clarep.Clarid('')": "'' names no teacher",
     "clarep.load_data(DataConfig(data='garments', image_size=32.0))": "`image_size=32.0` is no",
     "clarep.load_data(DataConfig(data=None))": "`data=None` is of type NoneType",

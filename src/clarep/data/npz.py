@@ -115,7 +115,7 @@ def array_images(
     if x.dtype != np.uint8:
         raise UserError(f"the images of {name} are {x.dtype}: give uint8 in [0, 255]")
     if len(x) != len(labels):
-        raise UserError(f"{name} holds {len(x)} images but {len(labels)} labels")
+        raise UserError(f"{name} holds {len(x)} images but {len(labels)} labels: give one an image")
     if x.size == 0:
         raise UserError(f"{name} holds no images: its array has shape {x.shape}")
 

@@ -8,7 +8,7 @@ from typing import Any
 from clarep.clarid.clarid_config import ClaridConfig
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig
-from clarep.errors import UserError
+from clarep.errors import UserError, check_type
 from clarep.select.teacher_check import examine
 from clarep.select.teacher_findings import Finding
 from clarep.teachers.options import TeacherOptions
@@ -47,6 +47,8 @@ def doctor(
     """
     if data is not None and image is not None:
         raise UserError("`data` and `image` are both given: give one of them")
+    if data is not None:
+        check_type("data", data, (LabelledImages, DataConfig), "what load_data gives")
     if for_images < 1:
         raise UserError(f"`for_images={for_images}` is below 1: give 500, say")
     guidance = settings.get("guidance", None if config is None else config.guidance)

@@ -1,6 +1,7 @@
 """A teacher of a user's own functions: what `Teacher.from_callable` makes."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from jaxtyping import Float, Int64
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from clarep.engine.devices import check_device
 from clarep.engine.tensors import sha256_state
-from clarep.errors import UserError, unknown_name
+from clarep.errors import UserError, check_type, unknown_name
 from clarep.teachers.teacher import Teacher
 
 
@@ -17,6 +18,14 @@ class CallableTeacher(Teacher):
 
     def __init__(self, **given: Any) -> None:
         """Take the arguments of `Teacher.from_callable`, every one."""
+        for name in ("denoise", "features"):
+            if not callable(given[name]):
+                kind = type(given[name]).__name__
+                raise UserError(f"`{name}` is a {kind}: give a function, as docs/teachers.md shows")
+        names = given["class_names"]
+        check_type("class_names", names, Iterable, "a list of names")
+        if isinstance(names, str):  # whose letters would be classes
+            raise UserError(f"`class_names={names!r}` is a text: give a list of names")
         self._denoise, self._features = given["denoise"], given["features"]
         self._encode, self._decode = given["encode"], given["decode"]
         self._sigma_from_t = given["sigma_from_t"] or (lambda t: math.tan(math.pi * t / 2))
@@ -25,16 +34,16 @@ class CallableTeacher(Teacher):
         self.image_shape = given["image_shape"] or self.latent_shape
         if given["image_channels"] is not None:
             self._take_colour(given["image_channels"])
-        self.class_names = tuple(given["class_names"])
+        self.class_names = tuple(names)
         null_label = given["null_label"]
         self.null_label = len(self.class_names) if null_label is None else null_label
         self.has_null = given["has_null"]
         self.sigma_min, self.sigma_max = float(given["sigma_min"]), float(given["sigma_max"])
         self._check()
-        names, tap = list(self._taps), given["default_tap"]
-        self.default_tap = names[len(names) // 2] if tap is None else tap
-        if self.default_tap not in names:
-            raise unknown_name("default_tap", self.default_tap, names)
+        taps, tap = list(self._taps), given["default_tap"]
+        self.default_tap = taps[len(taps) // 2] if tap is None else tap
+        if self.default_tap not in taps:
+            raise unknown_name("default_tap", self.default_tap, taps)
         self.fingerprint = _fingerprint(given["fingerprint"])
         if isinstance(given["fingerprint"], nn.Module):
             self.network = given["fingerprint"]  # clarep.doctor counts its parameters

@@ -99,7 +99,8 @@ def load_teacher(spec: str | Path, options: TeacherOptions | None = None) -> Tea
     options = options or TeacherOptions()
     if not isinstance(spec, str | Path):
         raise UserError(
-            f"a {type(spec).__name__} names no teacher: give backdrops, a path, or FAMILY:PLACE"
+            f"a {type(spec).__name__} names no teacher: give backdrops, a path, FAMILY:PLACE, or "
+            "of a model of your own Teacher.from_callable(...)"
         )
     if not (spec := str(spec)):
         raise UserError("'' names no teacher: give backdrops, a path, or FAMILY:PLACE")
