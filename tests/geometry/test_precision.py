@@ -111,6 +111,8 @@ def test_the_check_adds_what_is_lost_to_error_and_residuals():
     same = checked_in_full(found, full, full, torch.Generator().manual_seed(0))
     assert torch.allclose(same.error, found.error)
     assert torch.allclose(same.residuals, found.residuals)
+    nothing = checked_in_full(found, Diagonal(0.0), Diagonal(0.0), torch.Generator().manual_seed(0))
+    assert torch.allclose(nothing.error, found.error)  # and no 0 / 0
 
 
 def test_refused(tiny_teacher_path):

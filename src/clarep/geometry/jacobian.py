@@ -116,7 +116,7 @@ class Jacobian:
             return found
         full = self._in_full()
         found = checked_in_full(found, self, full, generator)
-        if bool((found.error > tolerance).any()):
+        if not bool((found.error <= tolerance).all()):
             found = solved(full, found.V)
         self.products += full.products
         return replace(found, products=self.products)

@@ -212,7 +212,8 @@ def _leading(rest: Tensor, wide: int, floor: Tensor) -> Tensor | None:
     whole = rest.double()
     squares, vectors = torch.linalg.eigh(whole.mT @ whole)  # ascending
     values = squares[:, -wide:].clamp_min(0).sqrt().flip(1)
-    if bool((values[:, -1] <= torch.maximum(floor, _WELL_CONDITIONED * values[:, 0])).any()):
+    least = torch.maximum(floor, _WELL_CONDITIONED * values[:, 0])
+    if not bool((values[:, -1] > least).all()):  # NaN too
         return None
     scaled = vectors[:, :, -wide:].flip(2) / values[:, None]
     leading: Tensor = rest @ scaled.to(rest.dtype)

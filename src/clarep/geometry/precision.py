@@ -41,7 +41,8 @@ def checked_in_full(
     mix = torch.randn(k, min(_CHECKED, k), generator=generator, dtype=found.V.dtype)
     W = found.V @ torch.linalg.qr(mix)[0].to(found.V.device)  # (B, n, r)
     JW, JW_low = full.matmat(W), low.matmat(W)
-    kept = (JW.square().sum((1, 2)) / JW_low.square().sum((1, 2))).double()
+    energy, energy_low = (image.square().sum((1, 2)).double() for image in (JW, JW_low))
+    kept = torch.where(energy == energy_low, 1.0, energy / energy_low)  # of J = 0 nothing is lost
     apart = (full.rmatmat(JW) - low.rmatmat(JW_low)).norm(dim=(1, 2)) / math.sqrt(W.shape[2])
     return replace(
         found,
