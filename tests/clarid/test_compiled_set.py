@@ -10,7 +10,7 @@ import torch
 from clarep.clarid import clarid as module
 from clarep.clarid.canonical_set import MANIFEST
 from clarep.clarid.clarid import Clarid
-from clarep.clarid.identify import identify_steps
+from clarep.clarid.identify import identify, identify_steps
 from clarep.clarid.product_choice import flop_ahead
 from clarep.data.labelled import LabelledImages
 from clarep.errors import UserError
@@ -91,6 +91,23 @@ def test_a_set_tells_its_engine_and_goes_on_with_it(teacher, compiled, tmp_path)
     assert shards[0] == shards[1]
     with pytest.raises(UserError, match=r"begun with compiled .* `engine_jvp` is eager"):
         walk(teacher, killed, engine_jvp="eager")
+
+
+def test_fewer_images_than_a_batch_are_compiled_where_that_is_asked_for(
+    teacher, compiled, tmp_path
+):
+    clarid = Clarid(teacher, **SETTING, engine_jvp="compiled")
+    identify(clarid, data_of(teacher, 2), tmp_path)
+    assert compiled
+    assert engines(tmp_path) == ["compiled"]
+
+
+def test_what_stayed_eager_is_not_told_as_compiled(small, compiled):
+    clarid = Clarid(small, **SETTING)
+    clarid.compile_for(3)
+    clarid.directions(torch.randn(2, 3, 32, 32), torch.tensor([0, 4]))
+    assert not compiled
+    assert clarid.product_engine == "forward"
 
 
 def test_few_images_are_not_worth_a_compile(teacher, compiled, tmp_path):

@@ -197,7 +197,7 @@ class Clarid:
     @property
     def product_engine(self) -> str | None:
         """How products are made: `engine`, or compiled."""
-        made = self.engine == "forward" and self.products and not self.products.failure
+        made = self.engine == "forward" and (p := self.products) and p.width and not p.failure
         return "compiled" if made else self.engine
 
     def resolve_k(self, x: Images, labels: Labels) -> int:

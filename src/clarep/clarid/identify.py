@@ -179,7 +179,8 @@ def identify_steps(
     if writer.findings is None:
         found = {ENGINE_JVP: choose_engine_jvp(clarid, len(indices))}
         writer.record(_findings(clarid, data, indices, seed) | found | dict(noted or {}))
-    hold_to(clarid, writer.findings or {}, min(clarid.config.batch_size, shard_size))
+    batch = min(clarid.config.batch_size, shard_size, len(indices))
+    hold_to(clarid, writer.findings or {}, batch)
     missing = list(writer.missing())
     total = writer.images
     done = total - sum(len(group) for _, group in missing)
