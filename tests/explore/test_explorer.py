@@ -122,10 +122,13 @@ def test_what_does_not_fit_is_refused(tiny_teacher_path, tmp_path, explorer):
         explorer.uploaded(tmp_path / "no.png", 0)
 
 
-def test_a_set_is_sorted_as_it_says(explorer, tmp_path):
+def test_a_set_is_sorted_as_it_says(explorer, tmp_path, monkeypatch):
     clarid = Clarid(explorer.teacher, replace(CONFIG, k=4))
     stored = identify(clarid, explorer.data, tmp_path / "canon", [5, 0, 9, 1, 2, 3])
-    catalogue = Catalogue(explorer, tmp_path)
+    on_gpu = {"clarid": stored.manifest["config"]["clarid"] | {"precision": "tf32"}}
+    monkeypatch.setitem(stored.manifest, "config", stored.manifest["config"] | on_gpu)
+    monkeypatch.setattr(CanonicalSet, "load", lambda folder: stored)
+    catalogue = Catalogue(explorer, tmp_path)  # of a set that a GPU made too
     assert catalogue.has_originals
     assert catalogue.order(None, EVIDENCE, True) == list(range(6))  # not asked yet
     assert list(catalogue.ask_evidence())[-1] == 1

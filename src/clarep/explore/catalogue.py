@@ -42,7 +42,9 @@ class Catalogue:
         self.canonical = canonical = CanonicalSet.load(folder)
         if canonical.config["teacher_sha256"] != explorer.teacher.fingerprint:
             raise UserError(f"another teacher made the set in {folder}: give that, `teacher`")
-        self.clarid = Clarid(explorer.teacher, ClaridConfig(**canonical.setting))
+        # Nothing here takes Jacobian products: a set made on a GPU is opened on a processor too.
+        config = ClaridConfig(**canonical.setting | {"precision": None})
+        self.clarid = Clarid(explorer.teacher, config)
         index = canonical.index.numpy()
         fits = len(explorer.data) > index.max()
         self.has_originals = fits and explorer.data.sha256(index) == canonical.config["data_sha256"]
