@@ -14,7 +14,7 @@ jupyter:
 ---
 
 """
-LONG = {"own_images", "study"}  # half a minute each
+LONG = {"own_images", "reading_a_report", "study"}  # half a minute each
 GUIDES = [
     pytest.param(path, marks=[pytest.mark.slow] if path.stem in LONG else [], id=path.stem)
     for path in [ROOT / "docs/index.md", *sorted((ROOT / "docs/guides").glob("*.md"))]

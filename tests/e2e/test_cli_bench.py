@@ -63,6 +63,7 @@ def test_it_writes_and_prints_what_it_measured(teacher: Path, capsys: pytest.Cap
     assert all(case["iterations"] for case in result["cases"] if case["method"] != "clarep")
 
 
+@pytest.mark.slow
 def test_compiled_products_stand_beside_eager_ones(
     teacher: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

@@ -153,15 +153,15 @@ def test_a_program_of_anyone_s_judges(command, home, capsys):
 def test_identify_prints_a_table_of_what_is_known(command, capsys):
     assert main(command("identify")) == 0
     printed = capsys.readouterr()
-    tables, kinds = printed.out.split("\n\n"), ["top", "none", "reconstruction", "random"]
-    for question, table in zip(("latent", "judge", "together"), tables, strict=False):
-        first, headings, *rows = table.splitlines()
-        assert question in first
-        assert headings.startswith("directions")
-        assert [line.split()[0] for line in rows[:5]] == [*kinds, "scrambled"]
-        assert max(map(len, table.splitlines())) <= 100
-    assert "judge accuracy" in tables[1] and "garment" not in printed.out
-    assert "the given classifier, resnet8" in printed.out
+    lines, kinds = printed.out.splitlines(), ["top", "none", "reconstruction", "random"]
+    for question in ("latent", "judge", "together"):
+        first = next(i for i, line in enumerate(lines) if question in line)
+        assert lines[first + 1].startswith("directions")
+        rows = lines[first + 2 : first + 7]
+        assert [row.split()[0] for row in rows] == [*kinds, "scrambled"]
+    words = " ".join(printed.out.split())
+    assert "judge accuracy" in words and "garment" not in words
+    assert "the given classifier, resnet8" in words
     assert "classifier in out/report/classifier.json" in printed.out
     with open("out/report/measures.csv", newline="") as stream:
         first = next(csv.DictReader(stream))
@@ -178,10 +178,10 @@ def test_a_student_replaces_the_judge_on_backdrops(tiny_teacher_path, capsys):
     options = "--fraction 0.004 --k 4 --steps 1 --controls none --control-images 20 --out out"
     identify = ["identify", "--teacher", str(tiny_teacher_path), *options.split()]
     assert main([*identify, "--classifier", "student.safetensors"]) == 0
-    assert "the given classifier" in capsys.readouterr().out
+    assert "the given classifier" in " ".join(capsys.readouterr().out.split())
     ours = measured_rows()
     assert main(identify) == 0
-    assert "an independent classifier" in capsys.readouterr().out
+    assert "an independent classifier" in " ".join(capsys.readouterr().out.split())
     theirs = measured_rows()
     assert not Path("out/report/classifier.json").exists()
     for mine, its in zip(ours, theirs, strict=True):

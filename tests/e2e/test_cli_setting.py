@@ -55,6 +55,7 @@ def _planted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curve_cell, "class_evidence", planted)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_planted")
 def test_killed_it_goes_on_and_takes_the_same_setting(command, capsys):
     asked = [*command, "--t", "auto", "--k", "4"]

@@ -285,6 +285,7 @@ def test_of_a_published_repository_only_what_is_loaded_is_downloaded(listed, mon
     )
     assert checkpoint_folder("someone/stable-diffusion") == tmp_path
     assert asked.pop("revision") is None
+    assert asked.pop("repo_type") == "model"
     assert list(filter_repo_objects([*wanted, *others], **asked)) == wanted
 
 
