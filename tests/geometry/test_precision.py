@@ -5,13 +5,14 @@ import torch
 from torch import nn
 
 from clarep.clarid.clarid import Clarid
-from clarep.clarid.clarid_config import stored_in_short
+from clarep.clarid.clarid_config import ClaridConfig, resolve_precision, stored_in_short
 from clarep.engine.identity import plain
 from clarep.errors import UserError
 from clarep.geometry.dense import exact_spectrum
 from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.geometry.precision import checked_in_full
 from clarep.geometry.subspace import top_right_singular_subspace
+from clarep.teachers import load_teacher
 
 K, TOLERANCE = 6, 0.01
 
@@ -119,6 +120,11 @@ def test_refused(tiny_teacher_path):
     for precision in ("tf32", "bf16"):
         with pytest.raises(UserError, match=precision):
             Clarid(tiny_teacher_path, precision=precision)
+    on_gpu = load_teacher(tiny_teacher_path)
+    on_gpu.device = torch.device("cuda")  # in words: there is none here
+    with pytest.raises(UserError, match=r"angle.*tf32"):
+        resolve_precision(on_gpu, ClaridConfig(measure="angle", precision="tf32"))
+    assert resolve_precision(on_gpu, ClaridConfig(measure="angle")) == "fp32"
     with pytest.raises(UserError, match="angle"):
         Jacobian(net(), point(), precision="bf16").top_subspace(
             K, torch.Generator(), "angle", TOLERANCE

@@ -208,6 +208,10 @@ def resolve_precision(teacher: Teacher, config: ClaridConfig) -> Precision:
             f"precision {config.precision} is for a GPU, and the teacher is on "
             f"{teacher.device.type}: leave it out, or choose fp32"
         )
+    if config.precision != "fp32" and config.measure == "angle":  # now, not at the first basis
+        raise UserError(
+            f"`measure=angle` is not known in precision {config.precision}: choose fp32, or energy"
+        )
     return config.precision
 
 
