@@ -78,7 +78,7 @@ def a_run(folder: Path, data: str, fingerprint: str | None = None) -> Student:
 
 
 def test_a_student_there_and_back(tmp_path, fake_hub):
-    student = a_run(tmp_path / "mine", "backdrops")
+    student = a_run(tmp_path / "mine", "my_set")
     where = push_to_hub(tmp_path / "mine", "someone/garments")
     assert where == "https://huggingface.co/someone/garments"
     put = fake_hub / "model" / "someone" / "garments"
@@ -91,12 +91,13 @@ def test_a_student_there_and_back(tmp_path, fake_hub):
     card = hub.ModelCard((put / "README.md").read_text())
     (found,) = card.data.eval_results  # what is not trusted is no metric
     assert (found.metric_type, found.metric_value) == ("clean/accuracy", 0.625)
+    assert found.dataset_name == "my_set/test"  # its markup is escaped in the text alone
     assert card.data.library_name == "clarep"
     assert 'Student.from_pretrained("someone/garments")' in card.text
     assert "| clean | 0.625 | [0.5, 0.75] | 40 |" in card.text
     assert "not trustworthy: gradients \\| vanish" in card.text
     told = json.loads((put / "config.json").read_text())
-    assert told["data_options"]["data"] == "backdrops" and told["seed"] == 7
+    assert told["data_options"]["data"] == "my_set" and told["seed"] == 7
 
 
 def test_huggingfaces_own_mixin_loads_the_folder(tmp_path):

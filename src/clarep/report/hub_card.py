@@ -37,9 +37,10 @@ def student_card(
     measured = _NOTHING
     if evaluation is not None and evaluation.measurements:
         data = evaluation.config["data"]
-        name = plain_word(data["name"])
+        name = _without_folders(data["name"])
         measured = (
-            f"On {data['images']:,} images of {name}, seed {evaluation.config['seed']}, by "
+            f"On {data['images']:,} images of {plain_word(name)}, "
+            f"seed {evaluation.config['seed']}, by "
             f"`clarep evaluate`; in brackets 95 % intervals over images.\n\n{_figures(evaluation)}"
         )
         metrics = [
@@ -106,9 +107,12 @@ def set_card(canonical: CanonicalSet, repo_id: str | None) -> str:
 
 def plain_word(text: Any) -> str:
     """Return a name that neither breaks a table nor is markup, without the folders of a path."""
-    text = str(text)
-    text = Path(text).name if Path(text).is_absolute() else text
-    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", one_line(text))
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", _without_folders(text))
+
+
+def _without_folders(text: Any) -> str:
+    path = Path(str(text))
+    return one_line(path.name if path.is_absolute() else str(text))
 
 
 def _figures(evaluation: Evaluation) -> str:
