@@ -133,11 +133,8 @@ class Problem:
     def compile(self, k: int, batch: int) -> None:
         """Compile what `clarep` takes to k directions in such batches, and warm it up."""
         for first in self._firsts(batch):
-            features, ways = (
-                self._features(slice(first, first + batch)),
-                worth_compiling(self._x.device),
-            )
-            products = CompiledProducts(features, batch, ways=ways)
+            features = self._features(slice(first, first + batch))
+            products = CompiledProducts(features, batch, ways=worth_compiling(self._x.device))
             self._compiled[first, batch, k] = products
         self.clarep(k, batch, "energy", compiled=True)
         for products in self._compiled.values():

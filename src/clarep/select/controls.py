@@ -197,10 +197,8 @@ def control_of(clarid: Clarid, kind: str) -> Clarid:
         changed = {}
     control = Clarid(clarid.teacher, clarid.config, **changed)
     control.num_dirs = clarid.num_dirs
-    control.engine, control.products = (
-        clarid.engine,
-        clarid.products,
-    )  # no kind or guidance changes the Jacobian
+    # No kind or guidance changes the Jacobian.
+    control.engine, control.products = clarid.engine, clarid.products
     return control
 
 
