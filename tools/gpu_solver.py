@@ -98,6 +98,8 @@ class Bench:
                 if engine == "compiled" and precision not in compiled:
                     continue
                 products = CompiledProducts(function, batch, precision=precision)
+                about = {"what": "basis", "batch": batch, "k": k, "precision": precision}
+                about["engine"] = engine
 
                 def solve(p: Any = products, e: str = engine, q: Precision = precision) -> Any:
                     if e == "compiled":
@@ -112,23 +114,12 @@ class Bench:
                     spent, found = seconds(solve)
                     again = seconds(solve)[0] if engine == "compiled" else spent
                 except Exception as error:
-                    self.say(
-                        what="basis",
-                        batch=batch,
-                        k=k,
-                        precision=precision,
-                        engine=engine,
-                        failed=repr(error)[:300],
-                    )
+                    self.say(**about, failed=repr(error)[:300])
                     continue
                 held = exact.matmat(found.V).double().square().sum((1, 2))
                 energy = held if energy is None else energy
                 self.say(
-                    what="basis",
-                    batch=batch,
-                    k=k,
-                    precision=precision,
-                    engine=engine,
+                    **about,
                     first_s=spent,
                     image_s=again / batch,
                     products=found.products,

@@ -8,10 +8,10 @@ import time
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from clarep.clarid.clarid import Clarid
 from clarep.data.load import DataConfig, load_data
+from clarep.engine.arithmetic import CountedArithmetic
 from clarep.teachers.zoo import load_teacher
 
 KINDS = {
@@ -41,11 +41,11 @@ def main(k: int, batch: int) -> None:
     for event in profiler.key_averages():
         kind = kind_of(event.key)
         spent[kind] = spent.get(kind, 0.0) + event.self_cpu_time_total
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), CountedArithmetic() as counter:
         clarid.jacobian(x_te[:1], labels[:1])
     print(f"k = {k}, batch {batch}: {seconds / batch:.2f} s an image under the profiler")
     print(", ".join(f"{kind} {used / sum(spent.values()):.0%}" for kind, used in spent.items()))
-    print(f"one pass to the tap: {counter.get_total_flops() / 1e6:.0f} MFLOP")
+    print(f"one pass to the tap: {counter.operations / 1e6:.0f} MFLOP")
 
 
 if __name__ == "__main__":

@@ -148,3 +148,11 @@ def test_precision_is_recorded_where_it_is_not_fp32(tiny_teacher_path):
     assert "precision" not in usual.describe(0, 4)["clarid"]
     half = plain(usual.config) | {"precision": "bf16"}
     assert stored_in_short(half)["precision"] == "bf16"
+
+
+def test_finite_differences_are_in_full():
+    x, function = point(), net()
+    exact = Jacobian(function, x, "finite_difference")
+    half = Jacobian(function, x, "finite_difference", precision="bf16")
+    V = torch.randn(2, exact.n, 3)
+    assert torch.equal(half.matmat(V), exact.matmat(V))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from clarep.engine.arithmetic import CountedArithmetic
 from clarep.errors import UserError
 from clarep.geometry.precision import differentiable
 
@@ -38,16 +39,14 @@ def flop_ahead(clarid: "Clarid", images: int) -> float:
     kind, teacher = clarid.config.kind, clarid.teacher
     if kind in ("none", "random"):
         return 0.0
-    from torch.utils.flop_counter import FlopCounterMode
-
     x = torch.zeros(1, *teacher.latent_shape, device=teacher.device, dtype=teacher.dtype)
     cond = teacher.condition(torch.zeros(1, dtype=torch.int64, device=teacher.device))
-    with torch.no_grad(), differentiable(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), differentiable(), CountedArithmetic() as counter:
         y = teacher.features(x, x.new_full((1,), clarid.sigma_te), cond, clarid.tap)
     whole = min(teacher.latent_dim, y.numel())
     some = min(_PRODUCTS_OF_K * (clarid.num_dirs or 0), whole)
     products = whole if kind in ("middle", "bottom") else some
-    return images * products * float(counter.get_total_flops())
+    return images * products * float(counter.operations)
 
 
 def hold_to(clarid: "Clarid", findings: Mapping[str, Any], batch: int) -> None:

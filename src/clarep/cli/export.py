@@ -69,6 +69,8 @@ class Export:
 
     def _to_hub(self) -> None:
         if self.push is not None:
+            if self.out != type(self).out:
+                raise UserError(f"`push={self.push}` writes no folder: leave out `out`, or this")
             where = push_to_hub(self.teacher, self.push)
             print(json.dumps({"pushed": where}) if self.json else f"put into {where}")
             return

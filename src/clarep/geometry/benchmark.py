@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from clarep.engine.arithmetic import CountedArithmetic
 from clarep.errors import UserError
 from clarep.geometry.compiled import CompiledJacobian, CompiledProducts, worth_compiling
 from clarep.geometry.dense import exact_right_singular_vectors
@@ -114,9 +114,9 @@ class Problem:
         self._features, self._x, self._engine = features, x, engine
         self._compiled: dict[tuple[int, int, int], CompiledProducts] = {}
         self._seed, self._max_iterations = seed, max_iterations
-        with FlopCounterMode(display=False) as counter:
+        with CountedArithmetic() as counter:
             first = self._jacobian(slice(0, 1))  # which takes the features once
-        self.flop_a_pass = counter.get_total_flops()
+        self.flop_a_pass = counter.operations
         self.shape = first.m, first.n
         for k in ks:
             if not 1 <= k <= min(self.shape):

@@ -35,7 +35,7 @@ class Jacobian:
             reverse passes), `finite_difference` (central; for a function without either).
         memory_mb: bound on the memory that one chunk of directions may take, by estimate. Where
             memory runs out nevertheless, it is halved until one direction does not fit.
-        precision: of the products; the dense J is in full whatever it is.
+        precision: of the products; the dense J and finite differences are in full whatever it is.
 
     Attributes:
         n, m: sizes of one image's input and output.
@@ -54,7 +54,9 @@ class Jacobian:
         memory_mb: float | MemoryBound = 1024.0,
         precision: Precision = "fp32",
     ) -> None:
-        self.engine, self.precision = engine, precision
+        # A difference of two nearly equal numbers is the rounding of a lower precision.
+        self.precision: Precision = "fp32" if engine == "finite_difference" else precision
+        self.engine = engine
         self._function = function
         self._x = x.detach().contiguous()
         self._graph: tuple[Tensor, Tensor] | None = None
