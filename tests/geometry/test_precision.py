@@ -1,18 +1,20 @@
 """Products in less than fp32: what is lost is measured, and made good where it is too much."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
 
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.clarid_config import ClaridConfig, resolve_precision, stored_in_short
+from clarep.clarid.directions import Kind
 from clarep.engine.identity import plain
 from clarep.errors import UserError
 from clarep.geometry.dense import exact_spectrum
 from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.geometry.precision import checked_in_full
 from clarep.geometry.subspace import top_right_singular_subspace
-from clarep.teachers import load_teacher
 
 K, TOLERANCE = 6, 0.01
 
@@ -120,11 +122,9 @@ def test_refused(tiny_teacher_path):
     for precision in ("tf32", "bf16"):
         with pytest.raises(UserError, match=precision):
             Clarid(tiny_teacher_path, precision=precision)
-    on_gpu = load_teacher(tiny_teacher_path)
-    on_gpu.device = torch.device("cuda")  # in words: there is none here
     with pytest.raises(UserError, match=r"angle.*tf32"):
-        resolve_precision(on_gpu, ClaridConfig(measure="angle", precision="tf32"))
-    assert resolve_precision(on_gpu, ClaridConfig(measure="angle")) == "fp32"
+        resolve_precision("cuda", ClaridConfig(measure="angle", precision="tf32"))
+    assert resolve_precision("cuda", ClaridConfig(measure="angle")) == "fp32"
     with pytest.raises(UserError, match="angle"):
         Jacobian(net(), point(), precision="bf16").top_subspace(
             K, torch.Generator(), "angle", TOLERANCE
@@ -148,6 +148,15 @@ def test_precision_is_recorded_where_it_is_not_fp32(tiny_teacher_path):
     assert "precision" not in usual.describe(0, 4)["clarid"]
     half = plain(usual.config) | {"precision": "bf16"}
     assert stored_in_short(half)["precision"] == "bf16"
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+@pytest.mark.parametrize("precision", [None, "fp32", "tf32", "bf16"])
+def test_on_a_gpu_what_takes_no_products_of_a_solver_is_in_full(kind, precision):
+    """Else a set of random directions told of arithmetic that nothing was computed with."""
+    config = ClaridConfig(kind=kind, precision=precision)
+    solved = kind not in ("none", "random", "middle", "bottom")
+    assert resolve_precision("cuda", config) == ((precision or "tf32") if solved else "fp32")
 
 
 def test_finite_differences_are_in_full():

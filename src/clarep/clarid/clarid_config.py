@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from clarep.clarid.directions import SPARING, Kind, parse_k
+from clarep.clarid.directions import ACROSS, SPARING, Kind, parse_k
 from clarep.engine.bounds import Within, check_bounds
 from clarep.engine.identity import in_full, shortened
 from clarep.errors import ClarepWarning, UserError
@@ -165,7 +165,8 @@ def resolved(config: ClaridConfig, teacher: Teacher) -> tuple[ClaridConfig, floa
             f"kind {config.kind} leaves alone what tells classes apart, and this teacher has one "
             "class: choose `kind=top`"
         )
-    tap, precision = resolve_tap(teacher, config.tap), resolve_precision(teacher, config)
+    precision = resolve_precision(teacher.device.type, config)
+    tap = resolve_tap(teacher, config.tap)
     settled_one = settled(config, teacher)
     assert settled_one.k is not None
     sigma = resolve_sigma(teacher, settled_one)
@@ -198,21 +199,24 @@ def resolve_sigma(teacher: Teacher, config: ClaridConfig) -> float:
     return config.sigma
 
 
-def resolve_precision(teacher: Teacher, config: ClaridConfig) -> Precision:
-    """Return the arithmetic of Jacobian products. Raises UserError for what a device has not."""
-    on_gpu = teacher.device.type == "cuda"
-    if config.precision is None:
-        return "tf32" if on_gpu and config.measure == "energy" else "fp32"
-    if config.precision != "fp32" and not on_gpu:
+def resolve_precision(device_type: str, config: ClaridConfig) -> Precision:
+    """Return the arithmetic of Jacobian products: fp32 of a kind that takes none, or J whole.
+
+    Raises UserError for what a device has not.
+    """
+    on_gpu, named = device_type == "cuda", config.precision not in (None, "fp32")
+    if named and not on_gpu:
         raise UserError(
-            f"precision {config.precision} is for a GPU, and the teacher is on "
-            f"{teacher.device.type}: leave it out, or choose fp32"
+            f"precision {config.precision} is for a GPU, and the teacher is on {device_type}: "
+            "leave it out, or choose fp32"
         )
-    if config.precision != "fp32" and config.measure == "angle":  # now, not at the first basis
+    if named and config.measure == "angle":  # now, not at the first basis
         raise UserError(
             f"`measure=angle` is not known in precision {config.precision}: choose fp32, or energy"
         )
-    return config.precision
+    if config.kind not in ("top", *ACROSS) or config.measure == "angle":
+        return "fp32"
+    return config.precision or ("tf32" if on_gpu else "fp32")
 
 
 def resolve_tap(teacher: Teacher, tap: str) -> str:

@@ -98,6 +98,8 @@ class CompiledProducts:
         eager: Mapping[Way, Eager],
     ) -> Float[Tensor, "r batch *other"]:
         """Return the product of a block at x and what else is given; `eager` does the same."""
+        # The width enters the last digits, not how a set was resumed: the first block of every
+        # whole batch is the solver's start, as wide in all, and other batches are eager.
         narrow = len(block) < (self.width or 2 * _NARROW) / 2
         if narrow or way not in self.ways or not self.serve(len(at[0])):
             return eager[way](block)
