@@ -30,7 +30,7 @@ from PIL import Image
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clarid import Clarid, ClaridConfig
 from clarep.clarid.identify import identify_steps
-from clarep.data.cifar import _read_pickled
+from clarep.data.cifar_batch import records
 from clarep.data.decode_image import decode_image, upright_size
 from clarep.data.files import read_classes_file
 from clarep.data.labelled import LabelledImages
@@ -347,6 +347,14 @@ def _read_image(path: Path) -> None:
         read(content, "the image")
 
 
+def _read_batch(path: Path) -> None:
+    """Read as the process of `cifar_batch` does, which makes any error of its reader a refusal."""
+    try:
+        records(path.read_bytes())
+    except Exception as error:
+        raise UserError(repr(error)[:300]) from error
+
+
 def _read_set(path: Path) -> None:
     repr(CanonicalSet.load(path.parent))
 
@@ -434,7 +442,7 @@ def targets(root: Path) -> dict[str, Target]:
         "npy": Target([small], read_npy, root / "a.npy"),
         "image": Target(list(images().values()), _read_image, root / "i", with_crc, 8),
         "tar": Target([_tar()], _read_tar, root / "a.tar", with_checksums, 2),
-        "cifar": Target([_pickle_of_cifar(), pickle.dumps(_Runs())], _read_pickled, root / "c"),
+        "cifar": Target([_pickle_of_cifar(), pickle.dumps(_Runs())], _read_batch, root / "c"),
         "torch": Target([_torch_file(root)], read_weights, root / "w.pt"),
         "pickle": Target(_edm(root), read_pickle, root / "p.pkl"),
         "history": Target(

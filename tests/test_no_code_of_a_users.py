@@ -1,18 +1,22 @@
 """No file of a user's can run code: read in the source, wherever clarep reads one."""
 
 import ast
+import pickle
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import clarep
+from clarep.data import load_cifar10
 
 ROOT = Path(clarep.__file__).parent
 PICKLES = {"pickle", "_pickle", "cPickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}
-RESTRICTED = {"data/cifar.py", "teachers/families/edm_convert.py"}
-"""Of a table of names, each with an unpickler of its own: CIFAR-10's batches, and what `clarep
-convert` reads in a process without network."""
+RESTRICTED = {"data/cifar_batch.py", "teachers/families/edm_convert.py"}
+"""Of a table of names, each with an unpickler of its own, in a process without network: CIFAR-10's
+batches, and what `clarep convert` reads."""
 ALLOWED = {
     "cli/declared.py": {"calls exec", "calls compile"},
     "students/foreign_students.py": {"calls torch.jit.load"},
@@ -60,6 +64,7 @@ def of_call(node: ast.Call) -> Iterator[str]:
         yield f"calls {called}"
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     paths = sorted(ROOT.rglob("*.py"))
     assert len(paths) > 200
@@ -82,15 +87,43 @@ def test_an_unpickler_finds_what_its_table_holds_alone():
         ]
 
 
-def test_a_pickle_of_a_network_is_read_by_convert_alone():
+def test_no_other_module_reaches_an_unpickler():
+    """What may be had of them is `convert`, which starts the process."""
+    unpicklers = {place.removesuffix(".py").replace("/", ".") for place in RESTRICTED}
     for place, tree in modules().items():
-        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-        names |= {
-            one.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for one in n.names
-        }
-        if place != "teachers/families/edm_convert.py":
-            assert not names & {"read_pickle", "convert_here"}, place
+        if place not in RESTRICTED:
+            reached = {name for name in imported(tree) if name.startswith(tuple(unpicklers))}
+            assert reached <= {"teachers.families.edm_convert.convert"}, place
+    within = imported(
+        ast.parse("from clarep.data import cifar_batch\nimport clarep.data.cifar_batch")
+    )
+    assert within >= {"data.cifar_batch"}
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Return what a module imports of clarep, each as the name of a module or of what it holds."""
+    names = set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, "clarep's imports are absolute"
+            names |= {f"{node.module}.{one.name}" for one in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {one.name for one in node.names}
+    return {name.removeprefix("clarep.") for name in names}
+
+
+def test_only_other_processes_unpickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    batch = {b"data": np.full((2, 3072), 7, np.uint8), b"labels": [3, 1]}
+    (folder / "test_batch").write_bytes(pickle.dumps(batch, protocol=2))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("unpickled in clarep's own process")
+
+    for name in ("Unpickler", "_Unpickler", "load", "loads", "_load", "_loads"):
+        monkeypatch.setattr(pickle, name, refuse)
+    assert load_cifar10(folder, "test").labels.tolist() == [3, 1]
 
 
 @pytest.mark.parametrize(

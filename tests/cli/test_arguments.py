@@ -19,7 +19,7 @@ from clarep.teachers.options import TeacherOptions
 ROOT = Path(clarep.__file__).parent
 WHOLE_COMMANDS = (
     "report/html/seed_commands.py",
-    "teachers/families/edm_convert.py",
+    "engine/offline.py",
     "engine/flags.py",
     "explore/copied.py",
 )

@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 
 from clarep.data import DataConfig, load_cifar10, load_data
 from clarep.data.cifar import find_cifar10
+from clarep.data.cifar_batch import records
 from clarep.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -159,12 +160,22 @@ def test_a_pickle_of_anything_else_is_refused(pickled: Path, content: object):
 )
 def test_a_pickle_that_asks_for_memory_gets_none(pickled: Path, content: bytes):
     (pickled / "test_batch").write_bytes(content)
-    tracemalloc.start()
     with pytest.raises(UserError, match="test_batch"):
         load_cifar10(pickled, "test")
+    tracemalloc.start()
+    with pytest.raises(Exception):  # noqa: B017 - the process makes any of them a refusal
+        records(content)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 50e6
+
+
+def test_a_pickle_that_grows_is_stopped(pickled: Path):
+    text = b"X" + (1 << 20).to_bytes(4, "little") + b"a" * (1 << 20)  # made bytes 2,000 times
+    once = b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R"
+    (pickled / "test_batch").write_bytes(b"\x80\x02" + text + b"q\x00(" + once * 2000 + b"t.")
+    with pytest.raises(UserError, match=r"test_batch \(MemoryError"):
+        load_cifar10(pickled, "test")
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 3000])

@@ -8,12 +8,8 @@ process of its own, cut off from the network as far as the system allows (docs/t
 
 import io
 import json
-import os
 import pickle
-import shutil
-import socket
 import struct
-import subprocess
 import sys
 from collections import OrderedDict
 from pathlib import Path
@@ -23,6 +19,7 @@ import torch
 from torch import Tensor
 
 from clarep.engine.artefacts import open_regular
+from clarep.engine.offline import last_line, offline_prefix, run_offline
 from clarep.engine.tensors import save_tensors
 from clarep.errors import UserError
 from clarep.teachers.families.edm import build_network, metadata_of, read_spec
@@ -34,8 +31,6 @@ _PROGRAM = (
     "from clarep.teachers.families.edm_convert import main; sys.exit(main())"
 )
 _FORMATS = {"f8": "d", "f4": "f", "i8": "q", "i4": "i"}
-_KEPT_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH")
-_OFFLINE = (["unshare", "--net"], ["unshare", "--map-root-user", "--net"])
 
 
 class _RefusedError(pickle.UnpicklingError):
@@ -166,51 +161,22 @@ def convert(source: Path, target: Path) -> dict[str, Any]:
     Returns `weights`, their number, and `offline`, whether the system cut the process off; where
     it does not allow that, Python's sockets alone are closed there. Raises UserError.
     """
-    cut_off, places = _offline_prefix(), (source.resolve(), target.resolve())
-    environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-    done = subprocess.run(
-        [*cut_off, sys.executable, "-I", "-c", _PROGRAM, *map(str, places)],
-        env=environment | {"CUDA_VISIBLE_DEVICES": ""},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_offline(_PROGRAM, [str(place.resolve()) for place in (source, target)])
     try:
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise UserError(
-            f"the process that read {source} ended with {done.returncode} ({last[:200]}): nothing "
-            "was written; give a whole file, free some memory or, where a module is missing, "
-            "install clarep and torch in one virtual environment"
+            f"the process that read {source} ended with {done.returncode} ({last_line(done)}): "
+            "nothing was written; give a whole file, free some memory or, where a module is "
+            "missing, install clarep and torch in one virtual environment"
         ) from None
     if "refused" in answer:
         raise UserError(answer["refused"])
-    return answer | {"offline": bool(cut_off)}
-
-
-def _offline_prefix() -> list[str]:
-    """Return the command that starts a process without network, or nothing if none is allowed."""
-    if shutil.which("unshare") is None:
-        return []
-    for prefix in _OFFLINE:
-        tried = subprocess.run([*prefix, "true"], capture_output=True, check=False)
-        if tried.returncode == 0:
-            return prefix
-    return []
-
-
-class _ClosedSocket(socket.socket):
-    """Stands in for `socket.socket` where no network is wanted."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        raise OSError("no network while a pickle is read")
+    return answer | {"offline": bool(offline_prefix())}
 
 
 def main() -> int:
     """Convert as the process that `convert` starts; print a JSON object, return the exit code."""
-    socket.socket = _ClosedSocket  # type: ignore[misc]
     source, target = (Path(argument) for argument in sys.argv[1:])
     try:
         answer: dict[str, Any] = {"weights": convert_here(source, target)}
