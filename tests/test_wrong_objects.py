@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np, torch
 import clarep
 from PIL import Image
-from clarep import AuditConfig, DataConfig, DistillConfig, Student, SuiteConfig
+from clarep import AuditConfig, DataConfig, DistillConfig, EngineConfig, Student, SuiteConfig
+from clarep import TeacherOptions
 from clarep.clarid.clareps import CLAReps
 from clarep.data.labelled import LabelledImages
 from clarep.distill.methods import Method
@@ -92,7 +93,8 @@ REFUSED = {
     "train(config=DistillConfig(pick=3))": "`pick=3` is of type int: give best or",
     "train(config=DistillConfig(rivals=None))": "give RivalsConfig",
     "Student.from_module('resnet', names, shape)": "`net` is a str: give a torch.nn.Module",
-    "Student.from_module(net, 3, shape)": "`class_names` is a int",
+    "Student.from_module(net, 3, shape)": "`class_names=3` is a int",
+    "Student.from_module(net, ['a', 'b', 'a'], shape)": "gives 'a' twice",
     "Student.from_module(net, names, 8)": "`image_shape` is a int",
     "Student.from_module(net, names, (8, 8))": "image_shape (8, 8) is not (C, H, W)",
     "Student.from_module(net, names, shape, mean=0.5, std=0.5)": "do not normalise 3 channels",
@@ -108,8 +110,20 @@ REFUSED = {
     "check_suite(SuiteConfig(attack=None))": "give AttackConfig",
     "clarep.identify('backdrops', data, folder / 'c')": "`clarid` is a str: give a Clarid",
     "clarep.identify(clarid, pixels, folder / 'c')": "`data` is a ndarray: give what load_data",
-    "clarid(data.images([0]), [0], seed='a')": "`seed` is a str: give a whole number",
+    "clarid(data.images([0]), [0], seed='a')": "seed 'a' is outside 0 to 2^63 - 1",
+    "clarid(data.images([0]), [0], seed=-1)": "seed -1 is outside 0 to 2^63 - 1",
+    "clarid.directions(torch.zeros(1, *shape), [0], seed=-1)": "seed -1 is outside",
+    "clarid(data.images([0, 1]), [0, 1], [4, 4])": "indices [4, 4] do not tell 2 images apart",
+    "clarid(data.images([0, 1]), [0, 1], [0.5, 1.5])": "indices [0.5, 1.5] do not",
+    "clarid(data.images([0, 1]), [0, 1], [True, False])": "indices [True, False] do not",
+    "clarid(data.images([0, 1]), [0, 1], [-1, 3])": "indices [-1, 3] do not",
+    "clarid(data.images([0, 1]), [0, 1], ['a', 'b'])": "indices hold other things than numbers",
     "clarep.identify(clarid, data, folder / 'c', seed=0.5)": "seed 0.5 is outside 0 to 2^32 - 1",
+    "clarep.load_teacher('backdrops', TeacherOptions(device=0))": "`device=0` is of type int",
+    "clarep.load_teacher('backdrops', {})": "`options` is a dict: give TeacherOptions",
+    "clarep.load_teacher('edm:x', TeacherOptions(class_names=3))": "`class_names=3` is of type int",
+    "clarep.identify(clarid, data, folder / 'c', engine=EngineConfig('ray', 3))": "`address=3` is",
+    "clarep.identify(clarid, data, folder / 'c', engine=EngineConfig(workers='3'))": "`workers='3'",
     "clarid(Image.new('RGB', (8, 8)), ['a'])": "one PIL image: give a list, [image]",
     "clarid([data.images([0])[0]], [0])": "a list with a Tensor: give PIL images, or one tensor",
     "clarep.Clarid(teacher, t='0.6')": "`t='0.6'` is a text: give a number, or 'auto'",
@@ -117,8 +131,22 @@ REFUSED = {
     "clarep.push_to_hub(folder / 'nowhere', 'me/mine')": "give the folder of a run, or a bundled",
     "clarep.doctor(teacher, data='backdrops')": "`data` is a str: give what load_data gives",
     "clarep.doctor(net)": "give backdrops, a path, FAMILY:PLACE, or of a model of your own",
-    "called(class_names='abc')": "`class_names='abc'` is a text: give a list of names",
-    "called(class_names=3)": "`class_names` is a int: give a list",
+    "called(class_names='abc')": "`class_names='abc'` is a str: give a list of names",
+    "called(class_names=3)": "`class_names=3` is a int: give a list",
+    "called(class_names=['a', 'b', 'a'])": "gives 'a' twice: name each class once",
+    "called(class_names=['a', 3])": "`class_names[1]` is a int: give a name",
+    "called(taps=['x'])": "`taps` is a list: give name -> (channels, stride)",
+    "called(taps={'x': (3,)})": "taps['x'] (3,) is none: give (channels, stride)",
+    "called(taps={'x': (3, 0)})": "taps['x'] (3, 0) is none",
+    "called(taps={'x': 3})": "taps['x'] 3 is none",
+    "called(taps={'x': (3.0, 1)})": "taps['x'] (3.0, 1) is none",
+    "called(default_tap=1)": "`default_tap` is a int",
+    "called(null_label='none')": "`null_label` is a str",
+    "called(sigma_min='0.01')": "`sigma_min` is a str",
+    "called(latent_shape=8)": "`latent_shape` is a int",
+    "called(image_shape=8)": "image_shape 8 is none: give (channels, height, width)",
+    "called(fingerprint=3)": "`fingerprint` is a int",
+    "called(dtype='float32')": "`dtype` is a str",
     "called(denoise=None)": "`denoise` is a NoneType: give a function",
     "called(features=net.forward(data.images([0]).float()))": "`features` is a Tensor",
     "clarep.Clarid('')": "'' names no teacher",

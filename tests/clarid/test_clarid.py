@@ -582,7 +582,7 @@ except UserError as error:
     assert done.stdout.splitlines() == [
         "4 images came with labels of shape (3,): give the number of a class for each image, (4,)",
         "4 images came with labels of shape (5,): give the number of a class for each image, (4,)",
-        "4 images came with 2 indices: give one for each",
+        "indices [1, 2] do not tell 4 images apart: give each a whole number of its own, from 0",
         "a NoneType names no teacher: give backdrops, a path, FAMILY:PLACE, or of a model of your "
         "own Teacher.from_callable(...)",
     ]

@@ -285,7 +285,7 @@ def test_refused_classes_that_are_not_the_datas(folder: Path, tmp_path: Path):
     said = message(f"hf:{folder}", class_names=str(names))
     assert "`class_names` gives 2 names and" in said and "tells 3 classes apart" in said
     names.write_text("top\nbag\nbag\n")
-    assert "gives a name twice" in message(f"hf:{folder}", class_names=str(names))
+    assert "twice: name each class once" in message(f"hf:{folder}", class_names=str(names))
     missing = str(tmp_path / "none.txt")
     assert "cannot read class names" in message(f"hf:{folder}", class_names=missing)
 

@@ -118,7 +118,7 @@ def test_a_file_of_a_module_says_that_it_needs_the_module(tmp_path):
     [(("a", "a"), {}), (NAMES, {"std": [1.0, 0.0, 1.0]}), (NAMES, {"mean": [0.5]})],
 )
 def test_names_that_are_one_and_what_normalises_nothing(names, options):
-    with pytest.raises(UserError, match=r"no different names|do not normalise 3 channels"):
+    with pytest.raises(UserError, match=r"twice: name each class|do not normalise 3 channels"):
         Student.from_module(net(), names, (3, 8, 8), **options)
 
 

@@ -6,7 +6,6 @@ paper leaves open, and what was chosen, stands in docs/method.md.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,10 +25,10 @@ from clarep.clarid.directions import (
     project_out,
     random_directions,
 )
-from clarep.engine.arrays import Images, Labels
+from clarep.engine.arrays import Images, Labels, as_index
+from clarep.engine.bounds import check_seed
 from clarep.engine.cost import Ledger
 from clarep.engine.identity import plain
-from clarep.errors import UserError, check_type
 from clarep.geometry.compiled import CompiledJacobian, CompiledProducts, worth_compiling
 from clarep.geometry.jacobian import Engine, Jacobian, probe_engine
 from clarep.geometry.memory_bound import MemoryBound, usual_memory_mb
@@ -39,6 +38,7 @@ from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher
 
 __all__ = ["Clarid", "ClaridConfig"]
+_SEED_BITS = 63  # torch's; a set adds an image's index to a seed of 32
 
 
 class Clarid:
@@ -105,18 +105,16 @@ class Clarid:
         Args:
             images: of the teacher's shape.
             labels: their classes.
-            indices: what to record as `CLAReps.index`; 0, 1, ... by default.
+            indices: what to record as `CLAReps.index`, each once; 0, 1, ... by default.
             seed: of the solver's start and of random directions.
 
         Raises:
             UserError: for images of another shape or range, labels outside the teacher's classes,
-                another number of labels or indices than of images, or no whole seed.
+                another number of labels or indices than of images, or no seed.
         """
-        check_type("seed", seed, Integral, "a whole number")
+        check_seed(seed, _SEED_BITS)
         x0, classes = accepted(self.teacher, images, labels)
-        index = torch.arange(len(x0)) if indices is None else torch.as_tensor(indices).long()
-        if len(index) != len(x0):
-            raise UserError(f"{len(x0)} images came with {len(index)} indices: give one for each")
+        index = as_index(range(len(x0)) if indices is None else indices, len(x0))
         x_te, round_trip = self.invert(images, classes)
         subspace = self.directions(x_te, classes, seed)
         latents = x_te if subspace is None else project_out(x_te, subspace.V)
@@ -215,6 +213,7 @@ class Clarid:
 
     def directions(self, x: Images, labels: Labels, seed: int = 0) -> Subspace | None:
         """Return the directions to project out at x, or None for kind `none`."""
+        check_seed(seed, _SEED_BITS)
         if self.config.kind == "none":
             return None
         x, labels = placed(self.teacher, x, labels)

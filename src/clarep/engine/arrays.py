@@ -1,6 +1,6 @@
 """Images, labels and answers as users of Python give them: taken, or refused in one sentence."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clarep.errors import UserError, unknown_name
+from clarep.errors import UserError, check_type, unknown_name
 
 Images = Tensor | NDArray[Any] | Sequence[Any]
 """A batch (B, C, H, W) of floats, of any memory layout; see `as_images`."""
@@ -81,6 +81,38 @@ def as_labels(given: object, images: int, classes: int, whose: str = "") -> Int6
             f"{classes - 1}: give labels of these, or a model of more classes"
         )
     return labels
+
+
+def as_index(given: object, images: int) -> Int64[Tensor, " batch"]:
+    """Return what each of so many images is recorded as; raise UserError for what mixes them up."""
+    index = given if isinstance(given, Tensor) else _tensor(given, "indices")
+    whole = not index.is_floating_point() and not index.is_complex() and index.dtype != torch.bool
+    if (
+        not whole
+        or index.shape != (images,)
+        or int(index.min()) < 0
+        or index.unique().numel() < images
+    ):
+        raise UserError(
+            f"indices {index.tolist()} do not tell {images} images apart: give each a whole number "
+            "of its own, from 0"
+        )
+    return index.to("cpu", torch.int64)
+
+
+def as_names(given: object) -> tuple[str, ...]:
+    """Return names of classes in their order; raise UserError for others than different texts."""
+    if isinstance(given, str) or not isinstance(given, Iterable):  # a text's letters are none
+        kind = type(given).__name__
+        raise UserError(f"`class_names={given!r}` is a {kind}: give a list of names")
+    names = tuple(given)
+    for i, name in enumerate(names):
+        check_type(f"class_names[{i}]", name, str, "a name")
+        if name in names[:i]:
+            raise UserError(f"`class_names` gives '{name}' twice: name each class once")
+    if not names:
+        raise UserError("`class_names` is empty: give the classes' names in order of labels")
+    return names
 
 
 def numbered(labels: Labels, class_names: Sequence[str]) -> Labels:

@@ -39,11 +39,11 @@ Seed = Annotated[int, Within(0)]
 """What seeds anything; like every number, it is below 2^32."""
 
 
-def check_seed(seed: int) -> None:
+def check_seed(seed: int, bits: int = 32) -> None:
     """Raise UserError unless the seed is a whole number in [0, 2^32), as NumPy and torch take."""
     whole = isinstance(seed, Integral) and not isinstance(seed, bool)
-    if not whole or not 0 <= seed < _SETTING:
-        raise UserError(f"seed {seed!r} is outside 0 to 2^32 - 1: give a whole number inside")
+    if not whole or not 0 <= seed < 2**bits:
+        raise UserError(f"seed {seed!r} is outside 0 to 2^{bits} - 1: give a whole number inside")
 
 
 def is_setting(value: int | float) -> bool:

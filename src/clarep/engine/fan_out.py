@@ -8,15 +8,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
-from clarep.engine.bounds import Within
+from clarep.engine.bounds import Within, check_bounds
 from clarep.engine.places import Place
-from clarep.errors import UserError, unknown_name
+from clarep.errors import UserError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-
-
-ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True)
@@ -44,8 +41,7 @@ def check_engine(config: EngineConfig, device: str = "cpu", is_written: bool = T
 
     device: where the work is done. is_written: whether results are written to somewhere.
     """
-    if config.engine not in ENGINES:
-        raise unknown_name("engine", str(config.engine), ENGINES)
+    check_bounds(config)
     if config.engine == "local":
         for name in ("address", "workers", "gpus_per_worker"):
             if (given := getattr(config, name)) != getattr(LOCAL, name):

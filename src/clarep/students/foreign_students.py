@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from clarep.engine.arrays import logits_in
+from clarep.engine.arrays import as_names, logits_in
 from clarep.engine.artefacts import sha256_file
 from clarep.errors import UserError, refusing, unknown_name
 from clarep.students.hf_student import load_hf
@@ -70,9 +70,7 @@ def load_foreign(
         if class_names == "imagenet"
         else read_class_names(Path(os.path.expanduser(class_names)))
     )
-    if len(set(names)) != len(names):
-        raise UserError(f"`class_names={class_names}` gives a name twice: name each class once")
-    return replace(model, given_names=names, outputs=outputs)
+    return replace(model, given_names=as_names(names), outputs=outputs)
 
 
 def load_torchscript(place: str) -> WholeModel:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from clarep.engine.arrays import as_names
 from clarep.engine.hub import checkpoint_folder
 from clarep.errors import UserError, check_type, unknown_name
 
@@ -88,14 +89,10 @@ class Student(nn.Module, ABC):
         from clarep.students.module_student import ModuleStudent
 
         check_type("net", net, nn.Module, "a torch.nn.Module")
-        check_type("class_names", class_names, Sequence, "a list of names")
         check_type("image_shape", image_shape, Sequence, "(C, H, W), such as (3, 32, 32)")
         if len(image_shape) != 3 or not all(isinstance(size, int) for size in image_shape):
             raise UserError(f"image_shape {image_shape!r} is not (C, H, W): give (3, 32, 32), say")
-        names, channels = tuple(class_names), image_shape[0]
-        is_named = all(isinstance(name, str) for name in names)
-        if isinstance(class_names, str) or not is_named or len(set(names)) < len(names):
-            raise UserError(f"class_names {class_names!r} are no different names: give one a logit")
+        names, channels = as_names(class_names), image_shape[0]
         try:
             mean = [0.0] * channels if mean is None else [float(value) for value in mean]
             std = [1.0] * channels if std is None else [float(value) for value in std]

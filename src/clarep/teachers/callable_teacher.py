@@ -1,16 +1,34 @@
 """A teacher of a user's own functions: what `Teacher.from_callable` makes."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
+from types import NoneType
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from clarep.engine.arrays import as_names
 from clarep.engine.devices import check_device
 from clarep.engine.tensors import sha256_state
 from clarep.errors import UserError, check_type, unknown_name
 from clarep.teachers.teacher import Teacher
+
+_SHAPE, _TAP = "(channels, height, width)", "(channels, stride)"
+_KINDS: tuple[tuple[str, Any, str], ...] = (
+    ("denoise features", Callable, "a function, as docs/teachers.md shows"),
+    ("encode decode sigma_from_t", (Callable, NoneType), "a function, as docs/teachers.md shows"),
+    ("latent_shape", Sequence, _SHAPE),
+    ("sigma_min sigma_max", Real, "a number"),
+    ("null_label image_channels", (Integral, NoneType), "a whole number"),
+    ("taps", Mapping, f"name -> {_TAP}"),
+    ("default_tap", (str, NoneType), "a name of taps"),
+    ("fingerprint", (str, nn.Module), "a module or a text"),
+    ("dtype", torch.dtype, "torch.float32 or torch.float64"),
+)
+"""Arguments, what each is, and what to give instead."""
 
 
 class CallableTeacher(Teacher):
@@ -18,14 +36,9 @@ class CallableTeacher(Teacher):
 
     def __init__(self, **given: Any) -> None:
         """Take the arguments of `Teacher.from_callable`, every one."""
-        for name in ("denoise", "features"):
-            if not callable(given[name]):
-                kind = type(given[name]).__name__
-                raise UserError(f"`{name}` is a {kind}: give a function, as docs/teachers.md shows")
-        names = given["class_names"]
-        check_type("class_names", names, Iterable, "a list of names")
-        if isinstance(names, str):  # whose letters would be classes
-            raise UserError(f"`class_names={names!r}` is a text: give a list of names")
+        for names, kind, mend in _KINDS:
+            for name in names.split():
+                check_type(name, given[name], kind, mend)
         self._denoise, self._features = given["denoise"], given["features"]
         self._encode, self._decode = given["encode"], given["decode"]
         self._sigma_from_t = given["sigma_from_t"] or (lambda t: math.tan(math.pi * t / 2))
@@ -34,7 +47,7 @@ class CallableTeacher(Teacher):
         self.image_shape = given["image_shape"] or self.latent_shape
         if given["image_channels"] is not None:
             self._take_colour(given["image_channels"])
-        self.class_names = tuple(names)
+        self.class_names = as_names(given["class_names"])
         null_label = given["null_label"]
         self.null_label = len(self.class_names) if null_label is None else null_label
         self.has_null = given["has_null"]
@@ -67,18 +80,20 @@ class CallableTeacher(Teacher):
 
     def _check(self) -> None:
         """Raise UserError for what would only fail once the teacher is at work."""
-        if not self.class_names:
-            raise UserError("`class_names` is empty: give the classes' names in order of labels")
+        shapes = {f"taps[{name!r}]": (shape, _TAP, 2) for name, shape in self._taps.items()}
+        for name in ("latent_shape", "image_shape"):
+            shapes[name] = getattr(self, name), _SHAPE, 3
+        for name, (shape, mend, length) in shapes.items():
+            whole = isinstance(shape, Sequence) and all(isinstance(one, Integral) for one in shape)
+            if not whole or len(shape) != length or min(shape) < 1:
+                raise UserError(f"{name} {shape!r} is none: give {mend}, each at least 1")
         if not self._taps:
-            raise UserError("taps is empty: give name -> (channels, stride) of at least one layer")
+            raise UserError(f"taps is empty: give name -> {_TAP} of at least one layer")
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
             raise UserError(
                 f"sigma_min {self.sigma_min:g} and sigma_max {self.sigma_max:g} are no range: "
                 "give 0 < sigma_min < sigma_max"
             )
-        for name, shape in (("latent_shape", self.latent_shape), ("image_shape", self.image_shape)):
-            if len(shape) != 3 or min(shape) < 1:
-                raise UserError(f"{name} {shape} is none: give (channels, height, width)")
         if 0 <= self.null_label < self.num_classes:
             raise UserError(
                 f"null_label {self.null_label} is the class "

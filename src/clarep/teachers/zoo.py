@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from clarep.data.load import DataConfig, stored_options
+from clarep.engine.bounds import check_bounds
 from clarep.engine.identity import located
-from clarep.errors import UserError, unknown_name
+from clarep.errors import UserError, check_type, unknown_name
 from clarep.teachers.families import FAMILIES
 from clarep.teachers.options import TeacherOptions, check_options
 from clarep.teachers.pipeline_folder import refuse_diffusers
@@ -96,7 +97,9 @@ def load_teacher(spec: str | Path, options: TeacherOptions | None = None) -> Tea
         UserError: if there is no such teacher, its file is truncated or of another kind, an
             option means nothing to it, the device is not here, or an extra is missing.
     """
-    options = options or TeacherOptions()
+    options = TeacherOptions() if options is None else options
+    check_type("options", options, TeacherOptions, "TeacherOptions(...)")
+    check_bounds(options)
     if not isinstance(spec, str | Path):
         raise UserError(
             f"a {type(spec).__name__} names no teacher: give backdrops, a path, FAMILY:PLACE, or "
