@@ -11,7 +11,6 @@ NOTHING_ELSE = {
     "load_seconds": 0.0,
     "straggling": 0.0,
     "driver_seconds": 0.0,
-    "driver_image_seconds": 0.0,
     "shard_mb": 0.0,
 }
 

@@ -178,7 +178,12 @@ def test_a_set_in_memory_is_what_can_be_read_of_it():
 def test_a_set_too_large_for_memory_is_read_again(monkeypatch):
     monkeypatch.setattr("clarep.data.labelled._MEMORY", 6 * PIXELS[0].nbytes - 1)
     data, reads = counted(labelled())
-    whole, _, _ = in_memory(data, skip_bad=False)
+    whole, kept, _ = in_memory(data, skip_bad=False)
+    assert set(reads) == {0} and kept.tolist() == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(UserError, match="image 0: it is empty; `skip_bad` goes on without it"):
+        in_memory(labelled(bad=(0,)), skip_bad=False)
+    reads.clear()
+    whole, _, _ = in_memory(data, skip_bad=True)
     assert reads == [0, 1, 2, 3, 4, 5] and len(whole.images([2, 0])) == 2 and reads[6:] == [2, 0]
     whole, kept, _ = in_memory(labelled(bad=(0,)), skip_bad=True)
     assert torch.equal(whole.images(kept), labelled().images([1, 2, 3, 4, 5]))

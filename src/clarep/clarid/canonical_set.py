@@ -88,9 +88,8 @@ class CanonicalSetWriter:
         self.closed_here = False
         """Whether `finish` closed the set, rather than another part or an earlier run."""
         self._take_up()
-        for shard in self._manifest["shards"]:
-            if shard["file"] in self._groups:
-                check_shard(self.place, shard, self._manifest["config"])
+        for shard in self.stored():
+            check_shard(self.place, shard, self._manifest["config"])
         self._stored = {shard["file"] for shard in self._manifest["shards"]}
         if self._groups and not self._lies_there():
             self._write_manifest()
@@ -115,6 +114,10 @@ class CanonicalSetWriter:
         """Keep in the manifest what was found of teacher and images; it is no part of the set."""
         self._write_manifest(findings=plain(findings))
 
+    def stored(self) -> list[dict[str, Any]]:
+        """Return the entries of this part's shards that are stored."""
+        return [shard for shard in self._manifest["shards"] if shard["file"] in self._groups]
+
     def missing(self) -> Iterator[tuple[str, list[int]]]:
         """Yield (name, image indices) of every shard of this part that is not stored yet."""
         for name, group in self._groups.items():
@@ -123,7 +126,7 @@ class CanonicalSetWriter:
 
     def add(self, name: str, parts: Sequence[CLAReps], cost: dict[str, Any]) -> None:
         """Store the CLAReps of one of `missing`'s shards, and what they cost."""
-        store_shard(self.place, name, self.about, parts, cost)
+        store_shard(self.place, name, self.about, parts, {"cost": cost})
         self._stored.add(name)
 
     def finish(self) -> bool:
@@ -175,14 +178,14 @@ def store_shard(
     name: str,
     about: Mapping[str, Any],
     parts: Sequence[CLAReps],
-    cost: dict[str, Any],
+    noted: Mapping[str, Any],
 ) -> None:
-    """Store the CLAReps of a shard, in whatever process; `about`: that of the set's writer."""
+    """Store the CLAReps of a shard, in whatever process; about, noted: as of `write_shard`."""
     tensors = {
         field: torch.cat([getattr(part, field) for part in parts]).contiguous() for field in TENSORS
     }
     # Another part, or a resumed run, may have other versions.
-    write_shard(place, name, about, tensors, {"cost": cost, "versions": versions()})
+    write_shard(place, name, about, tensors, {**noted, "versions": versions()})
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -227,6 +230,9 @@ class CanonicalSet(CLAReps):
         config = manifest["config"]
         found = [check_shard(place, shard, config, _COLUMNS) for shard in manifest["shards"]]
         columns = {name: torch.cat([one[name] for one in found]) for name in _COLUMNS}
+        if "data_sha256" in manifest:  # it was not known when the set was begun
+            config = config | {"data_sha256": manifest["data_sha256"]}
+            manifest = manifest | {"config": config}
         rows = ShardRows(place, manifest["shards"])
         given = {"config": config, "folder": Path(folder), "manifest": manifest, "shards": rows}
         canonical = object.__new__(cls)  # the other tensors are not there yet: see __getattr__

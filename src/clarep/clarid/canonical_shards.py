@@ -20,6 +20,7 @@ from torch import Tensor
 
 from clarep.clarid.clareps import TENSORS
 from clarep.clarid.clarid_config import stored_in_full
+from clarep.clarid.told_images import TOLD, all_told, is_told
 from clarep.engine.artefacts import json_bytes, parse_json, read_json_object, sha256_stream
 from clarep.engine.cost import sum_costs
 from clarep.engine.places import Place
@@ -60,9 +61,10 @@ def write_shard(
     """Write a shard and then its entry; return the entry. Whichever process does so.
 
     about: format, config and images of its set. noted: what else the entry holds, its cost above
-    all.
+    all; what it tells of the images stands in the shard too.
     """
-    told = {**about, "file": name, "tensors_sha256": sha256_tensors(tensors)}
+    of_images = {TOLD: noted[TOLD]} if TOLD in noted else {}
+    told = {**about, "file": name, "tensors_sha256": sha256_tensors(tensors), **of_images}
     content = save(tensors, {ABOUT: json.dumps(told)})
     place.remove(entry_name(name))  # of a shard of that name that was lost: it would tell another
     place.write(name, content)
@@ -85,11 +87,10 @@ def shard_entry(name: str, sha256: str, tensors: dict[str, Tensor]) -> dict[str,
 def manifest_of(known: dict[str, Any], shards: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Return a manifest of these shards, in order; `known` is what else it holds."""
     ordered = sorted(shards, key=lambda shard: str(shard["file"]))
-    return known | {
-        "complete": sum(len(shard["images"]) for shard in ordered) == known["images"],
-        "shards": ordered,
-        "cost": sum_costs([shard["cost"] for shard in ordered]),
-    }
+    complete = sum(len(shard["images"]) for shard in ordered) == known["images"]
+    cost = sum_costs([shard["cost"] for shard in ordered])
+    data = all_told(known["config"], ordered) if complete else {}
+    return known | {"complete": complete, "shards": ordered, "cost": cost} | data
 
 
 def sha256_tensors(tensors: dict[str, Tensor]) -> str:
@@ -181,12 +182,13 @@ def _rebuilt(place: Place) -> dict[str, Any] | None:
             continue
         is_whole = about.pop("tensors_sha256", None) == sha256_tensors(tensors)
         is_whole &= about.pop("file", name) == name  # else a copy of another one
+        of_images = {TOLD: about.pop(TOLD)} if TOLD in about else {}
         first = first or about
         if is_whole and about == first and about["format"] == FORMAT:
             known = read_entry(place, name)
             if known is None or known["sha256"] != sha256:
-                known = shard_entry(name, sha256, tensors) | {"cost": sum_costs([])}
-            entries.append(known)
+                known = shard_entry(name, sha256, tensors) | {"cost": sum_costs([]), **of_images}
+            entries += [known] if is_told(known) else []
     return manifest_of(first, entries) if entries else None
 
 
@@ -205,6 +207,8 @@ def _check_entry(shard: Any, what: str) -> None:
         isinstance(shard.get(name), kind) for name, kind in _SHARD_KEYS.items()
     ):
         raise ValueError(f"{what} lacks one of {', '.join(_SHARD_KEYS)}")
+    if not is_told(shard):
+        raise ValueError(f"{what} does not tell each of its images by label and hash")
     if not _FILE_NAME.fullmatch(shard["file"]):
         raise ValueError(f"its shard {shard['file']!r} is not a file of this folder")
     cost, seconds = shard["cost"], shard["cost"].get("seconds")

@@ -17,7 +17,8 @@ from clarep.clarid.diffusion_classifier import recognise
 from clarep.clarid.product_choice import ENGINE_JVP, choose_engine_jvp, hold_to
 from clarep.clarid.round_trip import autoencoder_psnr
 from clarep.clarid.set_pictures import store_pictures
-from clarep.data.labelled import LabelledImages, in_memory, to_unit_range
+from clarep.clarid.told_images import read_images, refuse_changed, told, unread
+from clarep.data.labelled import LabelledImages, fits_in_memory, in_memory, to_unit_range
 from clarep.engine.artefacts import Progressed
 from clarep.engine.bounds import check_seed
 from clarep.engine.cost import Ledger
@@ -59,20 +60,18 @@ class _ShardMaker:
         clarid, size = self.clarid, self.clarid.config.batch_size
         clarid.ledger = shard.before
         parts = [shard.images[i : i + size] for i in range(0, len(shard.images), size)]
-        reps = [
-            clarid(
-                self.data.images(part),
-                self.data.labels[part],
-                indices=part,
-                seed=self.seed + part[0],
-            )
-            for part in parts
-        ]
+        reps, pixels = [], []
+        for part in parts:
+            pixels.append(read_images(self.data, part))
+            seed, labels = self.seed + part[0], self.data.labels[part]
+            reps.append(clarid(pixels[-1], labels, indices=part, seed=seed))
         cost = clarid.ledger.as_dict()  # beside it what the rounding depends on
         cost |= {"device": str(clarid.teacher.device), "engine": clarid.product_engine}
         cost |= {"batch_size": size, "memory_mb": clarid.memory.mb}
         cost["threads"] = torch.get_num_threads()
-        store_shard(place_of(self.folder), shard.name, self.about, reps, cost)
+        labels = self.data.labels[shard.images]
+        noted = {"cost": cost} | told(self.about["config"], torch.cat(pixels), labels)
+        store_shard(place_of(self.folder), shard.name, self.about, reps, noted)
         return len(shard.images)
 
 
@@ -138,8 +137,9 @@ def identify_steps(
     """Do as `identify`, yielding at the start and after each shard; return whether it closed it.
 
     The set is told by the content of its images and labels and of its teacher, wherever these were
-    found. How much goes through the teacher at once (batch_size, memory_mb) may change on the way:
-    each shard's entry in the manifest tells its own.
+    found. Images of over 1 GB are each read when their shard is made, and again by a run that
+    finds it. How much goes through the teacher at once (batch_size, memory_mb) may change on the
+    way: each shard's entry in the manifest tells its own.
     Before the first shard, the manifest's `findings` tell whether the teacher knows the images'
     classes (`recognition`) and what its autoencoder alone gives (`autoencoder_psnr_median`). After
     the last, what pictures of the set need is stored beside the shards (`set_pictures`).
@@ -165,7 +165,8 @@ def identify_steps(
     clarid.teacher.check_labels(torch.from_numpy(data.labels[indices]))
     clarid.ledger = Ledger()  # what settling k costs is the first shard's
     config = {**(described or {}), **clarid.describe(seed, shard_size)}
-    config |= {"chosen": indices.tolist(), "data_sha256": data.sha256(indices)}
+    content = data.sha256(indices) if fits_in_memory(data, indices) else unread(data, indices)
+    config |= {"chosen": indices.tolist(), "data_sha256": content}
     if clarid.num_dirs is None and clarid.config.kind != "none":
         clarid.num_dirs = _settled_before(place, config)
         if clarid.num_dirs is None:
@@ -173,6 +174,7 @@ def identify_steps(
             clarid.resolve_k(clarid.invert(few, labels)[0], labels)
     config["num_dirs"] = 0 if clarid.config.kind == "none" else clarid.num_dirs
     writer = CanonicalSetWriter(folder, config, config["chosen"], shard_size, part)
+    refuse_changed(writer.stored(), data)
     if not writer.images:
         yield Progressed(0, 0, 0)
         return False

@@ -89,10 +89,8 @@ class Projection:
     """Megabytes a second that the shared store takes, from all workers together."""
     straggling: Annotated[float, Within(0)] = 0.05
     """Share by which the slowest worker is behind the mean one, in the last round."""
-    driver_image_seconds: Annotated[float, Within(0)] = 0.01
-    """Seconds an image that the driver reads and hashes alone, before the workers begin."""
     driver_seconds: Annotated[float, Within(0)] = 600.0
-    """Of what the driver does alone besides: findings, pictures, the table of controls."""
+    """Of what the driver does alone: findings, pictures, the table of controls."""
 
 
 def projected(assumed: Projection, gpus: Sequence[int]) -> list[dict[str, Any]]:
@@ -104,12 +102,11 @@ def projected(assumed: Projection, gpus: Sequence[int]) -> list[dict[str, Any]]:
     """
     shards = math.ceil(assumed.total_images / assumed.shard_images)
     shard_seconds = assumed.shard_images * assumed.image_seconds
-    alone = assumed.total_images * assumed.driver_image_seconds + assumed.driver_seconds
     written = shards * assumed.shard_mb / assumed.write_mb_per_s
     rows = []
     for count in gpus:
         made = math.ceil(shards / count) * shard_seconds + assumed.straggling * shard_seconds
-        seconds = alone + assumed.load_seconds + max(made, written)
+        seconds = assumed.driver_seconds + assumed.load_seconds + max(made, written)
         ideal = assumed.total_images * assumed.image_seconds / count
         rows.append(
             {"gpus": count, "hours": round(seconds / 3600, 2), "share": round(ideal / seconds, 3)}

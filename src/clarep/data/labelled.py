@@ -1,7 +1,5 @@
 """`LabelledImages`: what every data set is to the rest of clarep."""
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clarep.data.image_hashes import joint_sha256, pixels_sha256
 from clarep.engine.arrays import Images, as_images
 from clarep.engine.bounds import check_seed
 from clarep.errors import UserError
@@ -125,24 +124,20 @@ class LabelledImages:
         Raises UnreadableImage as `read` does, UserError as `images` does.
         """
         chosen = np.arange(len(self)) if indices is None else self.positions(indices)
-        digest = hashlib.sha256(json.dumps(self.class_names).encode())
-        digest.update(chosen.tobytes() + self.labels[chosen].astype(np.int64).tobytes())
-        for i in chosen:
-            digest.update(self._digest(int(i)))
-        return digest.hexdigest()
+        each = (self._digest(int(i)) for i in chosen)
+        return joint_sha256(self.class_names, chosen, self.labels[chosen], each)
+
+    def digests(self, indices: Sequence[int] | NDArray[np.int64]) -> list[str]:
+        """Return the SHA-256 of each image's pixels. Raises UnreadableImage as `read` does."""
+        return [self._digest(int(i)).hex() for i in indices]
 
     def marks(self, indices: Sequence[int] | NDArray[np.int64]) -> list[str]:
-        """Return what tells each image by its pixels alone: 16 digits of their SHA-256.
-
-        Raises UnreadableImage as `read` does.
-        """
-        return [self._digest(int(i))[:_MARK].hex() for i in indices]
+        """Return what tells each image by its pixels alone: 16 digits of their SHA-256."""
+        return [digest[: 2 * _MARK] for digest in self.digests(indices)]
 
     def _digest(self, i: int) -> bytes:
         if not self._digests[i].any():
-            pixels = self._pixels(i)
-            found = hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes())
-            self._digests[i] = np.frombuffer(found.digest(), np.uint8)
+            self._digests[i] = np.frombuffer(pixels_sha256(self._pixels(i)), np.uint8)
         return bytes(self._digests[i])
 
     def draw(
@@ -273,7 +268,8 @@ def in_memory(
 ) -> tuple[LabelledImages, NDArray[np.int64], list[str]]:
     """Decode each chosen image (all without any) once, and keep them unless they need over 1 GB.
 
-    Returns the set, and what `readable_indices` does, and raises as it does.
+    Returns the set, and what `readable_indices` does, and raises as it does. Where they need more
+    and none is to be skipped, they are left to be read when they are asked for.
     """
     pixels: dict[int, NDArray[np.uint8]] = {}
     indices = np.arange(len(data)) if chosen is None else chosen
@@ -288,5 +284,14 @@ def in_memory(
 
     held = copy(data)  # a set that composes its images takes no other `read`
     object.__setattr__(held, "read", read)
+    if not skip_bad and len(indices):
+        readable_indices(held, indices[:1], skip_bad)
+        if not fits_in_memory(held, indices):
+            return held, indices, []
     kept, bad = readable_indices(held, indices, skip_bad)
     return held, kept, bad
+
+
+def fits_in_memory(data: LabelledImages, indices: NDArray[np.int64]) -> bool:
+    """Tell whether `in_memory` keeps these images, all of the first one's size."""
+    return len(indices) * data.images(indices[:1]).nbytes <= _MEMORY

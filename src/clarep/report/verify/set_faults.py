@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.canonical_shards import (
     MANIFEST,
@@ -19,6 +21,7 @@ from clarep.clarid.canonical_shards import (
 )
 from clarep.clarid.clareps import TENSORS
 from clarep.clarid.set_pictures import PICTURES, read_pictures
+from clarep.clarid.told_images import unread
 from clarep.data.labelled import LabelledImages
 from clarep.engine.artefacts import json_bytes
 from clarep.engine.lock import hold_place
@@ -77,7 +80,8 @@ def set_faults(place: Place, data: LabelledImages | None = None) -> Iterator[Fau
         except UserError as error:
             yield Fault(f"{place}/{PICTURES}", str(error))
     if data is not None:
-        yield from _data_faults(path, config, data)
+        told = manifest.get("data_sha256", config.get("data_sha256"))
+        yield from _data_faults(path, config.get("chosen") or [], told, data)
 
 
 def _shard_fault(place: Place, shard: dict[str, Any], config: dict[str, Any]) -> str:
@@ -121,11 +125,12 @@ def _count_faults(place: Place, manifest: dict[str, Any], *, closed: bool) -> It
         yield Fault(str(place), "entries lie beside a complete manifest: give `finish`")
 
 
-def _data_faults(path: str, config: dict[str, Any], data: LabelledImages) -> Iterator[Fault]:
-    chosen = config.get("chosen") or []
+def _data_faults(
+    path: str, chosen: list[int], told: object, data: LabelledImages
+) -> Iterator[Fault]:
     if chosen and max(chosen) >= len(data):
         yield Fault(path, f"it is of image {max(chosen)} and {data.name} has {len(data)}")
-    elif config.get("data_sha256") not in (None, data.sha256(chosen)):
+    elif told not in (None, unread(data, np.array(chosen, int)), data.sha256(chosen)):
         yield Fault(path, f"it is of other images or labels than {data.name}: give those")
 
 
