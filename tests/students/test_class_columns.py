@@ -113,7 +113,7 @@ def test_imagenet_9_is_read_from_a_model_of_imagenets_classes():
     for word, row in OF_NINE.items():
         (number,) = [i for i, name in enumerate(names) if word in name.split(", ")]
         assert number in rows[row], word
-    assert "chosen" not in said and "tells 1000" in said
+    assert "chosen" not in said and "tells 1,000" in said
     by_words = [name.partition(", ")[2] for name in names]
     assert match_columns("m", 1000, by_words, None, NINE[::-1])[0] == [*rows[8::-1], rows[9]]
     assert "`class_names`" in refused(NINE, classes=1000)  # it may be of other classes

@@ -587,7 +587,7 @@ def test_torchscripts_that_are_refused(tmp_path, small):
         save_script(path, One(), traced_for=1)
         assert "takes no images of 16x16 with 3 channels, or not two at once" in message(spec)
     save_script(path, small)
-    with pytest.raises(UserError, match="takes no images of 16x16 with 1 channels"):
+    with pytest.raises(UserError, match="takes no images of 16x16 with 1 channel"):
         load_foreign(spec).student(NAMES, (1, 16, 16))
     with pytest.raises(UserError, match="tells 3 classes apart and the data hold 4"):
         load_foreign(spec).student((*NAMES, "hat"), SHAPE)

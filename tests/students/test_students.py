@@ -178,7 +178,7 @@ def test_unknown_layer(name: str) -> None:
 def test_what_no_student_can_be() -> None:
     with pytest.raises(UserError, match="patches of 4 pixels, and 30 x 32 is no multiple: give"):
         build_student(info("vit-tiny", (3, 30, 32)))
-    with pytest.raises(UserError, match="a student of 1 classes has nothing to tell apart: give"):
+    with pytest.raises(UserError, match="a student of 1 class has nothing to tell apart: give"):
         build_student(StudentInfo("resnet8", ("top",), (3, 16, 16)))
     with pytest.raises(UserError, match=r"images of shape \(3, 0, 16\) are none: give"):
         build_student(info(shape=(3, 0, 16)))

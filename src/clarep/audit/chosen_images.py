@@ -10,6 +10,7 @@ from clarep.audit.audit import Audit, check_audit
 from clarep.audit.audit_config import Part
 from clarep.data.held_out import Indices
 from clarep.data.labelled import LabelledImages, class_balanced_choice
+from clarep.engine.printable import counted
 from clarep.errors import UserError
 
 Choice = Literal["random", "doubted", "typical"]
@@ -65,7 +66,7 @@ def chosen_images(
         members = index[labels == label][:count]
         if len(members) < count:
             raise UserError(
-                f"{audit.folder} is an audit of {len(members)} images of "
+                f"{audit.folder} is an audit of {counted(len(members), 'image')} of "
                 f"'{data.class_names[label]}', and `fraction={fraction:g}` of the class are "
                 f"{count}: give an audit of all images, or a smaller share"
             )

@@ -13,6 +13,7 @@ from torch import Tensor
 from clarep.clarid.clareps import CLAReps
 from clarep.clarid.set_pictures import principal_coordinates
 from clarep.engine.bounds import check_seed
+from clarep.engine.printable import counted
 from clarep.engine.statistics import binomial_interval
 from clarep.errors import UserError
 
@@ -51,8 +52,8 @@ def readable_parts(canonical: CLAReps, seed: int = 0) -> list[Readable]:
     if len(present) < 2 or counts.min() < _FOLDS:
         raise UserError(
             f"a probe of the label needs {_FOLDS} images or more of two classes or more, and the "
-            f"canonical set has {len(present)} classes, one of {counts.min()} images: make one of "
-            "a larger `fraction`"
+            f"canonical set has {counted(len(present), 'class')}, one of "
+            f"{counted(int(counts.min()), 'image')}: make one of a larger `fraction`"
         )
     x_te, left = canonical.x_te, canonical.latent
     parts = {"whole": x_te, "extraneous": x_te - left, "left": left}

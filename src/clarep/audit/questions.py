@@ -23,6 +23,7 @@ from clarep.data.labelled import (
     to_unit_range,
 )
 from clarep.engine.bounds import check_bounds
+from clarep.engine.printable import counted
 from clarep.errors import UserError, check_type
 from clarep.select.class_match import of_the_datas_classes
 from clarep.teachers.teacher import Teacher
@@ -66,7 +67,7 @@ class Questions:
             )
         if teacher.num_classes != len(data.class_names):
             raise UserError(
-                f"the teacher knows {teacher.num_classes} classes and {data.name} has "
+                f"the teacher knows {counted(teacher.num_classes, 'class')} and {data.name} has "
                 f"{len(data.class_names)}: give a teacher of the data's classes, or one that "
                 "knows them by name (`class_names`)"
             )

@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 from clarep.data.labelled import rank_within_class, to_uint8
 from clarep.engine.cost import Ledger
 from clarep.engine.extras import require_extra
-from clarep.engine.printable import one_line, printable
+from clarep.engine.printable import counted, one_line, printable
 from clarep.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,9 +74,10 @@ class CLAReps:
         c, h, w = self[:1].latent.shape[1:]
         quality = f"{float(self.round_trip_psnr.median()):.1f} dB" if len(self) else "none"
         return (
-            f"{type(self).__name__}({len(self)} images of {len(self.label.unique())} classes, "
-            f"latents {c}x{h}x{w}, k = {self.singular_values.shape[1]}, sigma {self.sigma_te:.3g}, "
-            f"tap {self.tap}, median round trip {quality})"
+            f"{type(self).__name__}({counted(len(self), 'image')} of "
+            f"{counted(len(self.label.unique()), 'class')}, latents {c}x{h}x{w}, k = "
+            f"{self.singular_values.shape[1]}, sigma {self.sigma_te:.3g}, tap {self.tap}, median "
+            f"round trip {quality})"
         )
 
     @property

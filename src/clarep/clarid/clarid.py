@@ -89,9 +89,8 @@ class Clarid:
         self.memory = MemoryBound(config.memory_mb or usual_memory_mb(teacher.device))
 
     def __repr__(self) -> str:
-        of = f"{type(self.teacher).__name__} of {self.teacher.num_classes} classes, tap {self.tap}"
         k = f"{self.config.kind} k = {self.num_dirs or self.config.k}"
-        return f"Clarid({of}, sigma {self.sigma_te:.3g}, {k})"
+        return f"Clarid({self.teacher!r}, tap {self.tap}, sigma {self.sigma_te:.3g}, {k})"
 
     def __call__(
         self,

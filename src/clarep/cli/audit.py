@@ -21,6 +21,7 @@ from clarep.data.labelled import LabelledImages, class_balanced_choice, readable
 from clarep.data.load import DataConfig, load_data, stored_options
 from clarep.distill.trainer.sources import check_canonical
 from clarep.engine.bounds import Within
+from clarep.engine.printable import counted
 from clarep.engine.progress import announce, progress
 from clarep.report.audit_scores import (
     detection_rows,
@@ -176,7 +177,7 @@ class Audit:
         if refused := found.manifest.get("masks", {}).get("refused"):
             note(f"no object masks: {refused}")
         print(
-            f"{len(found.index)} images, {sum(cost['seconds'].values()):.0f} s, "
+            f"{counted(len(found.index), 'image')}, {sum(cost['seconds'].values()):.0f} s, "
             f"{cost['denoiser_evaluations']} denoiser evaluations, "
             f"peak memory {cost['peak_memory_mb']} MiB"
         )

@@ -15,6 +15,7 @@ from clarep.data.load import DataConfig, DataOptions, load_data
 from clarep.data.sheet import choose_by_class, class_sheet
 from clarep.engine.artefacts import atomic_path
 from clarep.engine.bounds import Seed, Within
+from clarep.engine.printable import counted
 from clarep.errors import UserError
 
 
@@ -69,7 +70,8 @@ class Show:
             }
             print(json.dumps(answer, indent=2))
             return
-        print(f"{data.name}: {len(kept)} images of {width}x{height}, {classes} classes")
+        images = f"{counted(len(kept), 'image')} of {width}x{height}"
+        print(f"{data.name}: {images}, {counted(classes, 'class')}")
         for name, count in each.items():
             print(f"  {count:7d}  {name}")
         for reason in bad:

@@ -45,6 +45,7 @@ from clarep.engine.places import (
     place_of,
     work_folder,
 )
+from clarep.engine.printable import counted
 from clarep.engine.progress import announce, progress
 from clarep.errors import UserError
 from clarep.report.measures_table import (
@@ -126,7 +127,8 @@ class Identify:
         data, chosen, bad = in_memory(data, self.skip_bad, among)
         shards = math.ceil(len(chosen) / self.shard_size)
         if part is not None and part[0] > shards:
-            self._say_of_part(f"has nothing to do, {canon} has {shards} shards", complete=False)
+            of = counted(shards, "shard")
+            self._say_of_part(f"has nothing to do, {canon} has {of}", complete=False)
             return
         _lock = hold_place(Folder(work_folder(self.out)), part)
         described = sources(self.teacher, self.data, recorded(self.teacher_options))
@@ -234,7 +236,7 @@ class Identify:
         # One row may cost a hundred times another: no time left could be true.
         with progress("measure", "rows", len(kinds), len(rows), even=False) as advance:
             while kind:
-                exact = f" (exact Jacobians of {len(subset)} images, slow)"
+                exact = f" (exact Jacobians of {counted(len(subset), 'image')}, slow)"
                 slow = kind in ("bottom", "middle") and kind != self.clarid.kind
                 advance(0, f"now {kind}{exact if slow else ''}")
                 kind, rows = next(steps)
@@ -288,7 +290,7 @@ class Identify:
         if lost := len(canonical) - cost["images"]:
             print(f"what {lost} of the images cost is not known: their manifest was made again")
         print(
-            f"{len(canonical)} images, {sum(cost['seconds'].values()):.0f} s, "
+            f"{counted(len(canonical), 'image')}, {sum(cost['seconds'].values()):.0f} s, "
             f"{cost['denoiser_evaluations']} denoiser evaluations, "
             f"{cost['jacobian_products']} Jacobian products, "
             f"peak memory {cost['peak_memory_mb']} MiB, median round trip {trip}"

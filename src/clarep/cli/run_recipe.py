@@ -11,6 +11,7 @@ from clarep.cli.option_groups import EngineGroup
 from clarep.cli.terminal import note, told, warn
 from clarep.engine.fan_out import LOCAL, EngineConfig, check_engine
 from clarep.engine.lock import hold
+from clarep.engine.printable import counted
 from clarep.engine.progress import duration, progress
 from clarep.errors import UserError
 from clarep.report.comparison_table import comparison_table, write_comparison
@@ -57,9 +58,9 @@ def print_plan(study: Study) -> None:
     """Print every job, and whether it exists already."""
     recipe, missing = study.recipe, missing_jobs(study)
     print(
-        f"recipe {recipe.name}: {_count(len(recipe.variants), 'method')}, "
-        f"{_count(len(recipe.seeds), 'seed')}; {len(study.jobs) - len(missing)} of "
-        f"{_count(len(study.jobs), 'part')} exist, {len(missing)} to build"
+        f"recipe {recipe.name}: {counted(len(recipe.variants), 'method')}, "
+        f"{counted(len(recipe.seeds), 'seed')}; {len(study.jobs) - len(missing)} of "
+        f"{counted(len(study.jobs), 'part')} exist, {len(missing)} to build"
     )
     for job in study.jobs:
         state = "build" if job in missing else "exists"
@@ -120,7 +121,3 @@ def _title(turn: Turn) -> str:
     if turn.seconds_left is None:
         return title
     return f"{title} (about {duration(turn.seconds_left)} left in all)"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from clarep.data.labelled import LabelledImages
-from clarep.engine.printable import one_line
+from clarep.engine.printable import counted, one_line
 from clarep.errors import UserError
 
 _CELL = 96  # smaller images are enlarged to at most this side, in pixels
@@ -107,7 +107,7 @@ def class_sheet(data: LabelledImages, chosen: Sequence[NDArray[np.int64]]) -> Im
     cells[[row * columns + i for row, found in enumerate(shown) for i in range(len(found))]] = (
         pixels
     )
-    footer = f"{data.name}: {len(data)} images, {len(chosen)} classes"
+    footer = f"{data.name}: {counted(len(data), 'image')}, {counted(len(chosen), 'class')}"
     if hidden := len(chosen) - len(shown):
         footer += f"; {hidden} classes are not shown"
     return contact_sheet(cells, columns, data.class_names[: len(shown)], footer=footer)

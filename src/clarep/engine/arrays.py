@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from clarep.engine.printable import counted
 from clarep.errors import UserError, check_type, unknown_name
 
 Images = Tensor | NDArray[Any] | Sequence[Any]
@@ -70,8 +71,8 @@ def as_labels(given: object, images: int, classes: int, whose: str = "") -> Int6
         raise UserError(f"labels are {labels.dtype}: give the number of a class for each image")
     if labels.shape != (images,):
         raise UserError(
-            f"{images} images came with labels of shape {tuple(labels.shape)}: give the number of "
-            f"a class for each image, ({images},)"
+            f"{counted(images, 'image')} came with labels of shape {tuple(labels.shape)}: give the "
+            f"number of a class for each image, ({images},)"
         )
     labels = labels.detach().to(torch.int64)
     outside = labels[(labels < 0) | (labels >= classes)]
@@ -94,8 +95,8 @@ def as_index(given: object, images: int) -> Int64[Tensor, " batch"]:
         or index.unique().numel() < images
     ):
         raise UserError(
-            f"indices {index.tolist()} do not tell {images} images apart: give each a whole number "
-            "of its own, from 0"
+            f"indices {index.tolist()} do not tell {counted(images, 'image')} apart: give each a "
+            "whole number of its own, from 0"
         )
     return index.to("cpu", torch.int64)
 
@@ -157,8 +158,8 @@ def as_logits(answer: object, images: int) -> Float[Tensor, "batch classes"]:
     logits = logits_in(answer)
     if logits.ndim != 2 or len(logits) != images or logits.shape[1] < 2:
         raise UserError(
-            f"the model answers {images} images with logits of shape {tuple(logits.shape)}: it "
-            f"must give ({images}, classes), of two classes or more"
+            f"the model answers {counted(images, 'image')} with logits of shape "
+            f"{tuple(logits.shape)}: it must give ({images}, classes), of two classes or more"
         )
     if not logits.is_floating_point():
         raise UserError(f"the model's logits are {logits.dtype}: it must give floats")

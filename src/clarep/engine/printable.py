@@ -20,3 +20,9 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """Return `printable` text whose line ends and tabs are written as \\n and \\t."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def counted(number: int, one: str) -> str:
+    """Return a number and its noun, given as of one: 1 image, 2,000 images, 3 classes."""
+    many = f"{one}es" if one.endswith("s") else f"{one}s"
+    return f"{number:,} {one if number == 1 else many}"

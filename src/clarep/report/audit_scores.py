@@ -18,6 +18,7 @@ from clarep.audit.extraneous_part import Readable
 from clarep.data.cues import NO_CUE, cues_of
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.engine.artefacts import read_json, write_json
+from clarep.engine.printable import counted
 from clarep.report.quality import classify_all
 from clarep.report.tables import plain_table
 from clarep.students.student import Student
@@ -100,9 +101,9 @@ def detection_table(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     note = (
-        f"(of {first['images']} images {first['found']} show the cue of another class; precision "
-        f"and recall of the {first['share']:.0%} with the highest score; 95 % intervals over "
-        "images)"
+        f"(of {counted(first['images'], 'image')} {first['found']} show the cue of another class; "
+        f"precision and recall of the {first['share']:.0%} with the highest score; 95 % intervals "
+        "over images)"
     )
     return plain_table(("finds foreign cues", "AUC", "precision", "recall"), cells, note)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clarep.clarid.canonical_set import CanonicalSet
-from clarep.engine.printable import one_line
+from clarep.engine.printable import counted, one_line
 from clarep.report.measures_table import measures_table, rows_beside
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import heading_of
@@ -39,7 +39,7 @@ def student_card(
         data = evaluation.config["data"]
         name = _without_folders(data["name"])
         measured = (
-            f"On {data['images']:,} images of {plain_word(name)}, "
+            f"On {counted(data['images'], 'image')} of {plain_word(name)}, "
             f"seed {evaluation.config['seed']}, by "
             f"`clarep evaluate`; in brackets 95 % intervals over images.\n\n{_figures(evaluation)}"
         )
@@ -86,9 +86,9 @@ def set_card(canonical: CanonicalSet, repo_id: str | None) -> str:
     front = {"task_categories": ["image-classification"], "tags": ["clarep"]}
     level = f"sigma = {canonical.config['sigma_te']:.3g}"
     parts = [
-        f"Canonical latent representations of {count:,} images of "
+        f"Canonical latent representations of {counted(count, 'image')} of "
         f"{_classes(canonical.class_names)}: t = {setting['t']}, {level}, "
-        f"k = {canonical.config['num_dirs']} directions of kind {setting['kind']}, tap "
+        f"k = {counted(canonical.config['num_dirs'], 'direction')} of kind {setting['kind']}, tap "
         f"`{canonical.config['tap']}`. Safetensors shards with latents, samples, features and "
         "singular values; `manifest.json` tells all settings, seeds and hashes.",
         _use(
@@ -149,8 +149,8 @@ def _teacher_figures(card: Mapping[str, Any]) -> list[str]:
         )
     if trip := card.get("round_trip"):
         found.append(
-            f"Round trip of {trip['images']} images at sigma = {trip['sigma']:.3g}: median "
-            f"{trip['psnr_median']} dB, least {trip['psnr_least']} dB."
+            f"Round trip of {counted(trip['images'], 'image')} at sigma = {trip['sigma']:.3g}: "
+            f"median {trip['psnr_median']} dB, least {trip['psnr_least']} dB."
         )
     return found
 
@@ -161,7 +161,7 @@ def _shape(shape: tuple[int, int, int]) -> str:
 
 def _classes(names: Sequence[str]) -> str:
     few = ", ".join(map(plain_word, names[:10]))
-    return f"{len(names)} classes ({few}{', …' if len(names) > 10 else ''})"
+    return f"{counted(len(names), 'class')} ({few}{', …' if len(names) > 10 else ''})"
 
 
 def _use(line: str, name: str, more: str = "") -> str:

@@ -13,6 +13,7 @@ from clarep.data.held_out import Indices
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.engine.artefacts import read_json, versions, write_json
 from clarep.engine.identity import plain
+from clarep.engine.printable import counted
 from clarep.engine.tensors import weights_hash
 from clarep.report.quality import student_judge
 from clarep.report.tables import WIDTH, filled, plain_table, write_csv
@@ -70,7 +71,7 @@ def legend_of(names: Sequence[str], judge: str = "") -> dict[str, str]:
 def foot_of(rows: Sequence[Measures]) -> str:
     """Return what must be said of all the rows of all tables."""
     given = ", ".join(f"{row.kind} {row.nmi_conditional:.2f}" for row in rows)
-    foot = f"{rows[0].images} images; in brackets 95 % intervals over images. "
+    foot = f"{counted(rows[0].images, 'image')}; in brackets 95 % intervals over images. "
     foot += f"{SCRAMBLED}. " * any(row.kind == "scrambled" for row in rows)
     foot += f"{OTHERS}. " * any(row.kind.startswith(OTHER_DATA) for row in rows)
     return f"{foot}Not shown is NMI given the class ({given}): {WHY_A_FOOTNOTE}."

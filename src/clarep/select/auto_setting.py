@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from clarep.clarid.clarid_config import AUTO, ClaridConfig, check_config
 from clarep.clarid.directions import SPARING
 from clarep.data.labelled import LabelledImages
+from clarep.engine.printable import counted
 from clarep.engine.progress import announce, duration, progress
 from clarep.errors import UserError
 from clarep.select.canonicity import Point, choose, standing_ts
@@ -107,9 +108,10 @@ def auto_setting(
             start, began = next(steps), time.monotonic()
             if not (grid_config.kind or start.done):
                 announce(
-                    f"setting: {len(drawn)} images of {_classes(data, drawn)}: {first:,} denoiser "
-                    f"evaluations at t = {', '.join(f'{t:g}' for t in asked.t)}, then {then:,} and "
-                    f"the {kind} directions at one t, or at more where no k keeps the class"
+                    f"setting: {counted(len(drawn), 'image')} of {_classes(data, drawn)}: "
+                    f"{first:,} denoiser evaluations at t = "
+                    f"{', '.join(f'{t:g}' for t in asked.t)}, then {then:,} and the {kind} "
+                    "directions at one t, or at more where no k keeps the class"
                 )
             with progress("setting", "noise levels", start.total, start.done) as advance:
                 for step in steps:
@@ -185,7 +187,7 @@ def expected_evaluations(teacher: Teacher, asked: GridConfig, judged: bool) -> t
 def _classes(data: LabelledImages, drawn: NDArray[np.int64]) -> str:
     counts = np.unique(data.labels[drawn], return_counts=True)[1]
     low, high = counts.min(), counts.max()
-    return f"{len(counts)} classes, {low if low == high else f'{low} to {high}'} each"
+    return f"{counted(len(counts), 'class')}, {low if low == high else f'{low} to {high}'} each"
 
 
 def _drawn_from(

@@ -23,6 +23,7 @@ from clarep.clarid.directions import project_out
 from clarep.data.garments import SIZE
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data
+from clarep.engine.printable import counted
 from clarep.errors import UserError, unknown_name
 from clarep.select.clarep_measures import Measures, Scene, measure, scene_of
 from clarep.select.class_evidence import ClassEvidence, class_evidence
@@ -59,8 +60,8 @@ def measured_on(canonical: CanonicalSet, count: int) -> tuple[CanonicalSet, str]
     if len(subset) < _FEWEST_IN_ALL:
         larger = "`control_images`" if len(canonical) >= _FEWEST_IN_ALL else "set"
         return subset, (
-            f"{len(subset)} images would be measured, and the table takes {_FEWEST_IN_ALL} or "
-            f"more: it is left out; a larger {larger} gives it"
+            f"{counted(len(subset), 'image')} would be measured, and the table takes "
+            f"{_FEWEST_IN_ALL} or more: it is left out; a larger {larger} gives it"
         )
     if int(counts.min()) >= _FEWEST:
         return subset, ""

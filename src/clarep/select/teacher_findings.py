@@ -16,6 +16,7 @@ from clarep.clarid.directions import project_out
 from clarep.clarid.round_trip import POOR_PSNR, RoundTrip, autoencoder_psnr
 from clarep.data.labelled import to_unit_range
 from clarep.engine.cost import Ledger, peak_memory, peak_memory_mb
+from clarep.engine.printable import counted
 from clarep.engine.progress import duration
 from clarep.geometry.jacobian import probe_engine
 from clarep.teachers.flash import AttentionCall
@@ -82,7 +83,7 @@ def taps(teacher: Teacher) -> Finding:
     lines = [
         (
             "" if i else "taps",
-            f"{name:<{width}}  {channels} channels, stride {stride}"
+            f"{name:<{width}}  {counted(channels, 'channel')}, stride {stride}"
             f"{', the default' if name == teacher.default_tap else ''}",
         )
         for i, (name, (channels, stride)) in enumerate(known.items())
@@ -282,7 +283,7 @@ def cost(clarid: Clarid, latents: Tensor, images: Tensor, labels: Tensor, count:
         ("CLARID", f"{one:.2f} s for one image ({listed})"),
         ("guidance", f"{guidance:g}{without}"),
         (
-            f"{count} images",
+            f"{counted(count, 'image')}",
             f"about {duration(one * count)} here, extrapolated from {taken}; measures and "
             "pictures come on top",
         ),

@@ -7,6 +7,7 @@ position. A name may hold several, which commas divide ("tench, Tinca tinca").
 import re
 from collections.abc import Sequence
 
+from clarep.engine.printable import counted
 from clarep.errors import UserError
 from clarep.teachers.classes_by_name import by_name, synonyms
 
@@ -58,8 +59,9 @@ def match_columns(
     for source, names in (("the model's own list", own), ("`class_names`", given)):
         if names is not None and len(names) != classes:
             raise UserError(
-                f"{source} gives {len(names)} names and {spec} tells {classes} classes apart: "
-                "give a name for each of its logits, in their order"
+                f"{source} gives {counted(len(names), 'name')} and {spec} tells "
+                f"{counted(classes, 'class')} apart: give a name for each of its logits, in their "
+                "order"
             )
     by_given = by_name(given or (), class_names)
     try:
@@ -87,7 +89,9 @@ def match_columns(
 
 def few(spec: str, classes: int, class_names: Sequence[str]) -> str:
     """Say how many classes a model has, and the data; what these are follows."""
-    return f"{spec} tells {classes} classes apart; the {len(class_names)} of the data are "
+    return (
+        f"{spec} tells {counted(classes, 'class')} apart; the {len(class_names)} of the data are "
+    )
 
 
 def _are_generic(names: Sequence[str]) -> bool:
@@ -106,9 +110,9 @@ def _by_position(
     own = None if numbers else own
     if classes < len(class_names) or (classes != len(class_names) and own is given is None):
         raise UserError(
-            f"{spec} tells {classes} classes apart and the data hold {len(class_names)}: give data "
-            "of its classes, or `class_names` with its classes' names (imagenet for ImageNet's "
-            "1,000), of which the data's are chosen"
+            f"{spec} tells {counted(classes, 'class')} apart and the data hold {len(class_names)}: "
+            "give data of its classes, or `class_names` with its classes' names (imagenet for "
+            "ImageNet's 1,000), of which the data's are chosen"
         )
     for source, names in (("`class_names`", given), (spec, own)):
         if names is not None:

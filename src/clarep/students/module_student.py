@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clarep.engine.arrays import logits_in
+from clarep.engine.printable import counted
 from clarep.errors import UserError, refusing, unknown_name
 from clarep.students.student import FAULTS, Normalise, Student, StudentInfo
 
@@ -49,7 +50,7 @@ def sizes(name: str, both: Both, image_shape: tuple[int, int, int]) -> tuple[int
     for a model that does not take them, or answers otherwise than it should.
     """
     channels, height, width = image_shape
-    such = f"images of {width}x{height} with {channels} channels"
+    such = f"images of {width}x{height} with {counted(channels, 'channel')}"
     what = f"{name} takes no {such}, or not two at once"
     with torch.no_grad(), refusing(what, "give another size of images or model", FAULTS):
         features, answers = both(torch.zeros(2, *image_shape))
@@ -91,8 +92,8 @@ class ModuleStudent(Student):
         self.training = net.training
         if classes != len(info.class_names):
             raise UserError(
-                f"the module tells {classes} classes apart: give one class name for each of its "
-                "logits, in their order"
+                f"the module tells {counted(classes, 'class')} apart: give one class name for each "
+                "of its logits, in their order"
             )
 
     def both(

@@ -11,6 +11,7 @@ import torch
 
 from clarep.engine.artefacts import check_recorded, parse_json, read_json
 from clarep.engine.bounds import check_seed
+from clarep.engine.printable import counted
 from clarep.engine.tensors import check_size, check_weights, note_file, read_tensors, save_tensors
 from clarep.errors import UserError, check_type, said_by, unknown_name
 from clarep.students.resnet import RESNETS, ResNetStudent
@@ -44,7 +45,7 @@ def build_student(info: StudentInfo, layer: str | None = None, seed: int = 0) ->
     check_seed(seed)
     if len(info.class_names) < 2:
         raise UserError(
-            f"a student of {len(info.class_names)} classes has nothing to tell apart: "
+            f"a student of {counted(len(info.class_names), 'class')} has nothing to tell apart: "
             "give two class names or more"
         )
     if not all(1 <= size <= _LARGEST for size in info.image_shape):

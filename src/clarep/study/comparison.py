@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from clarep.engine.figure_rows import FigureRows
+from clarep.engine.printable import counted
 from clarep.engine.statistics import (
     holm,
     least_share_difference,
@@ -115,7 +116,8 @@ class Comparison(FigureRows):
     def title(self) -> str:
         """What is compared with what."""
         against = f" with {self.reference}" if self.reference else ""
-        return f"Comparison of {len(self.rows)} methods{against}, {self.tests} differences tested"
+        methods, tests = counted(len(self.rows), "method"), counted(self.tests, "difference")
+        return f"Comparison of {methods}{against}, {tests} tested"
 
     def figure(self) -> Any:
         """Return a matplotlib figure: a panel a measure, a row a method, intervals, verdicts."""

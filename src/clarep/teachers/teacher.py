@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from clarep.engine.arrays import Images, as_images, as_labels
+from clarep.engine.printable import counted
 from clarep.errors import UserError, unknown_name
 from clarep.sampling.ode import Denoiser
 
@@ -47,8 +48,9 @@ class Teacher(ABC):
     """Of the images and latents that its methods take; half precision is its own affair."""
 
     def __repr__(self) -> str:
-        names, shape = getattr(self, "class_names", ()), getattr(self, "latent_shape", ())
-        return f"{type(self).__name__}({len(names)} classes, latents {'x'.join(map(str, shape))})"
+        classes = counted(len(getattr(self, "class_names", ())), "class")
+        latents = "x".join(map(str, getattr(self, "latent_shape", ())))
+        return f"{type(self).__name__}({classes}, latents {latents})"
 
     @property
     def num_classes(self) -> int:

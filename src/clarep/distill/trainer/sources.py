@@ -164,7 +164,7 @@ def check_canonical(
     data_options: Mapping[str, Any] | None,
     teacher: Teacher | None,
 ) -> None:
-    """Raise UserError if the set was made of other data, classes or teacher than the student's.
+    """Raise UserError if the set was made of other data, classes or teacher than these.
 
     Images and labels are told by their content; how they were read is only said.
     """
@@ -190,6 +190,6 @@ def check_canonical(
     there, here = there | {"data_sha256": config["data_sha256"]}, here | {"data_sha256": content}
     if difference := differences(there, plain(here)):
         raise UserError(
-            f"{folder} was made of other data than the student's ({difference}): give a set of "
+            f"{folder} was made of other data than {data.name} ({difference}): give a set of "
             "these data, or the data that it was made of, as they were"
         )

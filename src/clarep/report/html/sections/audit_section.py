@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from clarep.audit.audit import Audit
 from clarep.audit.shown_images import CLASSES, EACH, ShownImages, read_shown
 from clarep.clarid.clareps import as_rgb
+from clarep.engine.printable import counted
 from clarep.report.audit_scores import read_scores
 from clarep.report.html.blocks import Block, Cell, Download, Figure, Picture, Section, Table
 from clarep.report.html.report_data import ReportData
@@ -86,8 +87,8 @@ def _scores(audit: Audit) -> list[Block]:
         ]
         caption = (
             "How well a linear probe reads the label from the inverted latent, from the part that "
-            f"CLARID takes out, and from what is left; {rows[0]['images']} images, chance "
-            f"{rows[0]['chance']:.2f}."
+            f"CLARID takes out, and from what is left; {counted(rows[0]['images'], 'image')}, "
+            f"chance {rows[0]['chance']:.2f}."
         )
         headings = ("label read from", "all", *classes)
         blocks.append(Figure(Table("Reading the label", headings, table), caption))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from clarep.engine.printable import counted
 from clarep.errors import UserError
 from clarep.report.html.blocks import Cell, Download, Facts, Figure, Notes, Section, Table, Text
 from clarep.report.html.figure_cells import doubts, figure_cell, images_of, minus, rows_of
@@ -41,7 +42,7 @@ def results_section(data: ReportData, compared: Comparison | str) -> Section:
         )
     rows = [
         [
-            Cell(group.label, below=_seeds(group)),
+            Cell(group.label, below=counted(len(group.evaluations), "seed")),
             *(figure_cell(group.get(key), verdicts.get((group.label, key), "")) for key in keys),
         ]
         for group in data.measured
@@ -165,11 +166,6 @@ def _heading(data: ReportData, key: str) -> Cell:
     unit = measure.unit_and_better.replace(", ", ",\n")
     below = f"{unit}\n{images_of(data.measured, [key])}"
     return Cell(heading_of(key), link=section.replace("results", ""), below=below.strip())
-
-
-def _seeds(group: Group) -> str:
-    count = len(group.evaluations)
-    return "one seed" if count == 1 else f"{count} seeds"
 
 
 def _said(groups: Sequence[Group]) -> list[str]:
