@@ -30,15 +30,22 @@ def check_type(name: str, value: object, kind: type | tuple[type, ...], mend: st
         raise UserError(f"`{name}` is a {type(value).__name__}: give {mend}")
 
 
+def reason(error: BaseException) -> str:
+    """Return what an error says; of the system's own its words, without number and path."""
+    return str(getattr(error, "strerror", None) or error)
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of a library's message, at most 200 characters, or its type."""
-    lines = str(error).strip().splitlines()
+    lines = reason(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
 
 
 def said_by(error: BaseException) -> str:
-    """Return what another library's error says, with its type, in one short line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    """Return what an error says in one short line, with its type where that tells more."""
+    said = " ".join(reason(error).split())[:200]
+    told = type(error) is ValueError or getattr(error, "strerror", None)
+    return said if told else f"{type(error).__name__}: {said}"
 
 
 @contextmanager

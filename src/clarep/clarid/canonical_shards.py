@@ -25,7 +25,7 @@ from clarep.engine.artefacts import json_bytes, parse_json, read_json_object, sh
 from clarep.engine.cost import sum_costs
 from clarep.engine.places import Place
 from clarep.engine.tensors import check_header
-from clarep.errors import UserError
+from clarep.errors import UserError, reason
 
 MANIFEST = "manifest.json"
 FORMAT = 2  # 1 held no hash of the images that a set was made of
@@ -114,9 +114,9 @@ def find_manifest(place: Place) -> dict[str, Any] | None:
         if (rebuilt := _rebuilt(place)) is not None:
             return rebuilt
         raise UserError(
-            f"cannot read {place}/{MANIFEST} ({error}) and no shard beside it tells what it held: "
-            "delete it and run clarep identify again, which computes all images anew, or put a "
-            "copy of it back"
+            f"cannot read {place}/{MANIFEST} ({reason(error)}) and no shard beside it tells what "
+            "it held: delete it and run clarep identify again, which computes all images anew, or "
+            "put a copy of it back"
         ) from error
     return with_entries(place, manifest)
 
@@ -236,7 +236,7 @@ def check_shard(
             f"shard {path} is missing: run the same command again, which computes it"
         ) from error
     except OSError as error:
-        raise UserError(f"shard {path} cannot be read ({error}): {_MEND}") from error
+        raise UserError(f"shard {path} cannot be read ({reason(error)}): {_MEND}") from error
     if not is_whole:
         raise UserError(f"shard {path} is truncated or changed (its SHA-256 differs): {_MEND}")
     about, tensors = read_shard(place, shard["file"], wanted)
@@ -278,7 +278,7 @@ def read_shard(
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"shard {path} cannot be read ({error}): {_MEND}") from error
+        raise UserError(f"shard {path} cannot be read ({reason(error)}): {_MEND}") from error
     raise UserError(f"shard {path} lacks {lacking or 'the configuration of its set'}: {_MEND}")
 
 

@@ -17,7 +17,7 @@ from clarep.data.labelled import LabelledImages, to_uint8
 from clarep.engine.artefacts import parse_json
 from clarep.engine.places import local_file, place_of
 from clarep.engine.tensors import read_tensors, tensor_bytes
-from clarep.errors import UserError
+from clarep.errors import UserError, refusing
 from clarep.geometry.dense import exact_spectrum
 
 PICTURES = "pictures.safetensors"
@@ -88,12 +88,10 @@ def read_pictures(canonical: CanonicalSet) -> SetPictures:
         tensors, about = read_tensors(file, "the pictures of a canonical set")
     if about.get(_SET) != canonical.sha256:
         raise UserError(f"{path} is of another canonical set: {again}")
-    try:
+    with refusing(f"cannot read {path}", again, (LookupError, TypeError, ValueError)):
         classes = parse_json(about["classes"])
         given: dict[str, Any] = {"spectrum": None} | tensors
         return SetPictures(**given, data_name=about["data_name"], classes=classes)
-    except (LookupError, TypeError, ValueError) as error:
-        raise UserError(f"cannot read {path} ({error}): {again}") from error
 
 
 def picture_columns(

@@ -19,7 +19,7 @@ from clarep.data.load import DataConfig, load_data
 from clarep.engine.bounds import Within
 from clarep.engine.extras import require_extra
 from clarep.engine.progress import announce
-from clarep.errors import UserError
+from clarep.errors import UserError, reason
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.zoo import load_teacher
 
@@ -69,8 +69,8 @@ class Explore:
                 blocks = serve(page, self.host, self.port)
             except OSError as error:
                 raise UserError(
-                    f"cannot listen at `host={self.host}`, `port={self.port}` ({error}): give "
-                    "another port, or none"
+                    f"cannot listen at `host={self.host}`, `port={self.port}` ({reason(error)}): "
+                    "give another port, or none"
                 ) from error
             announce(f"explore: open {blocks.local_url} in a browser; Ctrl-C ends it")
             try:

@@ -20,7 +20,7 @@ from clarep.data.load import DataConfig, load_data, load_test
 from clarep.data.subset import subset
 from clarep.engine.artefacts import read_json, write_json
 from clarep.engine.progress import announce
-from clarep.errors import UserError
+from clarep.errors import UserError, said_by
 
 HELD_OUT = "held-out"
 """Name of the split."""
@@ -91,7 +91,7 @@ def marks_of_trained(folder: Path) -> Collection[str] | None:
     except (FileNotFoundError, KeyError):
         return None
     except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"cannot read {path} ({error}): train that run again") from error
+        raise UserError(f"cannot read {path} ({said_by(error)}): train that run again") from error
 
 
 def seen_before(
@@ -119,7 +119,7 @@ def load_held_out(folder: Path, data: LabelledImages) -> tuple[LabelledImages, L
             "made it, or Python code: train it again, or give other images to measure on"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise UserError(f"cannot read {path} ({error}): train that run again") from error
+        raise UserError(f"cannot read {path} ({said_by(error)}): train that run again") from error
     if not apart.size:
         raise UserError(
             f"{folder} held out no image (a share of 0): train one that does, or give other images "

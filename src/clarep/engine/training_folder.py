@@ -28,7 +28,7 @@ from clarep.engine.artefacts import (
 )
 from clarep.engine.identity import plain, refuse_other
 from clarep.engine.lock import hold
-from clarep.errors import UserError
+from clarep.errors import UserError, refusing
 
 CONFIG_NAME = "config.json"
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -131,7 +131,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises UserError if it is damaged, or of another version.
     """
-    try:
+    mend = "delete it to begin anew, or give another `out`"
+    with refusing(f"cannot read the checkpoint {path}", mend, (OSError, ValueError)):
         with open_regular(path) as stream:
             data = stream.read()
         content, digest = data[:-_DIGEST], data[-_DIGEST:]
@@ -139,11 +140,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise ValueError(
                 "it is damaged, cut short, or of another version of clarep: its SHA-256 differs"
             )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot read the checkpoint {path} ({error}): delete it to begin anew, or give "
-            "another `out`"
-        ) from error
     state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     return state
 
@@ -163,11 +159,8 @@ def read_records(folder: Path, unit: str) -> list[dict[str, Any]]:
         return []
     records: list[dict[str, Any]] = []
     counted = 0
-    try:
-        with open_regular(path) as stream:
-            lines = stream.readlines()
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error}): {_MEND}") from error
+    with refusing(f"cannot read {path}", _MEND, (OSError,)), open_regular(path) as stream:
+        lines = stream.readlines()
     for number, line in enumerate(lines, start=1):
         if not line.endswith(b"\n"):
             break

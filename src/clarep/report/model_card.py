@@ -24,7 +24,7 @@ from clarep.data.load import load_data, load_test
 from clarep.engine.artefacts import read_json, sha256_file, versions
 from clarep.engine.tensors import weights_hash
 from clarep.engine.training_folder import HISTORY_NAME, read_records
-from clarep.errors import UserError
+from clarep.errors import UserError, refusing
 from clarep.report.quality import (
     SampleSettings,
     classify_all,
@@ -47,14 +47,11 @@ def training_card(folder: Path) -> dict[str, Any]:
 
     Raises UserError if the folder lacks the run's config, log or weights.
     """
-    try:
+    mend = "give the folder that clarep train-teacher wrote"
+    faults = (OSError, ValueError, LookupError, TypeError)
+    with refusing(f"{folder} holds no finished training run", mend, faults):
         recipe = read_json(folder / "config.json")
         steps, batch_size = (int(recipe["train"][name]) for name in ("steps", "batch_size"))
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(
-            f"{folder} holds no finished training run ({error}): give the folder that "
-            "clarep train-teacher wrote"
-        ) from error
     history = read_records(folder, "step")
     if not history or history[-1]["step"] != steps or "held_out" not in history[-1]:
         raise UserError(

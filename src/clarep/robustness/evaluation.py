@@ -14,7 +14,7 @@ from clarep.engine.artefacts import read_json, sha256_file, write_json
 from clarep.engine.figure_rows import FigureRows
 from clarep.engine.statistics import binomial_interval, bootstrap_interval
 from clarep.engine.tensors import check_header, save_tensors
-from clarep.errors import UserError
+from clarep.errors import UserError, said_by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -146,7 +146,7 @@ class Evaluation(FigureRows):
                 "give a folder that clarep evaluate wrote"
             ) from None
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise UserError(f"cannot read {path} ({error}): {again}") from error
+            raise UserError(f"cannot read {path} ({said_by(error)}): {again}") from error
 
 
 def _measurement(value: Any, interval: Any, **others: Any) -> Measurement:

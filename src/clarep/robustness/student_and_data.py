@@ -14,7 +14,7 @@ from clarep.data.load import DataConfig, load_data, load_test, stored_options
 from clarep.data.npz import has_boxes
 from clarep.distill.trainer.run_folder import held_out_of
 from clarep.engine.artefacts import read_json
-from clarep.errors import UserError
+from clarep.errors import UserError, said_by
 from clarep.robustness.suite.suite_checks import check_fit
 from clarep.robustness.suite.suite_config import SuiteConfig
 from clarep.robustness.suite.suite_inputs import widest
@@ -236,6 +236,6 @@ def trained_on(file: Path) -> DataConfig | None:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"cannot read {path} ({type(error).__name__}: {error}): train that run again, or "
+            f"cannot read {path} ({said_by(error)}): train that run again, or "
             "give the student's file alone in another folder, with `data`"
         ) from error

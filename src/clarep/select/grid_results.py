@@ -18,7 +18,7 @@ from clarep.engine.fan_out import LOCAL, EngineConfig, check_engine, fan_out
 from clarep.engine.identity import plain, refuse_other
 from clarep.engine.lock import hold
 from clarep.engine.places import place_of
-from clarep.errors import UserError
+from clarep.errors import refusing
 from clarep.select.canonicity import RULE, Choice, where
 from clarep.select.curve_cell import compute_cell
 from clarep.select.grid import Cell, Grid
@@ -134,7 +134,9 @@ def _shared_config(grid: Grid, described: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_cell(path: Path) -> dict[str, Any]:
-    try:
+    faults = (OSError, ValueError, LookupError, TypeError, AttributeError)
+    mend = "delete it and run the same clarep select again, which computes only what is missing"
+    with refusing(f"cell {path} cannot be read", mend, faults):
         cell = read_json(path)
         if not {"config", "cell", "images", "rows", "directions", "cost"} <= set(cell):
             raise ValueError("it is no cell")
@@ -143,9 +145,4 @@ def _read_cell(path: Path) -> dict[str, Any]:
             raise ValueError(f"it is that of {at}")
         if not all(type(i) is int for i in cell["images"]):
             raise ValueError("its images are no indices")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"cell {path} cannot be read ({error}): delete it and run the same clarep select "
-            "again, which computes only what is missing"
-        ) from error
     return cell

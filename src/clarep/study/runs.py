@@ -11,7 +11,7 @@ from clarep.distill.trainer.run_folder import whole
 from clarep.distill.trainer.train_state import GIGAOPS
 from clarep.engine.artefacts import read_json
 from clarep.engine.identity import differences
-from clarep.errors import UserError
+from clarep.errors import UserError, said_by
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import MEASURE_GROUPS, measure_of
 from clarep.robustness.suite.suite_config import GROUPS
@@ -70,7 +70,7 @@ def read_run(folder: Path | str) -> StudiedRun:
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"cannot read {path} ({type(error).__name__}: {error}): train that student again"
+            f"cannot read {path} ({said_by(error)}): train that student again"
         ) from error
     if not (folder / ROBUSTNESS).is_dir():
         raise UserError(

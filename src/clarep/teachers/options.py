@@ -10,7 +10,7 @@ from typing import Any, Literal
 from clarep.engine.artefacts import open_regular
 from clarep.engine.devices import check_device
 from clarep.engine.identity import plain, shortened
-from clarep.errors import UserError
+from clarep.errors import UserError, refusing
 from clarep.teachers.flash import check_flash
 
 _WHERE = ("device", "offload", "vae_slicing", "attention")  # where and how, not what
@@ -60,14 +60,10 @@ def check_options(options: TeacherOptions, family: str, takes: Collection[str]) 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
     """Return the names, a line each. Raises UserError if the file cannot be read or is empty."""
-    try:
-        with open_regular(path) as stream:
-            lines = stream.read().decode("utf-8-sig").splitlines()
-        names = tuple(line.strip() for line in lines if line.strip())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"cannot read class names from {path} ({error}): give a text file"
-        ) from error
+    what, faults = f"cannot read class names from {path}", (OSError, ValueError)
+    with refusing(what, "give a text file", faults), open_regular(path) as stream:
+        lines = stream.read().decode("utf-8-sig").splitlines()
+    names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise UserError(f"{path} holds no class names: write one a line")
     return names

@@ -12,7 +12,7 @@ from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.engine.artefacts import read_json
 from clarep.engine.identity import in_full
 from clarep.engine.training_folder import CONFIG_NAME
-from clarep.errors import UserError
+from clarep.errors import refusing
 
 
 def picked_on_these(pick: str) -> str:
@@ -56,10 +56,7 @@ def held_out_of(folder: Path, data: LabelledImages) -> tuple[LabelledImages, str
     `load_held_out`, and for a configuration that cannot be read.
     """
     _, held_out = load_held_out(folder, data)
-    try:
+    faults = (OSError, ValueError, LookupError, TypeError)
+    with refusing(f"cannot read {folder / CONFIG_NAME}", "train that student again", faults):
         pick = whole(read_json(folder / CONFIG_NAME))["train"]["pick"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(
-            f"cannot read {folder / CONFIG_NAME} ({error}): train that student again"
-        ) from error
     return held_out, picked_on_these(pick)

@@ -10,7 +10,7 @@ from typing import Any
 from clarep.distill.trainer.run_folder import whole
 from clarep.engine.artefacts import read_json
 from clarep.engine.statistics import t_interval
-from clarep.errors import UserError
+from clarep.errors import UserError, reason
 from clarep.robustness.evaluation import EVALUATION_NAME, Evaluation, Measurement
 from clarep.students.student_files import STUDENT_NAME
 from clarep.study.runs import (
@@ -131,18 +131,19 @@ def _read(folder: Path, name: str) -> ReportRun:
     try:
         config = read_json(path)
     except (OSError, ValueError) as error:
-        reason = "is missing" if isinstance(error, FileNotFoundError) else f"is broken ({error})"
+        lost = isinstance(error, FileNotFoundError)
+        why = "is missing" if lost else f"is broken ({reason(error)})"
         mend = (
             "train it again, with the options that it was begun with"
             if (folder / STUDENT).is_dir()
             else "clarep distill records that, clarep evaluate of another library's model does not"
         )
-        missing.append(f"{name}: {path} {reason}, so how it was trained is not known: {mend}")
+        missing.append(f"{name}: {path} {why}, so how it was trained is not known: {mend}")
     try:
         evaluation = evaluation_of(folder, config)
     except (UserError, OSError) as error:
         if (folder / ROBUSTNESS / EVALUATION_NAME).exists():
-            missing.append(f"the evaluation of {name} cannot be used: {error}")
+            missing.append(f"the evaluation of {name} cannot be used: {reason(error)}")
         elif (folder / STUDENT / STUDENT_NAME).exists():
             missing.append(f"{name} is not evaluated: `clarep evaluate {folder}` measures it")
         elif config:

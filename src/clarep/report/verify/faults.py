@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clarep.engine.artefacts import open_regular
 from clarep.engine.lock import is_half_written
-from clarep.errors import UserError
+from clarep.errors import UserError, said_by
 
 _MOST_BYTES = 1 << 24
 
@@ -37,7 +37,7 @@ def refusal(path: Path, read: Callable[[], object], drop: tuple[Path, ...] = ())
         yield Fault(str(path), str(error), drop)
     except (OSError, ValueError) as error:
         again = "run the command that wrote it again"
-        yield Fault(str(path), f"it cannot be read ({error}): {again}", drop)
+        yield Fault(str(path), f"it cannot be read ({said_by(error)}): {again}", drop)
 
 
 def is_own(path: Path) -> bool:

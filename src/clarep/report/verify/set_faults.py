@@ -26,7 +26,7 @@ from clarep.data.labelled import LabelledImages
 from clarep.engine.artefacts import json_bytes
 from clarep.engine.lock import hold_place
 from clarep.engine.places import Place
-from clarep.errors import UserError
+from clarep.errors import UserError, said_by
 from clarep.report.verify.faults import Fault, not_finite
 
 _NUMBERS = ("x_te", "latent", "features", "sample")  # which have no reason for NaN
@@ -55,7 +55,8 @@ def set_faults(place: Place, data: LabelledImages | None = None) -> Iterator[Fau
         yield Fault(path, f"it is missing: {_AGAIN}, or repair makes it from the shards")
     except (OSError, ValueError, LookupError, TypeError) as error:
         written = None
-        yield Fault(path, f"it cannot be read ({error}): {_AGAIN}, or repair makes it again")
+        said = f"it cannot be read ({said_by(error)})"
+        yield Fault(path, f"{said}: {_AGAIN}, or repair makes it again")
     try:
         manifest = find_manifest(place)
     except UserError as error:

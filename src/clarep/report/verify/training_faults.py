@@ -14,7 +14,7 @@ from clarep.engine.training_folder import (
     read_checkpoint,
     read_records,
 )
-from clarep.errors import UserError
+from clarep.errors import UserError, said_by
 from clarep.report.verify.faults import Fault, inner_tensors, not_finite, refusal
 from clarep.students.student_files import STUDENT_NAME, load_student
 from clarep.teachers.unet_teacher import WEIGHTS_NAME, load_unet
@@ -38,7 +38,7 @@ def training_faults(folder: Path, data: LabelledImages | None = None) -> Iterato
         pass  # as of weights that somebody copied
     except (OSError, ValueError) as error:
         again = "run the same command again, which writes it anew"
-        yield Fault(str(path), f"it cannot be read ({error}): {again}", _made_again(path))
+        yield Fault(str(path), f"it cannot be read ({said_by(error)}): {again}", _made_again(path))
     state = yield from _checkpoint_faults(folder, config)
     student, teacher = folder / STUDENT_NAME, folder / WEIGHTS_NAME
     if student.exists():

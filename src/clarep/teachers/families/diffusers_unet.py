@@ -10,7 +10,7 @@ from torch import nn
 
 from clarep.engine.artefacts import parse_json
 from clarep.engine.hub import checkpoint_folder
-from clarep.errors import UserError
+from clarep.errors import UserError, refusing
 from clarep.teachers.classes_by_name import Classes, classes_of_table
 from clarep.teachers.export_unet import EXPORT_CLASS, load_export
 from clarep.teachers.foreign import ForeignTeacher
@@ -150,10 +150,8 @@ def _names_beside(folders: Sequence[Path]) -> tuple[str, ...]:
     """Return the names of the classes as one of the folders gives them, if any does."""
     for path in [folder / _NAMES_NAME for folder in folders]:
         if path.exists():
-            try:
+            with refusing(f"cannot read {path}", "give a list of names", (OSError, ValueError)):
                 names = parse_json(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                raise UserError(f"cannot read {path} ({error}): give a list of names") from error
             if not names or not isinstance(names, list) or {type(name) for name in names} != {str}:
                 raise UserError(f"{path} holds no list of names: give one, in order of the labels")
             return tuple(names)
