@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from jaxtyping import install_import_hook
+from signatures import enforce
 
-install_import_hook("clarep", "beartype.beartype")
+enforce()
 
 QUICK_RECIPE = """
 methods = ["vanilla", "cadistill", "guidance-only"]

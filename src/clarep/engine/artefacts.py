@@ -230,4 +230,9 @@ def check_recorded(path: Path, record: Path, *keys: str) -> None:
 
 def versions() -> dict[str, str]:
     """Return the versions that an artefact's numbers depend on."""
+    return dict(_versions())
+
+
+@cache  # reading a package's metadata takes milliseconds, and every shard asks
+def _versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
