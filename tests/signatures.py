@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import is_dataclass
 from functools import partial
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import jaxtyping
 from beartype import beartype
@@ -20,12 +20,15 @@ _by_shapes = jaxtyping.jaxtyped
 
 
 def _holds_shapes(hint: Any) -> bool:
-    if isinstance(hint, str):  # a name of what is not defined yet, or a hint that may hold one
-        return "[" in hint
+    """Whether it may: a name in quotes stands for any hint."""
+    if isinstance(hint, str):
+        return True
     if inspect.isclass(hint) and issubclass(hint, AbstractArray):
         return True
+    if get_origin(hint) is Literal:
+        return False
     parts = hint if isinstance(hint, list) else get_args(hint)  # a list of Callable's arguments
-    return any(_holds_shapes(part) for part in parts if not isinstance(part, str))
+    return any(map(_holds_shapes, parts))
 
 
 def enforced(given: Any = None, *, typechecker: Callable[..., Any]) -> Any:
@@ -35,7 +38,7 @@ def enforced(given: Any = None, *, typechecker: Callable[..., Any]) -> Any:
     if inspect.isclass(given) and not is_dataclass(given):
         return given
     function = given.__init__ if inspect.isclass(given) else given
-    if any(map(_holds_shapes, getattr(function, "__annotations__", {"": "[]"}).values())):
+    if any(map(_holds_shapes, getattr(function, "__annotations__", {"": "?"}).values())):
         return _by_shapes(given, typechecker=typechecker)
     if function is not given:  # a dataclass
         given.__init__ = beartype(function)

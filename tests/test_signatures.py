@@ -7,11 +7,11 @@ import pytest
 import torch
 from beartype import beartype
 from jaxtyping import Float
-from signatures import enforced
 from torch import Tensor
 
 from clarep.clarid.directions import project_out
 from clarep.engine.artefacts import sha256_file
+from signatures import enforced
 
 
 def add(x: Float[Tensor, "batch n"], y: Float[Tensor, "batch n"]) -> Float[Tensor, "batch"]:
@@ -60,7 +60,7 @@ RIGHT = ((add, (ones(2, 3), ones(2, 3))), (first, ((1, ones(2)), str)), (named, 
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_argument_is_stopped(case):
     made, arguments = WRONG[case]
-    with pytest.raises(Exception, match="(?i)violat|type-check"):
+    with pytest.raises(Exception, match=r"(?i)violat|type-check"):
         enforced(made, typechecker=beartype)(*arguments)
 
 
@@ -70,7 +70,7 @@ def test_right_ones_are_let_through():
 
 
 def test_clareps_own_are_enforced():
-    with pytest.raises(Exception, match="(?i)type-check"):
+    with pytest.raises(Exception, match=r"(?i)type-check"):
         project_out(ones(1, 3, 4, 4), ones(2, 48, 1))  # of another batch
-    with pytest.raises(Exception, match="(?i)violat"):
+    with pytest.raises(Exception, match=r"(?i)violat"):
         sha256_file(3)
