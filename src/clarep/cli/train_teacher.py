@@ -41,8 +41,9 @@ class TrainTeacher:
     sample_every: Annotated[int, Within(1)] = 1_000
     """Steps between sample grids, 8 images a class at guidance 2; drawn with a record."""
     skip_bad: SkipBad = False
-    tracker: Tracker = "none"
-    """What draws curves: TensorBoard (in the run's tensorboard/), Weights & Biases, or none."""
+    tracker: Tracker | None = None
+    """What draws curves: TensorBoard in the run's tensorboard/ (without this where it is
+    installed), Weights & Biases, or none."""
     json: Json = False
 
     def run(self) -> None:

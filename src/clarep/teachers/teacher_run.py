@@ -118,7 +118,7 @@ class TeacherRun:
         """Whether this is the process that writes."""
         return bool(self._accelerator.is_main_process)
 
-    def records(self, tracker: Tracker | None = "none") -> Iterator[dict[str, Any]]:
+    def records(self, tracker: Tracker | None = None) -> Iterator[dict[str, Any]]:
         """Train to the end, yielding what is logged: a record every 50 steps and the last.
 
         tracker: of curves; None is TensorBoard where it is installed, in `tensorboard/`.
