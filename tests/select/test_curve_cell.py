@@ -9,9 +9,12 @@ import torch
 
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.directions import project_out
+from clarep.report.choice_table import selection_table
 from clarep.select.auto_setting import auto_setting
 from clarep.select.canonicity import choose
-from clarep.select.choice import curve_points
+from clarep.select.choice import aggregate, curve_points
+from clarep.select.class_evidence import class_evidence
+from clarep.select.controls import scrambled
 from clarep.select.curve_cell import nested_latents, sample_spread
 from clarep.select.grid import GridConfig, plan_grid
 from clarep.select.grid_results import load_cells, walk_grid
@@ -157,3 +160,27 @@ def test_of_directions_that_spare_the_class_more_may_go(tmp_path: Path):
     config = replace(config, k="auto", batch_size=60)
     found = auto_setting(TEACHER, DATA, config, judge=TEACHER.judge, images=60)
     assert found.stands and found.k == 2  # the largest that it tries in 48 dimensions
+
+
+def test_beside_a_control_images_that_show_nothing_are_read_too(tmp_path: Path):
+    """Their row is what a loop reads from them; a setting's choice does not see it."""
+    config = replace(GRID, t=(0.3,), k=(4,), kind=("top", "random"), images=6, batch_size=4)
+    grid = plan_grid(TEACHER, DATA, config)
+    list(walk_grid(grid, {}, tmp_path, TEACHER.judge))
+    (cell,) = load_cells(grid, tmp_path)
+    assert [row["kind"] for row in cell["rows"]] == ["none", "top", "random", "scrambled"]
+    clarid, chosen = grid.clarid(grid.cells[0]), grid.chosen[0]
+    labels = torch.from_numpy(LABELS[chosen])
+    shown = scrambled(DATA.images(chosen), chosen, 0)
+    latents = torch.cat([clarid.invert(one[None], labels[[i]])[0] for i, one in enumerate(shown)])
+    found = class_evidence(
+        clarid, latents, labels, TEACHER.judge, indices=torch.from_numpy(chosen), seed=0
+    )
+    alone, *_, nothing = cell["rows"]
+    assert nothing["evidence"] == pytest.approx(float(found.nats.mean()), abs=1e-3)
+    assert nothing["evidence"] < alone["evidence"]
+    assert nothing["background_spread"] is None and nothing["k"] == 0
+    assert {point.k for point in curve_points([cell], 3)} == {0, 4}
+    row = aggregate([cell])[-1]
+    assert (row.kind, row.extraneous) == ("scrambled", None)
+    assert "scrambled: " in selection_table(aggregate([cell]))

@@ -11,7 +11,7 @@ from clarep.report.curve_figure import curve_figure
 from clarep.report.tables import WIDTH, filled, plain_table, write_csv
 from clarep.select.canonicity import Choice, Point
 from clarep.select.choice import ALL_COLUMNS, Estimate, Setting
-from clarep.select.clarep_columns import SPREAD, blocks
+from clarep.select.clarep_columns import SCRAMBLED, SPREAD, blocks
 
 _ACROSS: dict[str, tuple[str, str, Callable[[float], float]]] = {
     "r2": (
@@ -49,6 +49,7 @@ def selection_table(settings: Sequence[Setting], t: float | None = None) -> str:
     seeds = settings[0].seeds
     spread = f"± half the 95 % interval, Student's t over {seeds} seeds"
     foot = f"k = 0 is guidance alone; {'one seed: no intervals' if seeds == 1 else spread}. "
+    foot += f"{SCRAMBLED}. " * any(setting.kind == "scrambled" for setting in settings)
     foot += "What the columns say stands in docs/method.md#measures"
     return "\n\n".join([*tables, filled(foot, WIDTH)])
 

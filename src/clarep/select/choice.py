@@ -51,14 +51,14 @@ class Setting:
     """The same as a noise level."""
     tap: str
     kind: str
-    """Directions; none is guidance alone."""
+    """Directions; none is guidance alone, scrambled the same of images that show nothing."""
     k: int
     """Directions projected out; 0 is guidance alone."""
     share: float
     """k as a share of the latent's dimension."""
     seeds: int
-    extraneous: float
-    """What is left that does not belong to the class: see `curve_points`."""
+    extraneous: float | None
+    """What is left that does not belong to the class: see `curve_points`. None of scrambled."""
     measures: dict[str, Estimate | None]
     """One of ALL_COLUMNS -> estimate; None where it is not known."""
 
@@ -80,7 +80,7 @@ def aggregate(cells: Sequence[dict[str, Any]]) -> list[Setting]:
             *key,
             share=rows[0]["share"],
             seeds=len(rows),
-            extraneous=_extraneous(rows),
+            extraneous=None if key[3] == "scrambled" else _extraneous(rows),
             measures={name: _known([row[name] for row in rows]) for name in ALL_COLUMNS},
         )
         for key, rows in grouped.items()

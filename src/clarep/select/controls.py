@@ -109,7 +109,8 @@ def measure_set(
         clarid = control_of(clarid, control)
         if shows_others(control):
             shown = shown_instead(control, data, chosen, seed)
-            x_te, scene, before = _inverted(clarid, shown, scene.labels), Scene(scene.labels), None
+            scene, before = Scene(scene.labels), None
+            x_te, _ = invert_all(clarid, shown, scene.labels)
         latents = project_control(clarid, x_te, scene.labels, chosen, seed)
     evidence = None
     if before is not None and torch.equal(latents, x_te):
@@ -214,7 +215,9 @@ def project_control(
     return torch.cat(latents)
 
 
-def _inverted(clarid: Clarid, images: Tensor, labels: Tensor) -> Tensor:
+def invert_all(clarid: Clarid, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return x_te of images, and the round trips' PSNR in dB."""
     size = clarid.config.batch_size
     parts = zip(images.split(size), labels.split(size), strict=True)
-    return torch.cat([clarid.invert(*part)[0] for part in parts])
+    latents, quality = zip(*(clarid.invert(*part) for part in parts), strict=True)
+    return torch.cat(latents), torch.cat(quality)

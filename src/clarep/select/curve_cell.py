@@ -15,13 +15,12 @@ from torch import Tensor
 
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.directions import Kind, project_out
-from clarep.data.labelled import LabelledImages
 from clarep.engine.cost import sum_costs
 from clarep.select.canonicity import TOLD
-from clarep.select.clarep_measures import measure, scene_of
+from clarep.select.clarep_measures import Scene, measure, scene_of
 from clarep.select.class_evidence import ClassEvidence, class_evidence
-from clarep.select.controls import control_of
-from clarep.select.grid import Cell, Grid
+from clarep.select.controls import control_of, invert_all, scrambled
+from clarep.select.grid import CONTROL_KINDS, Cell, Grid
 from clarep.select.judging import Scorer, answers
 
 _PROBES = 16  # directions from which |J|^2 is estimated
@@ -35,12 +34,14 @@ def compute_cell(grid: Grid, cell: Cell, judge: Scorer | None) -> dict[str, Any]
     judge: of the teacher's classes; None where there is none.
 
     Returns JSON values: the cell, its images, `rows`, what the directions of each kind and
-    everything together cost.
+    everything together cost. Where a control is among the kinds, the last row is of images that
+    show nothing, these scrambled: what is read from their latents is not read from an object.
     """
     clarid, chosen = grid.clarid(cell), grid.chosen[cell.seed]
     of_kind = {kind: control_of(clarid, kind) for kind in grid.config.kind}
-    labels = torch.from_numpy(grid.data.labels[chosen])
-    x_te, psnr = _inverted(clarid, grid, chosen)
+    scene = scene_of(grid.data, chosen)
+    labels, images = scene.labels, grid.data.images(chosen)
+    x_te, psnr = invert_all(clarid, images, labels)
     latents: _Latents = {("none", 0): x_te}
     captured: dict[tuple[Kind, int], float] = {}
     kind: Kind
@@ -55,7 +56,7 @@ def compute_cell(grid: Grid, cell: Cell, judge: Scorer | None) -> dict[str, Any]
         row, evidence = measured_row(
             clarid,
             judge,
-            (grid.data, chosen, cell.seed),
+            (scene, chosen, cell.seed),
             x_te=x_te,
             latents=kept,
             kind=kind,
@@ -64,6 +65,13 @@ def compute_cell(grid: Grid, cell: Cell, judge: Scorer | None) -> dict[str, Any]
         before = before or evidence
         share, energy_held = k / grid.teacher.latent_dim, captured.get((kind, k), 0.0)
         rows.append({"k": k, "share": share, "captured_energy": energy_held} | row)
+    if not CONTROL_KINDS.isdisjoint(of_kind):
+        nothing, _ = invert_all(clarid, scrambled(images, chosen, cell.seed), labels)
+        about = (Scene(labels), chosen, cell.seed)
+        row, _ = measured_row(
+            clarid, judge, about, x_te=nothing, latents=nothing, kind="scrambled", before=None
+        )
+        rows.append({"k": 0, "share": 0.0, "captured_energy": 0.0} | row)
     clarid.ledger.images += len(chosen)
     parts = [one.ledger.as_dict() for one in (clarid, *of_kind.values())]
     return {
@@ -128,20 +136,19 @@ def nested_latents(
 def measured_row(
     clarid: Clarid,
     judge: Scorer | None,
-    drawn: tuple[LabelledImages, NDArray[np.int64], int],
+    drawn: tuple[Scene, NDArray[np.int64], int],
     *,
     x_te: Float[Tensor, "n c h w"],
     latents: Float[Tensor, "n c h w"],
-    kind: Kind,
+    kind: str,
     before: ClassEvidence | None,
 ) -> tuple[dict[str, Any], ClassEvidence]:
     """Return the measures of latents, as JSON values, `read` image by image, and the evidence.
 
-    drawn: the data, which of them, and by which seed. before: the evidence of x_te, if these are
-    others.
+    drawn: what is on the images, which they are, and by which seed. before: the evidence of x_te,
+    if these are others.
     """
-    data, chosen, seed = drawn
-    scene = scene_of(data, chosen)
+    scene, chosen, seed = drawn
     samples = clarid.sample(latents, scene.labels).clamp(-1, 1)
     found = class_evidence(
         clarid, latents, scene.labels, judge, indices=torch.from_numpy(chosen), seed=seed
@@ -177,15 +184,6 @@ def sample_spread(samples: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]
         own = flat[labels == label]
         apart = apart + (own - own.mean(0)).square().sum()
     return float((apart / flat.numel()).sqrt())
-
-
-def _inverted(clarid: Clarid, grid: Grid, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Return x_te of images, and the round trips' PSNR in dB."""
-    size = clarid.config.batch_size
-    parts = np.split(chosen, range(size, len(chosen), size))
-    pairs = [clarid.invert(grid.data.images(part), grid.data.labels[part]) for part in parts]
-    latents, quality = zip(*pairs, strict=True)
-    return torch.cat(latents), torch.cat(quality)
 
 
 def _energy(clarid: Clarid, x: Tensor, labels: Tensor, seed: int) -> Float[Tensor, " n"]:

@@ -17,6 +17,9 @@ from clarep.engine.bounds import Seed, Within, check_bounds
 from clarep.errors import UserError
 from clarep.teachers.teacher import Teacher
 
+CONTROL_KINDS = frozenset({"centre", "random", "bottom"})
+"""Directions that are measured beside those for which a setting is chosen."""
+
 
 @dataclass(frozen=True)
 class GridConfig:
@@ -35,8 +38,9 @@ class GridConfig:
         "random",
     )
     """Directions. A setting is chosen for the first, top (CLARID), contrast or mask; the others
-    stand beside it. Each takes the measures of every k once more; bottom takes exact Jacobians
-    besides, five to twenty times as long."""
+    stand beside it, and with centre, random or bottom so do images that show nothing (scrambled).
+    Each takes the measures of every k once more; bottom takes exact Jacobians besides, five to
+    twenty times as long."""
     seeds: tuple[Seed, ...] = (0, 1, 2)
     """Each seed draws its own images, and its own start of the solver and of k-means."""
     images: int = 50
@@ -128,7 +132,7 @@ def plan_grid(
         _check_list(name, getattr(config, name), list(values))
     if config.kind:
         _check_list("kind", config.kind, list(config.kind))
-        if config.kind[0] in ("centre", "random", "bottom"):
+        if config.kind[0] in CONTROL_KINDS:
             raise UserError(
                 f"`kind` begins with {config.kind[0]}, a control, and a setting is chosen for "
                 "the first: give top, contrast or mask before it"
