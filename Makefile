@@ -4,8 +4,9 @@ SHELL := /bin/bash
 
 .PHONY: demo test lint types bench docs clean
 
+# Two parts beside each other, one thread each, fill two cores better than one part after another.
 demo: .venv/ready
-	$(BIN)/clarep demo --out runs/demo
+	OMP_NUM_THREADS=1 $(BIN)/clarep demo --engine ray --out runs/demo
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 4

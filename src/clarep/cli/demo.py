@@ -1,11 +1,13 @@
 """`clarep demo`: the whole road on bundled data and teacher, in minutes on two cores."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clarep.cli.identify import Identify
+from clarep.cli.option_groups import EngineGroup
 from clarep.cli.run_recipe import build_missing, finish, print_plan
 from clarep.data.load import load_data
+from clarep.engine.fan_out import EngineConfig, check_engine
 from clarep.engine.lock import hold
 from clarep.study.plan import Study
 from clarep.study.recipe import Recipe, find_recipe, load_recipe, with_top
@@ -27,19 +29,22 @@ class Demo:
     out: Path = Path("runs/demo")
     """Folder of the run: canon/ holds the canonical set, runs/ the students, report/ the pictures,
     the tables and index.html."""
+    engine: EngineGroup = field(default_factory=EngineConfig)
     quick: bool = False
     """Twenty garments and no students: a minute or two. Its folder is not gone on with in full."""
 
     def run(self) -> None:
         """Find the canonical set, then run the recipe with it."""
-        recipe, _lock = load_recipe(find_recipe("demo")), hold(self.out)
+        recipe = load_recipe(find_recipe("demo"))
+        check_engine(self.engine, recipe.teacher_options.device)
+        _lock = hold(self.out)
         if self.quick:
             self._command(recipe, _QUICK / len(load_data(recipe.data)), _QUICK).run()
             return
         self._identify(recipe)
         study = Study(with_top(recipe, self.out / "canon"), self.out)
         print_plan(study)
-        build_missing(study)
+        build_missing(study, self.engine)
         finish(study, self.out / "report")
 
     def _identify(self, recipe: Recipe) -> None:
@@ -61,5 +66,6 @@ class Demo:
             seed=recipe.canonical.seed,
             controls=_CONTROLS,
             control_images=control_images,
+            engine=self.engine,
             out=self.out,
         )

@@ -150,6 +150,8 @@ def load_student(path: Path | str, *, into: Student | None = None) -> Student:
             f"{file} holds no student that this clarep can build ({said_by(error)}): {mend}"
         ) from error
     note_file(student, file)
+    if isinstance(student, ResNetStudent):  # as it was trained: attacks are a fifth faster on a CPU
+        student.to(memory_format=torch.channels_last)
     return student.eval()
 
 
