@@ -13,10 +13,11 @@ from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
 import jaxtyping
-from beartype import beartype
-from jaxtyping import AbstractArray, install_import_hook
+from beartype import BeartypeConf, beartype
+from jaxtyping import AbstractArray, TypeCheckError, install_import_hook
 
 _by_shapes = jaxtyping.jaxtyped
+_by_types = beartype(conf=BeartypeConf(violation_type=TypeCheckError))  # a TypeError, as that one's
 
 
 def _holds_shapes(hint: Any) -> bool:
@@ -41,9 +42,9 @@ def enforced(given: Any = None, *, typechecker: Callable[..., Any]) -> Any:
     if any(map(_holds_shapes, getattr(function, "__annotations__", {"": "?"}).values())):
         return _by_shapes(given, typechecker=typechecker)
     if function is not given:  # a dataclass
-        given.__init__ = beartype(function)
+        given.__init__ = _by_types(function)
         return given
-    return given if "<locals>" in given.__qualname__ else beartype(given)
+    return given if "<locals>" in given.__qualname__ else _by_types(given)
 
 
 def enforce() -> None:

@@ -1,11 +1,10 @@
 """Whatever bytes a file of a user's holds: a result or one sentence, and nothing else is done."""
 
+import random
 import resource
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import hostile
 from clarep.data.decode_image import decode_image
@@ -20,9 +19,18 @@ NAMES = (
     *("teacher", "evaluation", "recipe", "npz", "npz's array", "npz's labels", "npy", "image"),
     *("tar", "cifar", "torch", "pickle", "history", "classes"),
 )
-EDITS = st.lists(
-    st.tuples(st.integers(0, 2**16), st.integers(0, 7), st.binary(max_size=6)), max_size=4
-)
+
+
+def edits(drawn: random.Random) -> list[hostile.Edit]:
+    """At most four; one place in four is near the front, where headers and counts lie."""
+    return [
+        (
+            drawn.randrange(drawn.choice((16, 2**16, 2**16, 2**16))),
+            drawn.randrange(8),
+            drawn.randbytes(drawn.randrange(7)),
+        )
+        for _ in range(drawn.randrange(5))
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -59,20 +67,14 @@ def test_a_result_or_one_sentence(made: dict[str, hostile.Target], name: str):
     count = int(INPUTS * target.share / sum(one.share for one in made.values()))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     taken = {True: 0, False: 0}
-
-    @settings(
-        max_examples=count,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(seed=st.sampled_from(list(target.seeds)), edits=EDITS)
-    def fed(seed: bytes, edits: list[hostile.Edit]) -> None:
-        taken[hostile.feed(target, hostile.edited(seed, edits))] += 1
-
-    fed()
-    assert sum(taken.values()) >= count * 0.9 and taken[False]
+    drawn = random.Random(name)
+    for _ in range(count):
+        seed, changes = drawn.choice(target.seeds), edits(drawn)
+        try:
+            taken[hostile.feed(target, hostile.edited(seed, changes))] += 1
+        except BaseException as error:
+            raise AssertionError(f"wrongly read: {seed!r}, {changes}") from error
+    assert taken[True] and taken[False]
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown < MEMORY_MIB, f"{grown} MiB"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from beartype import beartype
-from jaxtyping import Float
+from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
 from clarep.clarid.directions import project_out
@@ -60,7 +60,7 @@ RIGHT = ((add, (ones(2, 3), ones(2, 3))), (first, ((1, ones(2)), str)), (named, 
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_argument_is_stopped(case):
     made, arguments = WRONG[case]
-    with pytest.raises(Exception, match=r"(?i)violat|type-check"):
+    with pytest.raises(TypeCheckError):
         enforced(made, typechecker=beartype)(*arguments)
 
 
@@ -70,7 +70,7 @@ def test_right_ones_are_let_through():
 
 
 def test_clareps_own_are_enforced():
-    with pytest.raises(Exception, match=r"(?i)type-check"):
+    with pytest.raises(TypeCheckError):
         project_out(ones(1, 3, 4, 4), ones(2, 48, 1))  # of another batch
-    with pytest.raises(Exception, match=r"(?i)violat"):
+    with pytest.raises(TypeCheckError):
         sha256_file(3)
