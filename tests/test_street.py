@@ -26,7 +26,7 @@ STREET = [
     "cli",
 ]
 """From left to right."""
-SAME_NAMES = {"__init__.py", "kd.py", "rkd.py", "supcon.py"}
+SAME_NAMES = {"__init__.py", "kd.py", "rkd.py"}
 """Of packages, and of the pairs of a loss and its method."""
 
 

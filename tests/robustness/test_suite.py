@@ -1,6 +1,7 @@
 """The suite on a small untrained student: parts that survive, settings that count, bad settings."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +221,22 @@ def test_a_damaged_part_is_measured_again(student, data, tmp_path: Path) -> None
     path.write_bytes(whole[:-5])
     robustness_suite(student, data, config, folder=tmp_path)
     assert path.read_bytes() == whole
+
+
+def test_a_part_from_before_one_of_its_measures_is_measured_again(
+    student, data, whole: Path, tmp_path: Path
+) -> None:
+    """As an earlier version stored it; else the evaluation lacked the figure for good."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    part = Evaluation.load(tmp_path / PARTS_NAME / "calibration")
+    dataclasses.replace(part, measurements=part.measurements[1:]).save(
+        tmp_path / PARTS_NAME / "calibration"
+    )
+    before = times(tmp_path)
+    again = robustness_suite(student, data, CONFIG, folder=tmp_path)
+    assert again.measurements == Evaluation.load(whole).measurements
+    changed = [name for name, at in times(tmp_path).items() if at != before[name]]
+    assert changed == [f"{PARTS_NAME}/calibration"]
 
 
 def test_without_a_folder_the_figures_are_the_same(student, data, whole: Path) -> None:

@@ -43,6 +43,11 @@ def joined(inputs: SuiteInputs, parts: Iterable[Evaluation]) -> Measured:
     return Measured(doubted(figures.values(), doubts), arrays)
 
 
+def is_joined(key: str) -> bool:
+    """Tell whether a figure is of several parts, none of which holds it alone."""
+    return key == "corruption/mean" or key.startswith(AUTOATTACK)
+
+
 def corruption_means(inputs: SuiteInputs, arrays: Mapping[str, Tensor]) -> Measured:
     """Return mean accuracy over all corruptions, and mCE if there is a baseline."""
     config, baseline = inputs.config, inputs.baseline

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from clarep.engine.tensors import weights_hash
 from clarep.errors import UserError
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import measure_of
-from clarep.robustness.suite.aggregates import cost_of, joined
+from clarep.robustness.suite.aggregates import cost_of, is_joined, joined
 from clarep.robustness.suite.attack_parts import CLEAN_PART
 from clarep.robustness.suite.groups import beyond_parts, parts_of_groups, sets_of
 from clarep.robustness.suite.suite_checks import (
@@ -201,13 +202,14 @@ class SuiteRun:
         return config
 
     def _stored(self, part: Part, folder: Path) -> Evaluation | None:
-        """Return the part if it is whole and of this configuration."""
+        """Return the part if it is whole, of this configuration, and from after its measures."""
         try:
             found = Evaluation.load(folder / PARTS_NAME / part.name)
         except UserError:
             return None
         kept = {key: value for key, value in found.config.items() if key not in ("cost", "doubts")}
-        return found if not differences(kept, self._config_of(part)) else None
+        lacks = any(key not in found for key in part.keys if not is_joined(key))
+        return None if lacks or differences(kept, self._config_of(part)) else found
 
     def _measure(self, part: Part) -> int:
         """Measure and store a part; return the passes that it took, in the unit of `steps`."""
@@ -235,13 +237,10 @@ class SuiteRun:
 
         As `differences` words it; empty if there is none, or none differs.
         """
-        if self.folder is None:
-            return ""
-        try:
-            stored = Evaluation.load(self.folder).config
-        except UserError:
-            return ""
-        return told_apart(stored, self._settings())
+        if self.folder is not None:
+            with suppress(UserError):
+                return told_apart(Evaluation.load(self.folder).config, self._settings())
+        return ""
 
     def _settings(self) -> dict[str, Any]:
         """Return what the evaluation's figures follow from, as JSON values."""
