@@ -4,6 +4,7 @@ import math
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache, partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -12,6 +13,7 @@ from clarep.errors import UserError, unknown_name
 
 _DEPTH = 64  # levels; Python's own walks of nested values (json, asdict) end at about 1,000
 _LARGEST = 2**63  # what NumPy and PyTorch take as a whole number
+_hints_of: Any = cache(partial(get_type_hints, include_extras=True))  # slow, and asked for often
 _SETTING = 2**32  # seeds end there, and no count or length that fits a machine is beyond
 
 
@@ -60,7 +62,7 @@ def check_bounds(config: Any, group: str = "") -> None:
 
     group: of which these are the options, with a dot; a config within one is a group too.
     """
-    hints = get_type_hints(type(config), include_extras=True)
+    hints = _hints_of(type(config))
     for field in fields(config):
         value, name, hint = getattr(config, field.name), f"{group}{field.name}", hints[field.name]
         first = field.default[:1] if isinstance(field.default, tuple) else (field.default,)

@@ -4,6 +4,7 @@ import sys
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -16,6 +17,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+_hints_of: Any = cache(get_type_hints)  # slow, and asked for often
 _Config = TypeVar("_Config")
 _MOST_BYTES = 1 << 20  # of a recipe
 _WORDS = {
@@ -62,7 +64,7 @@ def build(
     """
     described: Any = kind
     known = {field.name: field for field in fields(described) if field.name not in without}
-    hints = get_type_hints(kind)
+    hints = _hints_of(kind)
     for key in table:
         if key not in known:
             raise UserError(f"{place} {unknown_name('key', key, known)}")
