@@ -16,6 +16,8 @@ from signatures import enforce
 enforce()
 gc.disable()  # nothing that is imported or collected goes away
 
+LONG = ("test_ray.py", "test_golden.py")
+"""Files whose tests share what is made once, at length."""
 QUICK_RECIPE = """
 methods = ["vanilla", "cadistill", "guidance-only"]
 seeds = [0]
@@ -38,6 +40,11 @@ learning_rate = 0.05
 groups = ["clean", "calibration"]
 images = 20
 """
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put first what takes a worker a minute: at the end the others would wait for it."""
+    items.sort(key=lambda item: (*LONG, item.path.name).index(item.path.name))
 
 
 def pytest_collection_finish() -> None:
