@@ -35,17 +35,11 @@ def reason(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of a library's message, at most 200 characters, or its type."""
-    lines = reason(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
-
-
 def said_by(error: BaseException) -> str:
     """Return what an error says in one short line, with its type where that tells more."""
     said = " ".join(reason(error).split())[:200]
-    told = type(error) is ValueError or getattr(error, "strerror", None)
-    return said if told else f"{type(error).__name__}: {said}"
+    is_told = said and (type(error) is ValueError or getattr(error, "strerror", None))
+    return said if is_told else f"{type(error).__name__}: {said}".removesuffix(": ")
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from clarep.data.labelled import LabelledImages
 from clarep.engine.artefacts import read_json, sha256_file
 from clarep.engine.identity import in_full
 from clarep.engine.tensors import read_tensors
-from clarep.errors import UserError, first_line
+from clarep.errors import UserError, refusing
 
 MANIFEST = "manifest.json"
 ERRORS, MASKS, TARGETS = (f"{part}.safetensors" for part in PARTS)
@@ -69,16 +69,13 @@ class Audit:
     def load(cls, folder: Path | str) -> "Audit":
         """Read a finished audit; raises UserError if there is none, or a file is damaged."""
         folder = Path(folder)
-        try:
+        mend = "give a folder that clarep audit wrote to its end, or run its command again"
+        faults = (OSError, ValueError, LookupError, TypeError, AttributeError)
+        with refusing(f"{folder} holds no finished audit", mend, faults):
             manifest = read_json(folder / MANIFEST)
             if "files" not in manifest:
                 raise ValueError("it was stopped before its end")
             files = {name: str(digest) for name, digest in manifest["files"].items()}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{folder} holds no finished audit ({first_line(error)}): give a folder that "
-                "clarep audit wrote to its end, or run its command again"
-            ) from error
         read = {name: _read(folder / name, digest) for name, digest in files.items()}
         found, targets = read[ERRORS], read.get(TARGETS)
         return cls(

@@ -11,7 +11,7 @@ from clarep.data.labelled import LabelledImages, UnreadableImage
 from clarep.data.names import Names
 from clarep.data.npz import checked_labels
 from clarep.engine.extras import require_extra
-from clarep.errors import UserError, said_by, unknown_name
+from clarep.errors import UserError, refusing, said_by, unknown_name
 
 _FIRST_WITHOUT_CODE = 4  # from this version on a data set brings no Python code to be run
 _SAME = {"val": "validation"}  # split, and what it is called there
@@ -46,7 +46,8 @@ def load_hf(
             f"'datasets>={_FIRST_WITHOUT_CODE}'"
         )
     name = f"hf:{place}"
-    try:
+    mend = "give a folder that save_to_disk wrote, or of Parquet or class folders, or a set's name"
+    with refusing(f"cannot read {name}", mend, (Exception,)):  # of the readers of many formats
         table = _part(datasets, place, split)
         if not len(table):
             raise UserError(f"{name} holds no images")
@@ -54,13 +55,6 @@ def load_hf(
         classes = getattr(table.features[label], "names", None)
         labels = np.asarray(table.select_columns([label]).with_format("numpy")[:][label])
         encoded = table.select_columns([image]).cast_column(image, datasets.Image(decode=False))
-    except UserError:
-        raise
-    except Exception as error:  # whatever reading many formats may raise
-        raise UserError(
-            f"cannot read {name} ({said_by(error)}): give a folder that save_to_disk wrote, or of "
-            "Parquet or class folders, or the name of a data set"
-        ) from error
     if classes is None:
         largest = int(labels.max()) if labels.dtype.kind in "iu" and labels.ndim == 1 else 0
         if largest >= _MAX_CLASSES:

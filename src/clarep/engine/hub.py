@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from clarep.engine.extras import require_extra
-from clarep.errors import UserError, first_line
+from clarep.errors import UserError, said_by
 
 _PLACE = re.compile(r"(?P<identifier>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _WANTED = ("*.json", "*.safetensors", "*.txt", "*.model")
@@ -99,12 +99,12 @@ def _download(
         ) from error
     except errors.HfHubHTTPError as error:
         raise UserError(
-            f"the Hugging Face hub gives no {identifier} ({first_line(error)}): check the "
+            f"the Hugging Face hub gives no {identifier} ({said_by(error)}): check the "
             "spelling, accept its licence there, or give a folder"
         ) from error
     except Exception as error:  # whatever the HTTP library beneath it raises
         raise UserError(
-            f"cannot download {identifier} ({first_line(error)}): check network and disk, "
+            f"cannot download {identifier} ({said_by(error)}): check network and disk, "
             "or give a folder"
         ) from error
 

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from clarep.engine.artefacts import atomic_path, open_regular, sha256_file, sha256_stream
-from clarep.errors import UserError, first_line
+from clarep.errors import UserError, said_by
 
 _MOST_HEADER = 16 << 20  # the library would take 100 MB of text, which become gigabytes
 _DIGEST = "data_sha256"  # in the metadata: of all bytes behind the header
@@ -85,7 +85,7 @@ def fault(path: Path, error: BaseException) -> str:
     """Return why a file cannot be read: it is empty, or what the library says."""
     if path.is_file() and path.stat().st_size == 0:
         return "it is empty, zero bytes"
-    return first_line(error)
+    return said_by(error)
 
 
 def check_weights(weights: Mapping[str, Tensor], network: nn.Module, place: str) -> None:

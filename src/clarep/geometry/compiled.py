@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.fx import GraphModule
 
-from clarep.errors import first_line
+from clarep.errors import said_by
 from clarep.geometry.jacobian import Jacobian
 from clarep.geometry.memory_bound import MemoryBound, is_out_of_memory
 from clarep.geometry.precision import Precision
@@ -127,7 +127,7 @@ class CompiledProducts:
         except Exception as error:  # whatever its compiler raises: the eager way is there
             if is_out_of_memory(error):
                 raise
-            self.failure = first_line(error)
+            self.failure = said_by(error)
             self._made.clear()
             _announce(f"Jacobian products stay as they are, not compiled: {self.failure}")
             return expected

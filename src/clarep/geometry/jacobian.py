@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clarep.engine.arrays import check_finite
-from clarep.errors import UserError, first_line
+from clarep.errors import UserError, said_by
 from clarep.geometry.memory_bound import MemoryBound, is_out_of_memory
 from clarep.geometry.precision import Precision, checked_in_full, differentiable
 from clarep.geometry.subspace import Measure, Subspace, top_right_singular_subspace
@@ -247,7 +247,7 @@ def probe_engine(
         except (RuntimeError, NotImplementedError) as failure:
             if is_out_of_memory(failure):  # which says nothing about the engine
                 raise
-            findings[engine] = first_line(failure)
+            findings[engine] = said_by(failure)
             continue
         findings[engine] = f"adjoint error {error:.1e}"
         if error < _ADJOINT_TOLERANCE[engine]:
@@ -270,6 +270,6 @@ def _check_in(precision: Precision, jacobian: Jacobian) -> None:
     except (RuntimeError, NotImplementedError) as failure:
         if is_out_of_memory(failure):
             raise
-        said = first_line(failure)
+        said = said_by(failure)
     if said:
         raise UserError(f"this teacher has no products in {precision} ({said}): choose fp32")

@@ -16,7 +16,7 @@ from clarep.engine.artefacts import atomic_path, read_json, sha256_file, write_j
 from clarep.engine.hub import RepositoryType, hub_library
 from clarep.engine.places import local_path
 from clarep.engine.tensors import sha256_state
-from clarep.errors import UserError, said_by
+from clarep.errors import UserError, refusing, said_by
 from clarep.report.hub_card import set_card, student_card, teacher_card
 from clarep.robustness.evaluation import EVALUATION_NAME, Evaluation
 from clarep.students.student_files import STUDENT_NAME, load_student, student_path
@@ -88,7 +88,9 @@ def push_to_hub(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "folder"
         repo_type = write_hub_folder(place, folder, repo_id)
-        try:
+        what = f"the Hugging Face hub does not take {repo_id}"
+        mend = "log in by `hf auth login`, check name, rights and network, and run the same again"
+        with refusing(what, mend, (Exception,)):  # of whatever HTTP library is beneath it
             api = hub.HfApi(token=token)
             made = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
             api.upload_folder(
@@ -97,11 +99,6 @@ def push_to_hub(
                 folder_path=folder,
                 commit_message="Put here by clarep",
             )
-        except Exception as error:  # whatever the HTTP library beneath it raises
-            raise UserError(
-                f"the Hugging Face hub does not take {repo_id} ({said_by(error)}): log in by "
-                "`hf auth login`, check name, rights and network, and run the same again"
-            ) from error
     return str(made)
 
 

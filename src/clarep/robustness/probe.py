@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clarep.data.labelled import LabelledImages
 from clarep.engine.arrays import logits_in
-from clarep.errors import UserError, said_by
+from clarep.errors import UserError, refusing
 from clarep.robustness.attacks.passes import Gradient, gradient_at
 from clarep.robustness.tested_student import Subject, as_float, named
 from clarep.students.student import FAULTS, Student
@@ -89,19 +89,14 @@ def probe(subject: Subject, data: LabelledImages, indices: NDArray[np.int64]) ->
     """
     chosen = indices[np.linspace(0, len(indices) - 1, min(_PROBED, len(indices)), dtype=int)]
     images, sources, student = data.images(chosen), named(data, chosen), subject.student
-    try:
+    what = f"{student.info.name} fails on images of {data.name}"
+    mend = "give a model that takes float32 images in [0, 1], (B, C, H, W), one or many at once"
+    with refusing(what, mend, FAULTS):
         _, logits = subject.both(images, sources)
         _, again = subject.both(images, sources)
         alone = [subject.both(images[i : i + 1], [at])[1] for i, at in enumerate(sources)]
         with torch.no_grad():
             whole = logits_in(student.answers(as_float(images).to(subject.device))).float().cpu()
-    except FAULTS as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(
-            f"{student.info.name} fails on images of {data.name} ({said_by(error)}): give a model "
-            "that takes float32 images in [0, 1], (B, C, H, W), one or many at once"
-        ) from error
     kind = _kind(student, whole)
     scale = _range(logits)
     return Answers(

@@ -69,9 +69,7 @@ def read_run(folder: Path | str) -> StudiedRun:
             "give run folders that clarep distill or clarep run wrote"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"cannot read {path} ({said_by(error)}): train that student again"
-        ) from error
+        raise UserError(f"cannot read {path} ({said_by(error)}): train it again") from error
     if not (folder / ROBUSTNESS).is_dir():
         raise UserError(
             f"{folder} was not evaluated (no {ROBUSTNESS}/): run clarep evaluate {folder}"

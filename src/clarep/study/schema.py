@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from clarep.engine.artefacts import open_regular
 from clarep.engine.bounds import check_values, is_setting
-from clarep.errors import UserError, first_line, reason, unknown_name
+from clarep.errors import UserError, reason, said_by, unknown_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -45,7 +45,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         why = f"cannot read {path} ({reason(error)})"
         raise UserError(f"{why}: give an existing .toml file") from error
     except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, no number to compute with
-        raise UserError(f"{path} is not valid TOML ({first_line(error)}): mend it there") from error
+        raise UserError(f"{path} is not valid TOML ({said_by(error)}): mend it there") from error
 
 
 def build(

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from clarep.engine import artefacts
 from clarep.engine.extras import require_extra
-from clarep.errors import UserError, first_line
+from clarep.errors import UserError, refusing, said_by
 from clarep.teachers.families import FAMILIES
 from clarep.teachers.parametrisation import DDPM
 
@@ -148,20 +148,15 @@ def load_part(folder: Path, class_name: str, library: str = "diffusers") -> Any:
                 f"{folder / 'config.json'} has {name} {value}, which class {class_name} does not "
                 "know and would pass over: give a checkpoint of that very class"
             )
-    try:
-        with silent(library):  # what does not fit is told below, in one sentence
-            model, report = kind.from_pretrained(
-                str(folder),
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                variant=_variant(folder),
-            )
-    except _BROKEN as error:
-        raise UserError(
-            f"cannot load class {class_name} from {folder} ({first_line(error)}): "
-            "give a whole checkpoint of it"
-        ) from error
+    what, mend = f"cannot load class {class_name} from {folder}", "give a whole checkpoint of it"
+    with refusing(what, mend, _BROKEN), silent(library):  # what does not fit is told below
+        model, report = kind.from_pretrained(
+            str(folder),
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            variant=_variant(folder),
+        )
     surplus = set(report["unexpected_keys"]) - set(_SPARE_WEIGHTS)
     faults = {"lacks {} weights of": report["missing_keys"], "has {} weights too many for": surplus}
     for fault, names in faults.items():
@@ -208,14 +203,9 @@ def load_schedule(folder: Path) -> DDPM:
         )
     # The samplers differ in how they step; the schedule of all is in DDIM's terms.
     kind = require_extra("diffusers", EXTRA).DDIMScheduler
-    try:
-        with silent("diffusers"):
-            scheduler = kind.from_config(config)
-    except _BROKEN as error:
-        raise UserError(
-            f"cannot make a noise schedule of {path} ({first_line(error)}): "
-            "give a pipeline with a DDPM schedule"
-        ) from error
+    what, mend = f"cannot make a noise schedule of {path}", "give a pipeline with a DDPM schedule"
+    with refusing(what, mend, _BROKEN), silent("diffusers"):
+        scheduler = kind.from_config(config)
     return DDPM(scheduler.alphas_cumprod, scheduler.config.prediction_type)
 
 
@@ -234,7 +224,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"there is no {path}: give a folder that diffusers saved a pipeline or model to"
         ) from error
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path} ({first_line(error)}): give a whole file") from error
+        raise UserError(f"cannot read {path} ({said_by(error)}): give a whole file") from error
 
 
 @contextlib.contextmanager

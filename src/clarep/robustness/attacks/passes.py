@@ -9,7 +9,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from clarep.engine.arrays import Images, Labels, as_images, as_labels, as_logits
-from clarep.errors import UserError, said_by
+from clarep.errors import UserError, refusing
 from clarep.robustness.attacks.shapes import Batch, Classes, Logits, Marks, Values
 from clarep.robustness.attacks.threat import Threat, check_eps_l2
 from clarep.students.student import FAULTS
@@ -59,15 +59,10 @@ def accepted(
     x = as_images(x, 0, "uint8 / 255 does, and the model is what normalises")
     if threat is not None and threat.norm == "l2":
         check_eps_l2(threat.eps, tuple(x.shape[1:]))
-    try:
+    such = f"{str(x.dtype).removeprefix('torch.')} and shape {tuple(x.shape[1:])}"
+    mend = "give such as it was trained on"
+    with refusing(f"the model takes no images of {such}", mend, FAULTS):
         few = logits_of(model, x[:_FEW])
-    except UserError:
-        raise
-    except FAULTS as error:
-        raise UserError(
-            f"the model takes no images of {str(x.dtype).removeprefix('torch.')} and shape "
-            f"{tuple(x.shape[1:])} ({said_by(error)}): give such as it was trained on"
-        ) from error
     if few.min() >= 0 and few.max() <= 1 and ((few.sum(dim=1) - 1).abs() < _ROUNDING).all():
         raise UserError(
             "the model answers with probabilities (rows in [0, 1] that sum to 1), whose gradients "

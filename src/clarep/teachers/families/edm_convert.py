@@ -21,7 +21,7 @@ from torch import Tensor
 from clarep.engine.artefacts import open_regular
 from clarep.engine.offline import last_line, offline_prefix, run_offline
 from clarep.engine.tensors import save_tensors
-from clarep.errors import UserError
+from clarep.errors import UserError, said_by
 from clarep.teachers.families.edm import build_network, metadata_of, read_spec
 
 # Isolated, Python looks neither where --user installs nor in PYTHONPATH: ours is told to it.
@@ -130,8 +130,8 @@ def read_pickle(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
         ) from refused
     except Exception as error:  # a damaged pickle may raise anything
         raise UserError(
-            f"{path} is no whole pickle of an EDM network ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:120]}): give one that NVlabs' edm repository wrote"
+            f"{path} is no whole pickle of an EDM network ({said_by(error)}): give one that "
+            "NVlabs' edm repository wrote"
         ) from error
     return network.class_name, arguments, weights
 
