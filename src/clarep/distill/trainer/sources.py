@@ -6,13 +6,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from clarep.audit.audit import Audit, check_audit
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.clarid.clareps import CLAReps
 from clarep.data.cues import cues_of
 from clarep.data.fits import check_alike, kind_of
+from clarep.data.held_out import Indices
 from clarep.data.labelled import LabelledImages
 from clarep.distill.methods.base import Method
+from clarep.distill.trainer.canonical_batches import CanonicalImages
 from clarep.distill.trainer.training_config import TrainingConfig
 from clarep.engine.identity import differences, plain
 from clarep.engine.tensors import weights_hash
@@ -69,6 +73,17 @@ class Sources:
             self.audit if method.audit_parts(config) else None,
         )
 
+    def placed(
+        self, device: torch.device, config: TrainingConfig, apart: Indices
+    ) -> tuple[CanonicalImages | None, Teacher | None, Student | None, Audit | None]:
+        """Return them as methods take them, on a device, without the images held apart."""
+        taken = None
+        if self.canonical is not None:
+            pooled = config.teacher_features == "pooled"
+            taken = CanonicalImages.of(self.canonical, pooled, apart).to(device)
+        strong = self.classifier and self.classifier.to(device).eval()
+        return taken, self.teacher, strong, self.audit
+
     def described(
         self, method: type[Method], data: LabelledImages, config: TrainingConfig
     ) -> dict[str, Any]:
@@ -96,10 +111,7 @@ class Sources:
         }
 
     def check(
-        self,
-        method: type[Method],
-        data: LabelledImages,
-        data_options: Mapping[str, Any] | None,
+        self, method: type[Method], data: LabelledImages, data_options: Mapping[str, Any] | None
     ) -> None:
         """Raise UserError if a method lacks what it needs, or is given what does not fit the data.
 

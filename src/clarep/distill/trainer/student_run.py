@@ -13,14 +13,14 @@ from torch import Tensor
 
 from clarep.audit.audit import Audit
 from clarep.clarid.canonical_set import CanonicalSet
-from clarep.data.fits import check_alike, check_data, kind_of
+from clarep.data.fits import check_data
 from clarep.data.held_out import Indices, held_out_record, save_held_out, split_off
 from clarep.data.labelled import LabelledImages, readable_indices
 from clarep.distill.distill_config import DistillConfig, check_distill, settled
 from clarep.distill.methods import Batch, Ingredients, Method
-from clarep.distill.trainer.canonical_batches import CanonicalImages
 from clarep.distill.trainer.run_folder import whole
 from clarep.distill.trainer.sources import Sources
+from clarep.distill.trainer.start_student import start_student
 from clarep.distill.trainer.train_images import TrainImages, check_weights, seed_of
 from clarep.distill.trainer.train_state import GIGAOPS, TrainState, learning_rate
 from clarep.distill.trainer.training_config import TrainingConfig
@@ -29,12 +29,11 @@ from clarep.distill.trainer.views import check_views, draw_views, to_student_ran
 from clarep.engine.artefacts import sha256_file, versions
 from clarep.engine.identity import recorded
 from clarep.engine.processes import make_accelerator
-from clarep.engine.tensors import sha256_state
 from clarep.engine.tracker import Tracker, curves
 from clarep.engine.training_folder import TrainingFolder
-from clarep.errors import UserError, check_type
-from clarep.students.student import Student, StudentInfo
-from clarep.students.student_files import STUDENT_NAME, build_student, save_student
+from clarep.errors import check_type
+from clarep.students.student import Student
+from clarep.students.student_files import STUDENT_NAME, save_student
 from clarep.teachers.teacher import Teacher
 
 _REPORT_EVERY = 10.0  # seconds between reports within an epoch
@@ -101,21 +100,7 @@ class StudentRun:
         sources.check(kind, data, data_options)
         channels, height, width = data.images([0]).shape[1:]
         check_views(config, (channels, height, width))
-        begun = {}
-        if isinstance(student, Student):
-            if layer is not None or activation is not None:
-                named = f"activation={activation}" if layer is None else f"layer={layer}"
-                raise UserError(
-                    f"`{named}` means nothing to a student that is given: settle it where that is "
-                    "made, and leave it out"
-                )
-            check_alike("the student's", kind_of(student.info), data.name, kind_of(data))
-            built = copy.deepcopy(student)
-            begun = {"begun_from_sha256": sha256_state(student)}
-        else:
-            shape = (channels, height, width)
-            info = StudentInfo(student, tuple(data.class_names), shape, activation)
-            built = build_student(info, layer, config.seed)
+        built, begun = start_student(student, data, layer, activation, config.seed)
         readable, self.skipped = readable_indices(data, np.arange(len(data)), skip_bad)
         kept, apart = split_off(data, config.validation_share, readable)
         self._validation = Validation.of(data, apart, config, sources.audit)
@@ -141,15 +126,10 @@ class StudentRun:
         self._folder = TrainingFolder(
             out, self.described, partial(whole, options=kind.Config), writes=self.is_main
         )
-        device, taken = self._accelerator.device, None
-        if sources.canonical is not None:
-            pooled = config.teacher_features == "pooled"
-            taken = CanonicalImages.of(sources.canonical, pooled, apart).to(device)
-        strong = sources.classifier and sources.classifier.to(device).eval()
+        device = self._accelerator.device
+        parts = sources.placed(device, config, apart)
         images = TrainImages.of(data, kept, config.memory_mb, config.workers)
         built.to(memory_format=torch.channels_last)
-        teacher = sources.teacher
-        parts = (taken, teacher, strong, sources.audit)
         given = Ingredients(config, options, images, out, device, *parts)
         with self._accelerator.main_process_first():
             made = kind(built, given)
