@@ -48,6 +48,19 @@ def test_all_public_names_resolve_without_an_extra():
     assert int(count) > len(CLARID.split()) and foreign == []
 
 
+def test_a_worker_of_a_study_loads_no_report():
+    code = "import sys, clarep.study.turns as t, pickle; pickle.dumps(t.walk_silently);"
+    foreign = "sklearn matplotlib pandas scipy.stats clarep.report clarep.cli"
+    assert run(f"{code} print(*(n for n in '{foreign}'.split() if n in sys.modules))") == []
+
+
+def test_a_teacher_is_loaded_without_torchs_compiler():
+    code = "import sys; from clarep.teachers.zoo import load_teacher; load_teacher('backdrops');"
+    assert run(f"{code} print('torch._dynamo' in sys.modules, 'sympy' in sys.modules)") == [
+        *("False", "False")
+    ]
+
+
 def test_the_names_are_those_of_their_rooms():
     import clarep
     from clarep.clarid.canonical_set import CanonicalSet

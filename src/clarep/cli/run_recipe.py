@@ -20,7 +20,7 @@ from clarep.study.comparison import Comparison, compare
 from clarep.study.plan import Study
 from clarep.study.recipe import find_recipe, load_recipe
 from clarep.study.runs import read_run
-from clarep.study.turns import Turn, build_jobs, missing_jobs
+from clarep.study.turns import Turn, build_jobs, missing_jobs, walk_silently
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def build_missing(study: Study, engine: EngineConfig = LOCAL) -> None:
     # Beside each other, jobs would tell it on top of each other, and on other machines to nobody.
     missing = len(missing_jobs(study))
     with progress("run", "parts", missing, even=False) as advance:
-        for job in build_jobs(study, _walk_silently, engine):
+        for job in build_jobs(study, walk_silently, engine):
             advance(1, f"{job.kind} {job.name}")
 
 
@@ -109,11 +109,6 @@ def _walk(turn: Turn) -> None:
     with progress(_title(turn), turn.job.unit, start.total, start.done) as advance:
         for part in parts:
             advance(part.new)
-
-
-def _walk_silently(turn: Turn) -> None:
-    for _ in turn.parts:
-        pass
 
 
 def _title(turn: Turn) -> str:

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from clarep.engine.artefacts import atomic_path, open_regular, sha256_file, sha256_stream
 from clarep.errors import UserError, said_by
@@ -110,12 +111,21 @@ def check_weights(weights: Mapping[str, Tensor], network: nn.Module, place: str)
             )
 
 
+class _Undrawn(TorchFunctionMode):
+    """Within it no tensor is filled by normal draws: of one without memory torch imports sympy."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.normal_, nn.init.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs or {})
+
+
 def check_size(weights: Mapping[str, Tensor], build: Callable[[], nn.Module]) -> None:
     """Raise ValueError if a network would take more memory than the weights that are for it.
 
     build: makes it; here without memory. A file may tell of another network than it holds.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         wanted = sum(own.numel() for own in build().state_dict().values())
     found = sum(given.numel() for given in weights.values())
     if wanted > found:

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from markupsafe import Markup
-from sklearn.manifold import TSNE
 from torch import Tensor
 
 from clarep.clarid.canonical_set import CanonicalSet
@@ -124,6 +123,8 @@ def project_pca(
 
 def project_tsne(features: Float[Tensor, "n *feature"]) -> list[tuple[float, float]]:
     """Return a t-SNE of features, the same each time."""
+    from sklearn.manifold import TSNE
+
     coordinates = principal_coordinates(features)[:, :_FIRST_COMPONENTS].double().numpy()
     if not coordinates.any():
         return [(0.0, 0.0)] * len(coordinates)
