@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from forked import Programs
 from signatures import enforce
 
 enforce()
@@ -79,6 +80,14 @@ def garments_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("garments") / "garments.npz"
     np.savez(path, **arrays)
     return path
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    """Starts Python programs in processes of their own, which need not import clarep."""
+    started = Programs(tmp_path_factory.mktemp("programs"))
+    yield started
+    started.close()
 
 
 @pytest.fixture

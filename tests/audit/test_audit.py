@@ -1,7 +1,5 @@
 """An audit against closed forms; killed, damaged, and fed with what does not fit."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,12 +190,14 @@ for step in steps:
 """
 
 
-def test_killed_it_goes_on_and_ends_with_the_same_bytes(teacher, data, tmp_path, monkeypatch):
+def test_killed_it_goes_on_and_ends_with_the_same_bytes(
+    teacher, data, programs, tmp_path, monkeypatch
+):
     monkeypatch.setattr(audit_parts, "BLOCK", 7)
     whole = ask(teacher, data, tmp_path / "whole")
     out = tmp_path / "killed"
     code = KILLED.format(tests=str(Path(__file__).parent), out=str(out), after=14 * 4 * 2)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = programs.run(code)
     assert done.returncode == -9, done.stderr
     assert len(list((out / "parts").glob("errors-*.safetensors"))) == 2
     with pytest.raises(UserError, match="stopped before its end"):

@@ -452,10 +452,9 @@ sys.exit(cli.main(["anything"]))
 """
 
 
-def run_with_a_limit(folder, limit):
-    code = FULL.format(tests=str(Path(__file__).parents[1]), folder=str(folder), limit=limit)
-    command = [sys.executable, "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def run_with_a_limit(programs, folder, limit):
+    tests = str(Path(__file__).parents[1])
+    return programs.run(FULL.format(tests=tests, folder=str(folder), limit=limit))
 
 
 @dataclass(frozen=True)
@@ -485,19 +484,19 @@ def test_a_full_disk(tiny_disk, folder, monkeypatch, capsys):
     assert len(CanonicalSet.load(canon)) == 7
 
 
-def test_a_limit_on_the_size_of_files(tmp_path, folder):
+def test_a_limit_on_the_size_of_files(tmp_path, folder, programs):
     """EFBIG, from the kernel: the manifest fits below it, a shard does not."""
     whole = shard_bytes(folder)
     target = tmp_path / "limited"
     write(target, shards=1)
-    stopped = run_with_a_limit(target, 8192)
+    stopped = run_with_a_limit(programs, target, 8192)
     assert stopped.returncode == 2, stopped.stderr
     assert stopped.stderr == (
         f"clarep: cannot write {target}/{SHARDS[1]} (File too large): free some space and run "
         "the same command again; what is stored stays valid\n"
     )
     assert sorted(os.listdir(target)) == [MANIFEST, *entries(SHARDS[:1]), SHARDS[0]]
-    done = run_with_a_limit(target, 0)
+    done = run_with_a_limit(programs, target, 0)
     assert (done.returncode, done.stderr) == (0, "")
     assert shard_bytes(target) == whole
 

@@ -1,8 +1,6 @@
 """CLARID on a teacher that is linear, so that numpy knows the answer."""
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -555,7 +553,7 @@ def test_latents_of_other_makes_are_the_same_or_refused(teacher, images, labels,
             getattr(clarid, work)(wrong, labels[: len(wrong)])
 
 
-def test_every_image_has_its_label():
+def test_every_image_has_its_label(programs):
     """In a process without the tests' import hook, which refuses the shapes before clarep does."""
     code = f"""
 import sys
@@ -577,7 +575,7 @@ try:
 except UserError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = programs.run(code)
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
         "4 images came with labels of shape (3,): give the number of a class for each image, (4,)",
@@ -595,7 +593,7 @@ def test_a_teacher_that_lacks_an_attribute(teacher, monkeypatch, name):
         clarid_of(teacher)
 
 
-def test_names_are_checked_where_no_type_checker_looks():
+def test_names_are_checked_where_no_type_checker_looks(programs):
     """In a process without the tests' import hook: an unknown kind must not pass for random."""
     code = """
 from clarep import ClaridConfig, UserError
@@ -610,7 +608,7 @@ for wrong in (dict(kind="botom"), dict(branch="nul"), dict(solver="huen"),
         print("took", wrong)
 check_config(ClaridConfig())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = programs.run(code)
     assert done.stderr == ""
     meant = [line.split("did you mean ")[1].split("?")[0] for line in done.stdout.splitlines()]
     assert [words.split(" or ")[0] for words in meant] == [

@@ -198,10 +198,10 @@ t.write({where!r})
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
-def test_killed_after_any_object(bucket, finished, after):
+def test_killed_after_any_object(bucket, finished, after, programs):
     where = f"{bucket}/{uuid.uuid4().hex}"
     code = _PUT_AND_DIE.format(tests=str(Path(__file__).parents[1]), where=where, after=after)
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    run = programs.run(code)
     assert run.returncode == -9, run.stderr
     left = contents(where)
     assert {name for name in left if not name.startswith(".lock")} == set(

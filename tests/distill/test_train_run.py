@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import asdict, replace
 
@@ -336,26 +334,17 @@ torch.save({"weights": run.student.state_dict(), "records": records}, out.parent
 THREADS = {"OMP_NUM_THREADS": str(torch.get_num_threads()), "CUDA_VISIBLE_DEVICES": ""}
 
 
-def start(arguments, environment):
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, *arguments],
-        env=os.environ | THREADS | environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_killed_by_the_system_it_goes_on_to_the_same_bytes(archive, data, canonical_of, tmp_path):
+def test_killed_by_the_system_it_goes_on_to_the_same_bytes(
+    archive, data, canonical_of, programs, tmp_path
+):
     out, other = tmp_path / "killed", tmp_path / "whole"
-    killed = start([str(archive), str(canonical_of().folder), str(out), "12"], {})
+    killed = programs.start(SCRIPT, archive, canonical_of().folder, out, 12, **THREADS)
     deadline = time.monotonic() + 60
     while not (out / "history.jsonl").exists() or len(history(out)) < 2:
         assert killed.poll() is None and time.monotonic() < deadline
         time.sleep(0.003)
     killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    assert killed.returncode == -signal.SIGKILL
+    assert killed.wait() == -signal.SIGKILL
     assert 1 <= checkpoint(out)["epoch"] < 12 and not (out / STUDENT_NAME).exists()
 
     config = DistillConfig(epochs=12, batch_size=32, canonical_batch_size=8, learning_rate=0.05)
@@ -374,26 +363,17 @@ def free_port():
         return str(probe.getsockname()[1])
 
 
-def test_two_processes_hold_the_same_weights(archive, canonical_of, tmp_path):
-    arguments = [str(archive), str(canonical_of().folder), str(tmp_path / "student"), "2"]
+def test_two_processes_hold_the_same_weights(archive, canonical_of, programs, tmp_path):
+    arguments = [archive, canonical_of().folder, tmp_path / "student", 2]
     port = free_port()
+    joined = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    joined |= {"ACCELERATE_USE_CPU": "true"} | THREADS
     processes = [
-        start(
-            arguments,
-            {
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
-                "ACCELERATE_USE_CPU": "true",
-            },
-        )
+        programs.start(SCRIPT, *arguments, RANK=str(rank), LOCAL_RANK=str(rank), **joined)
         for rank in range(2)
     ]
     for process in processes:
-        errors = process.communicate(timeout=120)[1]
-        assert process.returncode == 0, errors
+        assert process.wait() == 0, process.stderr
     a, b = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
     assert a["weights"].keys() == b["weights"].keys()
     assert all(torch.equal(a["weights"][name], b["weights"][name]) for name in a["weights"])
@@ -430,25 +410,25 @@ def test_a_changed_bit_of_the_checkpoint_is_refused(data, quick, tmp_path):
 
 
 def test_of_two_processes_in_one_folder_the_second_is_refused(
-    archive, data, canonical_of, tmp_path
+    archive, data, canonical_of, programs, tmp_path
 ):
     out = tmp_path / "student"
-    arguments = [str(archive), str(canonical_of().folder), str(out), "200"]
-    first = start(arguments, {})
+    arguments = [archive, canonical_of().folder, out, 200]
+    first = programs.start(SCRIPT, *arguments, **THREADS)
     deadline = time.monotonic() + 120
     while not (out / "history.jsonl").exists():
         assert first.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     before = (out / "config.json").read_bytes()
-    second = start(arguments, {})
-    errors = second.communicate(timeout=120)[1]
-    assert second.returncode == 1 and f"process {first.pid} on {os.uname().nodename}" in errors
+    second = programs.run(SCRIPT, *arguments, **THREADS)
+    said = f"process {first.pid} on {os.uname().nodename}"
+    assert second.returncode == 1 and said in second.stderr
     config = DistillConfig(epochs=200, batch_size=32, canonical_batch_size=8, learning_rate=0.05)
     with pytest.raises(UserError, match=f"process {first.pid} "):
         cadistill(data, canonical_of(), out, config=config)
     assert (out / "config.json").read_bytes() == before and first.poll() is None
-    first.kill()
-    first.communicate()
+    first.send_signal(signal.SIGKILL)
+    first.wait()
     epochs = [record["epoch"] for record in history(out)]
     assert epochs == list(range(1, len(epochs) + 1))
     StudentRun(data, out, method="cadistill", config=config, canonical=canonical_of())

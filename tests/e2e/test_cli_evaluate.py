@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +20,7 @@ from clarep.data.load import DataConfig
 from clarep.robustness.evaluation import Evaluation
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student, load_student, save_student
+from forked import COMMAND
 
 FEW = "--images 20 --corruption-images 10 --focus-images 10 --attack-images 10 --flip-backdrops 2"
 QUICK = f"{FEW} --groups clean calibration backgrounds corruptions --corruptions brightness fog"
@@ -116,15 +115,10 @@ def test_one_json_object(run: str, capsys) -> None:
     assert answer["cost"]["forward_passes"]["clean"] == 20
 
 
-def test_killed_it_goes_on_and_ends_with_the_same_bytes(run: str, capsys) -> None:
+def test_killed_it_goes_on_and_ends_with_the_same_bytes(run: str, programs) -> None:
     shutil.copytree("x", "whole")
     assert evaluate("whole", QUICK) == 0
-    command = "from clarep.cli.main import main; import sys; sys.exit(main(sys.argv[1:]))"
-    process = subprocess.Popen(
-        [sys.executable, "-c", command, "evaluate", run, *QUICK.split()],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = programs.start(COMMAND, "evaluate", run, *QUICK.split())
     parts = Path("x/robustness/parts")
     deadline = time.monotonic() + 120
     while not (parts / "clean/evaluation.json").exists() and time.monotonic() < deadline:

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -76,7 +74,7 @@ def test_what_a_full_disk_left_is_gone_on_with(tiny_teacher_path, tiny_disk, cap
     load_teacher(f"diffusers:{out}")
 
 
-def test_what_a_kill_left_is_gone_on_with(tiny_teacher_path):
+def test_what_a_kill_left_is_gone_on_with(tiny_teacher_path, programs):
     killed = """
 import os, signal, sys
 from clarep.cli.main import main
@@ -90,8 +88,7 @@ os.replace = until
 main(["export", sys.argv[2], "--out", "out"])
 """
     for last in ("unet/config.json", ".safetensors", "model_index.json"):  # from an old one, too
-        command = [sys.executable, "-c", killed, last, str(tiny_teacher_path)]
-        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+        assert programs.run(killed, last, tiny_teacher_path).returncode == -signal.SIGKILL
         assert list(Path("out").rglob(".*.tmp")) and Path("out/.lock").exists()
         assert not Path("out/model_index.json").exists()
         assert main(["export", str(tiny_teacher_path), "--out", "out"]) == 0

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from clarep.engine.places import Folder
 from clarep.engine.progress import progress
 from clarep.students.student_files import judge_card
 from clarep.teachers import UNet, UNetConfig, save_unet
+from forked import COMMAND
 
 QUICK = "--fraction 0.002 --steps 2 --k 4 --shard-size 5 --control-images 0"  # an image a class
 
@@ -278,19 +277,9 @@ def test_a_share_of_energy_is_settled_and_paid_for(command, capsys):
     assert "resolve k" not in second["seconds"]
 
 
-def start(arguments: list[str]) -> "subprocess.Popen[bytes]":
-    code = "import sys; from clarep.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-
-
-def test_killed_it_goes_on_and_ends_with_the_same_bytes(command, capsys, monkeypatch):
+def test_killed_it_goes_on_and_ends_with_the_same_bytes(command, programs, capsys, monkeypatch):
     options = "--fraction 0.004 --steps 2 --k 4 --control-images 0 --shard-size 2"
-    run = start(command(options=options, out="killed"))
+    run = programs.start(COMMAND, *command(options=options, out="killed"), OMP_NUM_THREADS="1")
     deadline = time.monotonic() + 60
     while not shard_bytes("killed") and time.monotonic() < deadline:
         assert run.poll() is None

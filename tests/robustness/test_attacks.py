@@ -1,8 +1,5 @@
 """Our attacks against closed forms of linear classifiers, and what must hold on any network."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pyautoattack
 import pytest
@@ -539,7 +536,7 @@ def test_an_image_without_a_finite_gradient_is_counted_by_the_check():
     assert torch.isfinite(pgd(model, x, y, Threat("linf", 0.1), 3, generator=rng())).all()
 
 
-def test_marks_of_other_images_are_refused():
+def test_marks_of_other_images_are_refused(programs):
     """In a process without the tests' import hook, which refuses the shapes before clarep does."""
     code = """
 import torch
@@ -563,5 +560,5 @@ try:
 except UserError as error:
     assert "before['apgd-ce'] is missing" in str(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = programs.run(code)
     assert done.stdout + done.stderr == ""

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -18,6 +16,7 @@ from clarep.engine.artefacts import unseal
 from clarep.errors import UserError
 from clarep.teachers import TeacherRun, TrainConfig, UNetShape, held_out_losses, load_teacher
 from clarep.teachers.teacher_run import is_due
+from forked import COMMAND
 
 STEPS = 150
 NO_PROCESS = 2**22  # beyond every process id
@@ -351,16 +350,12 @@ def command(archive, out):
 
 
 @pytest.mark.parametrize("ended", [-signal.SIGKILL, 143])
-def test_killed_by_the_system_the_same_command_goes_on(ended, whole, archive, tmp_path, capsys):
+def test_killed_by_the_system_the_same_command_goes_on(
+    ended, whole, archive, *, programs, tmp_path, capsys
+):
     out = tmp_path / "run"
-    code = "import sys; from clarep.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *command(archive, out)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    threads = str(torch.get_num_threads())
+    process = programs.start(COMMAND, *command(archive, out), OMP_NUM_THREADS=threads)
     deadline = time.monotonic() + 60
     while not (out / "history.jsonl").exists() or len(history(out)) < 1:
         assert process.poll() is None and time.monotonic() < deadline
@@ -403,16 +398,12 @@ def test_a_folder_that_cannot_be_written(archive, tmp_path, capsys):
     assert "cannot write" in message and str(tmp_path / "file") in message
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_valid(whole, data, archive, tmp_path):
+def test_a_full_disk_leaves_the_last_checkpoint_valid(whole, data, archive, programs, tmp_path):
     options = stored_options(DataConfig(data=str(archive)))
     held_out = load_data(DataConfig(data=str(archive), split="test"))
     next(TeacherRun(data, held_out, CONFIG, tmp_path, data_options=options).records())
-    code = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
-        "from clarep.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    )
-    full = [sys.executable, "-c", code, *command(archive, tmp_path)]
-    done = subprocess.run(full, capture_output=True, text=True, check=False)
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
+    done = programs.run(f"{limited}; {COMMAND}", *command(archive, tmp_path))
     assert done.returncode == 2
     assert f"cannot write {tmp_path / 'checkpoint.pt'} (" in done.stderr
     assert "run the same command again; what is stored stays valid" in done.stderr
