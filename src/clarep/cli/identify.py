@@ -37,14 +37,7 @@ from clarep.engine.bounds import Seed, Within
 from clarep.engine.fan_out import EngineConfig, check_engine
 from clarep.engine.flags import flags
 from clarep.engine.lock import hold_place
-from clarep.engine.places import (
-    Folder,
-    Place,
-    copy_folder,
-    part_of,
-    place_of,
-    work_folder,
-)
+from clarep.engine.places import Folder, Place, copy_folder, part_of, place_of, work_folder
 from clarep.engine.printable import counted
 from clarep.engine.progress import announce, progress
 from clarep.errors import UserError
@@ -63,6 +56,7 @@ from clarep.select.controls import check_controls, measured_on
 from clarep.students.student import Student
 from clarep.students.student_files import load_judge
 from clarep.teachers.options import TeacherOptions, recorded
+from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher, sources
 
 
@@ -106,29 +100,14 @@ class Identify:
         """Compute, measure, draw, and say where everything is."""
         check_controls(self.controls, 0, np.empty(0, np.int64))
         check_engine(self.engine, self.teacher_options.device)
-        part = part_of(self.part)
-        place = place_of(self.out)
-        canon = place_of(self.out) / "canon"
-        teacher = load_teacher(self.teacher, self.teacher_options)
-        Clarid(teacher, unfound(self.clarid))  # refuses what does not fit before data are read
-        data = told(load_data(self.data))
-        teacher, chosen_by_name = of_the_datas_classes(teacher, data)
-        note(chosen_by_name)
-        if part is not None and is_auto(self.clarid) and find_stored(teacher, self.clarid) is None:
-            raise UserError(
-                f"--part {self.part} makes shards of one setting, and t and k are still to be "
-                "found: find them first with clarep select, and give --t and --k"
-            )
-        classifier = load_classifier(self.classifier, teacher)
-        if isinstance(data, Backdrops) or classifier is not None:
-            check_controls(self.controls, self.control_images, data.labels)
-        asked = (self.choice, self.fraction, self.seed, self.only)
-        among, choice = chosen_images(data, *asked)
+        part, place = part_of(self.part), place_of(self.out)
+        canon, report = place / "canon", work_folder(self.out) / "report"
+        teacher, data, classifier = self._loaded()
+        among, choice = chosen_images(data, self.choice, self.fraction, self.seed, self.only)
         data, chosen, bad = in_memory(data, self.skip_bad, among)
         shards = math.ceil(len(chosen) / self.shard_size)
         if part is not None and part[0] > shards:
-            of = counted(shards, "shard")
-            self._say_of_part(f"has nothing to do, {canon} has {of}", complete=False)
+            self._say_of_part(f"has nothing to do, {canon} has {shards} shards", complete=False)
             return
         _lock = hold_place(Folder(work_folder(self.out)), part)
         described = sources(self.teacher, self.data, recorded(self.teacher_options))
@@ -160,29 +139,51 @@ class Identify:
             announce(f"identify: settling k = {self.clarid.k} by exact spectra of a few images")
         start = next(steps)
         note(matched_by_number(teacher, data, classifier is not None))
-        findings = read_manifest(canon)["findings"]
-        warn(taken_for_others(teacher, data, findings["recognition"]))
-        if not self.only and self.fraction * np.bincount(data.labels).max() < 0.5:
-            note(
-                f"--fraction {self.fraction:g} is less than half an image of every class: one of "
-                "each is taken"
-            )
-        announce(
-            f"identify: {start.total - start.done} of {start.total} images to do, "
-            f"in shards of {self.shard_size}{f', part {self.part}' if part else ''}"
-        )
+        self._say_of_start(teacher, data, read_manifest(canon)["findings"])
         if not self._made(steps, start):
             self._say_who_closes(canon, shards)
             return
         canonical = CanonicalSet.load(str(canon))
         self._warn_of_poor_round_trips(median_round_trip(canonical))
         measured, judge = self._measure(clarid, data, canonical, classifier)
-        pictures = draw_set(canonical, work_folder(self.out) / "report")
-        copy_folder(work_folder(self.out) / "report", place / "report")
+        pictures = draw_set(canonical, report)
+        copy_folder(report, place / "report")
         self._print(canonical, measured, judge, pictures, bad)
+
+    def _loaded(self) -> tuple[Teacher, LabelledImages, Student | None]:
+        """Return teacher, data and classifier; raise UserError for what does not fit them."""
+        teacher = load_teacher(self.teacher, self.teacher_options)
+        Clarid(teacher, unfound(self.clarid))  # refuses what does not fit before data are read
+        data = told(load_data(self.data))
+        teacher, chosen_by_name = of_the_datas_classes(teacher, data)
+        note(chosen_by_name)
+        if self.part and is_auto(self.clarid) and find_stored(teacher, self.clarid) is None:
+            raise UserError(
+                f"--part {self.part} makes shards of one setting, and t and k are still to be "
+                "found: find them first with clarep select, and give --t and --k"
+            )
+        classifier = load_classifier(self.classifier, teacher)
+        if isinstance(data, Backdrops) or classifier is not None:
+            check_controls(self.controls, self.control_images, data.labels)
+        return teacher, data, classifier
+
+    def _say_of_start(
+        self, teacher: Teacher, data: LabelledImages, findings: dict[str, Any]
+    ) -> None:
+        """Say what is otherwise than one may expect, of teacher and data."""
+        warn(taken_for_others(teacher, data, findings["recognition"]))
+        if not self.only and self.fraction * np.bincount(data.labels).max() < 0.5:
+            note(
+                f"--fraction {self.fraction:g} is less than half an image of every class: one of "
+                "each is taken"
+            )
 
     def _made(self, steps: Generator[Progressed, None, bool], start: Progressed) -> bool:
         """Make all shards, with a bar; tell whether this process closed the set."""
+        announce(
+            f"identify: {start.total - start.done} of {start.total} images to do, "
+            f"in shards of {self.shard_size}{f', part {self.part}' if self.part else ''}"
+        )
         with progress("identify", "images", start.total, start.done) as advance:
             while True:
                 try:

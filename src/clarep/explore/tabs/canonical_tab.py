@@ -29,80 +29,26 @@ _COLUMNS = {
 
 def build(page: Page, blocks: gr.Blocks) -> None:
     """Add the tab, and the state that all tabs share."""
-    explorer, start = page.explorer, page.explorer.start
-    names = list(explorer.teacher.class_names)
+    explorer = page.explorer
     first = explorer.chosen(explorer.of_class(0, 1)[0] if explorer.of_class(0, 1) else 0)
     with gr.Tab("Canonical", id="canonical"), gr.Row():
         page.chosen = gr.State(first)  # within the tab: gradio takes a child of Tabs for one
         with gr.Column(scale=1, min_width=320):
-            of_class = gr.Dropdown(names, value=page.class_name(first), label="Images of the class")
-            images = gr.HTML(
-                _images(page, page.class_name(first), first),
-                js_on_load=pictures.PICKED,
-                elem_id="images",
-            )
-            photo = gr.File(
-                label="or a photograph of your own",
-                file_types=["image"],
-                height=150,
-                elem_id="photo",
-            )
-            as_class = gr.Dropdown(names, value=page.class_name(first), label="Taken for the class")
+            of_class, images, photo, as_class = _choice(page, first)
         with gr.Column(scale=2, min_width=320):
             shown = gr.HTML(pictures.waiting("loading"), elem_id="canonical-pictures")
-            with gr.Row():
-                t = gr.Slider(0.05, 0.98, start.t, step=0.01, label=_T, elem_id="t", buttons=[])
-                guidance = gr.Slider(
-                    1, 8, start.guidance, step=0.25, label="guidance", elem_id="guidance",
-                    buttons=[], interactive=explorer.teacher.has_null,
-                )  # fmt: skip
-            with gr.Row():
-                slider = gr.Slider(
-                    0, len(page.stops) - 1, page.place_of(start.k), step=1,
-                    label="k: directions out, log scale", elem_id="k", buttons=[],
-                )  # fmt: skip
-                k = gr.Number(
-                    start.k, label=f"k, of {explorer.teacher.latent_dim}", precision=0, minimum=0,
-                    maximum=explorer.most, elem_id="k-number", min_width=130, scale=0,
-                )  # fmt: skip
-            with gr.Row():
-                taps = list(explorer.teacher.taps())
-                tap = gr.Dropdown(taps, value=start.tap, label="tap: the layer that is asked")
-                kind = gr.Dropdown(list(KINDS), value=start.kind, label="kind of directions")
-                stop = gr.Button("Stop", elem_id="stop", scale=0, min_width=90)
-            with gr.Row():
-                with gr.Column(min_width=280):
-                    facts = gr.HTML(elem_id="facts")
-                with gr.Column(min_width=280):
-                    spectrum = gr.HTML(elem_id="spectrum")
-            with gr.Accordion("Copy as command or as Python", open=False):
-                command = gr.Code(label="command", language="shell", interactive=False, lines=1,
-                                  elem_id="command", wrap_lines=True)  # fmt: skip
-                python = gr.Code(label="Python", language="python", interactive=False, lines=4,
-                                 elem_id="python", wrap_lines=True)  # fmt: skip
-    page.controls = [t, k, guidance, tap, kind]
-
-    def show(chosen: Chosen | str, *values: Any) -> Iterator[tuple[Any, ...]]:
-        if isinstance(chosen, str):
-            yield pictures.waiting(chosen), "", "", "", ""
-            return
-        setting = page.setting(*values)
-        copied = _copied(page, chosen, setting)
-        for found, evidence, words in _steps(page, chosen, setting):
-            values_of, drawn = "", ""
-            if "canonical" in found:
-                values_of = _facts(page, chosen, setting, evidence)
-                drawn = _spectrum(page, chosen, setting)
-            yield _pictures(found, words), values_of, drawn, *copied
+            slider, stop = _knobs(page)
+            outputs = [shown, *_answers()]
+    t, k, guidance, tap, kind = page.controls
 
     def pick(event: gr.EventData, of: str) -> tuple[Any, ...]:
         chosen = explorer.chosen(event.i)
         return chosen, page.class_name(chosen), _images(page, of, chosen)
 
     page.show = {
-        "fn": told(show),
+        "fn": told(partial(_show, page)),
         "inputs": [page.chosen, *page.controls],
-        "outputs": [shown, facts, spectrum, command, python],
+        "outputs": outputs,
         "trigger_mode": "always_last",
         **ONE_AT_A_TIME,
     }
@@ -133,7 +79,73 @@ def build(page: Page, blocks: gr.Blocks) -> None:
     stop.click(lambda: None, cancels=events, **AT_ONCE)
 
 
-_T = "t: noise level"
+def _choice(page: Page, first: Chosen) -> tuple[gr.Dropdown, gr.HTML, gr.File, gr.Dropdown]:
+    """Add what chooses an image: of which class, the images, a photograph, and its class."""
+    names, own = list(page.explorer.teacher.class_names), page.class_name(first)
+    of_class = gr.Dropdown(names, value=own, label="Images of the class")
+    images = gr.HTML(_images(page, own, first), js_on_load=pictures.PICKED, elem_id="images")
+    label = "or a photograph of your own"
+    photo = gr.File(label=label, file_types=["image"], height=150, elem_id="photo")
+    as_class = gr.Dropdown(names, value=own, label="Taken for the class")
+    return of_class, images, photo, as_class
+
+
+def _knobs(page: Page) -> tuple[gr.Slider, gr.Button]:
+    """Add the page's controls; return the slider of k, which is none of them, and the stop."""
+    explorer, start = page.explorer, page.explorer.start
+    with gr.Row():
+        t = gr.Slider(
+            0.05, 0.98, start.t, step=0.01, label="t: noise level", elem_id="t", buttons=[]
+        )
+        guidance = gr.Slider(
+            1, 8, start.guidance, step=0.25, label="guidance", elem_id="guidance",
+            buttons=[], interactive=explorer.teacher.has_null,
+        )  # fmt: skip
+    with gr.Row():
+        slider = gr.Slider(
+            0, len(page.stops) - 1, page.place_of(start.k), step=1,
+            label="k: directions out, log scale", elem_id="k", buttons=[],
+        )  # fmt: skip
+        k = gr.Number(
+            start.k, label=f"k, of {explorer.teacher.latent_dim}", precision=0, minimum=0,
+            maximum=explorer.most, elem_id="k-number", min_width=130, scale=0,
+        )  # fmt: skip
+    with gr.Row():
+        taps = list(explorer.teacher.taps())
+        tap = gr.Dropdown(taps, value=start.tap, label="tap: the layer that is asked")
+        kind = gr.Dropdown(list(KINDS), value=start.kind, label="kind of directions")
+        stop = gr.Button("Stop", elem_id="stop", scale=0, min_width=90)
+    page.controls = [t, k, guidance, tap, kind]
+    return slider, stop
+
+
+def _answers() -> tuple[gr.HTML, gr.HTML, gr.Code, gr.Code]:
+    """Add what is told beneath: facts, spectrum, the command and the Python of it."""
+    with gr.Row():
+        with gr.Column(min_width=280):
+            facts = gr.HTML(elem_id="facts")
+        with gr.Column(min_width=280):
+            spectrum = gr.HTML(elem_id="spectrum")
+    with gr.Accordion("Copy as command or as Python", open=False):
+        command = gr.Code(label="command", language="shell", interactive=False, lines=1,
+                          elem_id="command", wrap_lines=True)  # fmt: skip
+        python = gr.Code(label="Python", language="python", interactive=False, lines=4,
+                         elem_id="python", wrap_lines=True)  # fmt: skip
+    return facts, spectrum, command, python
+
+
+def _show(page: Page, chosen: Chosen | str, *values: Any) -> Iterator[tuple[Any, ...]]:
+    if isinstance(chosen, str):
+        yield pictures.waiting(chosen), "", "", "", ""
+        return
+    setting = page.setting(*values)
+    copied = _copied(page, chosen, setting)
+    for found, evidence, words in _steps(page, chosen, setting):
+        values_of, drawn = "", ""
+        if "canonical" in found:
+            values_of = _facts(page, chosen, setting, evidence)
+            drawn = _spectrum(page, chosen, setting)
+        yield _pictures(found, words), values_of, drawn, *copied
 
 
 def _put(page: Page, path: str, name: str, of: str) -> tuple[Chosen | str, Markup]:
