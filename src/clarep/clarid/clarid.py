@@ -29,6 +29,7 @@ from clarep.engine.arrays import Images, Labels, as_index
 from clarep.engine.bounds import check_seed
 from clarep.engine.cost import Ledger
 from clarep.engine.identity import plain
+from clarep.errors import check_type, unknown_name
 from clarep.geometry.compiled import CompiledJacobian, CompiledProducts, worth_compiling
 from clarep.geometry.jacobian import Engine, Jacobian, probe_engine
 from clarep.geometry.memory_bound import MemoryBound, usual_memory_mb
@@ -79,7 +80,9 @@ class Clarid:
     ) -> None:
         self.teacher = teacher = teacher if isinstance(teacher, Teacher) else load_teacher(teacher)
         teacher.check_attributes()
-        config = replace(config or ClaridConfig(), **settings)
+        config = ClaridConfig() if config is None else config
+        check_type("config", config, ClaridConfig, "a ClaridConfig")
+        config = replace(config, **settings)
         self.config, self.sigma_te, self.tap, self.num_dirs = resolved(config, teacher)
         if config.guidance != 1 or "null" in (config.branch, config.inversion_label):
             teacher.check_null()  # now, not after an hour
@@ -93,11 +96,7 @@ class Clarid:
         return f"Clarid({self.teacher!r}, tap {self.tap}, sigma {self.sigma_te:.3g}, {k})"
 
     def __call__(
-        self,
-        images: Images,
-        labels: Labels,
-        indices: Sequence[int] | None = None,
-        seed: int = 0,
+        self, images: Images, labels: Labels, indices: Sequence[int] | None = None, seed: int = 0
     ) -> CLAReps:
         """Return the CLAReps of images.
 
@@ -276,8 +275,10 @@ class Clarid:
 
     def _under(self, label: str, labels: Tensor) -> Tensor:
         """Return the labels, or the null label for each where `label` is null."""
-        if label != "null":
+        if label in ("class", "conditional"):
             return labels
+        if label != "null":
+            raise unknown_name("branch", str(label), ("conditional", "null"))
         self.teacher.check_null()
         return torch.full_like(labels, self.teacher.null_label)
 

@@ -35,10 +35,7 @@ _RANK = 16  # of a number's own rounding: what differs by less does not differ
 
 @torch.no_grad()
 def class_directions(
-    teacher: Teacher,
-    x: Float[Tensor, "batch c h w"],
-    labels: Int64[Tensor, " batch"],
-    sigma: float,
+    teacher: Teacher, x: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"], sigma: float
 ) -> Float[Tensor, "batch n q"]:
     """Return orthonormal directions of class evidence at each latent, strongest first.
 
@@ -61,10 +58,7 @@ def class_directions(
 
 @torch.no_grad()
 def pixels_of_class(
-    teacher: Teacher,
-    x: Float[Tensor, "batch c h w"],
-    labels: Int64[Tensor, " batch"],
-    sigma: float,
+    teacher: Teacher, x: Float[Tensor, "batch c h w"], labels: Int64[Tensor, " batch"], sigma: float
 ) -> Bool[Tensor, "batch 1 h w"]:
     """Return the 40 % of each latent's pixels where its class evidence is largest.
 

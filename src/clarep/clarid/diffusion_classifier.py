@@ -257,10 +257,7 @@ def own_and_rivals(
 
 
 def _with_others(
-    own: NDArray[np.int64],
-    present: NDArray[np.int64],
-    teacher: Teacher,
-    rng: np.random.Generator,
+    own: NDArray[np.int64], present: NDArray[np.int64], teacher: Teacher, rng: np.random.Generator
 ) -> Int64[Tensor, "batch labels"]:
     """Return the labels to try, each image's own first."""
     absent = np.setdiff1d(np.arange(teacher.num_classes), present)

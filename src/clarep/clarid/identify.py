@@ -155,6 +155,8 @@ def identify_steps(
     check_type("clarid", clarid, Clarid, "a Clarid, such as Clarid('backdrops')")
     check_type("data", data, LabelledImages, "what load_data gives")
     check_seed(seed)
+    if isinstance(shard_size, bool) or not isinstance(shard_size, int) or shard_size < 1:
+        raise UserError(f"`shard_size={shard_size!r}` is no count: give {SHARD_SIZE}, say")
     check_engine(engine, str(clarid.teacher.device))
     place = place_of(folder)
     given = np.arange(len(data)) if chosen is None else data.positions(chosen)

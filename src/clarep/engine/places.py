@@ -16,7 +16,7 @@ from pathlib import Path
 
 from clarep.engine.artefacts import atomic_path, open_regular
 from clarep.engine.extras import require_extra
-from clarep.errors import UserError, refusing, said_by
+from clarep.errors import UserError, check_type, refusing, said_by
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL)  # two letters: C:/ is no scheme
 
@@ -137,8 +137,9 @@ def place_of(where: Path | str | Place) -> Place:
 
     Raises UserError for an address that cannot be opened.
     """
-    if not isinstance(where, Path | str):
+    if isinstance(where, Folder | Remote):
         return where
+    check_type("folder", where, (Path, str), "a folder, or an address such as s3://BUCKET/SET")
     if (address := address_of(where)) is not None:
         return Remote(address)
     return Folder(local_path(where))

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from clarep.engine.artefacts import named
 from clarep.engine.extras import require_extra
-from clarep.errors import UserError, refusing
+from clarep.errors import UserError, refusing, unknown_name
 
 Tracker = Literal["tensorboard", "wandb", "none"]
 """What curves are drawn by."""
@@ -22,7 +22,9 @@ _MEND = "log in by `wandb login`, or set WANDB_MODE=offline"
 
 
 def check_tracker(tracker: Tracker | None) -> None:
-    """Raise UserError if what a tracker needs is not installed."""
+    """Raise UserError for an unknown tracker, and if what it needs is not installed."""
+    if tracker not in (None, *get_args(Tracker)):
+        raise unknown_name("tracker", str(tracker), get_args(Tracker))
     if tracker == "tensorboard":
         require_extra("tensorboard", "train")
     if tracker == "wandb":

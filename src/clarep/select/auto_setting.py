@@ -20,7 +20,7 @@ from clarep.clarid.directions import SPARING
 from clarep.data.labelled import LabelledImages
 from clarep.engine.printable import counted
 from clarep.engine.progress import announce, duration, progress
-from clarep.errors import UserError
+from clarep.errors import UserError, check_type
 from clarep.select.canonicity import Point, choose, standing_ts
 from clarep.select.choice import curve_points
 from clarep.select.class_evidence import LEVELS, MOST_LABELS
@@ -76,6 +76,7 @@ def auto_setting(
             the measures of another setting.
     """
     teacher = teacher if isinstance(teacher, Teacher) else load_teacher(teacher)
+    check_type("data", data, LabelledImages, "what load_data gives")
     config = config or ClaridConfig()
     check_config(config)
     if config.sigma is not None:

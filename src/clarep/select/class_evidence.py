@@ -22,6 +22,7 @@ from clarep.clarid.clarid import Clarid
 from clarep.clarid.class_posterior import ClassPosterior, class_posterior
 from clarep.clarid.diffusion_classifier import own_and_rivals
 from clarep.engine.arrays import as_labels, check_finite
+from clarep.engine.bounds import check_seed
 from clarep.errors import UserError
 from clarep.select.judging import Scorer, answers
 
@@ -93,6 +94,7 @@ def class_evidence(
             for, latents and labels do not fit the teacher or each other, or what the teacher or the
             judge gives is not finite.
     """
+    check_seed(seed)
     teacher = clarid.teacher
     if min(teacher.num_classes, most_labels) < 2 or levels < 1:
         raise UserError(
