@@ -47,11 +47,7 @@ from clarep.teachers.options import TeacherOptions, recorded
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher, sources
 
-_TABLES = {
-    "detection": detection_table,
-    "readable": readable_table,
-    "projected": projected_table,
-}
+_TABLES = {"detection": detection_table, "readable": readable_table, "projected": projected_table}
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,7 @@ from clarep.report.tables import plain_table
 from clarep.robustness.attacks.attack_config import unit_notes
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import MEASURES, heading_of, measure_of
-from clarep.robustness.student_and_data import (
-    StudentAndData,
-    load_ood,
-    student_and_data,
-)
+from clarep.robustness.student_and_data import StudentAndData, load_ood, student_and_data
 from clarep.robustness.suite.suite import SuiteRun
 from clarep.robustness.suite.suite_checks import named_paths
 from clarep.robustness.suite.suite_config import SuiteConfig, check_suite

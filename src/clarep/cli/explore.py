@@ -8,12 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from clarep.clarid.clarid_config import ClaridConfig
-from clarep.cli.option_groups import (
-    ClaridGroup,
-    DataGroup,
-    TeacherGroup,
-    TeacherSpec,
-)
+from clarep.cli.option_groups import ClaridGroup, DataGroup, TeacherGroup, TeacherSpec
 from clarep.cli.terminal import note, told
 from clarep.data.load import DataConfig, load_data
 from clarep.engine.bounds import Within

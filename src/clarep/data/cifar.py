@@ -15,10 +15,7 @@ CLASS_NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
-_BATCHES = {
-    "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
-    "test": ("test_batch",),
-}
+_BATCHES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
 _PIXELS = 3 * 32 * 32
 _ENDINGS = {"cifar-10-batches-bin": ".bin", "cifar-10-batches-py": ""}
 _READER = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"

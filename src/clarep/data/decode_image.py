@@ -101,10 +101,7 @@ def colour(name: str) -> tuple[int, int, int]:
 
 
 def decode_image(
-    encoded: Path | bytes,
-    source: str,
-    image_size: int | None = None,
-    alpha_colour: str = "white",
+    encoded: Path | bytes, source: str, image_size: int | None = None, alpha_colour: str = "white"
 ) -> NDArray[np.uint8]:
     """Decode a file or its bytes to upright RGB, uint8 (H, W, 3).
 

@@ -148,10 +148,7 @@ class TrainingSplits:
 
 
 def training_splits(
-    config: DataConfig,
-    skip_bad: bool,
-    note: Callable[[str], None],
-    warn: Callable[[str], None],
+    config: DataConfig, skip_bad: bool, note: Callable[[str], None], warn: Callable[[str], None]
 ) -> TrainingSplits:
     """Load data and their test split or, of a set that is not divided, hold out a tenth.
 

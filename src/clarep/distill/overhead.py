@@ -72,11 +72,7 @@ def synthetic_audit(data: LabelledImages, fraction: float, seed: int) -> Audit:
 
 
 def time_epochs(
-    data: LabelledImages,
-    methods: Sequence[str],
-    config: DistillConfig,
-    folder: Path,
-    **parts: Any,
+    data: LabelledImages, methods: Sequence[str], config: DistillConfig, folder: Path, **parts: Any
 ) -> Iterator[dict[str, Any]]:
     """Train by all methods in turn, an epoch each, yielding method and record of each epoch.
 

@@ -140,11 +140,7 @@ class Explorer:
     def clarid(self, setting: Setting) -> Clarid:
         """Return CLARID at a setting, whose k is that of the whole basis."""
         config = replace(
-            self.config,
-            t=setting.t,
-            tap=setting.tap,
-            kind=setting.kind,
-            guidance=setting.guidance,
+            self.config, t=setting.t, tap=setting.tap, kind=setting.kind, guidance=setting.guidance
         )
         key = ("clarid", setting.t, setting.tap, setting.kind, setting.guidance)
         return self._once(key, lambda: Clarid(self.teacher, config))

@@ -93,13 +93,7 @@ def told(handler: Callable[..., Any]) -> Callable[..., Any]:
 
 def build(page: Page) -> gr.Blocks:
     """Return the page, not served yet."""
-    from clarep.explore.tabs import (
-        canonical_tab,
-        directions_tab,
-        set_tab,
-        students_tab,
-        swap_tab,
-    )
+    from clarep.explore.tabs import canonical_tab, directions_tab, set_tab, students_tab, swap_tab
 
     with gr.Blocks(analytics_enabled=False, title="clarep explore") as blocks:
         gr.HTML(f"<h1>clarep explore</h1><p>{_WHAT_THIS_IS}</p>", elem_id="head")

@@ -72,10 +72,7 @@ def gallery(shown: Mapping[int, Shown], picked: int | None = None, css: str = ""
 
 
 def map_of(
-    title: str,
-    places: Float[np.ndarray, "n 2"],
-    labels: Sequence[int],
-    shown: Mapping[int, Shown],
+    title: str, places: Float[np.ndarray, "n 2"], labels: Sequence[int], shown: Mapping[int, Shown]
 ) -> Markup:
     """Return points as buttons that show their picture under the pointer or in focus."""
     low, high = places.min(axis=0), places.max(axis=0)

@@ -55,10 +55,7 @@ def selection_table(settings: Sequence[Setting], t: float | None = None) -> str:
 
 
 def write_selection(
-    settings: Sequence[Setting],
-    curves: Mapping[str, Sequence[Point]],
-    found: Choice,
-    folder: Path,
+    settings: Sequence[Setting], curves: Mapping[str, Sequence[Point]], found: Choice, folder: Path
 ) -> dict[str, Path]:
     """Write table.csv, table.json, curve.png and its like into `folder`; return name -> path.
 

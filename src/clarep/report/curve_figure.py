@@ -69,12 +69,7 @@ def curve_figure(curves: Mapping[str, Sequence[Point]], found: Choice, extraneou
     figure.supylabel("what is left of the class", fontsize=8)
     legend = dict(zip(*reversed(grid[0, 0].get_legend_handles_labels()), strict=True))
     columns = min(len(legend), len(ts))
-    figure.legend(
-        legend.values(),
-        legend,
-        loc="outside upper center",
-        ncols=columns,
-    )
+    figure.legend(legend.values(), legend, loc="outside upper center", ncols=columns)
     return figure
 
 

@@ -25,12 +25,7 @@ from clarep.engine.artefacts import read_json, sha256_file, versions
 from clarep.engine.tensors import weights_hash
 from clarep.engine.training_folder import HISTORY_NAME, read_records
 from clarep.errors import UserError, refusing
-from clarep.report.quality import (
-    SampleSettings,
-    classify_all,
-    frechet_distance,
-    teacher_quality,
-)
+from clarep.report.quality import SampleSettings, classify_all, frechet_distance, teacher_quality
 from clarep.robustness.student_and_data import test_options, trained_on
 from clarep.students.student import Student
 from clarep.students.student_files import judge_card, load_judge, load_student, student_path

@@ -13,12 +13,7 @@ from numpy.typing import NDArray
 
 from clarep.engine.figure_rows import FigureRows
 from clarep.engine.printable import counted
-from clarep.engine.statistics import (
-    holm,
-    least_share_difference,
-    paired_bootstrap,
-    t_interval,
-)
+from clarep.engine.statistics import holm, least_share_difference, paired_bootstrap, t_interval
 from clarep.errors import UserError, check_type, unknown_name
 from clarep.robustness.cue_groups import merged_groups
 from clarep.robustness.measures import DEFAULT_MEASURES, measure_of
@@ -218,9 +213,7 @@ def _choose(
 
 
 def _tested(
-    keys: Sequence[str],
-    groups: Mapping[str, Sequence[StudiedRun]],
-    reference: str | None,
+    keys: Sequence[str], groups: Mapping[str, Sequence[StudiedRun]], reference: str | None
 ) -> dict[tuple[str, str], Difference]:
     """Return (measure, method) -> difference from the reference, corrected over all of them."""
     found: dict[tuple[str, str], tuple[float, Sequence[float], float]] = {}

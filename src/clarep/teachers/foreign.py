@@ -14,11 +14,7 @@ from clarep.engine.devices import check_device
 from clarep.engine.tensors import check_weights, sha256_state
 from clarep.errors import UserError
 from clarep.teachers.flash import AttentionCall, FlashAttention
-from clarep.teachers.options import (
-    TeacherOptions,
-    fingerprint_with,
-    joint_fingerprint,
-)
+from clarep.teachers.options import TeacherOptions, fingerprint_with, joint_fingerprint
 from clarep.teachers.parametrisation import Levels, Parametrisation
 from clarep.teachers.teacher import Teacher
 

@@ -73,9 +73,5 @@ def unet_for(data: LabelledImages, shape: UNetShape) -> UNetConfig:
             f"`unet.patch={shape.patch}` and {levels} `unet.widths` need: change these, "
             "or resize the data (`image_size`)"
         )
-    drawn = {
-        "image_size": height,
-        "image_channels": channels,
-        "num_classes": len(data.class_names),
-    }
+    drawn = {"image_size": height, "image_channels": channels, "num_classes": len(data.class_names)}
     return UNetConfig(**asdict(shape) | drawn)

@@ -13,12 +13,7 @@ import torch
 from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import LabelledImages
 from clarep.engine.devices import check_device
-from clarep.engine.processes import (
-    average_gradients,
-    launched_processes,
-    make_accelerator,
-    rows_of,
-)
+from clarep.engine.processes import average_gradients, launched_processes, make_accelerator, rows_of
 from clarep.engine.tracker import Draw, Tracker, curves
 from clarep.engine.training_folder import TrainingFolder
 from clarep.errors import UserError

@@ -9,9 +9,7 @@ from clarep.distill.losses.numerics import at_least_float32, check_temperature, 
 
 @at_least_float32
 def supcon(
-    features: Float[Tensor, "batch d"],
-    labels: Int64[Tensor, " batch"],
-    temperature: float = 0.1,
+    features: Float[Tensor, "batch d"], labels: Int64[Tensor, " batch"], temperature: float = 0.1
 ) -> Float[Tensor, ""]:
     """Pull features of a class together and push those of other classes away.
 

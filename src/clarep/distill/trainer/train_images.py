@@ -37,11 +37,7 @@ def seed_of(purpose: str, *key: int) -> int:
 
 
 def epoch_batches(
-    images: int,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    weights: Float[Tensor, " n"] | None = None,
+    images: int, batch_size: int, seed: int, epoch: int, weights: Float[Tensor, " n"] | None = None
 ) -> list[Indices]:
     """Return an epoch's batches of nearly equal size, as positions in 0 ... images - 1.
 

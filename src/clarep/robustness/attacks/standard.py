@@ -45,13 +45,7 @@ class Standard(NamedTuple):
 
 
 def auto_attack(
-    model: Model,
-    x: Images,
-    y: Labels,
-    threat: Threat,
-    *,
-    seed: int = 0,
-    batch_size: int = BATCH,
+    model: Model, x: Images, y: Labels, threat: Threat, *, seed: int = 0, batch_size: int = BATCH
 ) -> Standard:
     """Run APGD-CE, targeted APGD and FAB, and Square, each on what the ones before left right.
 
