@@ -4,8 +4,6 @@ The calls run in a process of their own, where no type checker stops them first.
 """
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -180,10 +178,9 @@ FINE = {
 
 
 @pytest.fixture(scope="module")
-def said() -> dict[str, list[str]]:
+def said(programs) -> dict[str, list[str]]:
     calls = [*REFUSED, *(f"reps[{row}]" for row in ROWS), *FINE]
-    command = [sys.executable, "-c", SETTING, json.dumps(calls)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = programs.run(SETTING, json.dumps(calls))
     assert done.returncode == 0, done.stderr
     found: dict[str, list[str]] = json.loads(done.stdout)
     return found

@@ -3,8 +3,6 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -83,37 +81,24 @@ def _train(method, data, canonical, out):
     run.finish()
 
 
-def together(count, arguments, script=SCRIPT):
-    """Run a script in that many processes, as torchrun would."""
+def together(programs, count, arguments):
+    """Run the script in that many processes, as torchrun would."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     joined = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     joined |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     started = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, *map(str, arguments)],
-            env=os.environ | joined | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        programs.start(SCRIPT, *arguments, RANK=str(rank), LOCAL_RANK=str(rank), **joined)
         for rank in range(count)
     ]
-    try:
-        errors = [process.communicate(timeout=300)[1] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-            process.stderr.close()
-    assert [process.returncode for process in started] == [0] * count, errors[0][-3000:]
+    assert [one.wait() for one in started] == [0] * count, started[0].stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
-def in_two(archive, canonical_of, tmp_path_factory):
+def in_two(programs, archive, canonical_of, tmp_path_factory):
     out = tmp_path_factory.mktemp("two")
-    together(2, [archive, canonical_of().folder, os.path.dirname(__file__), out])
+    together(programs, 2, [archive, canonical_of().folder, os.path.dirname(__file__), out])
     return out
 
 
