@@ -124,6 +124,8 @@ REFUSED = {
     "clarep.identify(clarid, data, folder / 'c', engine=EngineConfig(workers='3'))": "`workers='3'",
     "clarep.identify(clarid, data, folder / 'c', shard_size=0)": "`shard_size=0` is no count",
     "clarep.identify(clarid, data, 3)": "`folder` is a int: give a folder",
+    "clarep.Clarid(teacher, step=3)": "unknown setting 'step': did you mean steps",
+    "clarep.doctor(teacher, step=3)": "unknown setting 'step': did you mean steps",
     "clarep.Clarid(teacher, config={})": "`config` is a dict: give a ClaridConfig",
     "clarid.features(torch.zeros(1, *shape), [0], 'nul')": "unknown branch 'nul'",
     "clarep.class_evidence(clarid, torch.zeros(2, *shape), [0, 1], seed=-1)": "seed -1 is outside",

@@ -29,7 +29,7 @@ from clarep.engine.arrays import Images, Labels, as_index
 from clarep.engine.bounds import check_seed
 from clarep.engine.cost import Ledger
 from clarep.engine.identity import plain
-from clarep.errors import check_type, unknown_name
+from clarep.errors import unknown_name
 from clarep.geometry.compiled import CompiledJacobian, CompiledProducts, worth_compiling
 from clarep.geometry.jacobian import Engine, Jacobian, probe_engine
 from clarep.geometry.memory_bound import MemoryBound, usual_memory_mb
@@ -80,10 +80,8 @@ class Clarid:
     ) -> None:
         self.teacher = teacher = teacher if isinstance(teacher, Teacher) else load_teacher(teacher)
         teacher.check_attributes()
-        config = ClaridConfig() if config is None else config
-        check_type("config", config, ClaridConfig, "a ClaridConfig")
-        config = replace(config, **settings)
-        self.config, self.sigma_te, self.tap, self.num_dirs = resolved(config, teacher)
+        self.config, self.sigma_te, self.tap, self.num_dirs = resolved(config, teacher, settings)
+        config = self.config
         if config.guidance != 1 or "null" in (config.branch, config.inversion_label):
             teacher.check_null()  # now, not after an hour
         self.ledger = Ledger()

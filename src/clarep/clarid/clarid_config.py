@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from clarep.clarid.directions import ACROSS, SPARING, Kind, parse_k
 from clarep.engine.bounds import Within, check_bounds
 from clarep.engine.identity import in_full, shortened
-from clarep.errors import ClarepWarning, UserError
+from clarep.errors import ClarepWarning, UserError, check_type, unknown_name
 from clarep.geometry.precision import Precision
 from clarep.geometry.subspace import Measure
 from clarep.teachers.stored_setting import FoundSetting, stored_setting
@@ -70,6 +70,19 @@ class ClaridConfig:
     """How Jacobian products are made: compiled, J V takes some six tenths of its time, after a
     minute or two; auto compiles for large canonical sets on a processor. A set tells what it began
     with, and keeps to it."""
+
+
+def with_settings(config: ClaridConfig | None, settings: Mapping[str, Any]) -> ClaridConfig:
+    """Return a setting, the default without one, with some fields changed.
+
+    Raises UserError for what is none, and for a name of no field.
+    """
+    config = ClaridConfig() if config is None else config
+    check_type("config", config, ClaridConfig, "a ClaridConfig")
+    for name in settings:
+        if name not in vars(config):
+            raise unknown_name("setting", name, vars(config))
+    return replace(config, **settings)
 
 
 def check_config(config: ClaridConfig) -> None:
@@ -153,12 +166,15 @@ def settled(config: ClaridConfig, teacher: Teacher) -> ClaridConfig:
     return replace(config, k=FIXED_K if config.k is None else config.k)
 
 
-def resolved(config: ClaridConfig, teacher: Teacher) -> tuple[ClaridConfig, float, str, int | None]:
+def resolved(
+    config: ClaridConfig | None, teacher: Teacher, changed: Mapping[str, Any]
+) -> tuple[ClaridConfig, float, str, int | None]:
     """Return the settled setting, its noise level, its tap, and how many directions k stands for.
 
-    The last is None where k is a share of energy. Raises UserError for what no teacher or not this
-    one takes.
+    The last is None where k is a share of energy. changed: fields that are others than those of
+    `config`. Raises UserError for what no teacher or not this one takes.
     """
+    config = with_settings(config, changed)
     check_config(config)
     if config.kind in SPARING and teacher.num_classes < 2:
         raise UserError(

@@ -96,7 +96,7 @@ class Explorer:
                 f"the page has sliders for t and kinds {', '.join(KINDS)}: give these instead of "
                 f"`sigma={config.sigma}`, `kind={config.kind}`"
             )
-        settled, _, _, num_dirs = resolved(unfound(config), self.teacher)
+        settled, _, _, num_dirs = resolved(unfound(config), self.teacher, {})
         if num_dirs is None:
             raise UserError(f"the k slider counts directions: give a number, not `k={config.k}`")
         self.most = min(max(MOST, num_dirs), self.teacher.latent_dim)

@@ -1,11 +1,10 @@
 """`clarep.doctor`: the page of `clarep doctor`, of any teacher that is at hand in Python."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from clarep.clarid.clarid_config import ClaridConfig
+from clarep.clarid.clarid_config import ClaridConfig, with_settings
 from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig
 from clarep.errors import UserError, check_type
@@ -49,13 +48,14 @@ def doctor(
         raise UserError("`data` and `image` are both given: give one of them")
     if data is not None:
         check_type("data", data, (LabelledImages, DataConfig), "what load_data gives")
+    check_type("for_images", for_images, int, "500, say")
     if for_images < 1:
         raise UserError(f"`for_images={for_images}` is below 1: give 500, say")
     guidance = settings.get("guidance", None if config is None else config.guidance)
     findings = examine(
         str(teacher) if isinstance(teacher, Path) else teacher,
         TeacherOptions(),
-        replace(config or ClaridConfig(), **settings),
+        with_settings(config, settings),
         guidance=guidance,
         data=data,
         image=None if image is None else Path(image),
