@@ -29,7 +29,7 @@ def test_show_backdrops_writes_a_sheet(capsys: pytest.CaptureFixture[str]):
     assert main(["data", "show", "backdrops"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    assert "5000 images of 32x32, 10 classes" in printed.out
+    assert "5,000 images of 32x32, 10 classes" in printed.out
     assert "ankle boot" in printed.out
     assert printed.out.endswith("wrote sheet.png\n")
     with Image.open("sheet.png") as sheet:
