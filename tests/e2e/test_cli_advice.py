@@ -20,6 +20,7 @@ DATA = "--data photos --image-size 32"
 STUDENT = "--train.epochs 1 --train.batch-size 16 --train.learning-rate 0.05"
 TINY = "--train.steps 2 --train.batch-size 8 --train.unet.widths 8 16 --train.unet.embed-dim 16"
 CLEAN = "--groups clean"
+FEW = "--images 6 --attack-images 4 --corruption-images 4 --severities 3 --apgd-steps 5"
 CLAREPS = "--fraction 0.3 --k 2 --steps 2 --solver euler --inversion euler"
 CARD = "--steps 1 --guidances 1"
 
@@ -84,7 +85,7 @@ MISTAKES = {
     "groups that these data have nothing for": Mistake(
         "evaluate v --groups clean focus", r"name other (groups)", "evaluate v --{0} clean"
     ),
-    "not evaluated": Mistake("compare v c", r"run clarep (evaluate v)", "{0}"),
+    "not evaluated": Mistake("compare v c", r"run clarep (evaluate v)", f"{{0}} {FEW}"),
     "an option that means nothing": Mistake(
         f"evaluate v --class-names x {CLEAN}", r"leave it (out)", f"evaluate v {CLEAN}"
     ),

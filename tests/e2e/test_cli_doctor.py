@@ -55,8 +55,10 @@ def grey() -> str:
 
 
 def ask(capsys, text: str):
+    """The cost is taken from one image, unless it is asked for more."""
     capsys.readouterr()
-    assert main(["doctor", *text.split()]) == 0
+    more = [] if "--for-images" in text else ["--for-images", "1"]
+    assert main(["doctor", *text.split(), *more]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     return printed.out
@@ -187,7 +189,8 @@ def test_a_slow_teacher_is_judged_by_fewer_images(capsys, unet_path, monkeypatch
 
     monkeypatch.setattr(UNetTeacher, "denoise", denoise)
     monkeypatch.setattr("clarep.engine.cost.time.perf_counter", lambda: now[0])
-    cost = json.loads(ask(capsys, f"--teacher {unet_path} --k 4 --json"))["clarid"]
+    command = f"--teacher {unet_path} --k 4 --for-images 500 --json"
+    cost = json.loads(ask(capsys, command))["clarid"]
     each = sum(cost["seconds_an_image"].values())
     assert cost["at_once"] == int(60 / each) < 25
     assert "one taken alone" in ask(capsys, f"--teacher {unet_path} --k 4 --for-images 1")
@@ -196,7 +199,7 @@ def test_a_slow_teacher_is_judged_by_fewer_images(capsys, unet_path, monkeypatch
 def test_lines_for_people(capsys, grey, monkeypatch):
     monkeypatch.setattr("clarep.clarid.round_trip.POOR_PSNR", 500.0)
     monkeypatch.setattr("clarep.select.teacher_findings.POOR_PSNR", 500.0)
-    printed = ask(capsys, f"--teacher {grey} --k 3")
+    printed = ask(capsys, f"--teacher {grey} --k 3 --for-images 500")
     for line in (
         "images       1 x 16 x 16, channels x height x width",
         "latents      1 x 16 x 16, dimension 256",
