@@ -45,7 +45,7 @@ def called(**parts):
     })
 
 
-teacher = called()
+teacher, cranes = called(), called(class_names=['a', 'a'])
 clarid = clarep.Clarid(teacher, t=0.5, k=1, steps=1, guidance=1)
 
 
@@ -140,7 +140,7 @@ REFUSED = {
     "clarep.doctor(net)": "give backdrops, a path, FAMILY:PLACE, or of a model of your own",
     "called(class_names='abc')": "`class_names='abc'` is a str: give a list of names",
     "called(class_names=3)": "`class_names=3` is a int: give a list",
-    "called(class_names=['a', 'b', 'a'])": "gives 'a' twice: name each class once",
+    "clarep.Clarid(cranes, t=0.5, k=1)(data.images([0]), ['a'])": "'a' is the name of two classes: give their numbers",
     "called(class_names=['a', 3])": "`class_names[1]` is a int: give a name",
     "called(taps=['x'])": "`taps` is a list: give name -> (channels, stride)",
     "called(taps={'x': (3,)})": "taps['x'] (3,) is none: give (channels, stride)",

@@ -24,19 +24,17 @@ def make(names=NAMES, has_null: bool = True) -> Teacher:
     def denoise(x, sigma, labels):
         return labels.to(x.dtype)[:, None, None, None].expand_as(x)
 
-    teacher = Teacher.from_callable(
+    return Teacher.from_callable(
         denoise,
         lambda x, sigma, labels, tap: x * labels[:, None, None, None],
         latent_shape=SHAPE,
-        class_names=[*map(str, range(len(names)))],
+        class_names=names,  # as ImageNet's, two of which are cranes
         sigma_min=0.01,
         sigma_max=80.0,
         taps={"all": (3, 1)},
         fingerprint="labels",
         has_null=has_null,
     )
-    teacher.class_names = names  # as ImageNet's, two of which are cranes: in Python that is refused
-    return teacher
 
 
 def estimates(teacher: Teacher, labels: list[int], guidance: float = 1.0) -> list[float]:

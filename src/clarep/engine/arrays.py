@@ -101,15 +101,18 @@ def as_index(given: object, images: int) -> Int64[Tensor, " batch"]:
     return index.to("cpu", torch.int64)
 
 
-def as_names(given: object) -> tuple[str, ...]:
-    """Return names of classes in their order; raise UserError for others than different texts."""
+def as_names(given: object, *, each_once: bool = True) -> tuple[str, ...]:
+    """Return names of classes in their order; raise UserError for others than texts.
+
+    each_once: refuse a name given twice too. Of ImageNet's, two are cranes and two maillots.
+    """
     if isinstance(given, str) or not isinstance(given, Iterable):  # a text's letters are none
         kind = type(given).__name__
         raise UserError(f"`class_names={given!r}` is a {kind}: give a list of names")
     names = tuple(given)
     for i, name in enumerate(names):
         check_type(f"class_names[{i}]", name, str, "a name")
-        if name in names[:i]:
+        if each_once and name in names[:i]:
             raise UserError(f"`class_names` gives '{name}' twice: name each class once")
     if not names:
         raise UserError("`class_names` is empty: give the classes' names in order of labels")
@@ -119,13 +122,16 @@ def as_names(given: object) -> tuple[str, ...]:
 def numbered(labels: Labels, class_names: Sequence[str]) -> Labels:
     """Return names of classes as their numbers, and all else as it is.
 
-    Raises UserError for a name that is none of them.
+    Raises UserError for a name that is none of them, or that of two.
     """
     if not isinstance(labels, Sequence | np.ndarray) or not any(isinstance(i, str) for i in labels):
         return labels
     number = {name: i for i, name in enumerate(class_names)}
     if unknown := [name for name in labels if name not in number]:
         raise unknown_name("class", str(unknown[0]), class_names)
+    for name in set(labels):
+        if class_names.count(name) > 1:
+            raise UserError(f"'{name}' is the name of two classes: give their numbers")
     return [number[name] for name in labels]
 
 

@@ -47,7 +47,7 @@ class CallableTeacher(Teacher):
         self.image_shape = given["image_shape"] or self.latent_shape
         if given["image_channels"] is not None:
             self._take_colour(given["image_channels"])
-        self.class_names = as_names(given["class_names"])
+        self.class_names = as_names(given["class_names"], each_once=False)
         null_label = given["null_label"]
         self.null_label = len(self.class_names) if null_label is None else null_label
         self.has_null = given["has_null"]
