@@ -140,7 +140,7 @@ REFUSED = {
     "clarep.doctor(net)": "give backdrops, a path, FAMILY:PLACE, or of a model of your own",
     "called(class_names='abc')": "`class_names='abc'` is a str: give a list of names",
     "called(class_names=3)": "`class_names=3` is a int: give a list",
-    "clarep.Clarid(cranes, t=0.5, k=1)(data.images([0]), ['a'])": "'a' is the name of two classes: give their numbers",
+    "clarep.Clarid(cranes, t=0.5, k=1)(data.images([0]), ['a'])": "the name of two classes: give",
     "called(class_names=['a', 3])": "`class_names[1]` is a int: give a name",
     "called(taps=['x'])": "`taps` is a list: give name -> (channels, stride)",
     "called(taps={'x': (3,)})": "taps['x'] (3,) is none: give (channels, stride)",
