@@ -27,6 +27,8 @@ folder = Path(tempfile.mkdtemp())
 pixels = np.random.default_rng(0).integers(0, 255, (24, 8, 8, 3)).astype(np.uint8)
 sources = [str(i) for i in range(24)]
 data = LabelledImages("made", np.arange(24) % 3, ("a", "b", "c"), sources, pixels.__getitem__)
+mixed = LabelledImages("made", data.labels, ("b", "a", "c"), sources, pixels.__getitem__)
+fewer = LabelledImages("made", data.labels % 2, ("b", "c"), sources, pixels.__getitem__)
 net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
 names, shape = ["a", "b", "c"], (3, 8, 8)
 student = Student.from_module(net, names, shape)
@@ -124,6 +126,20 @@ REFUSED = {
     "clarep.identify(clarid, data, folder / 'c', engine=EngineConfig(workers='3'))": "`workers='3'",
     "clarep.identify(clarid, data, folder / 'c', shard_size=0)": "`shard_size=0` is no count",
     "clarep.identify(clarid, data, 3)": "`folder` is a int: give a folder",
+    "clarep.identify(clarid, data, folder / 'c', engine='ray')": "`engine` is a str: give",
+    "clarep.identify(clarid, mixed, folder / 'c')": "the teacher's classes in another order",
+    "clarep.identify(clarid, fewer, folder / 'c')": "are by name others of the teacher's",
+    "clarep.auto_setting(teacher, mixed, images=6)": "the teacher's classes in another order",
+    "clarep.load_data(3)": "`config` is a int: give a DataConfig",
+    "clarep.load_data(DataConfig(classes_file=3))": "`classes_file=3` is of type int",
+    "clarep.class_balanced_choice('x', 0.1, seed=0)": "`labels` are no whole numbers",
+    "clarep.class_balanced_choice([], 0.1, seed=0)": "`labels` are no whole numbers",
+    "clarep.class_balanced_choice([0.5, 1.5], 0.1, seed=0)": "`labels` are no whole numbers",
+    "clarep.class_balanced_choice([0, 1], True, seed=0)": "fraction True is outside (0, 1]",
+    "clarep.Clarid(teacher, t=0.5, k=1.0)": "k = 1.0 is one direction or all of them",
+    "clarep.compare([folder], 'clean/accuracy')": "`measures='clean/accuracy'` is a str",
+    "robustness_suite(student, data, baseline='/nope')": "`baseline` is a str",
+    "called(has_null='no')": "`has_null` is a str: give True or False",
     "clarep.Clarid(teacher, step=3)": "unknown setting 'step': did you mean steps",
     "clarep.doctor(teacher, step=3)": "unknown setting 'step': did you mean steps",
     "clarep.Clarid(teacher, config={})": "`config` is a dict: give a ClaridConfig",
@@ -170,6 +186,10 @@ REFUSED = {
 }  # fmt: skip
 ROWS = ("3", "-4", "1.5", "'a'", "[0, 3]", "[0.5]", "None", "True", "{}", "torch.ones(2) > 0")
 FINE = {
+    "clarid(data.images([0, 1]), [0, 1], np.array([3, 5], np.uint32)).index.tolist()": "[3, 5]",
+    "len(clarep.load_data(DataConfig(data=Path('garments'), classes_file=None)))": "5000",
+    "called(sigma_min=torch.tensor(0.01)).class_names": "('a', 'b', 'c')",
+    "clarep.class_balanced_choice([0, 1, 0, 1], 0.5, seed=0).shape": "(2,)",
     "teacher": "CallableTeacher(3 classes, latents 3x8x8)",
     "len(reps[-1]), len(reps[[]]), len(reps[reps.label > 0]), len(reps[1:9])": "(1, 0, 2, 2)",
     "sum(len(one) for one in reps)": "3",

@@ -150,6 +150,24 @@ def test_parts_read_their_own_images_alone(teacher, whole, tmp_path, monkeypatch
     assert CanonicalSet.load(tmp_path / "canon").config == CanonicalSet.load(whole).config
 
 
+def test_data_that_are_read_otherwise_are_no_part_of_it(teacher, tmp_path):
+    """Their labels are the same, and no image of theirs is stored."""
+    plain, tinted = ({"data_options": {"cue": cue}} for cue in (None, "tint"))
+    walk(teacher, Images(), tmp_path, part=(1, 2), described=plain)
+    with pytest.raises(UserError, match='cue: null there, "tint" now'):
+        walk(teacher, Images(), tmp_path, part=(2, 2), described=tinted)
+
+
+def test_an_incomplete_set_is_held_beside_data_too(teacher, tmp_path):
+    steps = steps_of(teacher, Images(), tmp_path)
+    assert [next(steps).done for _ in range(2)] == [0, 4]
+    steps.close()
+    said = [fault.what for fault in set_faults(place_of(tmp_path), Images(PIXELS[::-1]).data)]
+    assert any("has changed since shard-00000" in what for what in said)
+    said = [fault.what for fault in set_faults(place_of(tmp_path), Images().data)]
+    assert not any("has changed" in what for what in said)
+
+
 @pytest.mark.parametrize(
     "forged", [1, [], [[0]], [[0, "x"]] * SIZE, [["0", "0" * 64]] * SIZE, [{}] * SIZE]
 )

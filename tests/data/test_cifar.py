@@ -123,7 +123,7 @@ def test_a_pickle_that_runs_code_is_refused(pickled: Path, tmp_path: Path, proto
     attack = {b"data": Malicious(os.mkdir, str(witness)), b"labels": [1]}
     content = pickle.dumps(attack, protocol=protocol)
     (pickled / "test_batch").write_bytes(content)
-    with pytest.raises(UserError, match=r"refused to unpickle .*test_batch"):
+    with pytest.raises(UserError, match=r"test_batch is no CIFAR-10 batch"):
         load_cifar10(pickled, "test")
     assert not witness.exists()
     pickle.loads(content)  # the attack itself works
@@ -174,7 +174,7 @@ def test_a_pickle_that_grows_is_stopped(pickled: Path):
     text = b"X" + (1 << 20).to_bytes(4, "little") + b"a" * (1 << 20)  # made bytes 2,000 times
     once = b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R"
     (pickled / "test_batch").write_bytes(b"\x80\x02" + text + b"q\x00(" + once * 2000 + b"t.")
-    with pytest.raises(UserError, match=r"test_batch \(MemoryError"):
+    with pytest.raises(UserError, match=r"test_batch is .*MemoryError"):
         load_cifar10(pickled, "test")
 
 

@@ -1,5 +1,6 @@
 """The canonicity curve beside separate solves, exact energies, and a mixture's closed form."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,3 +185,6 @@ def test_beside_a_control_images_that_show_nothing_are_read_too(tmp_path: Path):
     row = aggregate([cell])[-1]
     assert (row.kind, row.extraneous) == ("scrambled", None)
     assert "scrambled: " in selection_table(aggregate([cell]))
+    (path,) = (tmp_path / "cells").iterdir()  # as it was stored before there was such a row
+    path.write_text(json.dumps(cell | {"rows": cell["rows"][:-1]}))
+    assert next(walk_grid(grid, {}, tmp_path, TEACHER.judge)).done == 0

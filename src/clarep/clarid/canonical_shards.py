@@ -90,7 +90,8 @@ def manifest_of(known: dict[str, Any], shards: Iterable[dict[str, Any]]) -> dict
     complete = sum(len(shard["images"]) for shard in ordered) == known["images"]
     cost = sum_costs([shard["cost"] for shard in ordered])
     data = all_told(known["config"], ordered) if complete else {}
-    return known | {"complete": complete, "shards": ordered, "cost": cost} | data
+    rest = {name: value for name, value in known.items() if name != "data_sha256"}
+    return rest | {"complete": complete, "shards": ordered, "cost": cost} | data
 
 
 def sha256_tensors(tensors: dict[str, Tensor]) -> str:

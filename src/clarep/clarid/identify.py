@@ -3,6 +3,7 @@
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from clarep.engine.fan_out import LOCAL, EngineConfig, check_engine, fan_out
 from clarep.engine.identity import differences, plain
 from clarep.engine.places import Place, place_of
 from clarep.errors import UserError, check_type
+from clarep.teachers.classes_by_name import check_matched
 
 SHARD_SIZE = 50
 _FLOORS = 1_000  # images that tell the autoencoder's floor: one process alone asks it of them
@@ -106,8 +108,8 @@ def identify(
 
     Raises:
         UserError: if an argument is of another type, the seed is no seed, an image or label does
-            not fit the teacher, or the folder holds another configuration or a damaged shard, and
-            as `fan_out` does.
+            not fit the teacher, whose classes may stand in another order, or the folder holds
+            another configuration or a damaged shard, and as `fan_out` does.
     """
     from clarep.engine.progress import progress
 
@@ -155,9 +157,11 @@ def identify_steps(
     check_type("clarid", clarid, Clarid, "a Clarid, such as Clarid('backdrops')")
     check_type("data", data, LabelledImages, "what load_data gives")
     check_seed(seed)
-    if isinstance(shard_size, bool) or not isinstance(shard_size, int) or shard_size < 1:
+    if isinstance(shard_size, bool) or not isinstance(shard_size, Integral) or shard_size < 1:
         raise UserError(f"`shard_size={shard_size!r}` is no count: give {SHARD_SIZE}, say")
+    seed, shard_size = int(seed), int(shard_size)  # as they are recorded
     check_engine(engine, str(clarid.teacher.device))
+    check_matched(clarid.teacher, data.class_names)
     place = place_of(folder)
     given = np.arange(len(data)) if chosen is None else data.positions(chosen)
     if len(np.unique(given)) < len(given):

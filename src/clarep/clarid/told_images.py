@@ -15,6 +15,8 @@ from torch import Tensor
 
 from clarep.data.image_hashes import joint_sha256, pixels_sha256
 from clarep.data.labelled import LabelledImages, UnreadableImage
+from clarep.engine.printable import counted
+from clarep.engine.progress import announce
 from clarep.errors import UserError
 
 TOLD = "images_told"
@@ -76,8 +78,12 @@ def read_images(data: LabelledImages, indices: Sequence[int]) -> Tensor:
 
 def refuse_changed(shards: Iterable[dict[str, Any]], data: LabelledImages) -> None:
     """Raise UserError for an image that is no longer what its stored shard was made of."""
+    shards = [shard for shard in shards if TOLD in shard]
+    if shards:
+        count = sum(len(shard["images"]) for shard in shards)
+        announce(f"reading the {counted(count, 'image')} of the stored shards: are they the same?")
     for shard in shards:
-        for i, (_, sha256) in zip(shard["images"], shard.get(TOLD, ()), strict=False):
+        for i, (_, sha256) in zip(shard["images"], shard[TOLD], strict=False):
             if data.digests([i]) != [sha256]:
                 raise UserError(
                     f"{data.sources[i]} has changed since {shard['file']} was made of it: put the "

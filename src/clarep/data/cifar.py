@@ -39,8 +39,9 @@ def load_cifar10(
 ) -> LabelledImages:
     """Load CIFAR-10 from `cifar-10-batches-bin` or `cifar-10-batches-py`, or their parent.
 
-    The Python layout is made of pickles. They are read in a process of its own without network
-    (`cifar_batch`), by an unpickler that builds bytes, numbers, lists and uint8 arrays alone.
+    The Python layout is made of pickles. They are read in a process of its own, cut off from the
+    network as far as the system allows (`cifar_batch`), by an unpickler that builds bytes, numbers,
+    lists and uint8 arrays alone.
 
     Raises UserError for an unknown split, another folder, a missing, damaged or suspicious
     batch.
@@ -78,8 +79,8 @@ def _read_pickled(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     )
     if done.returncode:
         raise UserError(
-            f"refused to unpickle {path} ({last_line(done)}): a CIFAR-10 batch holds only bytes, "
-            "numbers and uint8 arrays, of data and their labels"
+            f"{path} is no CIFAR-10 batch ({last_line(done)}): it holds only bytes, numbers and "
+            "uint8 arrays, of data and their labels 0 to 9; give a whole one"
         )
     return _records(path, done.stdout)
 

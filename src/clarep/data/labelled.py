@@ -215,8 +215,11 @@ def class_balanced_choice(
     Raises UserError if `fraction` is not in (0, 1], or the seed is no seed.
     """
     check_seed(seed)
-    if not 0 < fraction <= 1:
-        raise UserError(f"fraction {fraction} is outside (0, 1]: give a share such as 0.1")
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
+        raise UserError("`labels` are no whole numbers, one an image: give those of the data")
+    if isinstance(fraction, bool | str) or not 0 < fraction <= 1:
+        raise UserError(f"fraction {fraction!r} is outside (0, 1]: give a share such as 0.1")
     rng = np.random.default_rng(seed)
     chosen = []
     for label in np.unique(labels):

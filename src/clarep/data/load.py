@@ -19,7 +19,7 @@ from clarep.data.shards import load_shards
 from clarep.data.subset import subset
 from clarep.engine.bounds import Seed, Within, check_bounds
 from clarep.engine.identity import located
-from clarep.errors import UserError, unknown_name
+from clarep.errors import UserError, check_type, unknown_name
 
 _NAMED = {
     "garments": (),
@@ -84,8 +84,13 @@ def load_data(config: DataConfig | str | Path) -> LabelledImages:
         UserError: for an unknown name or path, an option that does not apply to the set, and
             whatever the set's own reader refuses.
     """
+    check_type("config", config, (DataConfig, str, Path), "a DataConfig, a name or a path")
     if not isinstance(config, DataConfig):
         config = DataConfig(data=str(config))
+    if isinstance(config.data, Path):
+        config = replace(config, data=str(config.data))
+    if isinstance(config.classes_file, str):
+        config = replace(config, classes_file=Path(config.classes_file))
     check_bounds(config)
     if config.cue is not None:
         return _with_cue(config, config.cue)

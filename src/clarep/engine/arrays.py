@@ -88,17 +88,15 @@ def as_index(given: object, images: int) -> Int64[Tensor, " batch"]:
     """Return what each of so many images is recorded as; raise UserError for what mixes them up."""
     index = given if isinstance(given, Tensor) else _tensor(given, "indices")
     whole = not index.is_floating_point() and not index.is_complex() and index.dtype != torch.bool
-    if (
-        not whole
-        or index.shape != (images,)
-        or int(index.min()) < 0
-        or index.unique().numel() < images
-    ):
+    place = index.to("cpu", torch.int64) if whole else index
+    fits = whole and place.shape == (images,) and int(place.min()) >= 0
+    if not fits or place.unique().numel() < images:
+        shown = f"{index.flatten()[:5].tolist()}"[:-1] + (", ...]" if index.numel() > 5 else "]")
         raise UserError(
-            f"indices {index.tolist()} do not tell {counted(images, 'image')} apart: give each a "
+            f"indices {shown} do not tell {counted(images, 'image')} apart: give each a "
             "whole number of its own, from 0"
         )
-    return index.to("cpu", torch.int64)
+    return place
 
 
 def as_names(given: object, *, each_once: bool = True) -> tuple[str, ...]:

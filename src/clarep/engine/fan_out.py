@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 
 from clarep.engine.bounds import Within, check_bounds
 from clarep.engine.places import Place
-from clarep.errors import UserError
+from clarep.errors import UserError, check_type
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -41,6 +41,7 @@ def check_engine(config: EngineConfig, device: str = "cpu", is_written: bool = T
 
     device: where the work is done. is_written: whether results are written to somewhere.
     """
+    check_type("engine", config, EngineConfig, "an EngineConfig, such as EngineConfig('ray')")
     check_bounds(config)
     if config.engine == "local":
         for name in ("address", "workers", "gpus_per_worker"):

@@ -1,6 +1,6 @@
 """Whether the labels of data, which a teacher takes by number, mean the teacher's own classes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from clarep.data.backdrops import Backdrops
 from clarep.data.labelled import LabelledImages
 from clarep.errors import UserError
 from clarep.select.clarep_measures import judge_knows
-from clarep.teachers.classes_by_name import of_classes
+from clarep.teachers.classes_by_name import check_matched, few, of_classes
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.unet_teacher import UNetTeacher
 
@@ -21,17 +21,11 @@ def of_the_datas_classes(teacher: Teacher, data: LabelledImages) -> tuple[Teache
 
     Raises UserError if data and teacher have the same classes in another order.
     """
-    ours, theirs = tuple(data.class_names), tuple(teacher.class_names)
-    if ours != theirs and sorted(ours) == sorted(theirs):
-        raise UserError(
-            f"the data have the teacher's classes in another order ({_few(ours)} against "
-            f"{_few(theirs)}), and labels are matched by number: of class folders, which are "
-            "sorted by name, give `classes_file` with the teacher's order, or put the names of "
-            "`class_names` in the data's"
-        )
-    found = of_classes(teacher, ours)
+    found = of_classes(teacher, data.class_names)
+    check_matched(found, data.class_names)
     chosen = (
-        f"the teacher knows {len(theirs)} classes; the {len(ours)} of the data are chosen by name"
+        f"the teacher knows {teacher.num_classes} classes; the {len(data.class_names)} of the data "
+        "are chosen by name"
     )
     return found, "" if found is teacher else chosen
 
@@ -45,8 +39,8 @@ def matched_by_number(teacher: Teacher, data: LabelledImages, judged: bool = Fal
     if _are_matched(ours, theirs):
         return ""
     text = (
-        f"the classes of the data are not named as the teacher's ({_few(ours)} against "
-        f"{_few(theirs)}); labels are matched by number, '{ours[0]}' with '{theirs[0]}'"
+        f"the classes of the data are not named as the teacher's ({few(ours)} against "
+        f"{few(theirs)}); labels are matched by number, '{ours[0]}' with '{theirs[0]}'"
     )
     if isinstance(data, Backdrops) and not judge_knows(teacher, data) and not judged:
         text += "; the judge knows the ten garments alone, so that nothing is measured with it"
@@ -79,7 +73,7 @@ def taken_for_others(
     if all(name.isdigit() for name in theirs):
         return (
             f"the teacher knows its {len(theirs)} classes by numbers alone, and those of the data "
-            f"({_few(ours)}) are taken for its first {len(ours)}: unless they are, choose them "
+            f"({few(ours)}) are taken for its first {len(ours)}: unless they are, choose them "
             "with a file of `class_names`, a number a line in the order of the data's labels"
             if len(ours) < len(theirs)
             else ""
@@ -87,13 +81,9 @@ def taken_for_others(
     if not set(ours).isdisjoint(theirs):
         return ""
     return (
-        f"no class of the data ({_few(ours)}) is one of the teacher's ({_few(theirs)}): it takes "
+        f"no class of the data ({few(ours)}) is one of the teacher's ({few(theirs)}): it takes "
         f"the images for its own classes, and what is found says nothing of them; {mend}"
     )
-
-
-def _few(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:3])} ..."
 
 
 def _are_matched(ours: tuple[str, ...], theirs: tuple[str, ...]) -> bool:

@@ -15,6 +15,7 @@ from clarep.clarid.directions import parse_k
 from clarep.data.labelled import LabelledImages, in_memory, to_unit_range
 from clarep.engine.bounds import Seed, Within, check_bounds
 from clarep.errors import UserError
+from clarep.teachers.classes_by_name import check_matched
 from clarep.teachers.teacher import Teacher
 
 CONTROL_KINDS = frozenset({"centre", "random", "bottom"})
@@ -137,6 +138,7 @@ def plan_grid(
                 f"`kind` begins with {config.kind[0]}, a control, and a setting is chosen for "
                 "the first: give top, contrast or mask before it"
             )
+    check_matched(teacher, data.class_names)
     readable, skipped = np.arange(len(data)), list[str]()
     if skip_bad:
         data, readable, skipped = in_memory(data, skip_bad=True)

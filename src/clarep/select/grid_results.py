@@ -21,7 +21,7 @@ from clarep.engine.places import place_of
 from clarep.errors import refusing
 from clarep.select.canonicity import RULE, Choice, where
 from clarep.select.curve_cell import compute_cell
-from clarep.select.grid import Cell, Grid
+from clarep.select.grid import CONTROL_KINDS, Cell, Grid
 from clarep.select.judging import Scorer
 
 CELLS = "cells"
@@ -72,13 +72,16 @@ def walk_grid(
     config = _shared_config(grid, described)
     _lock = hold(folder)
     ours = {cell.name: grid.chosen[cell.seed].tolist() for cell in grid.cells}
+    controlled, whole_cells = not CONTROL_KINDS.isdisjoint(grid.config.kind), set[str]()
     for path in sorted((folder / CELLS).glob("*.json")):
         stored = _read_cell(path)
         images = ours.get(path.name, stored["images"])
         inside = all(0 <= i < len(grid.data) for i in images)
         content = {"data_sha256": grid.data.sha256(images) if inside else None}
         refuse_other(folder, "cells", whole(stored["config"]), whole(config | content))
-    missing = [cell for cell in grid.cells if not (folder / CELLS / cell.name).exists()]
+        if not controlled or any(row["kind"] == "scrambled" for row in stored["rows"]):
+            whole_cells.add(path.name)  # those of earlier versions lack it
+    missing = [cell for cell in grid.cells if cell.name not in whole_cells]
     done = len(grid.cells) - len(missing)
     yield Progressed(done, 0, len(grid.cells))
     maker = _CellMaker(grid, config, folder, judge)

@@ -165,6 +165,8 @@ def compare(
         raise UserError(f"`runs` is a {type(runs).__name__}: give {mend}")
     for run in runs:
         check_type("runs", run, (StudiedRun, str, Path), mend)
+    if measures is not None and (isinstance(measures, str) or not isinstance(measures, Sequence)):
+        raise UserError(f"`measures={measures!r}` is a {type(measures).__name__}: give a list")
     if not runs:
         raise UserError("there is nothing to compare: give at least one run folder")
     read = [run if isinstance(run, StudiedRun) else read_run(run) for run in runs]

@@ -91,6 +91,30 @@ def of_classes(teacher: Teacher, class_names: Sequence[str]) -> Teacher:
     return teacher
 
 
+def check_matched(teacher: Teacher, class_names: Sequence[str]) -> None:
+    """Raise UserError where data's labels, which are taken by number, are by name other classes."""
+    ours, theirs = tuple(class_names), tuple(teacher.class_names)
+    if ours != theirs and sorted(ours) == sorted(theirs):
+        raise UserError(
+            f"the data have the teacher's classes in another order ({few(ours)} against "
+            f"{few(theirs)}), and labels are matched by number: of class folders, which are "
+            "sorted by name, give `classes_file` with the teacher's order, or put the names of "
+            "`class_names` in the data's"
+        )
+    if of_classes(teacher, ours) is teacher or by_name(theirs, ours) == list(range(len(ours))):
+        return
+    raise UserError(
+        f"the data's classes ({few(ours)}) are by name others of the teacher's ({few(theirs)}) "
+        "than by number: give `of_classes(teacher, data.class_names)` of "
+        "clarep.teachers.classes_by_name, in its place"
+    )
+
+
+def few(names: Sequence[str]) -> str:
+    """Return the first three of many names, for a sentence."""
+    return f"{', '.join(names[:3])} ..."
+
+
 def _with_classes(whole: Teacher, class_names: tuple[str, ...], places: Sequence[int]) -> Teacher:
     """Return a teacher of the same network with some of its classes, in another order."""
     own_labels = torch.tensor([*places, whole.null_label])

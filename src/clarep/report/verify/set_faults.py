@@ -21,7 +21,7 @@ from clarep.clarid.canonical_shards import (
 )
 from clarep.clarid.clareps import TENSORS
 from clarep.clarid.set_pictures import PICTURES, read_pictures
-from clarep.clarid.told_images import unread
+from clarep.clarid.told_images import refuse_changed, unread
 from clarep.data.labelled import LabelledImages
 from clarep.engine.artefacts import json_bytes
 from clarep.engine.lock import hold_place
@@ -70,9 +70,9 @@ def set_faults(place: Place, data: LabelledImages | None = None) -> Iterator[Fau
     faults = {name: what for name, what in wrong.items() if what}
     for name, what in faults.items():
         yield Fault(f"{place}/{name}", what)
-    told = {shard["file"] for shard in manifest["shards"]}
+    named = {shard["file"] for shard in manifest["shards"]}
     for name in place.names():
-        if name.startswith("shard-") and name.endswith(".safetensors") and name not in told:
+        if name.startswith("shard-") and name.endswith(".safetensors") and name not in named:
             yield Fault(f"{place}/{name}", f"no entry tells of it, as after a kill: {_AGAIN}")
     yield from _count_faults(place, manifest, closed=bool(written and written["complete"]))
     if not faults and manifest["complete"] and PICTURES in place.names():
@@ -81,8 +81,7 @@ def set_faults(place: Place, data: LabelledImages | None = None) -> Iterator[Fau
         except UserError as error:
             yield Fault(f"{place}/{PICTURES}", str(error))
     if data is not None:
-        told = manifest.get("data_sha256", config.get("data_sha256"))
-        yield from _data_faults(path, config.get("chosen") or [], told, data)
+        yield from _data_faults(path, manifest, data)
 
 
 def _shard_fault(place: Place, shard: dict[str, Any], config: dict[str, Any]) -> str:
@@ -126,13 +125,22 @@ def _count_faults(place: Place, manifest: dict[str, Any], *, closed: bool) -> It
         yield Fault(str(place), "entries lie beside a complete manifest: give `finish`")
 
 
-def _data_faults(
-    path: str, chosen: list[int], told: object, data: LabelledImages
-) -> Iterator[Fault]:
+def _data_faults(path: str, manifest: dict[str, Any], data: LabelledImages) -> Iterator[Fault]:
+    config = manifest["config"]
+    chosen: list[int] = config.get("chosen") or []
+    content = manifest.get("data_sha256", config.get("data_sha256"))
     if chosen and max(chosen) >= len(data):
         yield Fault(path, f"it is of image {max(chosen)} and {data.name} has {len(data)}")
-    elif told not in (None, unread(data, np.array(chosen, int)), data.sha256(chosen)):
+        return
+    is_unread = isinstance(content, dict)
+    known = unread(data, np.array(chosen, int)) if is_unread else data.sha256(chosen)
+    if content not in (None, known):
         yield Fault(path, f"it is of other images or labels than {data.name}: give those")
+    elif is_unread:
+        try:
+            refuse_changed(manifest["shards"], data)
+        except UserError as error:
+            yield Fault(path, str(error))
 
 
 def mend_set(place: Place) -> list[str]:

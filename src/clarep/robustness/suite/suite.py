@@ -16,7 +16,7 @@ from clarep.engine.identity import differences, plain
 from clarep.engine.lock import hold
 from clarep.engine.places import place_of
 from clarep.engine.tensors import weights_hash
-from clarep.errors import UserError
+from clarep.errors import UserError, check_type
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import measure_of
 from clarep.robustness.suite.aggregates import cost_of, is_joined, joined
@@ -101,6 +101,7 @@ class SuiteRun:
             except UserError as error:
                 why = f"`reference` does not fit: {error}; or leave `reference` out"
                 raise UserError(why) from None
+        check_type("baseline", baseline, (Evaluation, type(None)), "what Evaluation.load gives")
         self.student, self.folder, self.described = student, folder, described or {}
         files, official, scale = None, None, None
         if "corruptions" in self.config.groups:
