@@ -31,8 +31,6 @@ def parse_k(k: int | float | str, n: int) -> int | None:
         energy_share(k)
         return None
     k = float(k) if isinstance(k, np.floating) else k
-    if isinstance(k, float) and k == 1:
-        raise UserError("k = 1.0 is one direction or all of them: give 1, or a share below 1")
     share = isinstance(k, float) and 0 < k < 1
     whole = not isinstance(k, bool) and float(k).is_integer()  # infinity and NaN are none either
     if not share and not whole:

@@ -16,7 +16,6 @@ from torch import Tensor
 from clarep.data.image_hashes import joint_sha256, pixels_sha256
 from clarep.data.labelled import LabelledImages, UnreadableImage
 from clarep.engine.printable import counted
-from clarep.engine.progress import announce
 from clarep.errors import UserError
 
 TOLD = "images_told"
@@ -80,6 +79,8 @@ def refuse_changed(shards: Iterable[dict[str, Any]], data: LabelledImages) -> No
     """Raise UserError for an image that is no longer what its stored shard was made of."""
     shards = [shard for shard in shards if TOLD in shard]
     if shards:
+        from clarep.engine.progress import announce  # with rich, which importing does not need
+
         count = sum(len(shard["images"]) for shard in shards)
         announce(f"reading the {counted(count, 'image')} of the stored shards: are they the same?")
     for shard in shards:

@@ -217,7 +217,7 @@ def class_balanced_choice(
     check_seed(seed)
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
-        raise UserError("`labels` are no whole numbers, one an image: give those of the data")
+        raise UserError("labels are no whole numbers, one an image: give those of the data")
     if isinstance(fraction, bool | str) or not 0 < fraction <= 1:
         raise UserError(f"fraction {fraction!r} is outside (0, 1]: give a share such as 0.1")
     rng = np.random.default_rng(seed)
