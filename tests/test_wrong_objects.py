@@ -136,6 +136,7 @@ REFUSED = {
     "clarep.class_balanced_choice([], 0.1, seed=0)": "labels are no whole numbers",
     "clarep.class_balanced_choice([0.5, 1.5], 0.1, seed=0)": "labels are no whole numbers",
     "clarep.class_balanced_choice([0, 1], True, seed=0)": "fraction True is outside (0, 1]",
+    "clarep.class_balanced_choice([0, 1], None, seed=0)": "fraction None is outside (0, 1]",
     "clarep.compare([folder], 'clean/accuracy')": "`measures='clean/accuracy'` is a str",
     "robustness_suite(student, data, baseline='/nope')": "`baseline` is a str",
     "called(has_null='no')": "`has_null` is a str: give True or False",

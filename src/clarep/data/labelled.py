@@ -5,6 +5,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -218,7 +219,7 @@ def class_balanced_choice(
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
         raise UserError("labels are no whole numbers, one an image: give those of the data")
-    if isinstance(fraction, bool | str) or not 0 < fraction <= 1:
+    if isinstance(fraction, bool) or not isinstance(fraction, Real) or not 0 < fraction <= 1:
         raise UserError(f"fraction {fraction!r} is outside (0, 1]: give a share such as 0.1")
     rng = np.random.default_rng(seed)
     chosen = []
