@@ -134,6 +134,7 @@ REFUSED = {
     "clarep.load_data(DataConfig(classes_file=3))": "`classes_file=3` is of type int",
     "clarep.class_balanced_choice('x', 0.1, seed=0)": "labels are no whole numbers",
     "clarep.class_balanced_choice([], 0.1, seed=0)": "labels are no whole numbers",
+    "clarep.class_balanced_choice([[0], [1, 2]], 0.1, seed=0)": "labels are no whole numbers",
     "clarep.class_balanced_choice([0.5, 1.5], 0.1, seed=0)": "labels are no whole numbers",
     "clarep.class_balanced_choice([0, 1], True, seed=0)": "fraction True is outside (0, 1]",
     "clarep.class_balanced_choice([0, 1], None, seed=0)": "fraction None is outside (0, 1]",

@@ -23,7 +23,8 @@ from clarep.audit.detection import confident_learning, detection, jtt_errors
 from clarep.clarid.diffusion_classifier import drawn_errors
 from clarep.clarid.noise_draws import ERRORS, noise_of
 from clarep.data.backdrops import load_backdrops
-from clarep.data.labelled import LabelledImages, class_balanced_choice, to_unit_range
+from clarep.data.class_balance import class_balanced_choice
+from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.data.subset import subset
 from clarep.distill.distill_config import DistillConfig
 from clarep.distill.train_student import train_student

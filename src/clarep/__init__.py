@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from clarep.clarid.clarid import ClaridConfig as ClaridConfig
     from clarep.clarid.identify import identify as identify
     from clarep.clarid.identify import identify_steps as identify_steps
+    from clarep.data.class_balance import class_balanced_choice as class_balanced_choice
     from clarep.data.labelled import LabelledImages as LabelledImages
-    from clarep.data.labelled import class_balanced_choice as class_balanced_choice
     from clarep.data.labelled import to_uint8 as to_uint8
     from clarep.data.labelled import to_unit_range as to_unit_range
     from clarep.data.load import DataConfig as DataConfig
@@ -63,7 +63,8 @@ _NAMES = {
     "clarid.clareps": "CLAReps",
     "clarid.clarid": "Clarid ClaridConfig",
     "clarid.identify": "identify identify_steps",
-    "data.labelled": "LabelledImages class_balanced_choice to_uint8 to_unit_range",
+    "data.class_balance": "class_balanced_choice",
+    "data.labelled": "LabelledImages to_uint8 to_unit_range",
     "data.load": "DataConfig load_data",
     "distill.distill_config": "DistillConfig RivalsConfig",
     "distill.methods": "Method",

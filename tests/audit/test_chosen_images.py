@@ -7,7 +7,7 @@ import torch
 import clarep
 from clarep.audit.audit_config import AuditConfig
 from clarep.audit.chosen_images import ChoiceConfig, chosen_images
-from clarep.data.labelled import class_balanced_choice
+from clarep.data.class_balance import class_balanced_choice
 from clarep.errors import UserError
 
 ERRORS_ALONE = AuditConfig(mask_draws=0, target_share=0.0)

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from clarep.data.class_balance import class_balanced_choice
 from clarep.data.held_out import load_held_out, save_held_out, split_off
-from clarep.data.labelled import LabelledImages, class_balanced_choice
+from clarep.data.labelled import LabelledImages
 from clarep.data.subset import subset
 from clarep.errors import UserError
 

@@ -218,7 +218,7 @@ def test_a_teacher_of_other_classes_is_not_judged(teacher_path, capsys):
 
 def test_the_stored_set_is_what_the_api_gives(command, teacher_path):
     from clarep.clarid.identify import identify_steps
-    from clarep.data.labelled import class_balanced_choice
+    from clarep.data.class_balance import class_balanced_choice
     from clarep.teachers import load_teacher
 
     assert main(command("--seed 1 --shard-size 4")) == 0

@@ -8,8 +8,9 @@ import numpy as np
 
 from clarep.audit.audit import Audit, check_audit
 from clarep.audit.audit_config import Part
+from clarep.data.class_balance import class_balanced_choice
 from clarep.data.held_out import Indices
-from clarep.data.labelled import LabelledImages, class_balanced_choice
+from clarep.data.labelled import LabelledImages
 from clarep.engine.printable import counted
 from clarep.errors import UserError
 

@@ -15,8 +15,9 @@ from clarep.audit.object_masks import ObjectMasks, evidence_maps, learn_masks
 from clarep.audit.targets import check_targets, every_class, evidence_targets
 from clarep.clarid.diffusion_classifier import drawn_errors, own_and_rivals
 from clarep.clarid.noise_draws import ERRORS, MASKS, noise_of
+from clarep.data.class_balance import class_balanced_choice
 from clarep.data.fits import check_data
-from clarep.data.labelled import LabelledImages, class_balanced_choice, in_memory, to_unit_range
+from clarep.data.labelled import LabelledImages, in_memory, to_unit_range
 from clarep.engine.bounds import check_bounds
 from clarep.engine.printable import counted
 from clarep.errors import UserError, check_type

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from clarep.data.labelled import rank_within_class, to_uint8
+from clarep.data.class_balance import rank_within_class
+from clarep.data.labelled import to_uint8
 from clarep.engine.cost import Ledger
 from clarep.engine.extras import require_extra
 from clarep.engine.printable import counted, one_line, printable

@@ -15,7 +15,8 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clarep.data.labelled import LabelledImages, rank_within_class, to_unit_range
+from clarep.data.class_balance import rank_within_class
+from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.engine.arrays import check_finite
 from clarep.engine.statistics import binomial_interval, bootstrap_interval
 from clarep.teachers.teacher import Teacher

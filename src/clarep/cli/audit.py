@@ -15,9 +15,10 @@ from clarep.audit.projected_evidence import projected_evidence
 from clarep.clarid.canonical_set import CanonicalSet
 from clarep.cli.option_groups import DataGroup, Json, SkipBad, TeacherGroup, TeacherSpec
 from clarep.cli.terminal import note, told
+from clarep.data.class_balance import class_balanced_choice
 from clarep.data.cues import cues_of
 from clarep.data.fits import check_alike, kind_of
-from clarep.data.labelled import LabelledImages, class_balanced_choice, readable_indices
+from clarep.data.labelled import LabelledImages, readable_indices
 from clarep.data.load import DataConfig, load_data, stored_options
 from clarep.distill.trainer.sources import check_canonical
 from clarep.engine.bounds import Within

@@ -12,7 +12,7 @@ from clarep.clarid.clarid_config import ClaridConfig
 from clarep.clarid.scaling import Projection, compared_rates, projected, time_shards
 from clarep.cli.bench_output import machine, write_result
 from clarep.cli.option_groups import ClaridGroup, DataGroup, TeacherGroup, TeacherSpec
-from clarep.data.labelled import class_balanced_choice
+from clarep.data.class_balance import class_balanced_choice
 from clarep.data.load import DataConfig, load_data, stored_options
 from clarep.engine.bounds import Within
 from clarep.engine.fan_out import LOCAL, EngineConfig, check_engine

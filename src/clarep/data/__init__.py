@@ -2,6 +2,7 @@
 
 from clarep.data.backdrops import SCENES, Backdrops, Composition, load_backdrops
 from clarep.data.cifar import load_cifar10
+from clarep.data.class_balance import class_balanced_choice
 from clarep.data.decode_image import decode_image, square_resize, to_rgb
 from clarep.data.files import load_class_folders, read_classes_file
 from clarep.data.foregrounds import VARIANTS, Foregrounds, MaskedImages
@@ -9,7 +10,6 @@ from clarep.data.garments import garment_arrays, garment_mask, load_garments
 from clarep.data.labelled import (
     LabelledImages,
     UnreadableImage,
-    class_balanced_choice,
     readable_indices,
     to_uint8,
     to_unit_range,

@@ -5,7 +5,6 @@ from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from clarep.data.image_hashes import joint_sha256, pixels_sha256
 from clarep.engine.arrays import Images, as_images
-from clarep.engine.bounds import check_seed
 from clarep.errors import UserError
 
 _MEMORY = 1e9  # bytes of pixels that `in_memory` keeps
@@ -205,38 +203,6 @@ def _stacked(images: Sequence[Any]) -> NDArray[np.uint8]:
 def to_uint8(images: Tensor) -> Tensor:
     """Map float in [-1, 1] to uint8 in [0, 255], rounded; what lies outside saturates."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def class_balanced_choice(
-    labels: NDArray[np.int64], fraction: float, seed: int
-) -> NDArray[np.int64]:
-    """Choose at random the same share of every class; at least one image a class.
-
-    Returns sorted indices into `labels`. The same seed gives the same choice.
-    Raises UserError if `fraction` is not in (0, 1], or the seed is no seed.
-    """
-    check_seed(seed)
-    labels = np.asarray(labels)
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
-        raise UserError("labels are no whole numbers, one an image: give those of the data")
-    if isinstance(fraction, bool) or not isinstance(fraction, Real) or not 0 < fraction <= 1:
-        raise UserError(f"fraction {fraction!r} is outside (0, 1]: give a share such as 0.1")
-    rng = np.random.default_rng(seed)
-    chosen = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        count = max(1, round(fraction * len(members)))
-        chosen.append(rng.choice(members, size=count, replace=False))
-    return np.sort(np.concatenate(chosen))
-
-
-def rank_within_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how many entries of the same label come before each entry."""
-    by_label = np.argsort(labels, kind="stable")
-    ordered = labels[by_label]
-    rank = np.empty(len(labels), np.int64)
-    rank[by_label] = np.arange(len(labels)) - np.searchsorted(ordered, ordered)
-    return rank
 
 
 def readable_indices(

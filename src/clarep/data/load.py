@@ -8,11 +8,12 @@ from typing import Annotated, Any
 from clarep.data.added_cues import CueKind, with_cue
 from clarep.data.backdrops import load_backdrops
 from clarep.data.cifar import find_cifar10, load_cifar10
+from clarep.data.class_balance import class_balanced_choice
 from clarep.data.files import NoSplitError, load_class_folders
 from clarep.data.foregrounds import Foregrounds
 from clarep.data.garments import SIZE, load_garments
 from clarep.data.hf_sets import divided, load_hf
-from clarep.data.labelled import LabelledImages, class_balanced_choice
+from clarep.data.labelled import LabelledImages
 from clarep.data.npz import load_npz
 from clarep.data.sets.backgrounds_challenge import is_challenge, load_challenge
 from clarep.data.shards import load_shards

@@ -10,7 +10,8 @@ import torch
 
 from clarep.audit.audit import Audit, EvidenceTargets
 from clarep.clarid.canonical_set import CanonicalSet
-from clarep.data.labelled import LabelledImages, class_balanced_choice, to_unit_range
+from clarep.data.class_balance import class_balanced_choice
+from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.distill.distill_config import DistillConfig
 from clarep.distill.trainer.student_run import StudentRun
 from clarep.distill.trainer.train_state import GIGAOPS

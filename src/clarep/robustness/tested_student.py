@@ -11,7 +11,8 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from clarep.data.labelled import LabelledImages, class_balanced_choice
+from clarep.data.class_balance import class_balanced_choice
+from clarep.data.labelled import LabelledImages
 from clarep.engine.arrays import logits_in
 from clarep.engine.tensors import sha256_state
 from clarep.errors import UserError

@@ -12,7 +12,8 @@ from clarep.clarid.clarid_config import AT_ONCE, stored_in_full, stored_in_short
 from clarep.clarid.directions import Kind
 from clarep.clarid.identify import SHARD_SIZE, identify_steps
 from clarep.clarid.set_pictures import read_pictures
-from clarep.data.labelled import LabelledImages, class_balanced_choice
+from clarep.data.class_balance import class_balanced_choice
+from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig
 from clarep.engine.artefacts import Progressed
 from clarep.engine.identity import address, differences, plain

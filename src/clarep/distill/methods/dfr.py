@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from clarep.data.labelled import class_balanced_choice
+from clarep.data.class_balance import class_balanced_choice
 from clarep.distill.methods.base import Ingredients
 from clarep.distill.methods.first_student import follows_from, spent_of, train_first
 from clarep.distill.methods.group_balanced import balanced_weights, groups_of_images

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clarep.data.labelled import class_balanced_choice, to_unit_range
+from clarep.data.class_balance import class_balanced_choice
+from clarep.data.labelled import to_unit_range
 from clarep.distill.losses.cka import linear_cka
 from clarep.distill.losses.contrast import instance_alignment
 from clarep.distill.methods.base import Batch, Ingredients, Method

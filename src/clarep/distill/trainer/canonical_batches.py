@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clarep.clarid.canonical_set import CanonicalSet
-from clarep.data.labelled import rank_within_class, to_uint8
+from clarep.data.class_balance import rank_within_class
+from clarep.data.labelled import to_uint8
 from clarep.errors import UserError
 
 
