@@ -77,6 +77,8 @@ REFUSED = {
     "train(student=folder)": "`student` is a PosixPath",
     "train(student=net)": "`student` is a Sequential",
     "train(method=3)": "`method=3` is no method",
+    "train(studnet='resnet8')": "unknown argument 'studnet': did you mean student",
+    "clarep.cadistill(data, folder, folder / 'r', unknown=1)": "unknown argument 'unknown': valid",
     "train(config={})": "`config` is a dict",
     "train(method='kd', classifier='runs/a')": "`classifier` is a str",
     "train(method='diffaug', teacher='backdrops')": "`teacher` is a str",
@@ -164,6 +166,10 @@ REFUSED = {
     "called(taps={'x': (3, 0)})": "taps['x'] (3, 0) is none",
     "called(taps={'x': 3})": "taps['x'] 3 is none",
     "called(taps={'x': (3.0, 1)})": "taps['x'] (3.0, 1) is none",
+    "clarep.Clarid(called(taps={'x': (4, 1)}), t=0.5, k=1, steps=1, guidance=1).features("
+    "data.images([0]) / 255, [0])": "taps gives it 4 channels: mend it there, and try the",
+    "clarep.Clarid(called(sigma_from_t=lambda t: 10 - 9 * t), t=0.5, k=1)": "falls from 9.1 at t",
+    "clarep.identify(clarid, data, folder / 'c', chosen=[])": "none was chosen: give one",
     "called(default_tap=1)": "`default_tap` is a int",
     "called(null_label='none')": "`null_label` is a str",
     "called(sigma_min='0.01')": "`sigma_min` is a str",
@@ -189,6 +195,12 @@ ROWS = ("3", "-4", "1.5", "'a'", "[0, 3]", "[0.5]", "None", "True", "{}", "torch
 FINE = {
     "clarid(data.images([0, 1]), [0, 1], np.array([3, 5], np.uint32)).index.tolist()": "[3, 5]",
     "len(clarep.load_data(DataConfig(data=Path('garments'), classes_file=None)))": "5000",
+    "clarep.Clarid(called(sigma_from_t=lambda t: 10 - 9 * t), sigma=2.0, k=1).sigma_te": "2.0",
+    "TeacherOptions(device=torch.device('cpu')) == TeacherOptions(device='cpu')": "True",
+    "called(device=torch.device('cpu')).device": "device(type='cpu')",
+    "clarep.load_teacher('backdrops', TeacherOptions(device=torch.device('cpu'))).device": (
+        "device(type='cpu')"
+    ),
     "called(sigma_min=torch.tensor(0.01)).class_names": "('a', 'b', 'c')",
     "clarep.class_balanced_choice([0, 1, 0, 1], 0.5, seed=0).shape": "(2,)",
     "teacher": "CallableTeacher(3 classes, latents 3x8x8)",

@@ -124,6 +124,38 @@ def test_a_stored_shards_image_that_changed_is_refused(teacher, tmp_path):
         next(steps_of(teacher, Images(labels=np.arange(COUNT) % 2), tmp_path))
 
 
+def begun_as(folder, **other):
+    """Change what the manifest and the shards' entries of a set that is begun say of it."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["config"] |= other
+    del manifest["content_sha256"]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_a_set_whose_images_were_told_at_its_beginning_is_refused(teacher, tmp_path):
+    steps = steps_of(teacher, Images(), tmp_path)
+    assert [next(steps).done for _ in range(2)] == [0, 4]
+    steps.close()
+    begun_as(tmp_path, data_sha256=Images().data.sha256(CHOSEN))
+    with pytest.raises(UserError, match=r"begun by an earlier clarep.*give another `out`"):
+        next(steps_of(teacher, Images(), tmp_path))
+
+
+def test_a_set_of_no_directions_that_was_begun_in_tf32_is_refused(teacher, tmp_path):
+    def steps():
+        clarid = Clarid(teacher, sigma=2.0, steps=2, k=3, batch_size=2, kind="random")
+        return identify_steps(clarid, Images().data, tmp_path, CHOSEN, shard_size=SIZE)
+
+    begun = steps()
+    assert [next(begun).done for _ in range(2)] == [0, 4]
+    begun.close()
+    setting = json.loads((tmp_path / MANIFEST).read_text())["config"]["clarid"]
+    begun_as(tmp_path, clarid=setting | {"precision": "tf32"})
+    said = 'precision: "tf32" there, "fp32" now.*give another `out`'
+    with pytest.raises(UserError, match=said):
+        next(steps())
+
+
 def test_what_is_lost_is_made_again(teacher, whole):
     told, shards = CanonicalSet.load(whole).config, shards_of(whole)
     (whole / MANIFEST).unlink()

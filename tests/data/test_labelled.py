@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from PIL import Image
 
 from clarep.data import (
     LabelledImages,
@@ -17,7 +18,9 @@ from clarep.data import (
     to_uint8,
     to_unit_range,
 )
+from clarep.data.held_out import training_splits
 from clarep.data.labelled import in_memory
+from clarep.data.load import DataConfig
 from clarep.data.subset import subset
 from clarep.errors import UserError
 
@@ -136,7 +139,7 @@ def test_readable_indices_skips_and_lists():
 def test_readable_indices_needs_one_that_is_left():
     with pytest.raises(UserError, match=r"all 1 are unreadable, first image 2: it is empty"):
         readable_indices(labelled(bad=(2,)), np.array([2]), skip_bad=True)
-    with pytest.raises(UserError, match="none was chosen"):
+    with pytest.raises(UserError, match="none was chosen: give one index"):
         readable_indices(labelled(), np.array([], np.int64), skip_bad=True)
 
 
@@ -187,6 +190,18 @@ def test_a_set_too_large_for_memory_is_read_again(monkeypatch):
     assert reads == [0, 1, 2, 3, 4, 5] and len(whole.images([2, 0])) == 2 and reads[6:] == [2, 0]
     whole, kept, _ = in_memory(labelled(bad=(0,)), skip_bad=True)
     assert torch.equal(whole.images(kept), labelled().images([1, 2, 3, 4, 5]))
+
+
+@pytest.mark.parametrize("most", [1e9, 1])
+def test_whether_images_are_read_again_is_said(tmp_path, monkeypatch, capsys, most):
+    monkeypatch.setattr("clarep.data.labelled._MEMORY", most)
+    for i in range(6):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        Image.fromarray(PIXELS[i]).save(tmp_path / "ab"[i % 2] / f"{i}.png")
+    training_splits(DataConfig(data=str(tmp_path)), False, print, print)
+    said = capsys.readouterr().err
+    assert "reading the 6 images" in said
+    assert ("each is read again whenever it is needed" in said) == (most == 1)
 
 
 FOUR = PIXELS[:4]

@@ -4,8 +4,10 @@ import json
 import math
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -137,6 +139,32 @@ def test_a_measurement_with_another_field_is_refused(
     (tmp_path / EVALUATION_NAME).write_text(json.dumps(content))
     with pytest.raises(UserError, match="colour"):
         Evaluation.load(tmp_path)
+
+
+def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield where in a JSON value others lie."""
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        yield (*place, key)
+        yield from places(inner, (*place, key))
+
+
+def test_a_null_is_refused_wherever_something_is_read(tmp_path: Path) -> None:
+    found = [Measurement("clean/accuracy", 0.75, (0.5, 0.9), 4, "it is masked", "of few")]
+    Evaluation({"data": {}, "suite": {}}, found, {}).save(tmp_path)
+    text = (tmp_path / EVALUATION_NAME).read_text()
+    for *path, last in places(json.loads(text)):
+        content = inner = json.loads(text)
+        for key in path:
+            inner = inner[key]
+        inner[last] = None
+        if last == "content_sha256":
+            continue
+        del content["content_sha256"]
+        (tmp_path / EVALUATION_NAME).write_text(json.dumps(content))
+        with pytest.raises(UserError, match="run clarep evaluate again"):
+            Evaluation.load(tmp_path)
 
 
 @pytest.mark.parametrize(

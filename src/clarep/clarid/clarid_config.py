@@ -210,6 +210,7 @@ def resolve_sigma(teacher: Teacher, config: ClaridConfig) -> float:
     if config.sigma is not None and config.t is not None:
         raise UserError("both t and sigma are given: give one of them")
     if config.sigma is None:
+        teacher.check_rises()
         return teacher.sigma_from_t(FIXED_T if config.t is None else float(config.t))
     teacher.check_sigma(config.sigma)
     return config.sigma

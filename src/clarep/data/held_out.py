@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clarep.data.files import NoSplitError
-from clarep.data.labelled import LabelledImages, in_memory
+from clarep.data.labelled import LabelledImages, fits_in_memory, in_memory
 from clarep.data.load import DataConfig, load_data, load_test
 from clarep.data.subset import subset
 from clarep.engine.artefacts import read_json, write_json
+from clarep.engine.printable import counted
 from clarep.engine.progress import announce
 from clarep.errors import UserError, said_by
 
@@ -191,8 +192,11 @@ def _readable(
     """Return a set, what can be read of it, and what cannot; what is composed all can."""
     if config.data in _COMPOSED:
         return data, np.arange(len(data)), []
-    announce(f"reading the {len(data)} images of {data.name} once")
-    return in_memory(data, skip_bad)
+    announce(f"reading the {counted(len(data), 'image')} of {data.name}")
+    held, kept, bad = in_memory(data, skip_bad)
+    if not fits_in_memory(data, kept):
+        announce("they take over 1 GB and are not kept: each is read again whenever it is needed")
+    return held, kept, bad
 
 
 def _all_but(data: LabelledImages, kept: Indices, bad: list[str]) -> LabelledImages:

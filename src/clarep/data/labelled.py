@@ -228,7 +228,9 @@ def readable_indices(
         else:
             readable.append(int(i))
     if not readable:
-        reason = f"all {len(bad)} are unreadable, first {bad[0]}" if bad else "none was chosen"
+        reason = "none was chosen: give one index at least, or leave out the choice to take all"
+        if bad:
+            reason = f"all {len(bad)} are unreadable, first {bad[0]}: replace them"
         raise UserError(f"no image of {data.name} is left: {reason}")
     return np.array(readable, np.int64), bad
 

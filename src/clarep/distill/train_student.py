@@ -1,6 +1,7 @@
 """Train a student in one call: what `clarep distill` does, as functions."""
 
 import copy
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from clarep.distill.methods import Method
 from clarep.distill.trainer.student_run import StudentRun
 from clarep.engine.progress import progress
 from clarep.engine.tracker import Tracker
-from clarep.errors import check_type
+from clarep.errors import check_type, unknown_name
 from clarep.students.student import Student
 from clarep.students.student_files import load_student
 
@@ -36,16 +37,20 @@ def train_student(
             your own its defaults.
         config: how to train.
         tracker: of curves; None is TensorBoard where it is installed, in the run's `tensorboard/`.
-        parts: student, activation, layer, canonical, teacher, classifier, audit, data_options of
-            `StudentRun`.
+        parts: student, activation, layer, canonical, teacher, classifier, audit, data_options and
+            skip_bad of `StudentRun`.
 
     Returns:
         The picked student, on the CPU, in evaluation mode.
 
     Raises:
-        UserError: as `StudentRun` does.
+        UserError: as `StudentRun` does, and for an argument that there is not.
     """
     check_type("out", out, (str, Path), "a folder")
+    known = signature(StudentRun).parameters
+    for name in parts:
+        if name not in known:
+            raise unknown_name("argument", name, [one for one in known if one != "alone_on"])
     run = StudentRun(data, Path(out), method=method, options=options, config=config, **parts)
     walk(run, tracker)
     run.finish()

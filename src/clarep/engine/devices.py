@@ -4,12 +4,15 @@ import torch
 
 from clarep.errors import UserError
 
+Device = str | torch.device
+"""A device as users give it."""
 
-def check_device(device: str) -> torch.device:
+
+def check_device(device: Device) -> torch.device:
     """Return the device of that name. Raises UserError if there is none here."""
     try:
         found = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise UserError(f"unknown device '{device}': give cpu, cuda or cuda:1, say") from error
     if found.type not in ("cpu", "cuda"):
         raise UserError(f"device '{device}' is not supported: give cpu, cuda or cuda:1, say")

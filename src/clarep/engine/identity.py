@@ -145,7 +145,9 @@ def _differing(
         earlier = stored.get(_INSTEAD.get(key, ""))
         if key not in stored and earlier and earlier == given.get(_INSTEAD[key]):
             continue
-        if isinstance(before, dict) and isinstance(now, dict) and key not in _WORDS:
+        if key == "data_sha256" and isinstance(before, str) and isinstance(now, dict):
+            yield f"begun by an earlier clarep, it tells its images otherwise {places[0]}"
+        elif isinstance(before, dict) and isinstance(now, dict) and key not in _WORDS:
             yield from _differing(before, now, places)
         else:
             name = _WORDS.get(key, key)

@@ -137,7 +137,11 @@ class Evaluation(FigureRows):
                 )
             check_header(folder / ARRAYS_NAME)
             measurements = [_measurement(**entry) for entry in content["measurements"]]
-            return cls(content["config"], measurements, load_file(folder / ARRAYS_NAME))
+            config = content["config"]
+            for part in (config, config.get("data", {}), config.get("suite", {})):
+                if not isinstance(part, dict):
+                    raise TypeError(f"its config holds {part!r:.80} in place of options")
+            return cls(config, measurements, load_file(folder / ARRAYS_NAME))
         except UserError:
             raise
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -145,7 +149,14 @@ class Evaluation(FigureRows):
                 f"{folder} holds no evaluation (no {Path(error.filename).name}): "
                 "give a folder that clarep evaluate wrote"
             ) from None
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            SafetensorError,
+        ) as error:
             raise UserError(f"cannot read {path} ({said_by(error)}): {again}") from error
 
 

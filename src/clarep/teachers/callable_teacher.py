@@ -140,6 +140,12 @@ class CallableTeacher(Teacher):
                 f"features gave {_kind(found)} at {tap} for {len(x)} latents: "
                 "let it return the activations, batch first"
             )
+        channels = self._taps[tap][0]
+        if found.ndim > 2 and channels not in found.shape[1:]:
+            raise UserError(
+                f"features gave {_kind(found)} at {tap}, where taps gives it {channels} channels: "
+                "mend it there, and try the teacher with clarep.doctor"
+            )
         return found
 
     def sigma_from_t(self, t: float) -> float:

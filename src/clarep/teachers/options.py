@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from clarep.engine.artefacts import open_regular
 from clarep.engine.devices import check_device
 from clarep.engine.identity import plain, shortened
@@ -38,6 +40,11 @@ class TeacherOptions:
     attention: Literal["math", "flash"] = "math"
     """How attention is computed in features and Jacobian products: math, or, on a GPU, flash, which
     needs less memory where there are many tokens (extra flash; dit, sd, sit and diffusers)."""
+
+    def __post_init__(self) -> None:
+        """Take a torch.device as its name, which is what is stored and compared."""
+        if isinstance(self.device, torch.device):
+            object.__setattr__(self, "device", str(self.device))
 
 
 def check_options(options: TeacherOptions, family: str, takes: Collection[str]) -> None:

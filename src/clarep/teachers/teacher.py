@@ -3,12 +3,15 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from clarep.engine.arrays import Images, as_images, as_labels
+from clarep.engine.devices import Device
 from clarep.engine.printable import counted
 from clarep.errors import UserError, unknown_name
 from clarep.sampling.ode import Denoiser
@@ -117,7 +120,7 @@ class Teacher(ABC):
         encode: Callable[[Tensor], Tensor] | None = None,
         decode: Callable[[Tensor], Tensor] | None = None,
         image_channels: int | None = None,
-        device: str = "cpu",
+        device: Device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> "Teacher":
         """Make a teacher of a model's functions, which work on x = x_0 + sigma * eps.
@@ -219,6 +222,20 @@ class Teacher(ABC):
             raise UserError(
                 f"t {t:g} is outside (0, 1): give a share of the teacher's time axis, such as 0.85"
             )
+
+    def check_rises(self) -> None:
+        """Raise UserError if `sigma_from_t` falls anywhere between five values of t."""
+        known: list[tuple[float, float]] = []
+        for t in (0.1, 0.3, 0.5, 0.7, 0.9):
+            with suppress(UserError):  # outside of what it was trained on
+                known.append((t, self.sigma_from_t(t)))
+        for (before, low), (t, sigma) in pairwise(known):
+            if sigma < low:
+                raise UserError(
+                    f"sigma_from_t falls from {low:g} at t = {before} to {sigma:g} at t = {t}: let "
+                    "it rise with t, from data to noise, and try the teacher with clarep.doctor; "
+                    "or give `sigma` in place of `t`"
+                )
 
     def check_labels(self, labels: Int64[Tensor, " batch"]) -> None:
         """Raise UserError if a label is not one of the teacher's classes."""

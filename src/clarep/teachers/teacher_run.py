@@ -12,7 +12,7 @@ import torch
 
 from clarep.data.fits import check_alike, kind_of
 from clarep.data.labelled import LabelledImages
-from clarep.engine.devices import check_device
+from clarep.engine.devices import Device, check_device
 from clarep.engine.processes import average_gradients, launched_processes, make_accelerator, rows_of
 from clarep.engine.tracker import Draw, Tracker, curves
 from clarep.engine.training_folder import TrainingFolder
@@ -51,7 +51,7 @@ class TeacherRun:
         held_out: LabelledImages,
         config: TrainConfig,
         out: Path,
-        device: str = "cpu",
+        device: Device = "cpu",
         *,
         data_options: Mapping[str, Any] | None = None,
     ) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.torch_version import TorchVersion
 
 from clarep.engine.artefacts import check_recorded, parse_json
-from clarep.engine.devices import check_device
+from clarep.engine.devices import Device, check_device
 from clarep.engine.hub import checkpoint_folder
 from clarep.engine.tensors import (
     check_size,
@@ -95,7 +95,7 @@ class UNetTeacher(Teacher):
         self.check_sigma(sigma)
         return sigma
 
-    def to(self, device: str) -> "UNetTeacher":
+    def to(self, device: Device) -> "UNetTeacher":
         """Move it to a device, in place. Raises UserError if there is none of that name here."""
         self.device = check_device(device)
         self.net.to(self.device)
