@@ -17,7 +17,7 @@ COMMAND = "import sys; from clarep.cli.main import main; sys.exit(main(sys.argv[
 """The program that is the command line."""
 
 _SERVER = """
-import atexit, gc, json, os, signal, sys, traceback
+import atexit, contextlib, gc, json, os, signal, sys, traceback
 import torch
 torch.set_num_threads(1)
 import clarep.cli.main as cli
@@ -56,6 +56,11 @@ for line in sys.stdin:
             become(asked)
         running.add(pid)
         print(pid, flush=True)
+    elif "import" in asked:
+        with contextlib.redirect_stdout(sys.stderr):
+            exec(asked["import"], {})
+        gc.freeze()
+        print("null", flush=True)
     else:
         pid, status = os.waitpid(asked["pid"], os.WNOHANG)
         running.discard(pid)
@@ -118,11 +123,17 @@ class Programs:
         self._server.stdin.flush()
         return json.loads(self._server.stdout.readline())
 
-    def start(self, code: str, *arguments: object, **environment: str) -> Program:
+    def have_imported(self, code: str) -> None:
+        """Have all later programs begin with what some lines import."""
+        self.ask({"import": code})
+
+    def start(
+        self, code: str, *arguments: object, cwd: Path | None = None, **environment: str
+    ) -> Program:
         """Start a Python program here, with variables of the environment beside those of now."""
         self._count += 1
         said = self._folder / f"{self._count}.said"
-        asked = {"code": code, "arguments": [*map(str, arguments)], "cwd": os.getcwd()}
+        asked = {"code": code, "arguments": [*map(str, arguments)], "cwd": str(cwd or Path.cwd())}
         asked |= {"environment": dict(os.environ) | environment}
         asked |= {"stdout": str(said.with_suffix(".out")), "stderr": str(said.with_suffix(".err"))}
         return Program(self, self.ask(asked), said)

@@ -1,21 +1,16 @@
-"""Commands in processes that are really killed, and what two finished folders differ in.
-
-Importing torch takes seconds: one process imports clarep, computes nothing and is forked for each
-command (`Forks`).
-"""
+"""Commands in processes that are really killed, and what two finished folders differ in."""
 
 import json
-import os
+import math
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from forked import Programs
 
 MAY_DIFFER = {
     "seconds",  # wall time of stages
@@ -31,65 +26,38 @@ MAY_DIFFER_FILES = {"tensorboard", "seconds.json"}
 PAGE = "report"
 """Of `clarep run`: it prints costs, times and the day. Its tables of figures are compared."""
 
-_SERVER = """
-import atexit, json, os, signal, sys, time
-import torch
-torch.set_num_threads(1)
-import clarep.cli.main as cli
-for name in cli._PLACES:
-    cli._imported(name)
-import clarep.teachers.families, clarep.robustness.suite.suite
-import sklearn.cluster, sklearn.manifold, torch._dynamo, torch.onnx  # what commands import late
+LATE = """
+import sklearn.cluster, sklearn.manifold, torch.onnx
 from PIL import Image
 Image.init()
 try:
     import torch.utils.tensorboard
 except ImportError:
     pass
-cli.main(["--version"])
-print("ready", flush=True)
-for line in sys.stdin:
-    asked = json.loads(line)
-    pid = os.fork()
-    if pid == 0:
-        log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(log, 1), os.dup2(log, 2), os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.chdir(asked["cwd"])
-        events, most = 0, asked["events"]
-        def counted(call):
-            def count(*given, **named):
-                global events
-                events += 1
-                if events == most:
-                    os.kill(os.getpid(), asked["signal"])
-                return call(*given, **named)
-            return count
-        for name in ("replace", "fsync", "unlink", "mkdir"):
-            setattr(os, name, counted(getattr(os, name)))
-        exec(asked["before"])
-        try:
-            code = cli.main(asked["arguments"])
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            code = 1
-        atexit._run_exitfuncs()
-        with open(asked["log"] + ".events", "w") as stream:
-            stream.write(str(events))
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(code)
-    started = time.monotonic()
-    sent = False
-    while True:
-        found, status, used = os.wait4(pid, os.WNOHANG)
-        if found:
-            break
-        if asked["after"] is not None and not sent and time.monotonic() - started > asked["after"]:
-            os.kill(pid, asked["signal"])
-            sent = True
-        time.sleep(0.002)
-    code = os.waitstatus_to_exitcode(status)
-    print(json.dumps([code, time.monotonic() - started, used.ru_utime + used.ru_stime]), flush=True)
+from clarep.cli.main import main
+main(["--version"])
+"""
+"""Imports what commands import late."""
+_COUNTED = """
+import os, sys, time
+from clarep.cli.main import main
+by, most, told, *arguments = sys.argv[1:]
+events = 0
+def counted(call):
+    def count(*given, **named):
+        global events
+        events += 1
+        if events == int(most):
+            os.kill(os.getpid(), int(by))
+        return call(*given, **named)
+    return count
+for name in ("replace", "fsync", "unlink", "mkdir"):
+    setattr(os, name, counted(getattr(os, name)))
+BEFORE
+code = main(arguments)
+with open(told, "w") as stream:
+    stream.write(str(events))
+sys.exit(code)
 """
 
 
@@ -100,65 +68,39 @@ class Ended:
     code: int
     """Exit status; -9 when killed."""
     seconds: float
-    cpu_seconds: float
     said: str
     """On stdout and stderr."""
     events: int
     """How often it renamed, synced, deleted a file or made a folder, if it came to its end."""
 
 
-class Forks:
-    """Runs commands in forks of one process."""
+def run_counted(
+    programs: Programs,
+    cwd: Path,
+    arguments: str,
+    *,
+    after: float = math.inf,
+    events: int = 0,
+    by: int = signal.SIGKILL,
+    before: str = "",
+) -> Ended:
+    """Run a command; send it a signal after so many seconds or changes of files.
 
-    def __init__(self, cwd: Path) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        self.cwd, self._log = cwd, cwd / "said.txt"
-        self._server = subprocess.Popen(
-            [sys.executable, "-c", _SERVER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        assert self._server.stdout is not None
-        while (line := self._server.stdout.readline()) != "ready\n":
-            assert line, "the process that is forked did not start"
-
-    def run(
-        self,
-        arguments: str,
-        *,
-        after: float | None = None,
-        events: int | None = None,
-        by: int = signal.SIGKILL,
-        before: str = "",
-    ) -> Ended:
-        """Run a command; send it a signal after so many seconds or changes of files.
-
-        before: code that its process executes first.
-        """
-        asked = {"arguments": arguments.split(), "after": after, "events": events}
-        asked |= {"log": str(self._log), "cwd": str(self.cwd), "signal": int(by), "before": before}
-        assert self._server.stdin is not None and self._server.stdout is not None
-        self._server.stdin.write(json.dumps(asked) + "\n")
-        self._server.stdin.flush()
-        code, seconds, cpu = json.loads(self._server.stdout.readline())
-        events = Path(f"{self._log}.events")
-        count = int(events.read_text()) if events.exists() else 0
-        events.unlink(missing_ok=True)
-        return Ended(code, seconds, cpu, self._log.read_text(errors="replace"), count)
-
-    def close(self) -> None:
-        self._server.communicate()
-
-
-@contextmanager
-def forks(cwd: Path) -> Iterator[Forks]:
-    opened = Forks(cwd)
-    try:
-        yield opened
-    finally:
-        opened.close()
+    before: code that its process executes first.
+    """
+    told = cwd / "events.txt"
+    told.unlink(missing_ok=True)
+    asked = (int(by), events, told, *arguments.split())
+    code = _COUNTED.replace("BEFORE", before)
+    program = programs.start(code, *asked, cwd=cwd, OMP_NUM_THREADS="1")
+    started, sent = time.monotonic(), False
+    while program.poll() is None:
+        if not sent and time.monotonic() - started > after:
+            program.send_signal(by)
+            sent = True
+        time.sleep(0.002)
+    seconds, count = time.monotonic() - started, int(told.read_text()) if told.exists() else 0
+    return Ended(program.wait(), seconds, program.stdout + program.stderr, count)
 
 
 def contents(folder: Path) -> dict[str, Any]:

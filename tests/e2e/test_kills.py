@@ -4,14 +4,14 @@ import random
 import re
 import shutil
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from killed import Ended, Forks, contents, differing, forks
+from forked import Programs
+from killed import LATE, Ended, contents, differing, run_counted
 
 QUICK = "--train.batch-size 16 --train.validation-share 0.25 --train.learning-rate 0.05"
 COMMANDS = {
@@ -55,12 +55,12 @@ images = 20
 class Killing:
     """A folder with data and a teacher, and what each command makes uninterrupted."""
 
-    forks: Forks
+    programs: Programs
     home: Path
     finished: dict[str, Ended]
 
     def run(self, name: str, out: str, **how) -> Ended:
-        return self.forks.run(f"{COMMANDS[name]} --out {out}/{name}", **how)
+        return run_counted(self.programs, self.home, f"{COMMANDS[name]} --out {out}/{name}", **how)
 
     def whole(self, name: str) -> Ended:
         if name not in self.finished:
@@ -73,7 +73,7 @@ class Killing:
 
 
 @pytest.fixture(scope="module")
-def killing(tmp_path_factory) -> Iterator[Killing]:
+def killing(tmp_path_factory, programs) -> Killing:
     from tiny_teacher import save_tiny_teacher
 
     home, names = tmp_path_factory.mktemp("killing"), ("one", "two", "three")
@@ -83,8 +83,8 @@ def killing(tmp_path_factory) -> Iterator[Killing]:
     arrays = {"x_train": x[:36], "y_train": y[:36], "x_test": x[36:], "y_test": y[36:]}
     np.savez(home / "d.npz", classes=np.array(names), **arrays)
     (home / "q.toml").write_text(RECIPE)
-    with forks(home) as opened:
-        yield Killing(opened, home, {})
+    programs.have_imported(LATE)
+    return Killing(programs, home, {})
 
 
 def kill_and_finish(killing: Killing, name: str, kills: int, seed: int) -> int:
