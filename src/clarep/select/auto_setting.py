@@ -7,7 +7,7 @@ while no k stands, directions are found and taken out.
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -85,47 +85,13 @@ def auto_setting(
         )
     drawn = _drawn_from(data, among, images, seed)
     kind: Any = config.kind if config.kind in SPARING else "top"
-    ks = _counts(teacher.latent_dim) if config.k in (None, AUTO) else (config.k,)
-    asked = GridConfig(
-        t=_levels(teacher) if config.t in (None, AUTO) else (float(config.t),),
-        tap=(config.tap,),
-        k=ks,
-        kind=(),
-        seeds=(seed,),
-        images=len(drawn),
-        guidance=config.guidance,
-        steps=config.steps,
-        branch=config.branch,
-        inversion_label=config.inversion_label,
-        batch_size=config.batch_size,
-    )
-    first, then = expected_evaluations(teacher, asked, judge is not None)
+    asked = _of_latents(config, teacher, len(drawn), seed)
     kept_in = TemporaryDirectory() if folder is None else nullcontext(str(folder))
     with kept_in as place:
-
-        def points_of(grid_config: GridConfig, name: str) -> list[Point]:
-            grid = plan_grid(teacher, data, grid_config, drawn=drawn)
-            steps = walk_grid(grid, dict(described or {}), Path(place) / name, judge)
-            start, began = next(steps), time.monotonic()
-            if not (grid_config.kind or start.done):
-                announce(
-                    f"setting: {counted(len(drawn), 'image')} of {_classes(data, drawn)}: "
-                    f"{first:,} denoiser evaluations at t = "
-                    f"{', '.join(f'{t:g}' for t in asked.t)}, then {then:,} and the {kind} "
-                    "directions at one t, or at more where no k keeps the class"
-                )
-            with progress("setting", "noise levels", start.total, start.done) as advance:
-                for step in steps:
-                    advance(step.new)
-                    if not grid_config.kind and step.done == 1:
-                        rate = (time.monotonic() - began) * len(asked.t) / first
-                        in_all = duration(rate * (first + then))
-                        announce(f"setting: about {in_all} in all, and the directions besides")
-            return curve_points(load_cells(grid, Path(place) / name), teacher.num_classes, kind)
-
-        points = points_of(asked, "latents")
+        walk = _Walk(teacher, data, drawn, kind, judge, dict(described or {}), Path(place))
+        points = walk.points(asked, "latents")
         for t in reversed(standing_ts(points)[0]):
-            at = points_of(replace(asked, t=(t,), kind=(kind,)), f"t-{t:g}")
+            at = walk.points(replace(asked, t=(t,), kind=(kind,)), f"t-{t:g}")
             points = [point for point in points if point.t != t] + at
             if choose(points).stands:
                 break
@@ -141,6 +107,59 @@ def auto_setting(
         reason=choice.reason,
         by=f"{len(drawn)} images of {data.name}, seed {seed}",
     )
+
+
+def _of_latents(config: ClaridConfig, teacher: Teacher, images: int, seed: int) -> GridConfig:
+    """Return what is measured of inverted latents, from which nothing is taken out yet."""
+    return GridConfig(
+        t=_levels(teacher) if config.t in (None, AUTO) else (float(config.t),),
+        tap=(config.tap,),
+        k=_counts(teacher.latent_dim) if config.k in (None, AUTO) else (config.k,),
+        kind=(),
+        seeds=(seed,),
+        images=images,
+        guidance=config.guidance,
+        steps=config.steps,
+        branch=config.branch,
+        inversion_label=config.inversion_label,
+        batch_size=config.batch_size,
+    )
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """Measures of the drawn images, kept in folders within a place."""
+
+    teacher: Teacher
+    data: LabelledImages
+    drawn: NDArray[np.int64]
+    kind: str
+    judge: Scorer | None
+    described: dict[str, Any]
+    place: Path
+
+    def points(self, asked: GridConfig, name: str) -> list[Point]:
+        """Return what is measured as `asked`; of the latents alone, the first, with an estimate."""
+        grid = plan_grid(self.teacher, self.data, asked, drawn=self.drawn)
+        steps = walk_grid(grid, self.described, self.place / name, self.judge)
+        start, began = next(steps), time.monotonic()
+        first, then = expected_evaluations(self.teacher, asked, self.judge is not None)
+        if not (asked.kind or start.done):
+            announce(
+                f"setting: {counted(len(self.drawn), 'image')} of "
+                f"{_classes(self.data, self.drawn)}: {first:,} denoiser evaluations at t = "
+                f"{', '.join(f'{t:g}' for t in asked.t)}, then {then:,} and the {self.kind} "
+                "directions at one t, or at more where no k keeps the class"
+            )
+        with progress("setting", "noise levels", start.total, start.done) as advance:
+            for step in steps:
+                advance(step.new)
+                if not asked.kind and step.done == 1:
+                    rate = (time.monotonic() - began) * len(asked.t) / first
+                    in_all = duration(rate * (first + then))
+                    announce(f"setting: about {in_all} in all, and the directions besides")
+        cells = load_cells(grid, self.place / name)
+        return curve_points(cells, self.teacher.num_classes, self.kind)
 
 
 def _counts(n: int) -> tuple[int, ...]:

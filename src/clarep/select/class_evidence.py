@@ -25,6 +25,7 @@ from clarep.engine.arrays import as_labels, check_finite
 from clarep.engine.bounds import check_seed
 from clarep.errors import UserError
 from clarep.select.judging import Scorer, answers
+from clarep.teachers.teacher import Teacher
 
 LEVELS = 3
 MOST_LABELS = 10
@@ -95,35 +96,20 @@ def class_evidence(
             judge gives is not finite.
     """
     check_seed(seed)
-    teacher = clarid.teacher
+    teacher, guidance = clarid.teacher, clarid.config.guidance
     if min(teacher.num_classes, most_labels) < 2 or levels < 1:
         raise UserError(
             f"class evidence of {teacher.num_classes} classes, `most_labels={most_labels}`, "
             f"`levels={levels}`: it takes two classes, two labels and one level at least"
         )
-    labels = as_labels(labels, len(latents), teacher.num_classes, "the teacher's").cpu()
-    index = np.arange(len(latents)) if indices is None else indices.cpu().numpy()
-    latents = latents.to(teacher.dtype)
-    if tuple(latents.shape[1:]) != teacher.latent_shape or len(index) != len(latents):
-        raise UserError(
-            f"latents of shape {tuple(latents.shape)} came with {len(index)} indices, and the "
-            f"teacher takes {teacher.latent_shape}: give one index for each latent of its shape"
-        )
-    check_finite(latents, "the latents", "look for NaN in what they were made of")
+    latents, labels, index = _accepted(teacher, latents, labels, indices)
     tried, other = _rivals(labels, index, seed, teacher.num_classes, most_labels)
-    before, guidance = clarid.ledger.denoiser_evaluations, clarid.config.guidance
+    before = clarid.ledger.denoiser_evaluations
 
     def posterior(x: Tensor, sigma: float) -> ClassPosterior:
-        found = class_posterior(
-            teacher,
-            x,
-            tried,
-            sigma,
-            index,
-            levels=levels,
-            seed=seed,
-            batch_size=clarid.config.batch_size,
-        )
+        size = clarid.config.batch_size
+        given: dict[str, int] = {"levels": levels, "seed": seed, "batch_size": size}
+        found = class_posterior(teacher, x, tried, sigma, index, **given)
         clarid.ledger.denoiser_evaluations += found.denoiser_evaluations
         return found
 
@@ -152,6 +138,22 @@ def class_evidence(
         without_null="" if teacher.has_null else "this teacher has no null class",
         denoiser_evaluations=clarid.ledger.denoiser_evaluations - before,
     )
+
+
+def _accepted(
+    teacher: Teacher, latents: Tensor, labels: Tensor, indices: Tensor | None
+) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
+    """Return latents, labels and indices as they are computed with, or refuse them."""
+    labels = as_labels(labels, len(latents), teacher.num_classes, "the teacher's").cpu()
+    index = np.arange(len(latents)) if indices is None else indices.cpu().numpy()
+    latents = latents.to(teacher.dtype)
+    if tuple(latents.shape[1:]) != teacher.latent_shape or len(index) != len(latents):
+        raise UserError(
+            f"latents of shape {tuple(latents.shape)} came with {len(index)} indices, and the "
+            f"teacher takes {teacher.latent_shape}: give one index for each latent of its shape"
+        )
+    check_finite(latents, "the latents", "look for NaN in what they were made of")
+    return latents, labels, index
 
 
 def _rivals(

@@ -1,6 +1,7 @@
 """Set: a canonical set, sorted and filtered, its features before and after."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -52,18 +53,6 @@ def build(page: Page) -> None:
             open_it = gr.Button("Open in Canonical", interactive=False, elem_id="open-it", **_SMALL)
         maps = _map_part(opened)
 
-    def make_one(*values: Any) -> Iterator[tuple[Any, ...]]:
-        setting = page.setting(*values)
-        clarid = page.given.at(setting).clarid_of(page.explorer.teacher)
-        chosen = [i for label in range(len(names)) for i in page.explorer.of_class(label, _EACH)]
-        folder = page.scratch / f"set-{len(list(page.scratch.iterdir()))}"
-        steps = identify_steps(clarid, page.explorer.data, folder, chosen, shard_size=_EACH)
-        for step in steps:
-            words = f"{step.done} of {step.total} images done"
-            yield gr.skip(), gr.skip(), pictures.computing(words, step.done, step.total)
-        opened.append(Catalogue(page.explorer, folder))
-        yield _about(opened), gr.Button("Make another"), _gallery(opened[-1], _ALL, names, "", True)
-
     def show(of: str, by: str, order: str) -> Iterator[Any]:
         if not opened:
             yield ""
@@ -83,11 +72,31 @@ def build(page: Page) -> None:
     tab.select(**shown, **ONE_AT_A_TIME)
     for menu in (of_class, by, order):
         menu.input(**shown, **ONE_AT_A_TIME)
-    make.click(told(make_one), page.controls, [about, make, images], **ONE_AT_A_TIME)
+    make.click(
+        told(partial(_make_one, page, opened)),
+        page.controls,
+        [about, make, images],
+        **ONE_AT_A_TIME,
+    )
     for of in (images, maps):
         of.click(look, None, [looked_at, closer, open_it], **AT_ONCE)
     to = [page.chosen, *page.controls, page.tabs]
     open_it.click(told(open_row), looked_at, to, **AT_ONCE).success(**page.show)
+
+
+def _make_one(page: Page, opened: list[Catalogue], *values: Any) -> Iterator[tuple[Any, ...]]:
+    """Make a small set with the sliders' setting, and open it."""
+    names = list(page.explorer.teacher.class_names)
+    setting = page.setting(*values)
+    clarid = page.given.at(setting).clarid_of(page.explorer.teacher)
+    chosen = [i for label in range(len(names)) for i in page.explorer.of_class(label, _EACH)]
+    folder = page.scratch / f"set-{len(list(page.scratch.iterdir()))}"
+    steps = identify_steps(clarid, page.explorer.data, folder, chosen, shard_size=_EACH)
+    for step in steps:
+        words = f"{step.done} of {step.total} images done"
+        yield gr.skip(), gr.skip(), pictures.computing(words, step.done, step.total)
+    opened.append(Catalogue(page.explorer, folder))
+    yield _about(opened), gr.Button("Make another"), _gallery(opened[-1], _ALL, names, "", True)
 
 
 def _as_chosen(page: Page, catalogue: Catalogue, row: int) -> tuple[Any, ...]:
