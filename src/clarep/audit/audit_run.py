@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from clarep.audit.audit import ERRORS, MANIFEST, MASKS, TARGETS, Audit
 from clarep.audit.audit_config import AuditConfig
@@ -109,15 +110,8 @@ def audit_steps(
         rows = np.flatnonzero(said.doubted().numpy())
         maps = yield from parts.walk(map_stage, rows, partial(asked.maps, said=said))
         announce(f"learning object masks from {len(rows)} doubted images")
-        started = time.perf_counter()
-        try:
-            learnt = asked.masks(said, maps["evidence"])
-            tensors[MASKS] = {"masks": learnt.masks}
-            seconds = round(time.perf_counter() - started, 3)
-            manifest["masks"] = learnt.as_dict() | {"seconds": seconds}
-        except NothingLearnt as error:  # what else the audit tells does not rest on masks
-            announce("no object masks could be learnt: manifest.json says why")
-            manifest["masks"] = {"refused": str(error)}
+        learnt, manifest["masks"] = _learnt(asked, said, maps["evidence"])
+        tensors |= {} if learnt is None else {MASKS: {"masks": learnt}}
     if target_stage.images:
         tensors[TARGETS] = yield from parts.walk(target_stage, asked.target_rows, asked.targets)
     for name, content in tensors.items():
@@ -127,6 +121,20 @@ def audit_steps(
     write_json(folder / MANIFEST, manifest, sealed=True)
     store_shown(Audit.load(folder), asked.data)
     parts.remove()
+
+
+def _learnt(
+    asked: Questions, said: Audit, evidence: Tensor
+) -> tuple[Tensor | None, dict[str, Any]]:
+    """Return object masks, and what the manifest says of them or of why there are none."""
+    started = time.perf_counter()
+    try:
+        learnt = asked.masks(said, evidence)
+    except NothingLearnt as error:  # what else the audit tells does not rest on masks
+        announce("no object masks could be learnt: manifest.json says why")
+        return None, {"refused": str(error)}
+    seconds = round(time.perf_counter() - started, 3)
+    return learnt.masks, learnt.as_dict() | {"seconds": seconds}
 
 
 def _stored(folder: Path) -> dict[str, Any]:

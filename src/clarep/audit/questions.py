@@ -27,6 +27,30 @@ from clarep.teachers.teacher import Teacher
 _RIVALS = 3  # beside seed and image: the key of the choice of rivals, apart from any noise's
 
 
+def _check_asked(teacher: Teacher, config: AuditConfig) -> None:
+    """Raise UserError for what no teacher, or not this one, can be asked."""
+    if not config.sigmas:
+        raise UserError("`sigmas` names no noise level: give at least one, such as 0.25")
+    if len(set(config.sigmas)) < len(config.sigmas):
+        raise UserError(f"`sigmas` {list(config.sigmas)} names a noise level twice: give each once")
+    for sigma in config.sigmas:
+        teacher.check_sigma(sigma)
+    for option in ("rivals", "target_rivals"):
+        if (getattr(config, option) or 0) >= teacher.num_classes:
+            raise UserError(
+                f"`{option}={getattr(config, option)}` is more than the "
+                f"{teacher.num_classes - 1} classes beside an image's own: leave it out for "
+                "all of them, or give fewer"
+            )
+    if config.rivals == 0:
+        teacher.check_null()
+        if config.mask_draws:
+            raise UserError(
+                "object masks are learnt from what speaks for another class, and `rivals=0` "
+                "tries none: give `mask_draws=0` with it, or `rivals=3`"
+            )
+
+
 @dataclass(frozen=True)
 class Questions:
     """A teacher, the images that it is asked about, and what."""
@@ -49,12 +73,6 @@ class Questions:
         check_data(data)
         check_type("config", config, AuditConfig, "an AuditConfig")
         check_bounds(config)
-        if not config.sigmas:
-            raise UserError("`sigmas` names no noise level: give at least one, such as 0.25")
-        if len(set(config.sigmas)) < len(config.sigmas):
-            raise UserError(
-                f"`sigmas` {list(config.sigmas)} names a noise level twice: give each once"
-            )
         teacher, _ = of_the_datas_classes(teacher, data)
         if teacher.num_classes < 2:
             raise UserError(
@@ -67,22 +85,7 @@ class Questions:
                 f"{len(data.class_names)}: give a teacher of the data's classes, or one that "
                 "knows them by name (`class_names`)"
             )
-        for sigma in config.sigmas:
-            teacher.check_sigma(sigma)
-        for option in ("rivals", "target_rivals"):
-            if (getattr(config, option) or 0) >= teacher.num_classes:
-                raise UserError(
-                    f"`{option}={getattr(config, option)}` is more than the "
-                    f"{teacher.num_classes - 1} classes beside an image's own: leave it out for "
-                    "all of them, or give fewer"
-                )
-        if config.rivals == 0:
-            teacher.check_null()
-            if config.mask_draws:
-                raise UserError(
-                    "object masks are learnt from what speaks for another class, and `rivals=0` "
-                    "tries none: give `mask_draws=0` with it, or `rivals=3`"
-                )
+        _check_asked(teacher, config)
         given = np.arange(len(data)) if chosen is None else data.positions(chosen)
         if len(np.unique(given)) < len(given):
             raise UserError("an image was chosen twice: give each index once")

@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
+from numpy.typing import NDArray
 
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.clarid_config import ClaridConfig
@@ -13,6 +15,7 @@ from clarep.clarid.scaling import Projection, compared_rates, projected, time_sh
 from clarep.cli.bench_output import machine, write_result
 from clarep.cli.option_groups import ClaridGroup, DataGroup, TeacherGroup, TeacherSpec
 from clarep.data.class_balance import class_balanced_choice
+from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data, stored_options
 from clarep.engine.bounds import Within
 from clarep.engine.fan_out import LOCAL, EngineConfig, check_engine
@@ -21,6 +24,7 @@ from clarep.engine.progress import progress
 from clarep.errors import UserError
 from clarep.report.tables import plain_table
 from clarep.teachers.options import TeacherOptions
+from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher
 
 _GPUS = (1, 8, 16, 32, 64, 128, 256, 512)
@@ -73,23 +77,7 @@ class BenchScale:
                 f"{data.name} has {len(chosen)} images and {count} are timed: give fewer `shards` "
                 "or a smaller `shard_size`"
             )
-        rounds: list[dict[str, dict[str, float]]] = []
-        with progress("bench", "sets", self.rounds * len(engines), even=False) as advance:
-            for _ in range(self.rounds):
-                rounds.append({})
-                for name, engine in engines.items():
-                    with tempfile.TemporaryDirectory(dir=self.out) as folder:
-                        clarid = Clarid(teacher, self.clarid)
-                        timed = time_shards(
-                            clarid,
-                            data,
-                            Path(folder),
-                            chosen,
-                            shard_size=self.shard_size,
-                            engine=engine,
-                        )
-                    rounds[-1][name] = timed
-                    advance(1, f"{name}: {timed['images_per_s']:.2f} images/s")
+        rounds = self._timed(teacher, data, chosen, engines)
         result = {
             "what": "images a second of a canonical set made in this process, and on workers of "
             "Ray once each has made a shard; overhead is the time of an image on one worker over "
@@ -107,6 +95,29 @@ class BenchScale:
             "projected": projected(self.assumed, _GPUS),
         } | machine()
         write_result(self.out / "bench_scale.json", result, _text(result), self.json)
+
+    def _timed(
+        self,
+        teacher: Teacher,
+        data: LabelledImages,
+        chosen: NDArray[np.int64],
+        engines: dict[str, EngineConfig],
+    ) -> list[dict[str, dict[str, float]]]:
+        """Return the times of each round by the name of its engine."""
+        rounds: list[dict[str, dict[str, float]]] = []
+        with progress("bench", "sets", self.rounds * len(engines), even=False) as advance:
+            for _ in range(self.rounds):
+                rounds.append({})
+                for name, engine in engines.items():
+                    clarid, size = Clarid(teacher, self.clarid), self.shard_size
+                    with tempfile.TemporaryDirectory(dir=self.out) as folder:
+                        where = Path(folder)
+                        timed = time_shards(
+                            clarid, data, where, chosen, shard_size=size, engine=engine
+                        )
+                    rounds[-1][name] = timed
+                    advance(1, f"{name}: {timed['images_per_s']:.2f} images/s")
+        return rounds
 
 
 def _text(result: dict[str, Any]) -> str:

@@ -24,8 +24,6 @@ from clarep.select.grid import CONTROL_KINDS, Cell, Grid
 from clarep.select.judging import Scorer, answers
 
 _PROBES = 16  # directions from which |J|^2 is estimated
-_Latents = dict[tuple[Kind, int], Tensor]
-"""Kind and k -> latents (N, C, H, W)."""
 
 
 def compute_cell(grid: Grid, cell: Cell, judge: Scorer | None) -> dict[str, Any]:
@@ -42,17 +40,15 @@ def compute_cell(grid: Grid, cell: Cell, judge: Scorer | None) -> dict[str, Any]
     scene = scene_of(grid.data, chosen)
     labels, images = scene.labels, grid.data.images(chosen)
     x_te, psnr = invert_all(clarid, images, labels)
-    latents: _Latents = {("none", 0): x_te}
-    captured: dict[tuple[Kind, int], float] = {}
+    latents: dict[tuple[Kind, int], tuple[Tensor, float]] = {("none", 0): (x_te, 0.0)}
     kind: Kind
     for kind, own in of_kind.items():
         found, energy = nested_latents(
             own, x_te, labels, counts=grid.counts, chosen=chosen, seed=cell.seed
         )
-        latents |= {(kind, k): found[k] for k in grid.counts}
-        captured |= {(kind, k): energy[k] for k in grid.counts}
+        latents |= {(kind, k): (found[k], energy[k]) for k in grid.counts}
     rows, before = [], None
-    for (kind, k), kept in latents.items():
+    for (kind, k), (kept, energy_held) in latents.items():
         row, evidence = measured_row(
             clarid,
             judge,
@@ -63,7 +59,7 @@ def compute_cell(grid: Grid, cell: Cell, judge: Scorer | None) -> dict[str, Any]
             before=before,
         )
         before = before or evidence
-        share, energy_held = k / grid.teacher.latent_dim, captured.get((kind, k), 0.0)
+        share = k / grid.teacher.latent_dim
         rows.append({"k": k, "share": share, "captured_energy": energy_held} | row)
     if not CONTROL_KINDS.isdisjoint(of_kind):
         nothing, _ = invert_all(clarid, scrambled(images, chosen, cell.seed), labels)

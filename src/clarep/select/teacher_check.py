@@ -70,10 +70,7 @@ def examine(
     with _telling("choosing t, tap and k"):
         clarid = Clarid(teacher, config)
     yield find.noise(clarid)
-    labelled = load_data(data) if isinstance(data, DataConfig) else data
-    its_own = teacher.class_names == CLASS_NAMES and teacher.image_shape == (3, 32, 32)
-    if data is None and image is None and its_own:
-        labelled = load_backdrops("test")
+    labelled = _labelled(teacher, data, image)
     if labelled is not None:
         teacher, chosen_by_name = of_the_datas_classes(teacher, labelled)
         if tell is not None:
@@ -104,6 +101,16 @@ def examine(
     with _telling("CLARID of a batch"):
         cost = find.cost(clarid, latents, images, labels, for_images)
     yield cost
+
+
+def _labelled(
+    teacher: Teacher, data: DataConfig | LabelledImages | None, image: Path | None
+) -> LabelledImages | None:
+    """Return the images to try it on; without any bundled ones, if they are of its classes."""
+    its_own = teacher.class_names == CLASS_NAMES and teacher.image_shape == (3, 32, 32)
+    if data is None and image is None and its_own:
+        return load_backdrops("test")
+    return load_data(data) if isinstance(data, DataConfig) else data
 
 
 def _batch(
