@@ -45,9 +45,11 @@ from clarep.robustness.evaluation import Evaluation, Measurement
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student, load_student, save_student
 from clarep.study.recipe import load_recipe
-from clarep.teachers import UNet, UNetConfig, load_teacher, save_unet
 from clarep.teachers.checkpoint_files import read_weights
 from clarep.teachers.families.edm_convert import read_pickle
+from clarep.teachers.unet import UNet, UNetConfig
+from clarep.teachers.unet_teacher import save_unet
+from clarep.teachers.zoo import load_teacher
 
 SIDE, NAMES = 8, ("a", "b", "c")
 

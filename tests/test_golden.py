@@ -128,7 +128,7 @@ def data(home: Path) -> dict[str, Entry]:
 
 
 def corrupted(home: Path) -> dict[str, Entry]:
-    from clarep.robustness.corruptions import CORRUPTIONS, corrupt
+    from clarep.robustness.corruptions.by_name import CORRUPTIONS, corrupt
 
     images = torch.from_numpy(np.load(home / "garments.npz")["x_test"][::5]).permute(0, 3, 1, 2)
     found = {name: corrupt(images, name, 3, seed=0).numpy() for name in CORRUPTIONS}

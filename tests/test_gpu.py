@@ -19,8 +19,11 @@ from clarep.robustness.suite.suite import robustness_suite
 from clarep.robustness.suite.suite_config import QUICK_ATTACKS, SuiteConfig
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student
-from clarep.teachers import TeacherRun, TrainConfig, UNetShape, load_teacher
 from clarep.teachers.options import TeacherOptions
+from clarep.teachers.teacher_config import TrainConfig
+from clarep.teachers.teacher_run import TeacherRun
+from clarep.teachers.unet import UNetShape
+from clarep.teachers.zoo import load_teacher
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import clarep
-from clarep.data import load_cifar10
+from clarep.data.cifar import load_cifar10
 
 ROOT = Path(clarep.__file__).parent
 PICKLES = {"pickle", "_pickle", "cPickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from clarep.data.garments import CLASS_NAMES
-from clarep.teachers import UNet, UNetConfig, save_unet
+from clarep.teachers.unet import UNet, UNetConfig
+from clarep.teachers.unet_teacher import save_unet
 
 
 def save_tiny_teacher(

@@ -23,9 +23,9 @@ from clarep.geometry import krylov
 from clarep.geometry.compiled import CompiledJacobian, CompiledProducts
 from clarep.geometry.jacobian import Jacobian
 from clarep.geometry.precision import Precision
-from clarep.teachers import load_teacher
 from clarep.teachers.options import TeacherOptions
 from clarep.teachers.teacher import Teacher
+from clarep.teachers.zoo import load_teacher
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"

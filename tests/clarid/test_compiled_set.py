@@ -15,7 +15,7 @@ from clarep.clarid.product_choice import flop_ahead
 from clarep.data.labelled import LabelledImages
 from clarep.errors import UserError
 from clarep.geometry.compiled import CompiledProducts
-from clarep.teachers import load_teacher
+from clarep.teachers.zoo import load_teacher
 
 SETTING = {"sigma": 1.0, "k": 5, "steps": 1, "tolerance": 0.05, "guidance": 2.0}
 

@@ -13,8 +13,8 @@ from clarep.data.backdrops import load_backdrops
 from clarep.data.labelled import LabelledImages
 from clarep.engine.statistics import binomial_interval
 from clarep.errors import UserError
-from clarep.teachers import load_teacher
 from clarep.teachers.teacher import Teacher
+from clarep.teachers.zoo import load_teacher
 
 SHAPE = (3, 4, 4)
 N = 48

@@ -10,8 +10,8 @@ import torch
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.class_directions import sparing
 from clarep.geometry.jacobian import probe_engine
-from clarep.teachers import load_teacher
 from clarep.teachers.teacher import Teacher
+from clarep.teachers.zoo import load_teacher
 from compiled_law import assert_compiled_as_eager
 from mixture import MixtureTeacher
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from clarep.data import SCENES, VARIANTS, Backdrops, garment_arrays, load_backdrops, load_garments
-from clarep.data.backdrops import NO_SCENE
+from clarep.data.backdrops import NO_SCENE, SCENES, Backdrops, load_backdrops
+from clarep.data.foregrounds import VARIANTS
+from clarep.data.garments import garment_arrays, load_garments
 from clarep.errors import UserError
 
 INDICES = np.array([0, 17, 123, 500, 998])

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from clarep.data import DataConfig, load_cifar10, load_data
-from clarep.data.cifar import find_cifar10
+from clarep.data.cifar import find_cifar10, load_cifar10
 from clarep.data.cifar_batch import records
+from clarep.data.load import DataConfig, load_data
 from clarep.errors import UserError
 
 RNG = np.random.default_rng(0)

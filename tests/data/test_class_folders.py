@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from clarep.data import load_class_folders, read_classes_file
+from clarep.data.files import load_class_folders, read_classes_file
 from clarep.errors import UserError
 
 

@@ -6,7 +6,8 @@ import torch
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from clarep.data import LabelledImages, choose_by_class, class_sheet, contact_sheet
+from clarep.data.labelled import LabelledImages
+from clarep.data.sheet import choose_by_class, class_sheet, contact_sheet
 from clarep.errors import UserError
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 250, (5, 3, 32, 32), dtype=np.uint8))

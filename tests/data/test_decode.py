@@ -8,8 +8,14 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image, ImageFile
 
-from clarep.data import UnreadableImage, decode_image, square_resize, to_rgb
-from clarep.data.decode_image import require_one_size, upright_size
+from clarep.data.decode_image import (
+    decode_image,
+    require_one_size,
+    square_resize,
+    to_rgb,
+    upright_size,
+)
+from clarep.data.labelled import UnreadableImage
 from clarep.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)

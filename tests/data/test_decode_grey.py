@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from clarep.data import UnreadableImage, decode_image
+from clarep.data.decode_image import decode_image
+from clarep.data.labelled import UnreadableImage
 
 
 def png(depth: int, colour_type: int, row: bytes, transparent: bytes) -> bytes:

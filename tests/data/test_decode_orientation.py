@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from clarep.data import decode_image
-from clarep.data.decode_image import upright_size
+from clarep.data.decode_image import decode_image, upright_size
 
 # Four flat quarters: they survive lossy formats, and tell all eight orientations apart.
 STORED = np.zeros((32, 48, 3), np.uint8)

@@ -8,10 +8,10 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import image_layouts as layouts
-from clarep.data import DataConfig, LabelledImages, load_data
 from clarep.data.files import NoSplitError
 from clarep.data.held_out import training_splits
-from clarep.data.load import load_test, stored_options
+from clarep.data.labelled import LabelledImages
+from clarep.data.load import DataConfig, load_data, load_test, stored_options
 from clarep.distill.trainer.train_images import TrainImages
 from clarep.errors import UserError
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clarep.data import DataConfig, UnreadableImage, load_data
 from clarep.data.files import NoSplitError
+from clarep.data.labelled import UnreadableImage
+from clarep.data.load import DataConfig, load_data
 from clarep.errors import UserError
 from image_layouts import folders, png, saved_to_disk
 

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from clarep.data import (
+from clarep.data.class_balance import class_balanced_choice
+from clarep.data.held_out import training_splits
+from clarep.data.labelled import (
     LabelledImages,
     UnreadableImage,
-    class_balanced_choice,
+    in_memory,
     readable_indices,
     to_uint8,
     to_unit_range,
 )
-from clarep.data.held_out import training_splits
-from clarep.data.labelled import in_memory
 from clarep.data.load import DataConfig
 from clarep.data.subset import subset
 from clarep.errors import UserError

@@ -8,14 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from clarep.data import (
-    UnreadableImage,
-    load_cifar10,
-    load_class_folders,
-    load_npz,
-    readable_indices,
-)
+from clarep.data.cifar import load_cifar10
+from clarep.data.files import load_class_folders
+from clarep.data.labelled import UnreadableImage, readable_indices
 from clarep.data.npy_files import read_npy
+from clarep.data.npz import load_npz
 from clarep.data.sets.natural import read_real
 from clarep.engine.tensors import read_tensors
 from clarep.errors import UserError

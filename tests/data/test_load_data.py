@@ -8,7 +8,9 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from clarep.data import DataConfig, load_backdrops, load_data, load_garments
+from clarep.data.backdrops import load_backdrops
+from clarep.data.garments import load_garments
+from clarep.data.load import DataConfig, load_data
 from clarep.errors import UserError
 
 

@@ -12,8 +12,8 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from clarep.data import load_npz
 from clarep.data.npy_files import open_archive, read_npy
+from clarep.data.npz import load_npz
 from clarep.errors import UserError
 
 X = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), dtype=np.uint8)

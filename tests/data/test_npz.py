@@ -8,8 +8,9 @@ import pytest
 from numpy.testing import assert_array_equal
 from PIL import Image
 
-from clarep.data import decode_image, load_npz
+from clarep.data.decode_image import decode_image
 from clarep.data.files import NoSplitError
+from clarep.data.npz import load_npz
 from clarep.errors import UserError
 
 RNG = np.random.default_rng(0)

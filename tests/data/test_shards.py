@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from clarep.data import DataConfig, UnreadableImage, decode_image, load_data, readable_indices
+from clarep.data.decode_image import decode_image
 from clarep.data.files import NoSplitError
+from clarep.data.labelled import UnreadableImage, readable_indices
+from clarep.data.load import DataConfig, load_data
 from clarep.data.tar_files import members, shard_paths
 from clarep.errors import UserError
 from image_layouts import add, png

@@ -18,7 +18,9 @@ from clarep.data.foregrounds import MaskedImages
 from clarep.data.labelled import LabelledImages, to_unit_range
 from clarep.data.load import DataConfig, load_data
 from clarep.distill.distill_config import DistillConfig
-from clarep.teachers import UNet, UNetConfig, load_teacher, save_unet
+from clarep.teachers.unet import UNet, UNetConfig
+from clarep.teachers.unet_teacher import save_unet
+from clarep.teachers.zoo import load_teacher
 
 QUICK = DistillConfig(epochs=2, batch_size=32, canonical_batch_size=8, learning_rate=0.05, cutout=3)
 

@@ -12,7 +12,8 @@ from torch.fx import GraphModule
 from clarep.cli.main import main
 from clarep.data.garments import CLASS_NAMES
 from clarep.geometry.compiled import CompiledProducts
-from clarep.teachers import UNet, UNetConfig, save_unet
+from clarep.teachers.unet import UNet, UNetConfig
+from clarep.teachers.unet_teacher import save_unet
 
 
 @pytest.fixture

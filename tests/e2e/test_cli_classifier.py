@@ -15,7 +15,8 @@ from clarep.data.garments import CLASS_NAMES
 from clarep.engine.artefacts import sha256_file
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student, load_student, save_student, student_path
-from clarep.teachers import UNet, UNetConfig, save_unet
+from clarep.teachers.unet import UNet, UNetConfig
+from clarep.teachers.unet_teacher import save_unet
 
 NAMES = ("red", "green", "blue", "unused")
 KNOWN = (

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from clarep.cli.main import main
-from clarep.teachers import load_teacher
 from clarep.teachers.families.edm_net import DhariwalShape, EDMUNet
+from clarep.teachers.zoo import load_teacher
 
 KWARGS = dict(
     img_resolution=8,

@@ -15,7 +15,8 @@ from clarep.data.load import DataConfig, load_data
 from clarep.distill.distill_config import DistillConfig
 from clarep.errors import UserError
 from clarep.students.student_files import load_student
-from clarep.teachers import UNet, UNetConfig, save_unet
+from clarep.teachers.unet import UNet, UNetConfig
+from clarep.teachers.unet_teacher import save_unet
 
 QUICK = "--train.epochs 2 --train.batch-size 32 --train.learning-rate 0.05"
 

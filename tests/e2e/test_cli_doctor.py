@@ -18,8 +18,10 @@ from clarep.data.labelled import to_unit_range
 from clarep.errors import UserError
 from clarep.sampling.ode import psnr
 from clarep.select.teacher_check import example_image
-from clarep.teachers import UNet, UNetConfig, UNetTeacher, load_teacher, save_unet
 from clarep.teachers.flash import AttentionCall
+from clarep.teachers.unet import UNet, UNetConfig
+from clarep.teachers.unet_teacher import UNetTeacher, save_unet
+from clarep.teachers.zoo import load_teacher
 
 
 @pytest.fixture(autouse=True)

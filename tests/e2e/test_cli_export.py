@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clarep.cli.main import main
-from clarep.teachers import BUNDLED, load_teacher
+from clarep.teachers.zoo import BUNDLED, load_teacher
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,8 @@ from clarep.engine.artefacts import read_json, sha256_file, write_json
 from clarep.engine.places import Folder
 from clarep.engine.progress import progress
 from clarep.students.student_files import judge_card
-from clarep.teachers import UNet, UNetConfig, save_unet
+from clarep.teachers.unet import UNet, UNetConfig
+from clarep.teachers.unet_teacher import save_unet
 from forked import COMMAND
 
 QUICK = "--fraction 0.002 --steps 2 --k 4 --shard-size 5 --control-images 0"  # an image a class
@@ -197,7 +198,7 @@ def test_one_image_of_a_class_is_not_measured(command, finished, capsys):
 
 
 def test_a_teacher_of_other_classes_is_not_judged(teacher_path, capsys):
-    from clarep.teachers import load_unet
+    from clarep.teachers.unet_teacher import load_unet
 
     unet = load_unet(teacher_path)
     save_unet(unet.net, Path("letters.safetensors"), tuple("abcdefghij"), 0.01, 80.0)
@@ -219,7 +220,7 @@ def test_a_teacher_of_other_classes_is_not_judged(teacher_path, capsys):
 def test_the_stored_set_is_what_the_api_gives(command, teacher_path):
     from clarep.clarid.identify import identify_steps
     from clarep.data.class_balance import class_balanced_choice
-    from clarep.teachers import load_teacher
+    from clarep.teachers.zoo import load_teacher
 
     assert main(command("--seed 1 --shard-size 4")) == 0
     stored = CanonicalSet.load("out/canon")

@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageOps
 
 from clarep.cli.main import main
-from clarep.data import DataConfig, load_data
 from clarep.data.held_out import load_held_out
+from clarep.data.load import DataConfig, load_data
 from clarep.robustness.evaluation import Evaluation
 from clarep.students.student_files import load_student
 

@@ -137,6 +137,6 @@ def test_a_stored_setting_is_taken_and_told(command, capsys, monkeypatch):
 
 
 def stored_tap(command: list[str]) -> str:
-    from clarep.teachers import load_unet
+    from clarep.teachers.unet_teacher import load_unet
 
     return load_unet(Path(command[2])).default_tap

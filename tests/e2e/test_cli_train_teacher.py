@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from clarep.cli.main import main
-from clarep.data import DataConfig, decode_image, load_data
+from clarep.data.decode_image import decode_image
 from clarep.data.held_out import load_held_out
-from clarep.teachers import load_teacher
+from clarep.data.load import DataConfig, load_data
+from clarep.teachers.zoo import load_teacher
 
 TINY = "--train.steps 3 --train.batch-size 4 --train.unet.widths 8 16 --train.unet.embed-dim 16"
 

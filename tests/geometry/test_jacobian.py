@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from clarep.errors import UserError
 from clarep.geometry.jacobian import ENGINES, Jacobian, probe_engine
-from clarep.teachers import UNet, UNetConfig
+from clarep.teachers.unet import UNet, UNetConfig
 
 TOLERANCE = {"forward": 1e-10, "double_backward": 1e-10, "finite_difference": 1e-6}
 TAPS = ("down0", "down1", "mid", "up1", "up0")

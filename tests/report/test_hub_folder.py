@@ -19,7 +19,8 @@ from clarep.errors import UserError
 from clarep.report.hub_folder import write_hub_folder
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student, save_student
-from clarep.teachers import UNetTeacher, load_teacher
+from clarep.teachers.unet_teacher import UNetTeacher
+from clarep.teachers.zoo import load_teacher
 
 hub = pytest.importorskip("huggingface_hub")
 

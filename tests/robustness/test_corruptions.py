@@ -17,7 +17,7 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor
 
 from clarep.errors import UserError
-from clarep.robustness.corruptions import COMMON, CORRUPTIONS, EXTRA, corrupt
+from clarep.robustness.corruptions.by_name import COMMON, CORRUPTIONS, EXTRA, corrupt
 from clarep.robustness.corruptions.constants import setting_of
 from clarep.robustness.corruptions.filters import (
     clipped_zoom,

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from clarep.errors import UserError
-from clarep.robustness.corruptions import (
+from clarep.robustness.corruptions.mce import (
     Baseline,
     baseline_of,
     mean_accuracy,

@@ -17,7 +17,7 @@ from clarep.data.sets.backgrounds_challenge import CHALLENGE_VARIANTS
 from clarep.data.sets.natural import BEYOND
 from clarep.errors import UserError
 from clarep.robustness.attacks.attack_config import ATTACK_NAMES, AttackConfig
-from clarep.robustness.corruptions import corrupt
+from clarep.robustness.corruptions.by_name import corrupt
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import MEASURE_GROUPS, MEASURES, heading_of, measure_of
 from clarep.robustness.suite import suite, suite_checks

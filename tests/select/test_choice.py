@@ -27,7 +27,7 @@ from clarep.select.clarep_columns import COLUMNS
 from clarep.select.grid import Grid, GridConfig, draw_images, plan_grid
 from clarep.select.grid_results import load_cells, walk_grid
 from clarep.students.student_files import load_judge
-from clarep.teachers import load_unet
+from clarep.teachers.unet_teacher import load_unet
 
 SMALL = GridConfig(t=(0.6, 0.85), k=(4, 8), kind=("top",), seeds=(0, 1), images=20, steps=2)
 

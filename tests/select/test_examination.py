@@ -9,8 +9,8 @@ from torch import nn
 import clarep
 from clarep.cli.main import main
 from clarep.errors import UserError
-from clarep.teachers import load_teacher
 from clarep.teachers.teacher import Teacher
+from clarep.teachers.zoo import load_teacher
 from mixture import MixtureTeacher
 
 KEYS = ["teacher", "taps", "noise", "differentiation", "round_trip", "recognition", "basis"]

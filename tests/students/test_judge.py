@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from clarep.data import garment_arrays
+from clarep.data.garments import garment_arrays
 from clarep.engine.artefacts import sha256_file
 from clarep.students.student_files import judge_card, load_judge
 

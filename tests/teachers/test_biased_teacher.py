@@ -2,7 +2,7 @@ import json
 from importlib.resources import files
 
 from clarep.data.garments import CLASS_NAMES
-from clarep.teachers import load_teacher
+from clarep.teachers.zoo import load_teacher
 
 
 def test_the_biased_teacher_is_bundled_with_its_recipe():

@@ -7,8 +7,8 @@ import torch
 
 from clarep.data.garments import CLASS_NAMES
 from clarep.errors import UserError
-from clarep.teachers import BUNDLED, load_teacher, zoo
-from clarep.teachers.zoo import teacher_path
+from clarep.teachers import zoo
+from clarep.teachers.zoo import BUNDLED, load_teacher, teacher_path
 
 ASSETS = Path(str(files("clarep.teachers") / "assets"))
 WEIGHTS = ASSETS / "backdrops.safetensors"
@@ -31,7 +31,8 @@ def test_weights_of_a_distribution_of_their_own_are_named_where_they_lack(monkey
 
 @bundled
 def test_the_bundled_teacher_denoises():
-    from clarep.data import load_backdrops, to_unit_range
+    from clarep.data.backdrops import load_backdrops
+    from clarep.data.labelled import to_unit_range
 
     teacher, data = load_teacher("backdrops"), load_backdrops("test")
     assert teacher.class_names == CLASS_NAMES and teacher.image_shape == (3, 32, 32)
@@ -60,7 +61,7 @@ def test_the_bundled_card_describes_the_bundled_weights():
 def test_the_default_recipe_is_that_of_the_bundled_teacher():
     from dataclasses import asdict
 
-    from clarep.teachers import TrainConfig
+    from clarep.teachers.teacher_config import TrainConfig
 
     recipe = json.loads((ASSETS / "backdrops.json").read_text())["recipe"]["train"]
     drawn = {"image_size": 32, "image_channels": 3, "num_classes": 10}

@@ -6,7 +6,7 @@ import pytest
 from clarep.cli.main import main
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student, save_student
-from clarep.teachers import load_teacher
+from clarep.teachers.zoo import load_teacher
 
 TINY = ["--train.steps", "3", "--train.batch-size", "4"]
 TINY += ["--train.unet.widths", "8", "16", "--train.unet.embed-dim", "16"]

@@ -1,7 +1,7 @@
 import json
 from importlib.resources import files
 
-from clarep.teachers import load_teacher
+from clarep.teachers.zoo import load_teacher
 
 
 def test_the_cifar10_teacher_is_bundled_with_its_recipe_and_quality():

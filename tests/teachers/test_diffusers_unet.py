@@ -16,8 +16,8 @@ from clarep.cli.main import main
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.sampling.ode import integrate
-from clarep.teachers import load_teacher
 from clarep.teachers.options import TeacherOptions
+from clarep.teachers.zoo import load_teacher
 from compiled_law import assert_compiled_as_eager
 
 NAMES = ["cat", "dog", "owl"]

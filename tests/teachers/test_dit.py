@@ -12,9 +12,9 @@ from clarep.cli.main import main
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.sampling.ode import integrate
-from clarep.teachers import load_teacher
 from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions
+from clarep.teachers.zoo import load_teacher
 from compiled_law import assert_compiled_as_eager
 
 TAPS = ["pos_embed", "transformer_blocks.0", "transformer_blocks.1", "transformer_blocks.2"]

@@ -14,10 +14,10 @@ from clarep.engine.tensors import save_tensors
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.sampling.ode import decode, integrate, karras_sigmas
-from clarep.teachers import load_teacher
 from clarep.teachers.families.edm import build_network, metadata_of, read_spec
 from clarep.teachers.families.edm_net import EDMUNet
 from clarep.teachers.options import TeacherOptions
+from clarep.teachers.zoo import load_teacher
 from compiled_law import assert_compiled_as_eager
 
 TINY = dict(img_resolution=8, img_channels=3, label_dim=3, channel_mult=[1, 2], num_blocks=1)

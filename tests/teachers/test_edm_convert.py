@@ -16,11 +16,11 @@ import torch
 
 from clarep.engine import offline
 from clarep.errors import UserError
-from clarep.teachers import load_teacher
 from clarep.teachers.families import edm_convert
 from clarep.teachers.families.edm import build_network, read_spec
 from clarep.teachers.families.edm_convert import convert, convert_here, read_pickle
 from clarep.teachers.families.edm_net import EDMUNet, SongShape
+from clarep.teachers.zoo import load_teacher
 
 KWARGS = dict(
     img_resolution=8,

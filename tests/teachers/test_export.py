@@ -13,9 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from clarep.errors import UserError
 from clarep.sampling.ode import integrate, karras_sigmas
-from clarep.teachers import UNet, UNetConfig, UNetTeacher, load_teacher, load_unet, save_unet
 from clarep.teachers.export_unet import export_diffusers
 from clarep.teachers.options import TeacherOptions
+from clarep.teachers.unet import UNet, UNetConfig
+from clarep.teachers.unet_teacher import UNetTeacher, load_unet, save_unet
+from clarep.teachers.zoo import load_teacher
 
 CONFIG = UNetConfig(
     image_size=16, num_classes=3, widths=(8, 16), embed_dim=16, encoder_blocks=2, sigma_data=0.4

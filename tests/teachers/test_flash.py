@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from clarep.errors import UserError
-from clarep.teachers import load_teacher
 from clarep.teachers.checkpoint_files import Checkpoint
 from clarep.teachers.families.vit_parts import vae_of
 from clarep.teachers.flash import AttentionCall, FlashAttention, check_flash
 from clarep.teachers.options import TeacherOptions, check_options, fingerprint_with, recorded
+from clarep.teachers.zoo import load_teacher
 
 FLASH = TeacherOptions(attention="flash")
 

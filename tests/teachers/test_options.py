@@ -17,7 +17,6 @@ from clarep.engine.devices import check_device
 from clarep.errors import UserError
 from clarep.study.plan import Study
 from clarep.study.recipe import load_recipe
-from clarep.teachers import UNet, UNetConfig, load_teacher, load_unet, save_unet
 from clarep.teachers.families import FAMILIES, Family
 from clarep.teachers.options import (
     TeacherOptions,
@@ -26,6 +25,9 @@ from clarep.teachers.options import (
     read_class_names,
     recorded,
 )
+from clarep.teachers.unet import UNet, UNetConfig
+from clarep.teachers.unet_teacher import load_unet, save_unet
+from clarep.teachers.zoo import load_teacher
 
 GIVEN = TeacherOptions(
     device="cuda:1",

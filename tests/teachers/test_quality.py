@@ -4,8 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clarep.data import load_backdrops, to_unit_range
+from clarep.data.backdrops import load_backdrops
 from clarep.data.garments import CLASS_NAMES
+from clarep.data.labelled import to_unit_range
 from clarep.errors import UserError
 from clarep.report.model_card import garment_quality, student_quality
 from clarep.report.quality import (
@@ -17,7 +18,9 @@ from clarep.report.quality import (
 )
 from clarep.students.student import StudentInfo
 from clarep.students.student_files import build_student, load_judge
-from clarep.teachers import Teacher, UNet, UNetConfig, UNetTeacher
+from clarep.teachers.teacher import Teacher
+from clarep.teachers.unet import UNet, UNetConfig
+from clarep.teachers.unet_teacher import UNetTeacher
 
 
 def white(rows=400, dim=6, seed=0):

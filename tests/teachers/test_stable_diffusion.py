@@ -19,10 +19,10 @@ from clarep.engine.hub import checkpoint_folder
 from clarep.errors import UserError
 from clarep.geometry.jacobian import Jacobian, probe_engine
 from clarep.sampling.ode import integrate
-from clarep.teachers import load_teacher
 from clarep.teachers.families import stable_diffusion
 from clarep.teachers.foreign import ForeignTeacher
 from clarep.teachers.options import TeacherOptions
+from clarep.teachers.zoo import load_teacher
 from compiled_law import assert_compiled_as_eager
 
 NAMES = ("cat", "coffee", "owl")

@@ -14,8 +14,11 @@ from clarep.cli.main import main
 from clarep.data.load import DataConfig, load_data, stored_options
 from clarep.engine.artefacts import unseal
 from clarep.errors import UserError
-from clarep.teachers import TeacherRun, TrainConfig, UNetShape, held_out_losses, load_teacher
-from clarep.teachers.teacher_run import is_due
+from clarep.teachers.denoising import held_out_losses
+from clarep.teachers.teacher_config import TrainConfig
+from clarep.teachers.teacher_run import TeacherRun, is_due
+from clarep.teachers.unet import UNetShape
+from clarep.teachers.zoo import load_teacher
 from forked import COMMAND
 
 STEPS = 150
@@ -320,7 +323,7 @@ def test_held_out_losses_are_measured_with_the_next_record(data, tmp_path):
 
 @pytest.mark.parametrize("sigma_data", [0.5, 1.0])
 def test_held_out_loss_of_a_network_of_zeros_is_the_images_own_energy(data, sigma_data):
-    from clarep.teachers import UNet, UNetConfig
+    from clarep.teachers.unet import UNet, UNetConfig
 
     shape = UNetConfig(image_size=16, num_classes=3, widths=(8, 16), sigma_data=sigma_data)
     net = UNet(shape)  # its last layer is zero
@@ -339,7 +342,7 @@ def test_held_out_loss_of_a_network_of_zeros_is_the_images_own_energy(data, sigm
     ],
 )
 def test_bands_are_those_of_the_trained_range(data, low, high, bands):
-    from clarep.teachers import UNet, UNetConfig
+    from clarep.teachers.unet import UNet, UNetConfig
 
     net = UNet(UNetConfig(image_size=16, num_classes=3, widths=(8,), embed_dim=16))
     assert list(held_out_losses(net, data, low, high)) == bands

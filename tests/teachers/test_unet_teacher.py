@@ -6,8 +6,11 @@ import torch
 from torch import nn
 
 from clarep.errors import UserError
-from clarep.teachers import UNet, UNetConfig, UNetTeacher, load_teacher, load_unet, save_unet, zoo
+from clarep.teachers import zoo
 from clarep.teachers.options import TeacherOptions
+from clarep.teachers.unet import UNet, UNetConfig
+from clarep.teachers.unet_teacher import UNetTeacher, load_unet, save_unet
+from clarep.teachers.zoo import load_teacher
 
 CONFIG = UNetConfig(image_size=16, num_classes=3, widths=(8, 16), embed_dim=16)
 NAMES = ("cat", "dog", "owl")

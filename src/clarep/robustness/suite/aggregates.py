@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clarep.robustness.attacks.curves import WORST
-from clarep.robustness.corruptions import mean_accuracy, mean_corruption_error
+from clarep.robustness.corruptions.mce import mean_accuracy, mean_corruption_error
 from clarep.robustness.evaluation import Evaluation, Measured, Measurement, mean_of
 from clarep.robustness.suite.attack_parts import AUTOATTACK, key_of, radii
 from clarep.robustness.suite.suite_inputs import SuiteInputs

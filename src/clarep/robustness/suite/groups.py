@@ -14,7 +14,7 @@ from clarep.data.labelled import LabelledImages
 from clarep.data.sets.natural import NaturalSet
 from clarep.robustness.backgrounds import background_measures, example_arrays, first_of_each_class
 from clarep.robustness.calibration import auroc, calibration, max_softmax
-from clarep.robustness.corruptions import corrupt
+from clarep.robustness.corruptions.by_name import corrupt
 from clarep.robustness.cue_groups import cue_measures, group_measures
 from clarep.robustness.evaluation import Measured, mean_of
 from clarep.robustness.focus import IG_STEPS, focus_measures, saliency_maps

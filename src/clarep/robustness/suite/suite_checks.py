@@ -14,7 +14,7 @@ from clarep.data.sets.natural import BEYOND, NaturalSet, load_natural
 from clarep.data.sets.official_corruptions import OfficialSets, load_official_sets
 from clarep.engine.identity import differences
 from clarep.errors import UserError, unknown_name
-from clarep.robustness.corruptions import Baseline, baseline_of, mean_corruption_error
+from clarep.robustness.corruptions.mce import Baseline, baseline_of, mean_corruption_error
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import MEASURE_GROUPS
 from clarep.robustness.probe import Answers

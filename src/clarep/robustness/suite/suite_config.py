@@ -5,11 +5,12 @@ from typing import Annotated
 
 import tyro
 
+from clarep.data.sets.official_corruptions import SEVERITIES
 from clarep.engine.bounds import Within, check_bounds
 from clarep.engine.extras import require_extra
 from clarep.errors import UserError, check_type, unknown_name
 from clarep.robustness.attacks.attack_config import AttackConfig, check_attacks
-from clarep.robustness.corruptions import COMMON, CORRUPTIONS, SEVERITIES
+from clarep.robustness.corruptions.by_name import COMMON, CORRUPTIONS
 from clarep.robustness.measures import MEASURE_GROUPS
 
 GROUPS = tuple(name for name in MEASURE_GROUPS if name != "beyond")  # it needs a path

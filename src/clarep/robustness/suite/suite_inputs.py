@@ -19,7 +19,7 @@ from clarep.data.sets.natural import NaturalSet
 from clarep.data.sets.official_corruptions import OfficialSets
 from clarep.errors import UserError
 from clarep.robustness.backgrounds import adversarial_choice, chosen_of, first_of_each_class
-from clarep.robustness.corruptions import Baseline
+from clarep.robustness.corruptions.mce import Baseline
 from clarep.robustness.evaluation import Measured
 from clarep.robustness.probe import Answers, probe
 from clarep.robustness.suite.suite_config import SuiteConfig
