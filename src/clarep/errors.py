@@ -19,9 +19,13 @@ class ClarepWarning(UserWarning):
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UserError:
     """Build the error for a name that is not one of `valid`, nearest names first."""
     names = list(valid)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return UserError(f"unknown {kind} '{name}': {hint}valid are {', '.join(names)}")
+    return UserError(f"unknown {kind} '{name}': {nearest(name, names)}valid are {', '.join(names)}")
+
+
+def nearest(name: str, names: Iterable[str], cutoff: float = 0.4) -> str:
+    """Return "did you mean A or B? " of those that are like a name; "" if none is."""
+    near = difflib.get_close_matches(name, list(names), n=3, cutoff=cutoff)
+    return f"did you mean {' or '.join(near)}? " if near else ""
 
 
 def check_type(name: str, value: object, kind: type | tuple[type, ...], mend: str) -> None:

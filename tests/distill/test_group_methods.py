@@ -14,7 +14,6 @@ from clarep.distill.methods.group_balanced import balanced_weights, groups_of_im
 from clarep.distill.methods.jtt import errors_of
 from clarep.distill.train_student import train_student
 from clarep.distill.trainer.student_run import StudentRun
-from clarep.engine.tensors import read_tensors, save_tensors
 from clarep.errors import UserError
 from clarep.students.student import Student
 from clarep.students.student_files import load_student
@@ -182,18 +181,6 @@ def test_jtt_draws_the_errors_of_its_first_student(make, data, tmp_path) -> None
     cache.write_bytes(cache.read_bytes()[:50])  # damaged: from the first student that is there
     again = method_of(make("jtt", data=data, rivals=rivals, learning_rate=0.01))
     assert torch.equal(again.weights, method.weights)
-
-
-def test_dfr_goes_on_with_what_an_earlier_version_stored(make, tmp_path) -> None:
-    """Which told the seconds alone, by another name."""
-    begun = method_of(make("dfr")).trained_before[0]
-    cache = tmp_path / "run" / "dfr.safetensors"
-    tensors, metadata = read_tensors(cache, "tensors")
-    weights = {name: value for name, value in tensors.items() if "/" not in name}
-    save_tensors(cache, weights | {"seconds": torch.tensor(begun["seconds"])}, metadata)
-    again = method_of(make("dfr")).trained_before[0]
-    assert list(again) == ["seconds"]
-    assert again["seconds"] == pytest.approx(begun["seconds"])
 
 
 @pytest.mark.parametrize("method", ["jtt", "dfr"])

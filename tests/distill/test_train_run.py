@@ -4,20 +4,18 @@ import json
 import os
 import signal
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from clarep.distill.distill_config import DistillConfig, RivalsConfig
+from clarep.distill.distill_config import DistillConfig
 from clarep.distill.train_student import cadistill, train_student
-from clarep.distill.trainer import run_folder
 from clarep.distill.trainer.student_run import StudentRun
 from clarep.distill.trainer.train_state import learning_rate
 from clarep.engine.arithmetic import CountedArithmetic
 from clarep.engine.artefacts import sha256_file, unseal
-from clarep.engine.training_folder import save_checkpoint
 from clarep.errors import UserError
 from clarep.students.student_files import STUDENT_NAME, load_student
 
@@ -193,28 +191,6 @@ def test_another_configuration_is_refused(whole, canonical_of, config, change, w
     parts["config"] = replace(config, **change.get("config", {}))
     with pytest.raises(UserError, match=f"holds a run of another configuration .{words}"):
         StudentRun(data, out, **parts)
-
-
-def test_an_earlier_versions_full_configuration_is_the_same(data, quick, canonical_of, tmp_path):
-    """It held every option of every method, in `train`."""
-    parts = {"method": "cadistill", "canonical": canonical_of()}
-    config = replace(quick, lambda_dist=2.0, rivals=RivalsConfig(kd_weight=0.5))
-    run = StudentRun(data, tmp_path, config=config, **parts)
-    assert run.described["options"] == {"lambda_dist": 2.0}
-    assert "rivals" not in run.described["train"]
-    next(run.records())
-    path = tmp_path / "checkpoint.pt"
-    saved = torch.load(path, weights_only=True)
-    stored = {key: value for key, value in run.described.items() if key != "options"}
-    stored["train"] = asdict(config)
-    del saved["config"]
-    save_checkpoint(path, saved, stored)
-    other = replace(config, rivals=RivalsConfig(kd_weight=0.9))  # of another method
-    assert StudentRun(data, tmp_path, config=other, **parts).epoch == 1
-    with pytest.raises(UserError, match=r"\(lambda_dist: 2.0 there, 1.0 now\)"):
-        StudentRun(data, tmp_path, config=quick, **parts)
-    for part in ("train", "options"):
-        assert run_folder.whole(stored)[part] == run_folder.whole(run.described)[part]
 
 
 def test_other_images_under_the_same_names_are_refused(whole, canonical_of, config):

@@ -24,7 +24,6 @@ def contact_sheet(
     images: UInt8[Tensor, "N 3 H W"],
     columns: int,
     row_labels: Sequence[str] = (),
-    column_labels: Sequence[str] = (),
     footer: str = "",
 ) -> Image.Image:
     """Lay out images row by row on white, in their order.
@@ -35,18 +34,16 @@ def contact_sheet(
         images: uint8 in [0, 255].
         columns: images a row.
         row_labels: one for each row, at its left; none for no labels.
-        column_labels: one for each column, above it; none for no labels.
         footer: a line below.
 
     Raises:
-        UserError: for fewer than one column, or another number of labels than rows or columns.
+        UserError: for fewer than one column, or another number of labels than rows.
     """
     if columns < 1:
         raise UserError(f"a sheet with {columns} columns shows nothing: give at least 1")
     rows = -(-len(images) // columns)
-    for kind, labels, count in (("row", row_labels, rows), ("column", column_labels, columns)):
-        if len(labels) not in (0, count):
-            raise UserError(f"{len(labels)} {kind} labels were given for {count} {kind}s")
+    if len(row_labels) not in (0, rows):
+        raise UserError(f"{len(row_labels)} labels were given for {rows} rows")
     font = ImageFont.load_default(_FONT_SIZE)
     row_labels = [_cut(one_line(label), font, _MAX_LABEL) for label in row_labels]
     footer = one_line(footer)
@@ -54,24 +51,19 @@ def contact_sheet(
     scale = max(1, _CELL // max(height, width))
     cell_width, cell_height = width * scale + _GAP, height * scale + _GAP
     left = _GAP + max((int(font.getlength(label)) + 2 * _GAP for label in row_labels), default=0)
-    top = _LINE if column_labels else _GAP
     size = (
         max(left + columns * cell_width, int(font.getlength(footer)) + 2 * _GAP),
-        top + rows * cell_height + (_LINE if footer else 0),
+        _GAP + rows * cell_height + (_LINE if footer else 0),
     )
     sheet = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(sheet)
     for i, pixels in enumerate(images.permute(0, 2, 3, 1).numpy()):  # (H, W, 3)
         large = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
-        place = (left + i % columns * cell_width, top + i // columns * cell_height)
+        place = (left + i % columns * cell_width, _GAP + i // columns * cell_height)
         sheet.paste(Image.fromarray(large), place)
     for row, label in enumerate(row_labels):
-        middle = top + row * cell_height + height * scale // 2
+        middle = _GAP + row * cell_height + height * scale // 2
         pen.text((_GAP, middle), label, fill="black", font=font, anchor="lm")
-    for column, label in enumerate(column_labels):
-        place = (left + column * cell_width, _LINE // 2)
-        cut = _cut(label, font, cell_width - _GAP)
-        pen.text(place, cut, fill="black", font=font, anchor="lm")
     pen.text((_GAP, size[1] - _LINE // 2), footer, fill="black", font=font, anchor="lm")
     return sheet
 

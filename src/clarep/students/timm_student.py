@@ -1,6 +1,5 @@
 """Any timm model as a student: to be trained, or with weights that are there."""
 
-import difflib
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor
 from clarep.engine.extras import require_extra
 from clarep.engine.hub import checkpoint_folder
 from clarep.engine.tensors import check_weights
-from clarep.errors import UserError, refusing, unknown_name
+from clarep.errors import UserError, nearest, refusing, unknown_name
 from clarep.students.matched_student import WholeModel
 from clarep.students.module_student import sizes
 from clarep.students.student import FAULTS, PENULTIMATE, Normalise, Student, StudentInfo
@@ -135,10 +134,9 @@ def _known(spec: str) -> tuple[Any, str, Any]:
     """Return timm, the name of the model in it, and its configuration."""
     timm, name = require_extra("timm", "timm"), spec.removeprefix(TIMM_PREFIX)
     if ":" in name or not timm.is_model(name):  # a prefix such as hf-hub: would ask the network
-        near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        names = timm.list_models()
         raise UserError(
-            f"unknown timm model '{name}': {hint}valid are the {len(timm.list_models())} names "
+            f"unknown timm model '{name}': {nearest(name, names)}valid are the {len(names)} names "
             "of timm.list_models()"
         )
     with refusing(f"{spec} cannot be built", "give another tag, or none", (RuntimeError,)):

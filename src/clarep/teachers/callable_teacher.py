@@ -14,7 +14,8 @@ from clarep.engine.arrays import as_names
 from clarep.engine.devices import check_device
 from clarep.engine.tensors import sha256_state
 from clarep.errors import UserError, check_type, unknown_name
-from clarep.teachers.teacher import Teacher
+from clarep.teachers.parametrisation import Levels
+from clarep.teachers.teacher import Features, Maps, Teacher
 
 _SHAPE, _TAP = "(channels, height, width)", "(channels, stride)"
 _KINDS: tuple[tuple[str, Any, str], ...] = (
@@ -115,9 +116,7 @@ class CallableTeacher(Teacher):
     def condition(self, labels: Int64[Tensor, " batch"]) -> Tensor:
         return labels.to(self.device)
 
-    def denoise(
-        self, x: Float[Tensor, "batch c h w"], sigma: Float[Tensor, " batch"], cond: Tensor
-    ) -> Float[Tensor, "batch c h w"]:
+    def denoise(self, x: Maps, sigma: Levels, cond: Tensor) -> Maps:
         found = self._denoise(x, sigma, cond)
         if not isinstance(found, Tensor) or found.shape != x.shape:
             raise UserError(
@@ -126,13 +125,7 @@ class CallableTeacher(Teacher):
             )
         return found
 
-    def features(
-        self,
-        x: Float[Tensor, "batch c h w"],
-        sigma: Float[Tensor, " batch"],
-        cond: Tensor,
-        tap: str,
-    ) -> Float[Tensor, "batch *feature"]:
+    def features(self, x: Maps, sigma: Levels, cond: Tensor, tap: str) -> Features:
         self.check_tap(tap)
         found = self._features(x, sigma, cond, tap)
         if not isinstance(found, Tensor) or found.shape[:1] != x.shape[:1]:
@@ -154,10 +147,10 @@ class CallableTeacher(Teacher):
         self.check_sigma(sigma)
         return sigma
 
-    def encode(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
+    def encode(self, images: Maps) -> Float[Tensor, "batch c2 h2 w2"]:
         return self._encode(images) if self._encode else images
 
-    def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
+    def decode(self, latents: Maps) -> Float[Tensor, "batch c2 h2 w2"]:
         return self._decode(latents) if self._decode else latents
 
 

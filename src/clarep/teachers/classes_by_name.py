@@ -1,7 +1,6 @@
 """Classes found by name: which of a checkpoint's or model's classes a teacher or data have."""
 
 import copy
-import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from clarep.errors import UserError
+from clarep.errors import UserError, nearest
 from clarep.teachers.options import TeacherOptions, joint_fingerprint, read_class_names
 from clarep.teachers.teacher import Teacher
 
@@ -167,12 +166,10 @@ def choose_classes(
         return Classes(names, tuple(range(count)))
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
             what = "a name that it knows, or " if len(known) > count else ""
             raise UserError(
-                f"the checkpoint has no class '{name}': {hint}give {what}the class's number, "
-                f"0 to {count - 1}"
+                f"the checkpoint has no class '{name}': {nearest(name, known, 0.6)}give {what}"
+                f"the class's number, 0 to {count - 1}"
             )
     single, once = "the number of the one that you mean", "each class once"
     return Classes(names, tuple(one_place_each(names, known, "checkpoint", single, once)))

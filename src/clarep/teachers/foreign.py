@@ -16,9 +16,7 @@ from clarep.errors import UserError
 from clarep.teachers.flash import AttentionCall, FlashAttention
 from clarep.teachers.options import TeacherOptions, fingerprint_with, joint_fingerprint
 from clarep.teachers.parametrisation import Levels, Parametrisation
-from clarep.teachers.teacher import Teacher
-
-Maps = Float[Tensor, "batch c h w"]
+from clarep.teachers.teacher import Features, Maps, Teacher
 
 
 class ForeignTeacher(Teacher):
@@ -165,9 +163,7 @@ class ForeignTeacher(Teacher):
             return guided
         return torch.cat([guided[:, :3], given[:, 3:]], dim=1)
 
-    def features(
-        self, x: Maps, sigma: Levels, cond: Tensor, tap: str
-    ) -> Float[Tensor, "batch *feature"]:
+    def features(self, x: Maps, sigma: Levels, cond: Tensor, tap: str) -> Features:
         self.check_tap(tap)
         flash = self.options.attention == "flash"
         with FlashAttention(self.attention_calls) if flash else contextlib.nullcontext():

@@ -15,6 +15,12 @@ from clarep.engine.devices import Device
 from clarep.engine.printable import counted
 from clarep.errors import UserError, unknown_name
 from clarep.sampling.ode import Denoiser
+from clarep.teachers.parametrisation import Levels
+
+Maps = Float[Tensor, "batch c h w"]
+"""Images, latents or maps of features."""
+Features = Float[Tensor, "batch *feature"]
+"""What a layer gives for each."""
 
 
 class Teacher(ABC):
@@ -74,30 +80,22 @@ class Teacher(ABC):
         """Return what `denoise` and `features` take as `cond`: one entry a label, batch first."""
 
     @abstractmethod
-    def denoise(
-        self, x: Float[Tensor, "batch c h w"], sigma: Float[Tensor, " batch"], cond: Tensor
-    ) -> Float[Tensor, "batch c h w"]:
+    def denoise(self, x: Maps, sigma: Levels, cond: Tensor) -> Maps:
         """Return the estimate of x_0 from x at noise level sigma."""
 
     @abstractmethod
-    def features(
-        self,
-        x: Float[Tensor, "batch c h w"],
-        sigma: Float[Tensor, " batch"],
-        cond: Tensor,
-        tap: str,
-    ) -> Float[Tensor, "batch *feature"]:
+    def features(self, x: Maps, sigma: Levels, cond: Tensor, tap: str) -> Features:
         """Return the activations at `tap`; the forward pass stops there."""
 
     @abstractmethod
     def sigma_from_t(self, t: float) -> float:
         """Return the noise level at share t in [0, 1] of the model's own time axis."""
 
-    def encode(self, images: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
+    def encode(self, images: Maps) -> Float[Tensor, "batch c2 h2 w2"]:
         """Map images in [-1, 1] to clean latents; the identity for a pixel model."""
         return images
 
-    def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
+    def decode(self, latents: Maps) -> Float[Tensor, "batch c2 h2 w2"]:
         """Map clean latents to images, about [-1, 1]; the identity for a pixel model."""
         return latents
 
@@ -176,12 +174,7 @@ class Teacher(ABC):
 
         return guided
 
-    def guide(
-        self,
-        null: Float[Tensor, "batch c h w"],
-        given: Float[Tensor, "batch c h w"],
-        guidance: float,
-    ) -> Float[Tensor, "batch c h w"]:
+    def guide(self, null: Maps, given: Maps, guidance: float) -> Maps:
         """Return the guided estimate from those given no class and given the class."""
         return null + guidance * (given - null)
 
@@ -241,7 +234,7 @@ class Teacher(ABC):
         """Raise UserError if a label is not one of the teacher's classes."""
         as_labels(labels, len(labels), self.num_classes, "the teacher's")
 
-    def accept_images(self, images: Images) -> Float[Tensor, "batch c h w"]:
+    def accept_images(self, images: Images) -> Maps:
         """Return images of its shape and in [-1, 1] in its dtype; raise UserError for others."""
         images = as_images(images, -1, "clarep.to_unit_range makes them of uint8")
         if tuple(images.shape[1:]) != self.image_shape:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
@@ -23,8 +23,9 @@ from clarep.engine.tensors import (
     weights_hash,
 )
 from clarep.errors import UserError, refusing
+from clarep.teachers.parametrisation import Levels
 from clarep.teachers.stored_setting import assets
-from clarep.teachers.teacher import Teacher
+from clarep.teachers.teacher import Features, Maps, Teacher
 from clarep.teachers.unet import UNet, UNetConfig, sigma_from_t
 
 # Channels last: convolutions and their Jacobian products take a fifth less time on a CPU. The
@@ -73,19 +74,11 @@ class UNetTeacher(Teacher):
     def condition(self, labels: Int64[Tensor, " batch"]) -> Tensor:
         return labels
 
-    def denoise(
-        self, x: Float[Tensor, "batch c h w"], sigma: Float[Tensor, " batch"], cond: Tensor
-    ) -> Float[Tensor, "batch c h w"]:
+    def denoise(self, x: Maps, sigma: Levels, cond: Tensor) -> Maps:
         denoised: Tensor = self.net(x, sigma, cond)
         return denoised
 
-    def features(
-        self,
-        x: Float[Tensor, "batch c h w"],
-        sigma: Float[Tensor, " batch"],
-        cond: Tensor,
-        tap: str,
-    ) -> Float[Tensor, "batch *feature"]:
+    def features(self, x: Maps, sigma: Levels, cond: Tensor, tap: str) -> Features:
         self.check_tap(tap)
         return self.net.features(x, sigma, cond, tap)
 

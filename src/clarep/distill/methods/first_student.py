@@ -18,7 +18,6 @@ from clarep.students.student import Student
 
 _SPENT = ("seconds", "gigaops")
 _STORED = "trained/"
-_FORMER = "seconds"  # where an earlier version stored these alone
 
 
 def follows_from(begun: Student, ingredients: Ingredients) -> dict[str, Any]:
@@ -63,5 +62,5 @@ def train_first(
 
 def spent_of(stored: dict[str, Tensor]) -> dict[str, float]:
     """Take out of stored tensors what a first student took to train; as `TrainState.spent`."""
-    names = [name for name in stored if name.startswith(_STORED) or name == _FORMER]
+    names = [name for name in stored if name.startswith(_STORED)]
     return {name.removeprefix(_STORED): float(stored.pop(name)) for name in names}

@@ -1,7 +1,6 @@
 """What a student's run keeps beside its training: all its settings, images held out."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +27,15 @@ def picked_on_these(pick: str) -> str:
 def whole(described: Mapping[str, Any], options: type | None = None) -> dict[str, Any]:
     """Return a run's configuration with the defaults that it leaves out: `train` and `options`.
 
-    Earlier versions wrote both in full into `train`, with the options of all other methods.
     options: the Config of a method that is not in METHODS.
     """
     if not isinstance(described.get("train"), Mapping):
         return dict(described)
-    train, method = dict(described["train"]), METHODS.get(str(described.get("method")))
+    method, found = METHODS.get(str(described.get("method"))), described.get("options") or {}
     kind: Any = options if method is None else method.Config
-    found = described.get("options")
-    if found is None:
-        train |= train.pop("rivals", {})
-        others = {one.name for other in METHODS.values() for one in fields(other.Config)}
-        of_all = {name: train.pop(name) for name in others & set(train)}
-        own = {one.name for one in fields(kind)} if kind else set()
-        found = {name: value for name, value in of_all.items() if name in own}
     return {
         **described,
-        "train": in_full(TrainingConfig, train),
+        "train": in_full(TrainingConfig, described["train"]),
         "options": found if kind is None else in_full(kind, found),
     }
 
