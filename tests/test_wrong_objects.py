@@ -107,6 +107,7 @@ REFUSED = {
     "clarep.compare([folder])": "holds no trained student",
     "robustness_suite(student, 'backdrops')": "`data` is a str",
     "robustness_suite(student, data, {})": "`config` is a dict",
+    "robustness_suite(student, data, basline=1)": "unknown argument 'basline': did you mean base",
     "check_suite(SuiteConfig(groups='clean'))": "`groups='clean'` is no tuple: give ('clean',)",
     "check_suite(SuiteConfig(severities=3))": "`severities=3` is no tuple",
     "check_suite(SuiteConfig(attack=None))": "give AttackConfig",

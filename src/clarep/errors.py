@@ -1,8 +1,9 @@
 """The one exception for a mistake that the user can mend, and the one warning."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 
 
 class UserError(ValueError):
@@ -26,6 +27,14 @@ def nearest(name: str, names: Iterable[str], cutoff: float = 0.4) -> str:
     """Return "did you mean A or B? " of those that are like a name; "" if none is."""
     near = difflib.get_close_matches(name, list(names), n=3, cutoff=cutoff)
     return f"did you mean {' or '.join(near)}? " if near else ""
+
+
+def check_arguments(given: Iterable[str], taker: Callable[..., object]) -> None:
+    """Raise UserError for the name of an argument that a function or class does not take."""
+    known = signature(taker).parameters
+    for name in given:
+        if name not in known:
+            raise unknown_name("argument", name, known)
 
 
 def check_type(name: str, value: object, kind: type | tuple[type, ...], mend: str) -> None:

@@ -1,7 +1,6 @@
 """Train a student in one call: what `clarep distill` does, as functions."""
 
 import copy
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from clarep.distill.methods import Method
 from clarep.distill.trainer.student_run import StudentRun
 from clarep.engine.progress import progress
 from clarep.engine.tracker import Tracker
-from clarep.errors import check_type, unknown_name
+from clarep.errors import check_arguments, check_type
 from clarep.students.student import Student
 from clarep.students.student_files import load_student
 
@@ -47,10 +46,7 @@ def train_student(
         UserError: as `StudentRun` does, and for an argument that there is not.
     """
     check_type("out", out, (str, Path), "a folder")
-    known = signature(StudentRun).parameters
-    for name in parts:
-        if name not in known:
-            raise unknown_name("argument", name, [one for one in known if one != "alone_on"])
+    check_arguments(parts, StudentRun)
     run = StudentRun(data, Path(out), method=method, options=options, config=config, **parts)
     walk(run, tracker)
     run.finish()

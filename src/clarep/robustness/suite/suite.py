@@ -16,7 +16,7 @@ from clarep.engine.identity import differences, plain
 from clarep.engine.lock import hold
 from clarep.engine.places import place_of
 from clarep.engine.tensors import weights_hash
-from clarep.errors import UserError, check_type
+from clarep.errors import UserError, check_arguments, check_type
 from clarep.robustness.evaluation import Evaluation
 from clarep.robustness.measures import measure_of
 from clarep.robustness.suite.aggregates import cost_of, is_joined, joined
@@ -25,11 +25,11 @@ from clarep.robustness.suite.groups import beyond_parts, parts_of_groups, sets_o
 from clarep.robustness.suite.suite_checks import (
     check_fit,
     check_folder,
+    check_reference,
+    found_corrupted,
     found_late,
-    found_official,
     left_out_of,
     load_beyond,
-    scale_of,
     told_apart,
 )
 from clarep.robustness.suite.suite_config import SuiteConfig, check_suite
@@ -95,20 +95,10 @@ class SuiteRun:
         if folder is not None:
             check_folder(folder)
         check_fit(student, data)
-        if reference is not None:
-            try:
-                check_fit(reference, data)
-            except UserError as error:
-                why = f"`reference` does not fit: {error}; or leave `reference` out"
-                raise UserError(why) from None
+        check_reference(reference, data)
         check_type("baseline", baseline, (Evaluation, type(None)), "what Evaluation.load gives")
         self.student, self.folder, self.described = student, folder, described or {}
-        files, official, scale = None, None, None
-        if "corruptions" in self.config.groups:
-            if official_corruptions is not None:
-                files, official = found_official(official_corruptions, self.config, data)
-            if baseline is not None:
-                scale = scale_of(baseline, self.config, data, official)
+        files, official, scale = found_corrupted(official_corruptions, baseline, self.config, data)
         self._sets: dict[str, Any] = {
             "student_sha256": weights_hash(student).get("sha256"),
             "data": {"name": data.name, "images": len(data)},
@@ -291,8 +281,9 @@ def robustness_suite(
         parts: folder, described, reference, baseline, ood, official_corruptions, beyond of
             `SuiteRun`.
 
-    Raises UserError as `SuiteRun` does.
+    Raises UserError as `SuiteRun` does, and for an argument that there is not.
     """
+    check_arguments(parts, SuiteRun)
     run = SuiteRun(student, data, config, **parts)
     for step in run.steps():
         if report is not None:

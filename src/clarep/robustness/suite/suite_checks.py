@@ -103,6 +103,32 @@ def left_out_of(
     return set(names), f"{', '.join(names)} {why} and {'is' if len(names) == 1 else 'are'} left out"
 
 
+def check_reference(reference: Student | None, data: LabelledImages) -> None:
+    """Raise UserError for a reference, if there is one, that does not fit the data."""
+    try:
+        if reference is not None:
+            check_fit(reference, data)
+    except UserError as error:
+        why = f"`reference` does not fit: {error}; or leave `reference` out"
+        raise UserError(why) from None
+
+
+def found_corrupted(
+    folder: Path | None, baseline: Evaluation | None, config: SuiteConfig, data: LabelledImages
+) -> tuple[OfficialSets | None, dict[str, Any] | None, Baseline | None]:
+    """Return official corrupted images, what tells them, and what errors are divided by.
+
+    None of what is not given, and all three where no corruptions are measured.
+    """
+    files, official, scale = None, None, None
+    if "corruptions" in config.groups:
+        if folder is not None:
+            files, official = found_official(folder, config, data)
+        if baseline is not None:
+            scale = scale_of(baseline, config, data, official)
+    return files, official, scale
+
+
 def found_official(
     folder: Path, config: SuiteConfig, data: LabelledImages
 ) -> tuple[OfficialSets, dict[str, Any]]:
