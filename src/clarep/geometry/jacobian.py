@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clarep.engine.arrays import check_finite
 from clarep.errors import UserError, said_by
+from clarep.geometry.forward_rules import LeanTangents
 from clarep.geometry.memory_bound import MemoryBound, is_out_of_memory
 from clarep.geometry.precision import Precision, checked_in_full, differentiable
 from clarep.geometry.subspace import Measure, Subspace, top_right_singular_subspace
@@ -179,7 +180,7 @@ class Jacobian:
             jv: Tensor = torch.func.jvp(self._function, (self._x,), (tangent,))[1]
             return jv
 
-        with torch.no_grad():
+        with torch.no_grad(), LeanTangents():
             return torch.func.vmap(one)(tangents)
 
     def _backward(self, cotangents: Tensor) -> Tensor:
