@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from clarep.engine.fan_out import LOCAL, EngineConfig, check_engine, fan_out
+from clarep.engine.ray_engine import longest_chains
 from clarep.errors import UserError
 
 
@@ -33,6 +37,17 @@ def test_tasks_are_done_as_they_are_asked_for():
     results = fan_out([1, 2, 3], lambda: done.append)
     next(results)
     assert done == [1]
+
+
+@settings(deadline=None)
+@drawn(data=st.data(), count=st.integers(0, 8))
+def test_chains_are_the_longest_ways_on(data: st.DataObject, count: int):
+    after = [data.draw(st.sets(st.integers(0, i - 1))) if i else set() for i in range(count)]
+
+    def way_on(i: int) -> int:
+        return max((1 + way_on(j) for j in range(count) if i in after[j]), default=0)
+
+    assert longest_chains(after) == [way_on(i) for i in range(count)]
 
 
 @pytest.mark.parametrize("given", [{"address": "auto"}, {"workers": 2}, {"gpus_per_worker": 1.0}])

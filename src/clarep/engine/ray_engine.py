@@ -123,6 +123,7 @@ def fan_out_on_ray(
     driver = _Driver(
         threads, os.getcwd(), is_relative, versions(), str(written or "") or None, sign
     )
+    chains = longest_chains(after) if after else [0] * len(tasks)
     waiting, ended = dict(enumerate(tasks)), set[int]()
     idle: list[Any] = []
     running: dict[Any, tuple[int, Any]] = {}
@@ -131,6 +132,7 @@ def fan_out_on_ray(
             written.write(sign, b"")
         while waiting or running:
             ready = [i for i in waiting if not after or ended.issuperset(after[i])]
+            ready.sort(key=lambda i: -chains[i])
             for i in ready[: count - len(running)]:
                 actor = idle.pop() if idle else kind.remote(driver)
                 running[actor.do.remote([made], waiting.pop(i))] = i, actor
@@ -149,6 +151,19 @@ def fan_out_on_ray(
             ray.kill(actor)
         if written is not None:
             written.remove(sign)
+
+
+def longest_chains(after: Sequence[Collection[int]]) -> list[int]:
+    """Return how many tasks, at most, wait for each one in turn.
+
+    after: for each task, the numbers of earlier ones that must have ended. Where those that most
+    wait for come first, none is left to one worker at the end (list scheduling by levels, Hu 1961).
+    """
+    chains = [0] * len(after)
+    for i in reversed(range(len(after))):
+        for earlier in after[i]:
+            chains[earlier] = max(chains[earlier], chains[i] + 1)
+    return chains
 
 
 def _connect(ray: Any, engine: EngineConfig) -> None:
