@@ -18,6 +18,7 @@ import torch
 from clarep.engine.artefacts import temporary_name, versions
 from clarep.engine.extras import require_extra
 from clarep.engine.fan_out import EngineConfig, Result, Task
+from clarep.engine.freed_memory import keep_freed_memory
 from clarep.engine.lock import WORKER
 from clarep.engine.places import Place, place_of
 from clarep.engine.progress import announce
@@ -64,6 +65,7 @@ class _Driver:
                 "that all machines share, by the same path, or an address such as s3://BUCKET/RUN"
             )
         torch.set_num_threads(self.threads)  # the rounding depends on it
+        keep_freed_memory()
 
 
 class _Worker:
