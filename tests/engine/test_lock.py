@@ -115,6 +115,29 @@ def test_the_lock_of_another_machine_is_told_with_the_mend(tmp_path):
     hold(tmp_path)
 
 
+def test_a_part_of_a_lost_machine_is_begun_again_on_another(dividing, monkeypatch, tmp_path):
+    """As Slurm does; where the kernel gives the lock. None but the same part takes it over."""
+    place, (process, _) = Folder(tmp_path / "parts"), dividing
+    place.folder.mkdir()
+    words, left = '{"pid": 7, "host": "elsewhere", "boot": "x"}', place.folder / ".lock-1-of-2"
+    for part in (None, (1, 4)):
+        left.write_text(words)
+        with pytest.raises(UserError, match=r"process 7 on elsewhere .*delete .*-1-of-2"):
+            hold_place(place, part)
+    hold_place(place, (2, 2))
+    hold_place(place, (1, 2))
+    assert not left.exists()
+    (held,) = (tmp_path / "out").iterdir()  # by a process that lives, whatever its words say
+    held.write_text(words)
+    with pytest.raises(UserError, match="process 7 on elsewhere is writing"):
+        hold_place(Folder(tmp_path / "out"), (1, 2))
+    process.kill()
+    left.write_text(words)
+    monkeypatch.setattr("fcntl.flock", lambda *_: (_ for _ in ()).throw(OSError(95, "no locks")))
+    with pytest.raises(UserError, match="delete"):
+        hold_place(place, (1, 2))
+
+
 @pytest.mark.parametrize("words", [b"", b"{", b'{"pid": []}', b"[]", b"\xff", b"9" * 5_000])
 def test_a_damaged_lock_is_no_lock(tmp_path, words):
     (tmp_path / LOCK_NAME).write_bytes(words)

@@ -266,8 +266,11 @@ def _locked(path: Path) -> int | None:
 def _take(file: int, path: Path, how: int = fcntl.LOCK_EX) -> None:
     """Lock the file; raises UserError if another process has it, or its words name one."""
     holder = read_holder(os.pread(file, 1000, 0))
+    own = _LOCK.fullmatch(path.name)
     try:
         fcntl.flock(file, how | fcntl.LOCK_NB)
+        if own and own["parts"] and how == fcntl.LOCK_EX:
+            return  # a queue begins the part of a lost machine on another; made twice it is the same
         held = False
     except OSError as error:
         known = error.errno == errno.EWOULDBLOCK
