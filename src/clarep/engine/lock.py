@@ -270,7 +270,7 @@ def _take(file: int, path: Path, how: int = fcntl.LOCK_EX) -> None:
     try:
         fcntl.flock(file, how | fcntl.LOCK_NB)
         if own and own["parts"] and how == fcntl.LOCK_EX:
-            return  # a queue begins the part of a lost machine on another; made twice it is the same
+            return  # a queue begins a lost machine's part on another; made twice it is the same
         held = False
     except OSError as error:
         known = error.errno == errno.EWOULDBLOCK
