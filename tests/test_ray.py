@@ -112,6 +112,8 @@ def test_tasks_wait_for_each_other_and_their_mistakes_are_told(cluster, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2", "3"]
     assert "0" in found[1][0] and {"1", "2"} <= set(found[3][0])
     assert os.getpid() not in {pid for _, pid in found.values()}
+    alone = EngineConfig(engine="ray", workers=1)  # what another waits for comes first
+    assert list(fan_out("abc", lambda: str, alone, after=[(), (), (1,)])) == ["b", "a", "c"]
     with pytest.raises(UserError, match=r"cannot read a\.png"):
         list(fan_out([4], make, ON_RAY))
     monkeypatch.setattr(ray_engine, "_RETRIES", 0)

@@ -80,6 +80,7 @@ NETS = {
     "group norm by x": lambda: lambda x: F.group_norm(x, 2, x.mean((0, 2, 3)), eps=1e-2),
     "group norm, channels last": lambda: nn.Sequential(Last(), Norm()),
     "constants": lambda: lambda x: torch.mul(torch.arange(6), x * torch.ones(1, 6)) * 2 * x,
+    "a number first": lambda: lambda x: torch.mul(2.0, x) * x,
     "a constant that widens": lambda: (
         lambda x: (x * torch.arange(2.0)[:, None, None, None, None])[1]
     ),
@@ -105,6 +106,13 @@ def tangents(net, x, directions, lean):
         return torch.func.vmap(one)(directions)
 
 
+def assert_torchs_own(net, x, directions):
+    found, wanted = (tangents(net, x, directions, lean) for lean in (True, False))
+    for got, want in zip(found, wanted, strict=True):
+        assert torch.equal(got, want)
+    assert float(wanted[1].abs().max()) > 0
+
+
 def points(dtype):
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(BATCH, 4, 6, 6, generator=generator).to(dtype)
@@ -114,14 +122,12 @@ def points(dtype):
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_values_and_tangents_are_torchs_own(net):
-    x, directions = points(torch.float32)
-    found, wanted = (tangents(net, x, directions, lean) for lean in (True, False))
-    for got, want in zip(found, wanted, strict=True):
-        assert torch.equal(got, want)
-    assert float(wanted[1].abs().max()) > 0
+    assert_torchs_own(net, *points(torch.float32))
 
 
-def test_rules_are_used(monkeypatch):
+@pytest.fixture
+def used(monkeypatch):
+    """(name of a rule, whether it applied) of each call."""
     used = []
     for function, rule in forward_rules._RULES.items():
 
@@ -131,6 +137,10 @@ def test_rules_are_used(monkeypatch):
             return found
 
         monkeypatch.setitem(forward_rules._RULES, function, noted)
+    return used
+
+
+def test_rules_are_used(used):
     net = Residual().requires_grad_(False)
     x, directions = points(torch.float32)
     J = Jacobian(net, x)
@@ -142,8 +152,18 @@ def test_rules_are_used(monkeypatch):
     assert not used
 
 
-def test_bf16_goes_torchs_own_way():
-    net, (x, directions) = Norm().requires_grad_(False), points(torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        found, wanted = (tangents(net, x, directions, lean) for lean in (True, False))
-    assert all(map(torch.equal, found, wanted))
+def test_bf16_goes_torchs_own_way(used):
+    x, directions = points(torch.float32)
+    for net in (Norm().requires_grad_(False), nn.Conv2d(4, 4, 3).requires_grad_(False)):
+        with torch.autocast("cpu", torch.bfloat16):
+            assert_torchs_own(net, x, directions)
+    net, (x, directions) = Norm().bfloat16().requires_grad_(False), points(torch.bfloat16)
+    assert_torchs_own(net, x, directions)
+    assert used and not any(lean for _, lean in used)
+
+
+def test_float64_is_as_torchs_own(used):
+    net, (x, directions) = Residual().double().requires_grad_(False), points(torch.float64)
+    net.scale = net.scale.double()
+    assert_torchs_own(net, x, directions)
+    assert {name for name, lean in used if lean} == {"_conv2d", "_group_norm", "_mul"}

@@ -156,10 +156,10 @@ def fan_out_on_ray(
 
 
 def longest_chains(after: Sequence[Collection[int]]) -> list[int]:
-    """Return how many tasks, at most, wait for each one in turn.
+    """Return the length of the longest chain of tasks that wait for each one.
 
-    after: for each task, the numbers of earlier ones that must have ended. Where those that most
-    wait for come first, none is left to one worker at the end (list scheduling by levels, Hu 1961).
+    after: for each task, the numbers of earlier ones that must have ended. With long chains first,
+    none is left to one worker at the end (list scheduling by levels, Hu 1961).
     """
     chains = [0] * len(after)
     for i in reversed(range(len(after))):

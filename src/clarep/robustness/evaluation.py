@@ -138,9 +138,9 @@ class Evaluation(FigureRows):
             check_header(folder / ARRAYS_NAME)
             measurements = [_measurement(**entry) for entry in content["measurements"]]
             config = content["config"]
-            for part in (config, config.get("data", {}), config.get("suite", {})):
-                if not isinstance(part, dict):
-                    raise TypeError(f"its config holds {part!r:.80} in place of options")
+            parts = (config, *(config[name] for name in ("data", "suite") if name in config))
+            if other := [part for part in parts if not isinstance(part, dict)]:
+                raise TypeError(f"its config holds {other[0]!r:.80} in place of options")
             return cls(config, measurements, load_file(folder / ARRAYS_NAME))
         except UserError:
             raise
@@ -154,7 +154,6 @@ class Evaluation(FigureRows):
             ValueError,
             LookupError,
             TypeError,
-            AttributeError,
             SafetensorError,
         ) as error:
             raise UserError(f"cannot read {path} ({said_by(error)}): {again}") from error

@@ -32,6 +32,8 @@ def whole(described: Mapping[str, Any], options: type | None = None) -> dict[str
     if not isinstance(described.get("train"), Mapping):
         return dict(described)
     method, found = METHODS.get(str(described.get("method"))), described.get("options") or {}
+    if not isinstance(found, Mapping):
+        raise TypeError(f"its options are {found!r:.80}")
     kind: Any = options if method is None else method.Config
     return {
         **described,
