@@ -11,17 +11,28 @@ from clarep.clarid.canonical_set import MANIFEST, CanonicalSet, CanonicalSetWrit
 from clarep.clarid.canonical_shards import find_manifest
 from clarep.clarid.clarid import Clarid
 from clarep.clarid.close_set import close_set
-from clarep.clarid.identify import identify_steps
+from clarep.clarid.identify import identify, identify_steps
 from clarep.clarid.told_images import TOLD, is_told
 from clarep.data import labelled
 from clarep.data.labelled import LabelledImages, UnreadableImage
 from clarep.engine.places import place_of
-from clarep.errors import UserError
+from clarep.errors import ClarepWarning, UserError
 from clarep.report.verify.set_faults import mend_set, set_faults
 
 COUNT, SIZE = 48, 4
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 4, 4, 3), dtype=np.uint8)
 CHOSEN = np.arange(0, COUNT, 4)[::-1].copy()  # twelve, of two classes, in no order of theirs
+
+
+def test_classes_that_the_teacher_has_never_heard_of_are_told(teacher, tmp_path, recwarn):
+    clarid = Clarid(teacher, sigma=1.0, k=1, steps=1, kind="random")
+    labels, sources = np.arange(COUNT) // 24, [str(i) for i in range(COUNT)]
+    for names, said in ((("cat", "dog"), 0), (("cross", "disc"), 1), (("0", "1"), 0)):
+        data = LabelledImages("x", labels, names, sources, PIXELS.__getitem__)
+        identify(clarid, data, tmp_path / names[0], [0])
+        found = [str(one.message) for one in recwarn.list if one.category is ClarepWarning]
+        assert len(found) == said and all("'cross' with 'cat'" in text for text in found)
+        recwarn.clear()
 
 
 class Images:

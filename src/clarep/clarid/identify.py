@@ -1,6 +1,7 @@
 """From a labelled data set to a stored canonical set: choose, compute by shards, go on."""
 
 import math
+import warnings
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -26,8 +27,8 @@ from clarep.engine.cost import Ledger
 from clarep.engine.fan_out import LOCAL, EngineConfig, check_engine, fan_out
 from clarep.engine.identity import differences, plain
 from clarep.engine.places import Place, place_of
-from clarep.errors import UserError, check_type
-from clarep.teachers.classes_by_name import check_matched
+from clarep.errors import ClarepWarning, UserError, check_type
+from clarep.teachers.classes_by_name import check_matched, strangers
 
 SHARD_SIZE = 50
 _FLOORS = 1_000  # images that tell the autoencoder's floor: one process alone asks it of them
@@ -106,6 +107,8 @@ def identify(
         shard_size: images a shard: what a kill can cost.
         engine: where shards are made; the set is the same wherever.
 
+    Warns (ClarepWarning) where no class of the data is by name one of the teacher's.
+
     Raises:
         UserError: if an argument is of another type, the seed is no seed, an image or label does
             not fit the teacher, whose classes may stand in another order, or the folder holds
@@ -117,6 +120,8 @@ def identify(
         clarid, data, folder, chosen, seed=seed, shard_size=shard_size, engine=engine
     )
     start = next(steps)
+    if said := strangers(clarid.teacher, data.class_names):
+        warnings.warn(said, ClarepWarning, stacklevel=2)
     with progress("identify", "images", start.total, start.done) as advance:
         for step in steps:
             advance(step.new)

@@ -45,8 +45,9 @@ class CallableTeacher(Teacher):
         self._encode, self._decode = given["encode"], given["decode"]
         self._sigma_from_t = given["sigma_from_t"] or (lambda t: math.tan(math.pi * t / 2))
         self._taps = dict(given["taps"])
-        self.latent_shape = given["latent_shape"]
-        self.image_shape = given["image_shape"] or self.latent_shape
+        self.latent_shape = tuple(given["latent_shape"])
+        seen = given["image_shape"] or self.latent_shape
+        self.image_shape = tuple(seen) if isinstance(seen, Sequence) else seen
         if given["image_channels"] is not None:
             self._take_colour(given["image_channels"])
         self.class_names = as_names(given["class_names"], each_once=False)

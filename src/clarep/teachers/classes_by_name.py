@@ -109,6 +109,21 @@ def check_matched(teacher: Teacher, class_names: Sequence[str]) -> None:
     )
 
 
+def strangers(teacher: Teacher, class_names: Sequence[str]) -> str:
+    """Return what to know where no class of the data is by name one of the teacher's, else "".
+
+    Classes that are numbers, the data's or the teacher's, say nothing.
+    """
+    ours, theirs = class_names, teacher.class_names
+    if not set(ours).isdisjoint(theirs) or any(name.isdigit() for name in (*ours, *theirs)):
+        return ""
+    return (
+        f"no class of the data ({few(ours)}) is by name one of the teacher's ({few(theirs)}), and "
+        f"labels are matched by number, '{ours[0]}' with '{theirs[0]}': unless they mean the same, "
+        "what is found says nothing of these images; give a teacher of such classes"
+    )
+
+
 def few(names: Sequence[str]) -> str:
     """Return the first three of many names, for a sentence."""
     return f"{', '.join(names[:3])} ..."

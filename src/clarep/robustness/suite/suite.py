@@ -89,12 +89,12 @@ class SuiteRun:
         """
         self.config, self._engine = SuiteConfig() if config is None else config, engine
         check_suite(self.config)
+        check_fit(student, data)
         device = next((str(one.device) for one in student.parameters()), "cpu")
         check_engine(engine, device, folder is not None)
         folder = None if folder is None else Path(folder)
         if folder is not None:
             check_folder(folder)
-        check_fit(student, data)
         check_reference(reference, data)
         check_type("baseline", baseline, (Evaluation, type(None)), "what Evaluation.load gives")
         self.student, self.folder, self.described = student, folder, described or {}

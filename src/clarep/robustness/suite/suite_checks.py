@@ -45,7 +45,8 @@ def check_fit(student: Student, data: LabelledImages) -> None:
     """Raise UserError unless the student's classes, two or more, and image shape are the data's."""
     if not isinstance(student, Student):
         raise UserError(
-            f"{type(student).__name__} is no Student: give Student.from_module(net, class_names, "
+            f"{type(student).__name__} is no Student: give load_student(folder) of one that was "
+            "trained here, or Student.from_module(net, class_names, "
             "image_shape), which takes any torch classifier (docs/students.md)"
         )
     check_data(data)
