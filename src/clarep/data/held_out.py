@@ -194,7 +194,7 @@ def _readable(
         return data, np.arange(len(data)), []
     announce(f"reading the {counted(len(data), 'image')} of {data.name}")
     held, kept, bad = in_memory(data, skip_bad)
-    if not fits_in_memory(data, kept):
+    if not fits_in_memory(held, kept):
         announce("they take over 1 GB and are not kept: each is read again whenever it is needed")
     return held, kept, bad
 
