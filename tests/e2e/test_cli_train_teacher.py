@@ -72,7 +72,7 @@ def test_each_image_is_decoded_once(pets, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(files, "decode_image", decode)
     assert train(pets, tmp_path / "run") == 0
     assert sorted(decoded) == sorted(pets.rglob("*.png"))
-    assert f"reading the 12 images of {pets / 'train'} \n" in capsys.readouterr().err
+    assert f"reading the 12 images of {pets / 'train'}\n" in capsys.readouterr().err
 
 
 def test_data_read_in_another_way_is_another_training(pets, tmp_path, capsys):
