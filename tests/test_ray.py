@@ -29,7 +29,7 @@ class TwoNodes:
     def __init__(self):
         from ray.cluster_utils import Cluster
 
-        quickly = {"health_check_period_ms": 500, "health_check_failure_threshold": 2}
+        quickly = {"health_check_period_ms": 1500, "health_check_failure_threshold": 2}
         quickly |= {"health_check_initial_delay_ms": 0}
         memory = {"object_store_memory": 100 << 20, "include_dashboard": False}
         head = {"num_cpus": 0, "_system_config": quickly, **memory}
@@ -41,8 +41,10 @@ class TwoNodes:
         while len(self.nodes) < 2:
             self.nodes.append(self.cluster.add_node(num_cpus=1, object_store_memory=100 << 20))
 
-    def lose_a_node(self):
-        self.cluster.remove_node(self.nodes.pop(), allow_graceful=False)
+    def lose_a_node(self, node=None):
+        node = node or self.nodes[-1]
+        self.nodes.remove(node)
+        self.cluster.remove_node(node, allow_graceful=False)
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +121,31 @@ def test_tasks_wait_for_each_other_and_their_mistakes_are_told(cluster, tmp_path
     monkeypatch.setattr(ray_engine, "_RETRIES", 0)
     with pytest.raises(UserError, match="1 workers died at 5"):  # else it would go on for ever
         list(fan_out([5], make, ON_RAY))
+
+
+def test_the_worker_of_a_machine_that_vanishes_is_asked_once(cluster, tmp_path, monkeypatch):
+    """For a while Ray cannot reach it and does not know that it is gone: all retries were lost."""
+    cluster.two()
+    monkeypatch.setattr(ray_engine, "_RETRIES", 1)
+    gone = tmp_path / "gone"
+
+    def make():
+        def work(task):
+            if task == 1 and not gone.exists():
+                gone.write_text(str(os.getppid()))
+                for pid in (os.getppid(), os.getpid()):  # the node and its worker at once
+                    os.kill(pid, signal.SIGKILL)
+            return task
+
+        return work
+
+    assert sorted(fan_out([0, 1, 2], make, ON_RAY)) == [0, 1, 2]
+    (node,) = (
+        node
+        for node in cluster.nodes
+        if str(node.all_processes["raylet"][0].process.pid) == gone.read_text()
+    )
+    cluster.lose_a_node(node)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
-"""`fan_out` on Ray: actors with one task each at a time, of which Ray replaces those that die.
+"""`fan_out` on Ray: actors with one task each at a time; for one that dies another is started.
 
-https://docs.ray.io/en/latest/ray-core/fault_tolerance/actors.html
+Not by Ray (`max_task_retries`), which asks the same actor again, and four times of a machine that
+vanished before it knows of that: https://docs.ray.io/en/latest/ray-core/fault_tolerance/actors.html
 """
 
 import os
@@ -115,11 +116,11 @@ def fan_out_on_ray(
         "num_gpus": engine.gpus_per_worker,
     }
     count = min(_room(ray, engine, options), len(tasks))
-    options |= {"max_restarts": -1, "max_task_retries": _RETRIES, "scheduling_strategy": "SPREAD"}
+    options |= {"scheduling_strategy": "SPREAD"}
     # Libraries beside torch read the first when they are imported.
     own = {"OMP_NUM_THREADS": str(threads), WORKER: "1"}
-    if not engine.gpus_per_worker:  # else each takes those that it sees
-        own["CUDA_VISIBLE_DEVICES"] = ""
+    # With GPUs each takes those that it sees.
+    own |= {} if engine.gpus_per_worker else {"CUDA_VISIBLE_DEVICES": ""}
     options["runtime_env"] = {"env_vars": own}
     kind, made = ray.remote(_Worker).options(**options), ray.put(make_worker)
     driver = _Driver(
@@ -129,6 +130,7 @@ def fan_out_on_ray(
     waiting, ended = dict(enumerate(tasks)), set[int]()
     idle: list[Any] = []
     running: dict[Any, tuple[int, Any]] = {}
+    tries = [0] * len(tasks)
     try:
         if written is not None:
             written.write(sign, b"")
@@ -142,12 +144,15 @@ def fan_out_on_ray(
                 ray.kill(idle.pop())
             [first], _ = ray.wait(list(running), num_returns=1)
             i, actor = running.pop(first)
-            result, mistake = _got(ray, first, tasks[i])
-            if mistake is not None:
-                raise mistake
+            tries[i] += 1
+            got = _got(ray, first, tasks[i], tries[i])
+            if got is None:
+                ray.kill(actor)  # it may be out of reach alone
+                waiting[i] = tasks[i]
+                continue
             idle.append(actor)
             ended.add(i)
-            yield result
+            yield got[0]
     finally:
         for actor in [*idle, *(actor for _, actor in running.values())]:
             ray.kill(actor)
@@ -184,8 +189,9 @@ def _connect(ray: Any, engine: EngineConfig) -> None:
         ray.init(address, logging_level="error", log_to_driver=False, **alone)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise UserError(
-            f"there is no cluster of Ray at {address}, or it lets nobody in ({error}): start one "
-            "(docs/scale.md), or leave out `address`, which starts Ray on this machine alone"
+            f"there is no cluster of Ray at {address}, or it lets this process not in ({error}): "
+            "start one, or use its RAY_AUTH_MODE and its token here (docs/scale.md), or leave out "
+            "`address`, which starts Ray on this machine alone"
         ) from error
     finally:
         if in_main:  # Ray puts its own there
@@ -212,13 +218,21 @@ def _room(ray: Any, engine: EngineConfig, options: dict[str, Any]) -> int:
     return workers
 
 
-def _got(ray: Any, reference: Any, task: Any) -> Any:
-    """Return what a worker gave; raises UserError if it died again and again."""
+def _got(ray: Any, reference: Any, task: Any, tries: int) -> tuple[Any] | None:
+    """Return what a worker gave, None if it died; raises UserError if all that tried did.
+
+    Raises the task's own mistake, too.
+    """
     try:
-        return ray.get(reference)
+        result, mistake = ray.get(reference)
     except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError) as error:
+        if tries <= _RETRIES:
+            return None
         raise UserError(
-            f"{_RETRIES + 1} workers died at {task} ({str(error).splitlines()[0]}): look for the "
+            f"{tries} workers died at {task} ({str(error).splitlines()[0]}): look for the "
             "cause, such as memory, in the logs of Ray (/tmp/ray/session_latest/logs), and run "
             "the same command again, which goes on"
         ) from error
+    if mistake is not None:
+        raise mistake
+    return (result,)
