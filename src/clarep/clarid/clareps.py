@@ -116,6 +116,8 @@ class CLAReps:
         from clarep.clarid.canonical_set import CanonicalSet, CanonicalSetWriter
         from clarep.clarid.canonical_shards import sha256_tensors
 
+        if Path(folder).is_file():
+            raise UserError(f"{folder} is a file: give a folder, which need not exist")
         chosen = self.index.tolist()
         config = {**self.config, "chosen": chosen, "reps_sha256": sha256_tensors(self.tensors)}
         writer = CanonicalSetWriter(Path(folder), config, chosen, max(1, len(self)))

@@ -118,8 +118,6 @@ def hold(folder: Path, name: str = LOCK_NAME) -> _Lock:
             "machine as `out`; clarep identify alone writes under an address"
         )
     place = folder.resolve()
-    if place.exists() and not place.is_dir():
-        raise UserError(f"{folder} is a file: give a folder, which need not exist")
     if WORKER in os.environ:
         place.mkdir(parents=True, exist_ok=True)
         return DriversLock()
