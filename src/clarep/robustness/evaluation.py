@@ -14,7 +14,7 @@ from clarep.engine.artefacts import read_json, sha256_file, write_json
 from clarep.engine.figure_rows import FigureRows
 from clarep.engine.statistics import binomial_interval, bootstrap_interval
 from clarep.engine.tensors import check_header, save_tensors
-from clarep.errors import UserError, said_by
+from clarep.errors import UserError, nearest, said_by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,7 +71,7 @@ class Evaluation(FigureRows):
         for measurement in self.measurements:
             if measurement.key == key:
                 return measurement
-        raise KeyError(key)
+        raise KeyError(f"{key}: {nearest(key, [m.key for m in self.measurements])}not measured")
 
     def __contains__(self, key: str) -> bool:
         return any(measurement.key == key for measurement in self.measurements)
