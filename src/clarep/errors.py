@@ -29,10 +29,16 @@ def nearest(name: str, names: Iterable[str], cutoff: float = 0.4) -> str:
     return f"did you mean {' or '.join(near)}? " if near else ""
 
 
-def check_arguments(given: Iterable[str], taker: Callable[..., object]) -> None:
-    """Raise UserError for the name of an argument that a function or class does not take."""
+def check_arguments(given: Iterable[str], taker: Callable[..., object], config: type) -> None:
+    """Raise UserError for the name of an argument that a function or class does not take.
+
+    config: the class of its `config`, for a name that belongs there.
+    """
     known = signature(taker).parameters
     for name in given:
+        if name not in known and name in signature(config).parameters:
+            settings = config.__name__
+            raise UserError(f"`{name}` is one of {settings}: give `config={settings}({name}=...)`")
         if name not in known:
             raise unknown_name("argument", name, known)
 

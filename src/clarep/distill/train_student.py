@@ -46,7 +46,7 @@ def train_student(
         UserError: as `StudentRun` does, and for an argument that there is not.
     """
     check_type("out", out, (str, Path), "a folder")
-    check_arguments(parts, StudentRun)
+    check_arguments(parts, StudentRun, DistillConfig)
     run = StudentRun(data, Path(out), method=method, options=options, config=config, **parts)
     walk(run, tracker)
     run.finish()

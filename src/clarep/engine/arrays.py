@@ -118,10 +118,12 @@ def as_names(given: object, *, each_once: bool = True) -> tuple[str, ...]:
 
 
 def numbered(labels: Labels, class_names: Sequence[str]) -> Labels:
-    """Return names of classes as their numbers, and all else as it is.
+    """Return names of classes as their numbers, one name as a list of one, all else as it is.
 
     Raises UserError for a name that is none of them, or that of two.
     """
+    if isinstance(labels, str):
+        labels = [labels]
     if not isinstance(labels, Sequence | np.ndarray) or not any(isinstance(i, str) for i in labels):
         return labels
     number = {name: i for i, name in enumerate(class_names)}

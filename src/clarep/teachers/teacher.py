@@ -217,17 +217,17 @@ class Teacher(ABC):
             )
 
     def check_rises(self) -> None:
-        """Raise UserError if `sigma_from_t` falls anywhere between five values of t."""
+        """Raise UserError if `sigma_from_t` does not rise between any two of five values of t."""
         known: list[tuple[float, float]] = []
         for t in (0.1, 0.3, 0.5, 0.7, 0.9):
             with suppress(Exception):  # outside of what it was trained on, or can be asked
                 known.append((t, self.sigma_from_t(t)))
         for (before, low), (t, sigma) in pairwise(known):
-            if sigma < low:
+            if not low < sigma:
                 raise UserError(
-                    f"sigma_from_t falls from {low:g} at t = {before} to {sigma:g} at t = {t}: let "
-                    "it rise with t, from data to noise, and try the teacher with clarep.doctor; "
-                    "or give `sigma` in place of `t`"
+                    f"sigma_from_t is {low:g} at t = {before} and {sigma:g} at t = {t}: let it "
+                    "rise with t, from data to noise, and try the teacher with clarep.doctor; or "
+                    "give `sigma` in place of `t`"
                 )
 
     def check_labels(self, labels: Int64[Tensor, " batch"]) -> None:

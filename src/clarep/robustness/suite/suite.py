@@ -283,7 +283,7 @@ def robustness_suite(
 
     Raises UserError as `SuiteRun` does, and for an argument that there is not.
     """
-    check_arguments(parts, SuiteRun)
+    check_arguments(parts, SuiteRun, SuiteConfig)
     run = SuiteRun(student, data, config, **parts)
     for step in run.steps():
         if report is not None:
