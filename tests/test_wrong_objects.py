@@ -210,6 +210,10 @@ FINE = {
     ),
     "called(sigma_min=torch.tensor(0.01)).class_names": "('a', 'b', 'c')",
     "clarep.class_balanced_choice([0, 1, 0, 1], 0.5, seed=0).shape": "(2,)",
+    "data": "LabelledImages('made', 24 images of 3 classes)",
+    "clarep.load_data(DataConfig())": (
+        "Backdrops('backdrops/train/seed=0/correlation=0/original', 5,000 images of 10 classes)"
+    ),
     "teacher": "CallableTeacher(3 classes, latents 3x8x8)",
     "len(reps[-1]), len(reps[[]]), len(reps[reps.label > 0]), len(reps[1:9])": "(1, 0, 2, 2)",
     "sum(len(one) for one in reps)": "3",

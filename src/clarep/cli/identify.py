@@ -190,7 +190,7 @@ class Identify:
                     step = next(steps)
                 except StopIteration as end:
                     return bool(end.value)
-                advance(step.new, "now its pictures" if step.done == step.total else "")
+                advance(step.new, "" if self.part or step.done < step.total else "now its pictures")
 
     def _say_who_closes(self, canon: Place, shards: int) -> None:
         stored = find_manifest(canon)

@@ -102,7 +102,7 @@ def _draw_backdrop(scene: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     return np.rint(crop * rng.uniform(*_TINT, size=3)).astype(np.uint8)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Backdrops(LabelledImages):
     """Garments on backdrops, 32x32 RGB. The same split, seed, correlation and variant: same bytes.
 

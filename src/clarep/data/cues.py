@@ -28,7 +28,7 @@ class Grouped(Protocol):
         """Return the cue in each image, (N,): the class that it goes with, or NO_CUE."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GroupedImages(LabelledImages):
     """Labelled images whose spurious cue is known, of a user's own, say."""
 

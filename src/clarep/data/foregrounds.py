@@ -51,7 +51,7 @@ def separate(data: LabelledImages) -> Separated | None:
     return data.separated() if isinstance(data, Foregrounds) else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MaskedImages(LabelledImages):
     """Labelled images with a mask each, of a user's own, say: every background measure takes them.
 

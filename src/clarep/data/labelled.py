@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clarep.data.image_hashes import joint_sha256, pixels_sha256
 from clarep.engine.arrays import Images, as_images
+from clarep.engine.printable import counted
 from clarep.errors import UserError
 
 _MEMORY = 1e9  # bytes of pixels that `in_memory` keeps
@@ -67,6 +68,10 @@ class LabelledImages:
                     f"the name '{shown}' is no UTF-8: rename the file, folder or class, such as "
                     "with convmv -f latin1 -t utf-8"
                 ) from None
+
+    def __repr__(self) -> str:
+        classes = counted(len(self.class_names), "class")
+        return f"{type(self).__name__}({self.name!r}, {counted(len(self), 'image')} of {classes})"
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -37,7 +37,7 @@ CHALLENGE_VARIANTS = (
 _SPLIT = "val"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ChallengeImages(LabelledImages):
     """The challenge's `original` images, with their other variants beside them."""
 
