@@ -60,6 +60,12 @@ def assert_refused(capsys, arguments: str, *words: str) -> None:
 # What does not belong together
 
 
+def test_nothing_that_verify_looks_at(run, capsys):
+    Path("x/student/checkpoint.pt").write_bytes(b"cut short")
+    assert_refused(capsys, "verify x/student/checkpoint.pt", "is of no kind that is checked alone")
+    assert_refused(capsys, "verify x --correlation 0.9", "no --data is")
+
+
 def test_a_canonical_set_of_another_class_list(capsys, fabricated, tiny_teacher_path) -> None:
     fabricated.make_canon(Path("canon"), str(tiny_teacher_path))
     manifest = json.loads(Path("canon/manifest.json").read_text())["config"]

@@ -65,6 +65,7 @@ def test_json_measures_and_reference(runs, capsys):
         (["v0", "v0"], "both vanilla with seed 0"),
         (["v0", "other"], "trained on other data (correlation: 0.9 in v0, 0.0 in other)"),
         (["v0", "--measures", "clean/acuracy"], "unknown measure 'clean/acuracy': did you mean"),
+        (["v0", "--measures"], "--measures names none: give at least one"),
         (["v0", "--reference", "nope"], "unknown reference 'nope': valid are vanilla"),
         ([], "nothing to compare"),
     ],

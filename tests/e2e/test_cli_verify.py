@@ -234,6 +234,12 @@ def test_repair_of_shards_that_no_entry_tells_of(tmp_path, capsys):
     assert verify(capsys, tmp_path)[0] == 0
 
 
+def test_repair_of_a_shard_that_is_gone(canon, capsys):
+    (canon / SHARDS[1]).unlink()
+    assert verify(capsys, canon, "--repair")[0] == 0  # what is left is merely not there yet
+    assert write(canon, config=CONFIG | {"chosen": CHOSEN}) == [SHARDS[1]]
+
+
 def test_what_is_nothing_of_clareps(tmp_path, capsys):
     for path in (tmp_path, tmp_path / "nowhere"):
         assert main(["verify", str(path)]) == 2

@@ -356,7 +356,7 @@ def test_other_seeds_and_no_reference_are_said(make_run):
     runs = load([make_run("kd"), make_run("kd", 1), make_run("rkd")])
     text = comparison_table(compare(runs))
     assert "the methods were trained with other seeds: kd 0 1, rkd 0" in text
-    assert "there is no run of the method to compare with" in text
+    assert "nothing is marked: no run is of vanilla" in text
 
 
 @pytest.mark.parametrize(

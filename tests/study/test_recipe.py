@@ -130,6 +130,10 @@ WRONG = {
         FIRST + '[variants.cadistill]\nmethod = "cadstill"',
         "[variants.cadistill] method: unknown method 'cadstill': did you mean cadistill",
     ),
+    "variant called as another method": (
+        FIRST + '[variants.vanilla]\nmethod = "cadistill"',
+        "[variants.vanilla] method = 'cadistill' would stand in the table as vanilla",
+    ),
     "variant's key": (FIRST + "[variants.vanilla]\nepochs = 3", "[variants.vanilla] unknown key"),
     "variant's train": (
         FIRST + "[variants.vanilla.train]\nepoch = 3",

@@ -87,8 +87,9 @@ class Questions:
             )
         _check_asked(teacher, config)
         given = np.arange(len(data)) if chosen is None else data.positions(chosen)
-        if len(np.unique(given)) < len(given):
-            raise UserError("an image was chosen twice: give each index once")
+        images, times = np.unique(given, return_counts=True)
+        if (times > 1).any():
+            raise UserError(f"image {images[times > 1][0]} was chosen twice: give each index once")
         held, index, _ = in_memory(data, skip_bad=False, chosen=given)
         teacher.accept_images(to_unit_range(held.images(index[:1])))
         teacher.check_labels(torch.from_numpy(held.labels[index]))

@@ -10,6 +10,7 @@ import tyro
 from clarep.cli.option_groups import DataOptionsGroup
 from clarep.data.load import DataConfig, DataOptions, load_data
 from clarep.engine.printable import one_line
+from clarep.errors import UserError
 from clarep.report.verify.check_path import check_path, close_sets, left_wrong, mend_path
 from clarep.report.verify.faults import Fault
 
@@ -39,6 +40,11 @@ class Verify:
     def run(self) -> int:
         """Check, mend if asked, print; return the exit code."""
         data = None
+        if self.data is None and self.options != DataOptions():
+            raise UserError(
+                "options of the data are given and no --data is, so that nothing would be held "
+                "against them: give it, or leave them out"
+            )
         if self.data is not None:
             data = load_data(DataConfig(data=self.data, **vars(self.options)))
         done = close_sets(self.path) if self.finish else []

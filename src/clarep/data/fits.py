@@ -47,7 +47,8 @@ def check_alike(whose: str, own: Kind, of: str, wanted: Kind) -> None:
             found = f"{len(names)} classes there, {len(wanted_names)} here"
         raise UserError(
             f"{whose} classes are not those of {of} ({found}): give one of these classes, in this "
-            "order, or name them with `class_names`"
+            "order, or name those of a teacher or of another library's classifier with "
+            "`class_names`"
         )
     if tuple(shape) != tuple(wanted_shape):
         raise UserError(

@@ -112,7 +112,7 @@ def _notes(comparison: Comparison) -> list[str]:
             "per-image values)"
         )
     elif comparison.reference is None:
-        notes.append("nothing is marked: there is no run of the method to compare with")
+        notes.append("nothing is marked: no run is of vanilla, and no other reference was named")
     if _is_counted(comparison):
         notes.append(
             f"training: operations of convolutions and matrix products over {comparison.reference}"

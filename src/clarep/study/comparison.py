@@ -167,6 +167,8 @@ def compare(
         check_type("runs", run, (StudiedRun, str, Path), mend)
     if measures is not None and (isinstance(measures, str) or not isinstance(measures, Sequence)):
         raise UserError(f"`measures={measures!r}` is a {type(measures).__name__}: give a list")
+    if measures is not None and not measures:
+        raise UserError("`measures` names none: give at least one, such as clean/accuracy")
     if not runs:
         raise UserError("there is nothing to compare: give at least one run folder")
     read = [run if isinstance(run, StudiedRun) else read_run(run) for run in runs]
@@ -210,7 +212,10 @@ def _choose(
             raise unknown_name("measure", pattern, known)
         chosen += [key for key in matching if key not in chosen]
     if not chosen:
-        raise unknown_name("measure", ", ".join(DEFAULT_MEASURES), known)
+        raise UserError(
+            f"these runs hold none of the usual measures: name some of theirs in `measures`, "
+            f"{', '.join(known)}"
+        )
     return tuple(chosen)
 
 

@@ -204,6 +204,11 @@ def _variants(recipe: Recipe, tables: Mapping[str, Any], place: str) -> tuple[Va
         if method not in METHODS:
             where = f"{here} method:" if "method" in table else f"{place} methods:"
             raise UserError(f"{where} {unknown_name('method', method, [*METHODS, *own])}")
+        if name in METHODS and method != name:
+            raise UserError(
+                f"{here} method = {method!r} would stand in the table as {name}, which is another "
+                "method: give the row a name of its own, in methods too"
+            )
         if recipe.canonical.top and table.keys() & {"clarid", "fraction", "canonical_seed"}:
             raise UserError(
                 f"{here} gives settings of a canonical set, and [canonical] top names one that "

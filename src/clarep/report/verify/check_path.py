@@ -54,6 +54,8 @@ def check_path(where: Path | str, data: LabelledImages | None = None) -> Checked
     root = place.folder
     if root.is_file():
         _check_file(root, checked)
+        if not sum(checked.counts.values()):
+            raise UserError(f"{root} is of no kind that is checked alone: give its folder")
         return checked
     if not root.is_dir():
         raise UserError(f"there is nothing at {root}: give what a clarep command wrote")

@@ -164,7 +164,8 @@ def mend_set(place: Place) -> list[str]:
             place.remove(name)
             done.append(f"dropped {place}/{name}")
     mended = manifest_of(stored, kept)
-    if done or not known or not known["complete"]:
+    # A shard that is not there at all leaves nothing to drop.
+    if done or len(kept) < len(stored["shards"]) or not known or not known["complete"]:
         place.write(MANIFEST, json_bytes(mended, sealed=True))
         done.append(f"wrote {place}/{MANIFEST} of {len(kept)} whole shards")
         for name in told:
