@@ -29,7 +29,7 @@ WRONG = {  # arguments -> the value or option, and what would be right
     "identify --steps --json": ("--steps",),
     "identify --steps 1.5": ("--steps", "'1.5'", "INT", "8"),
     "identify --steps=": ("--steps", "''", "INT"),
-    "identify --t x": ("--t", "'x'", "FLOAT"),
+    "identify --t x": ("--t", "'x'", "['x']: give --t {None}|FLOAT|{auto} (default: None)\n"),
     f"identify --steps {'9' * 5000}": ("--steps",),
     "identify --kind tpo": ("--kind", "'tpo'", "'top', 'contrast'"),
     "bench subspace --ks 1 x": ("--ks", "'x'", "INT"),
@@ -56,6 +56,7 @@ def test_what_is_wrong_is_told_in_one_sentence(wrong: str, capsys: pytest.Captur
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("clarep: ") and printed.err.count("\n") == 1
+    assert "helptext" not in printed.err
     for words in WRONG[wrong]:
         assert words in printed.err
 

@@ -62,6 +62,7 @@ def test_json_measures_and_reference(runs, capsys):
     ("arguments", "words"),
     [
         (["v0", "nowhere"], "nowhere holds no trained student"),
+        (["study"], "study holds no trained student (no student/config.json): give study/runs/*"),
         (["v0", "v0"], "both vanilla with seed 0"),
         (["v0", "other"], "trained on other data (correlation: 0.9 in v0, 0.0 in other)"),
         (["v0", "--measures", "clean/acuracy"], "unknown measure 'clean/acuracy': did you mean"),
@@ -72,6 +73,7 @@ def test_json_measures_and_reference(runs, capsys):
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(arguments, words, runs, capsys):
     make_run("other", "kd", 0, 0.7, correlation=0.0)
+    Path("study/runs").mkdir(parents=True)
     assert main(["compare", *arguments]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""

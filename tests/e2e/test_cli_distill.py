@@ -101,6 +101,11 @@ def test_kd_from_a_student_of_ours(command, capsys):
     assert config["options"] == {"kd_weight": 0.5}
 
 
+def test_what_a_method_does_not_read_is_told(command, capsys):
+    assert main(command("--method vanilla --canon nowhere --audit nowhere")) == 0
+    assert "note: method vanilla does not read --canon or --audit\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

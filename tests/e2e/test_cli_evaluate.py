@@ -225,6 +225,8 @@ def test_the_attacked_images_have_a_row_of_their_own_and_l2_its_unit(run: str, c
         ("x --data px.npz --groups ood", "ood needs images of none of the classes (--ood)"),
         ("x --out afile", "afile is no folder: give --out a folder"),
         ("x --reference other", "--reference does not fit: the student's classes are not those of"),
+        ("x --reference x", "--reference x holds the weights of x itself"),
+        ("x --groups clean --ood garments", "--ood gives garments, which --groups clean leaves"),
         ("x --ood nope", "--ood nope: unknown data set 'nope'"),
         ("x --baseline afile", "afile holds no evaluation"),
         ("nowhere", "there is no student at nowhere"),

@@ -53,6 +53,26 @@ def test_the_whole_road_and_again(capsys):
     assert weights("out") == before
 
 
+def test_what_verify_says_mends_what_is_cut(write_recipe, capsys):
+    write_recipe(methods='["vanilla"]')
+    assert main(["run", "quick.toml", "--out", "out"]) == 0
+    before = weights("out")
+    (history,) = Path("out").glob("runs/*/student/history.jsonl")
+    seconds = Path("out/store/seconds.json")
+    for path in (history, seconds):
+        path.write_text(path.read_text()[:20])
+    capsys.readouterr()
+    assert main(["verify", "out"]) == 1
+    told = capsys.readouterr().out
+    assert "of a study, whose finished students are left alone, delete student.safet" in told
+    assert f"{seconds}: it cannot be read" in told and "delete it and run the command" in told
+    history.with_name(STUDENT_NAME).unlink()
+    seconds.unlink()
+    assert main(["run", "quick.toml", "--out", "out"]) == 0
+    assert weights("out") == before
+    assert main(["verify", "out"]) == 0
+
+
 @pytest.mark.slow  # tests/e2e/test_kills.py kills this command every time
 def test_killed_it_goes_on_to_the_same_weights(capsys, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -209,7 +209,7 @@ def test_a_set_that_is_not_closed(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(CanonicalSetWriter, "finish", lambda self: False)
     write(tmp_path / "canon")
     code, lines = verify(capsys, tmp_path)
-    assert code == 1 and "not closed: give `finish`" in lines[0]
+    assert code == 1 and "not closed: give --finish" in lines[0]
     assert verify(capsys, tmp_path, "--finish")[0] == 0
     assert sorted(path.name for path in (tmp_path / "canon").iterdir()) == [MANIFEST, *SHARDS]
     write(tmp_path / "other", shards=2)

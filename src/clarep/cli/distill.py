@@ -12,6 +12,7 @@ from clarep.data.labelled import LabelledImages
 from clarep.data.load import DataConfig, load_data, stored_options
 from clarep.distill.distill_config import STUDENT_DATA, DistillConfig, check_distill
 from clarep.distill.methods import method_named
+from clarep.distill.methods.base import Method
 from clarep.distill.train_student import walk
 from clarep.distill.trainer.student_run import StudentRun
 from clarep.engine.tracker import Tracker, check_tracker
@@ -94,6 +95,7 @@ class Distill:
             told(images)
             for reason in run.skipped:
                 note(f"skipped {reason}")
+            note(self._unread(method))
         walk(run, self.tracker)
         done = run.finish()
         if run.is_main:
@@ -105,6 +107,17 @@ class Distill:
         if not is_tied and self.data.correlation == STUDENT_DATA.correlation:
             return replace(self.data, correlation=DataConfig.correlation)
         return self.data
+
+    def _unread(self, method: type[Method]) -> str:
+        """Name what is given and the method passes over; a path need not even exist."""
+        read = {
+            "canon": method.canonical_kind,
+            "audit": method.audit_parts(self.train),
+            "teacher": method.needs_teacher or method.canonical_kind,
+            "classifier": method.needs_classifier,
+        }
+        names = [f"`{name}`" for name, reads in read.items() if getattr(self, name) and not reads]
+        return f"method {self.method} does not read {' or '.join(names)}" if names else ""
 
     def _teacher(self, images: LabelledImages) -> Teacher | None:
         if self.teacher is not None:

@@ -12,6 +12,8 @@ from clarep.cli.terminal import note, warn
 from clarep.engine.devices import check_device, default_device
 from clarep.engine.fan_out import EngineConfig
 from clarep.engine.progress import progress
+from clarep.engine.tensors import weights_hash
+from clarep.errors import UserError
 from clarep.report.tables import plain_table
 from clarep.robustness.attacks.attack_config import unit_notes
 from clarep.robustness.evaluation import Evaluation
@@ -20,7 +22,7 @@ from clarep.robustness.student_and_data import StudentAndData, load_ood, student
 from clarep.robustness.suite.suite import SuiteRun
 from clarep.robustness.suite.suite_checks import named_paths
 from clarep.robustness.suite.suite_config import SuiteConfig, check_suite
-from clarep.students.student import Outputs
+from clarep.students.student import Outputs, Student
 from clarep.students.student_files import load_student
 
 
@@ -90,6 +92,7 @@ class Evaluate:
             outputs=self.outputs,
         )
         device = default_device() if self.device is None else check_device(self.device)
+        reference = self._reference(tested.student)
         others = {"reference": self.reference, "baseline": self.baseline}
         suite = SuiteRun(
             tested.student.to(device),
@@ -98,7 +101,7 @@ class Evaluate:
             folder=tested.out,
             described=tested.described
             | {name: path and str(path) for name, path in others.items()},
-            reference=None if self.reference is None else load_student(self.reference).to(device),
+            reference=None if reference is None else reference.to(device),
             baseline=None if self.baseline is None else _load_evaluation(self.baseline),
             ood=load_ood(self.ood, tested.student),
             official_corruptions=self.official_corruptions,
@@ -112,6 +115,18 @@ class Evaluate:
             for step in steps:
                 advance(step.new, skipped=step.skipped)
         self._print(suite.evaluation(), tested.out)
+
+    def _reference(self, student: Student) -> Student | None:
+        """Load the reference; here alone, since two variants of a study may end alike."""
+        if self.reference is None:
+            return None
+        reference = load_student(self.reference)
+        if weights_hash(reference) == weights_hash(student):
+            raise UserError(
+                f"`reference={self.reference}` holds the weights of {self.student} itself, whose "
+                "attacks check nothing: give the run of another student, or leave it out"
+            )
+        return reference
 
     def _tell(self, tested: StudentAndData, suite: SuiteRun) -> None:
         """Say on stderr what is otherwise than one may expect, before anything is measured."""

@@ -123,7 +123,10 @@ def _one_sentence(boxed: str, command: str) -> str:
     message, *mends = [re.sub(r"\n {8}.*", "", part).rstrip(".") for part in parts]
     said = ": ".join((message, *(mends[:-1] or mends)))  # the pointer to the help if nothing else
     said = re.sub("For full helptext.*", f"see clarep {command} --help", said, flags=re.DOTALL)
-    return re.sub(r"\s+", " ", said)
+    said = re.sub(r"\s+", " ", said)
+    # Of the option's help, what it takes and its default: the prose begins with a capital.
+    of_help = r"Argument helptext: (--\S+ .*?) [A-Z][a-z ].*?( \(default: [^()]*\))?$"
+    return re.sub(of_help, r"give \1\2", said)
 
 
 def _cannot_write(error: OSError) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from clarep.cli.option_groups import DataOptionsGroup
+from clarep.cli.terminal import in_own_options
 from clarep.data.load import DataConfig, DataOptions, load_data
 from clarep.engine.printable import one_line
 from clarep.errors import UserError
@@ -59,7 +60,7 @@ class Verify:
             print(json.dumps(told, indent=2))
         else:
             for fault in faults:
-                print(one_line(f"{fault.path}: {fault.what}"))
+                print(one_line(f"{fault.path}: {in_own_options(fault.what)}"))
             for line in done:
                 print(one_line(line))
             checked = ", ".join(f"{count} {kind}" for kind, count in counts.items())
@@ -79,4 +80,4 @@ class Verify:
 
 
 def _told(faults: list[Fault]) -> list[dict[str, str]]:
-    return [{"path": fault.path, "what": fault.what} for fault in faults]
+    return [{"path": fault.path, "what": in_own_options(fault.what)} for fault in faults]

@@ -35,7 +35,11 @@ CHECKPOINT_NAME = "checkpoint.pt"
 HISTORY_NAME = "history.jsonl"
 _DIGEST = 64  # hexadecimal digits at the checkpoint's end; torch.load passes over them
 Whole = Callable[[dict[str, Any]], dict[str, Any]]
-_MEND = "run the command that trained it again, which writes the file anew from its checkpoint"
+WRITES_RECORDS = (
+    "run the command that trained it again, which writes the file anew from its checkpoint; of a "
+    "study, whose finished students are left alone, delete student.safetensors beside it first"
+)
+"""What mends a file of records."""
 
 
 class TrainingFolder:
@@ -159,7 +163,7 @@ def read_records(folder: Path, unit: str) -> list[dict[str, Any]]:
         return []
     records: list[dict[str, Any]] = []
     counted = 0
-    with refusing(f"cannot read {path}", _MEND, (OSError,)), open_regular(path) as stream:
+    with refusing(f"cannot read {path}", WRITES_RECORDS, (OSError,)), open_regular(path) as stream:
         lines = stream.readlines()
     for number, line in enumerate(lines, start=1):
         if not line.endswith(b"\n"):
@@ -170,7 +174,7 @@ def read_records(folder: Path, unit: str) -> list[dict[str, Any]]:
                 raise ValueError(f"its {unit} {record[unit]} does not follow {counted}")
         except (ValueError, LookupError, TypeError) as error:
             raise UserError(
-                f"line {number} of {path} is no record of a training ({error}): {_MEND}"
+                f"line {number} of {path} is no record of a training ({error}): {WRITES_RECORDS}"
             ) from None
         counted = int(record[unit])
         records.append(record)

@@ -28,13 +28,14 @@ from clarep.study.audit_jobs import AuditJob
 from clarep.study.canonical_jobs import SetJob
 from clarep.study.comparison import REFERENCE
 from clarep.study.recipe import Recipe, Variant
+from clarep.study.runs import RUNS
 from clarep.study.student_jobs import EvaluationJob, StudentJob
 from clarep.teachers.classes_by_name import of_classes
 from clarep.teachers.options import recorded
 from clarep.teachers.teacher import Teacher
 from clarep.teachers.zoo import load_teacher
 
-STORE, RUNS = "store", "runs"
+STORE = "store"
 Job = SetJob | AuditJob | StudentJob | EvaluationJob
 """One thing to build, in `folder`: `is_done` tells whether it is there, whole and of its settings,
 and `build` builds it or goes on with it, yielding after each part. Jobs before it whose folders it

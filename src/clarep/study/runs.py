@@ -17,12 +17,15 @@ from clarep.robustness.measures import MEASURE_GROUPS, measure_of
 from clarep.robustness.suite.suite_config import GROUPS
 
 Config = Mapping[str, Any]
+RUNS = "runs"
+"""Folder of a study that holds its runs."""
 STUDENT = "student"
 ROBUSTNESS = "robustness"
 STUDENT_CONFIG = "config.json"
 STUDY_NAME = "study.json"
 """File of a run that a recipe made: its name there, such as a variant's."""
 
+_RUN_FOLDERS = "give run folders that clarep distill or clarep run wrote"
 _DATA = ("data", "data_options", "data_sha256")
 """Of student/config.json: what it was trained on."""
 _SETTINGS = ("method", "student", "layer", *_DATA, "train", "options", "canon", "teacher_sha256")
@@ -64,9 +67,10 @@ def read_run(folder: Path | str) -> StudiedRun:
         if studied.exists():
             name = str(read_json(studied)["name"])
     except (FileNotFoundError, NotADirectoryError):
+        inner = folder / RUNS
+        mend = f"give {inner}/*" if inner.is_dir() else _RUN_FOLDERS
         raise UserError(
-            f"{folder} holds no trained student (no {STUDENT}/{STUDENT_CONFIG}): "
-            "give run folders that clarep distill or clarep run wrote"
+            f"{folder} holds no trained student (no {STUDENT}/{STUDENT_CONFIG}): {mend}"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot read {path} ({said_by(error)}): train it again") from error

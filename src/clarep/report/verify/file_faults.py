@@ -6,6 +6,7 @@ from pathlib import Path
 from clarep.engine.artefacts import open_regular, parse_json, unseal
 from clarep.engine.lock import is_half_written
 from clarep.engine.tensors import read_tensors
+from clarep.errors import refusing
 from clarep.report.verify.faults import Fault, refusal
 from clarep.study.schema import read_toml
 
@@ -23,7 +24,8 @@ def file_faults(path: Path) -> Iterator[Fault]:
 
 
 def _read_any_json(path: Path) -> None:
-    with open_regular(path) as stream:
+    mend = "delete it and run the command that wrote it again, or put a copy back"
+    with refusing("it cannot be read", mend, (ValueError,)), open_regular(path) as stream:
         value = parse_json(stream.read().decode("utf-8"))
-    if isinstance(value, dict):
-        unseal(value)
+        if isinstance(value, dict):
+            unseal(value)

@@ -11,6 +11,7 @@ from clarep.engine.training_folder import (
     CHECKPOINT_NAME,
     CONFIG_NAME,
     HISTORY_NAME,
+    WRITES_RECORDS,
     read_checkpoint,
     read_records,
 )
@@ -72,8 +73,8 @@ def _record_faults(
     yield from faults
     known = state.get("history", [])
     if not faults and read_records(folder, unit)[: len(known)] != known:
-        again = "run the same command again, which writes it anew"
-        yield Fault(str(path), f"it lacks records that the checkpoint holds: {again}", (path,))
+        what = f"it lacks records that the checkpoint holds: {WRITES_RECORDS}"
+        yield Fault(str(path), what, (path,))
 
 
 def _checkpoint_faults(

@@ -25,6 +25,7 @@ from clarep.robustness.suite.groups import beyond_parts, parts_of_groups, sets_o
 from clarep.robustness.suite.suite_checks import (
     check_fit,
     check_folder,
+    check_ood,
     check_reference,
     found_corrupted,
     found_late,
@@ -89,6 +90,7 @@ class SuiteRun:
         """
         self.config, self._engine = SuiteConfig() if config is None else config, engine
         check_suite(self.config)
+        check_ood(ood or {}, self.config)
         check_fit(student, data)
         device = next((str(one.device) for one in student.parameters()), "cpu")
         check_engine(engine, device, folder is not None)

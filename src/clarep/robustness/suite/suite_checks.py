@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,15 @@ def check_reference(reference: Student | None, data: LabelledImages) -> None:
     except UserError as error:
         why = f"`reference` does not fit: {error}; or leave `reference` out"
         raise UserError(why) from None
+
+
+def check_ood(given: Collection[str], config: SuiteConfig) -> None:
+    """Raise UserError for sets of no class, by their names, that no group would measure."""
+    if given and "ood" not in config.groups:
+        raise UserError(
+            f"`ood` gives {', '.join(given)}, which `groups={' '.join(config.groups)}` leaves "
+            "unmeasured: add ood to `groups`, or leave `ood` out"
+        )
 
 
 def found_corrupted(
