@@ -318,6 +318,12 @@ def test_a_reference_of_other_classes_or_size_is_refused_by_its_name(student, da
         SuiteRun(student, data, CONFIG, reference=large)
 
 
+def test_sets_that_no_group_measures_are_refused(student, data) -> None:
+    config = dataclasses.replace(CONFIG, groups=("clean",))
+    with pytest.raises(UserError, match=r"`ood` gives grey, which `groups=clean` leaves"):
+        robustness_suite(student, data, config, ood={"grey": load_garments("test")})
+
+
 def test_what_a_finished_evaluation_was_measured_with_is_told_apart(
     student, data, tmp_path: Path
 ) -> None:
