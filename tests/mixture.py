@@ -183,8 +183,11 @@ class MixtureTeacher(Teacher):
         chances = self.log_weights[labels].exp().numpy()
         part = [rng.choice(len(chance), p=chance / chance.sum()) for chance in chances]
         spread = (self.values + sigma**2).sqrt()[part]
-        drawn = torch.from_numpy(rng.normal(size=spread.shape)) * spread
-        flat = self.means[part] + torch.einsum("bk,bnk->bn", drawn, self.vectors[part])
+        drawn = torch.from_numpy(rng.normal(size=spread.shape))
+        # By the symmetric root: single eigenvectors of equal eigenvalues differ between machines.
+        vectors = self.vectors[part]
+        along = torch.einsum("bn,bnk->bk", drawn, vectors) * spread
+        flat = self.means[part] + torch.einsum("bk,bnk->bn", along, vectors)
         return flat.reshape(-1, *self.latent_shape)
 
     def data(self, labels, seed=0):

@@ -26,6 +26,7 @@ WHOLE_COMMANDS = (
 """Files that build commands to run, of clarep or of the system, and no advice."""
 IN_PYTHON_ALONE = {
     "image_shape",
+    "config",
     "step_size",
     "first_index",
     "torch.jit.load",
