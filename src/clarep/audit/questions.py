@@ -86,10 +86,7 @@ class Questions:
                 "knows them by name (`class_names`)"
             )
         _check_asked(teacher, config)
-        given = np.arange(len(data)) if chosen is None else data.positions(chosen)
-        images, times = np.unique(given, return_counts=True)
-        if (times > 1).any():
-            raise UserError(f"image {images[times > 1][0]} was chosen twice: give each index once")
+        given = data.each_once(chosen)
         held, index, _ = in_memory(data, skip_bad=False, chosen=given)
         teacher.accept_images(to_unit_range(held.images(index[:1])))
         teacher.check_labels(torch.from_numpy(held.labels[index]))

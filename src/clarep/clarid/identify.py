@@ -168,10 +168,7 @@ def identify_steps(
     check_engine(engine, str(clarid.teacher.device))
     check_matched(clarid.teacher, data.class_names)
     place = place_of(folder)
-    given = np.arange(len(data)) if chosen is None else data.positions(chosen)
-    images, times = np.unique(given, return_counts=True)
-    if (times > 1).any():
-        raise UserError(f"image {images[times > 1][0]} was chosen twice: give each index once")
+    given = data.each_once(chosen)
     data, indices, _ = in_memory(data, skip_bad=False, chosen=given)
     clarid.teacher.accept_images(to_unit_range(data.images(indices[:1])))
     clarid.teacher.check_labels(torch.from_numpy(data.labels[indices]))

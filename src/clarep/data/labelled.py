@@ -104,6 +104,14 @@ class LabelledImages:
             )
         return given.astype(np.int64)
 
+    def each_once(self, chosen: object) -> NDArray[np.int64]:
+        """Return chosen indices, all for None; raise UserError for an image that is there twice."""
+        given = np.arange(len(self)) if chosen is None else self.positions(chosen)
+        images, times = np.unique(given, return_counts=True)
+        if (times > 1).any():
+            raise UserError(f"image {images[times > 1][0]} was chosen twice: give each index once")
+        return given
+
     def _pixels(self, i: int) -> NDArray[np.uint8]:
         """Return image i; floats in [0, 1], which a `read` of a user's own may give, are black."""
         pixels = self.read(i)
